@@ -1,0 +1,206 @@
+"""Variable, Extent and Checkpoint: the small reading interface that all formats provide.
+
+A checkpoint is a mapping of names to variables. Opening one reads metadata alone. Its files are a snapshot: whoever
+writes checkpoints, TensorFlow or we, replaces files and never edits them, so an open file keeps its bytes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .errors import NotFoundError, UsageError, did_you_mean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+# Bytes of an element, by dtype name: NumPy's names and ml_dtypes', else TensorFlow's. TensorFlow stores the kinds of
+# less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and do not stand here.
+ITEM_SIZE = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
+    "qint8": 1, "quint8": 1, "qint16": 2, "quint16": 2, "qint32": 4,
+    "float8_e5m2": 1, "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e4m3b11fnuz": 1, "float8_e5m2fnuz": 1,
+    "float4_e2m1fn": 1, "int4": 1, "uint4": 1, "int2": 1, "uint2": 1,
+}  # fmt: skip
+
+CHUNK = 1 << 20  # bytes that a copy holds in memory at a time
+
+
+class Extent:
+    """Where bytes lie, and enough to copy them without decoding them.
+
+    Attributes:
+        file: path of the file.
+        offset: of the first byte, in bytes.
+        length: in bytes.
+        crc: the masked CRC-32C that the checkpoint stores for these bytes, or None where the format has none.
+    """
+
+    __slots__ = ("crc", "file", "length", "offset")
+
+    def __init__(self, file: str, offset: int, length: int, crc: int | None) -> None:
+        self.file = file
+        self.offset = offset
+        self.length = length
+        self.crc = crc
+
+
+class Variable:
+    """One named tensor of a checkpoint; its bytes stay on disk.
+
+    Attributes:
+        name: as `ls` prints it.
+        key: the name as the file stores it.
+        dtype: NumPy's or ml_dtypes' name, else TensorFlow's (`qint8`, `string`, `variant`).
+        shape: its dimensions; `()` for a scalar.
+        extents: one, or one for each slice of a partitioned variable.
+        slices: None, or for each extent the (start, length) in every dimension; length -1 means all of it.
+    """
+
+    __slots__ = ("dtype", "extents", "key", "name", "shape", "slices")
+
+    def __init__(
+        self,
+        name: str,
+        key: bytes,
+        dtype: str,
+        shape: tuple[int, ...],
+        extents: tuple[Extent, ...],
+        slices: tuple[tuple[tuple[int, int], ...], ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.key = key
+        self.dtype = dtype
+        self.shape = shape
+        self.extents = extents
+        self.slices = slices
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name!r}, {self.dtype}, {list(self.shape)})"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for dimension in self.shape:
+            size *= dimension
+        return size
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its elements have a fixed size (no string, no variant)."""
+        return self.dtype in ITEM_SIZE
+
+
+class Checkpoint:
+    """A set of named variables on disk: a mapping of names to `Variable`s, open until closed.
+
+    Attributes:
+        path: the name that errors and reports use; of a TensorBundle, its prefix.
+        format: `tf-v2`.
+        byteorder: of the stored numbers, "little" or "big".
+        variables: name -> Variable, in the file's order.
+    """
+
+    format = ""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.byteorder = "little"
+        self.variables: dict[str, Variable] = {}
+        self._open_files: dict[str, int] = {}
+
+    # -- a mapping of names to variables
+
+    def __len__(self) -> int:
+        return len(self.variables)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.variables)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.find(name) is not None
+
+    def __getitem__(self, name: str) -> Variable:
+        variable = self.find(name)
+        if variable is None:
+            raise NotFoundError(
+                f"no variable {name}",
+                path=self.path,
+                hint=did_you_mean(name, self.variables) or f"'ckptsurgeon ls {self.path}' lists them",
+            )
+        return variable
+
+    def find(self, name: str) -> Variable | None:
+        """The variable of this name, of this key, or of this name less a trailing `:0`; None if there is none."""
+        variable = self.variables.get(name)
+        if variable is None and name.endswith(":0"):
+            variable = self.variables.get(name[:-2])
+        return variable
+
+    # -- bytes
+
+    def file(self, path: str) -> int:
+        """The descriptor of one of the checkpoint's data files, opened once and kept.
+
+        Raises:
+            NotFoundError: the file is missing.
+        """
+        fd = self._open_files.get(path)
+        if fd is None:
+            fd = self._open_files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return fd
+
+    def chunks(self, extent: Extent) -> Iterator[bytes]:
+        """The stored bytes of an extent, at most CHUNK of them at a time.
+
+        Raises:
+            DamagedError: the file ends before the extent does.
+        """
+        raise UsageError(f"{self.format} checkpoints have no extents")
+
+    def stored(self, extent: Extent) -> bytes:
+        """All stored bytes of an extent at once, checked against their checksum."""
+        raise UsageError(f"{self.format} checkpoints have no extents")
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The values of a variable.
+
+        Returns:
+            An array of the variable's shape and dtype in native byte order, which owns its memory; strings as objects
+            of type bytes.
+
+        Raises:
+            NotFoundError: no such variable.
+            DamagedError: its bytes are not there, or their checksum is wrong.
+        """
+        raise UsageError(f"{self.format} checkpoints cannot be read")
+
+    def nbytes(self, variable: Variable) -> int | None:
+        """Bytes of the values: elements times item size; of strings the sum of their lengths.
+
+        None for strings whose data file, which alone tells, is absent.
+        """
+        raise UsageError(f"{self.format} checkpoints cannot be read")
+
+    def fingerprint(self) -> str:
+        """A digest that changes when anything in the checkpoint does."""
+        raise UsageError(f"{self.format} checkpoints have no fingerprint")
+
+    def close(self) -> None:
+        """Close all files; the metadata stays usable."""
+        while self._open_files:
+            os.close(self._open_files.popitem()[1])
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

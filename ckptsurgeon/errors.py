@@ -1,0 +1,167 @@
+"""The exceptions of ckptsurgeon. Nothing but these leaves the library.
+
+    CkptSurgeonError          one line: what, where, expected and found, what to do
+    ├── UsageError            the request itself is wrong: a layer that does not exist, a pattern that matches nothing
+    ├── NotFoundError         no such file, checkpoint or variable
+    ├── DamagedError          the bytes of a file contradict its format or their checksum
+    ├── UnsupportedError      a sound file of a kind that this version does not handle
+    ├── RefusedError          the operation would lose something, or is not allowed as asked
+    │   └── Problems          several of these at once, one line each
+    ├── BusyError             another writer holds the checkpoint, or saved over it meanwhile
+    ├── ChangedError          a checkpoint was replaced while it was read; read it again
+    ├── StorageError          the operating system refused: permissions, full disk, input/output error
+    └── TrainerError          a trainer of a ring failed, hung or broke its contract
+
+This module imports nothing, so that every other one may import it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing's, whose import would cost more than all of this module
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+
+class CkptSurgeonError(Exception):
+    """An expected failure, told in one line.
+
+    Args:
+        what: what is wrong, a short phrase.
+        path: the file or checkpoint that it is about.
+        expected: what should have been there.
+        found: what was there instead.
+        hint: what the user can do.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | None = None,
+        expected: object = None,
+        found: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.path = path
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+
+    def __str__(self) -> str:
+        line = self.what if self.path is None else f"{self.path}: {self.what}"
+        if self.expected is not None:
+            line += f"; expected {self.expected}"
+        if self.found is not None:
+            line += f"{',' if self.expected is not None else ';'} found {self.found}"
+        if self.hint is not None:
+            line += f"; {self.hint}"
+        return " ".join(line.split("\n"))
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that a person is shown: one, but for `Problems`."""
+        return [str(self)]
+
+
+class UsageError(CkptSurgeonError):
+    """The request itself is wrong."""
+
+
+class NotFoundError(CkptSurgeonError):
+    """There is no such file, checkpoint or variable."""
+
+
+class DamagedError(CkptSurgeonError):
+    """The bytes of a file contradict its format or their checksum."""
+
+
+class UnsupportedError(CkptSurgeonError):
+    """A sound file of a kind that this version does not handle."""
+
+
+class RefusedError(CkptSurgeonError):
+    """The operation would lose something, or is not allowed as asked."""
+
+
+class Problems(RefusedError):
+    """Several problems at once, so that a person mends them all in one go.
+
+    Args:
+        problems: at least one error; each keeps its own line.
+    """
+
+    def __init__(self, problems: Iterable[CkptSurgeonError]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def lines(self) -> list[str]:
+        """One line for each problem."""
+        return [line for problem in self.problems for line in problem.lines]
+
+
+class BusyError(CkptSurgeonError):
+    """Another writer holds the checkpoint, or saved over it meanwhile."""
+
+
+class ChangedError(CkptSurgeonError):
+    """A checkpoint was replaced while it was read."""
+
+
+class StorageError(CkptSurgeonError):
+    """The operating system refused."""
+
+
+class TrainerError(CkptSurgeonError):
+    """A trainer of a ring failed, hung or broke its contract."""
+
+
+def check(problems: list[CkptSurgeonError]) -> None:
+    """Raise what was collected: nothing, the one problem itself, or all of them together."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise Problems(problems)
+
+
+class files:
+    """A block that works on the file `path`: what leaves it is a CkptSurgeonError that names the file.
+
+    An `OSError` becomes a `StorageError` or `NotFoundError`; a CkptSurgeonError that names no file yet gets this one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, CkptSurgeonError):
+            if error.path is None and not isinstance(error, Problems):
+                error.path = self.path
+        elif isinstance(error, OSError):
+            where = error.filename if isinstance(error.filename, str) else self.path
+            reason = (error.strerror or str(error)).lower()
+            if isinstance(error, FileNotFoundError):
+                raise NotFoundError(reason, path=where) from error
+            raise StorageError(reason, path=where) from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """'did you mean …' for a name that misses a known one by little, or None.
+
+    Imports difflib (1 ms and more), which is why only an error that is being told calls it.
+    """
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f"did you mean {close[0]}" if close else None
