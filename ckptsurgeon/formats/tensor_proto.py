@@ -60,9 +60,9 @@ def decode_shape(message: bytes) -> tuple[int, ...]:
     for number, kind, value, _ in fields(message):
         if number == 2 and kind == BYTES:
             size = 0
-            for inner, inner_kind, inner_value, _ in fields(value):  # type: ignore[arg-type]
+            for inner, inner_kind, inner_value, _ in fields(value):
                 if inner == 1 and inner_kind == VARINT:
-                    size = signed64(inner_value)  # type: ignore[arg-type]
+                    size = signed64(inner_value)
             if size < 0:
                 raise DamagedError("damaged: negative dimension", found=size)
             shape.append(size)
@@ -89,11 +89,11 @@ def decode_slice(message: bytes, shape: tuple[int, ...]) -> Slice:
     for number, kind, value, _ in fields(message):
         if number == 1 and kind == BYTES:
             start, length = 0, -1
-            for inner, inner_kind, inner_value, _ in fields(value):  # type: ignore[arg-type]
+            for inner, inner_kind, inner_value, _ in fields(value):
                 if inner_kind == VARINT and inner == 1:
-                    start = signed64(inner_value)  # type: ignore[arg-type]
+                    start = signed64(inner_value)
                 elif inner_kind == VARINT and inner == 2:
-                    length = signed64(inner_value)  # type: ignore[arg-type]
+                    length = signed64(inner_value)
                     if length < 0:
                         raise DamagedError("damaged: a slice of negative length", found=length)
             extents.append((start, length))
@@ -129,13 +129,13 @@ def check_version(message: bytes) -> None:
     bad: list[int] = []
     for number, kind, value, _ in fields(message):
         if number == 1 and kind == VARINT:
-            producer = signed64(value)  # type: ignore[arg-type]
+            producer = signed64(value)
         elif number == 2 and kind == VARINT:
-            min_consumer = signed64(value)  # type: ignore[arg-type]
+            min_consumer = signed64(value)
         elif number == 3 and kind == VARINT:
-            bad.append(value)  # type: ignore[arg-type]
+            bad.append(value)
         elif number == 3 and kind == BYTES:
-            bad.extend(value)  # type: ignore[arg-type]  # packed; versions are small, each its own byte
+            bad.extend(value)  # packed; versions are small, each its own byte
     if producer < 0 or min_consumer > 1 or 1 in bad:
         raise DamagedError(
             "written for a newer reader",

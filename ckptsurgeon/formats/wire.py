@@ -6,9 +6,13 @@ guide; `xla/tsl/lib/hash/crc32c.h` for the mask; `tensorflow/core/lib/strings/or
 
 from __future__ import annotations
 
-from google_crc32c import extend as crc32c_extend  # type: ignore[attr-defined, unused-ignore]
+from google_crc32c import extend
 
 from ..errors import DamagedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, occur in none of these messages
 
@@ -17,7 +21,8 @@ _MASK_DELTA = 0xA282EAD8
 
 def crc32c(data: bytes, crc: int = 0) -> int:
     """CRC-32C (Castagnoli) of `data`, or of what had `crc` followed by `data`."""
-    return crc32c_extend(crc, data)  # type: ignore[no-any-return, unused-ignore]
+    extended: int = extend(crc, data)
+    return extended
 
 
 def mask(crc: int) -> int:
@@ -65,7 +70,7 @@ def signed64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def fields(message: bytes) -> list[tuple[int, int, int | bytes, bytes]]:
+def fields(message: bytes) -> list[tuple[int, int, Any, bytes]]:
     """The fields of a protobuf message, in the order in which they stand.
 
     Returns:
@@ -75,13 +80,12 @@ def fields(message: bytes) -> list[tuple[int, int, int | bytes, bytes]]:
     Raises:
         DamagedError: not a message: a length or number runs past the end, or a wire type is unknown.
     """
-    out: list[tuple[int, int, int | bytes, bytes]] = []
+    out: list[tuple[int, int, Any, bytes]] = []
     at, end = 0, len(message)
     while at < end:
         start = at
         tag, at = read_varint(message, at, end)
         kind = tag & 7
-        value: int | bytes
         if kind == VARINT:
             value, at = read_varint(message, at, end)
         elif kind == BYTES:

@@ -1,0 +1,87 @@
+"""Values of a TensorBundle as NumPy arrays, and arrays as its bytes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import numeric
+from ..checkpoint import Extent, Variable
+from ..errors import DamagedError, UnsupportedError
+from .bundle import Bundle, check_crc
+from .bundle_strings import encode_strings, lengths_crc, string_lengths
+from .tensor_proto import slice_shape
+from .wire import crc32c, mask
+
+
+def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
+    """The values of a variable, its checksums verified; see `Checkpoint.read`."""
+    if variable.dtype == "variant":
+        raise UnsupportedError(
+            f"{variable.name} is a variant: its values belong to TensorFlow", path=bundle.path
+        )
+    if variable.slices is None:
+        return _read_extent(bundle, variable, variable.extents[0], variable.shape)
+    whole = np.empty(variable.shape, numeric.dtype(variable.dtype))
+    for extents, extent in zip(variable.slices, variable.extents, strict=True):
+        place = tuple(slice(start, None if length < 0 else start + length) for start, length in extents)
+        whole[place] = _read_extent(bundle, variable, extent, slice_shape(extents, variable.shape))
+    return whole
+
+
+def _read_extent(bundle: Bundle, variable: Variable, extent: Extent, shape: tuple[int, ...]) -> NDArray[Any]:
+    if variable.dtype == "string":
+        strings = np.empty(shape, object)
+        strings.reshape(-1)[:] = _read_strings(bundle, variable, extent, strings.size)
+        return strings
+    kind = numeric.dtype(variable.dtype)
+    data = np.empty(extent.length, np.uint8)
+    at = 0
+    crc = 0
+    for chunk in bundle.chunks(extent):
+        data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        crc = crc32c(chunk, crc)
+        at += len(chunk)
+    check_crc(mask(crc), extent)
+    values = data.view(kind).reshape(shape)
+    if bundle.byteorder != sys.byteorder and kind.itemsize > 1:
+        values = values.byteswap()
+    return values
+
+
+def _read_strings(bundle: Bundle, variable: Variable, extent: Extent, count: int) -> list[bytes]:
+    if count == 0 and extent.length == 0:
+        return []
+    lengths, at = string_lengths(bundle, extent, count)
+    data = b"".join(bundle.chunks(extent))
+    crc = lengths_crc(lengths, bundle.byteorder)
+    stored = data[at : at + 4]
+    if int.from_bytes(stored, bundle.byteorder) != mask(crc):
+        raise DamagedError(f"damaged: wrong checksum of the string lengths of {variable.name}", path=extent.file)
+    at += 4
+    check_crc(mask(crc32c(data[at:], crc32c(stored, crc))), extent)
+    strings = []
+    for length in lengths:
+        strings.append(data[at : at + length])
+        at += length
+    return strings
+
+
+def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int]:
+    """The stored bytes of values of a dtype, and their masked checksum.
+
+    Args:
+        values: of `numeric.dtype(dtype)`, or objects of type bytes for strings.
+        dtype: the variable's.
+        byteorder: the bundle's, "little" or "big".
+    """
+    if dtype == "string":
+        return encode_strings([bytes(value) for value in values.ravel()], byteorder)
+    values = np.ascontiguousarray(values)
+    if byteorder != sys.byteorder and values.dtype.itemsize > 1:
+        values = values.byteswap()
+    data = values.tobytes()
+    return data, mask(crc32c(data))

@@ -1,0 +1,111 @@
+"""Variables as NumPy arrays: dtypes by name, and text as values. The only module beside data.py that lives on NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import RefusedError, UnsupportedError
+
+# TensorFlow's quantized kinds are integers to NumPy; whoever reads them wants the stored numbers.
+_QUANTIZED = {"qint8": "int8", "quint8": "uint8", "qint16": "int16", "quint16": "uint16", "qint32": "int32"}
+
+
+def dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a variable's dtype name, in native byte order; of strings, object.
+
+    Raises:
+        UnsupportedError: there is none (`variant`).
+    """
+    if name == "string":
+        return np.dtype(object)
+    name = _QUANTIZED.get(name, name)
+    try:
+        return np.dtype(name)
+    except TypeError:
+        pass
+    import ml_dtypes
+
+    kind = getattr(ml_dtypes, name, None)
+    if kind is None:
+        raise UnsupportedError(f"values of dtype {name} cannot be read", hint="they are copied as they are")
+    small: np.dtype[Any] = np.dtype(kind)
+    return small
+
+
+def is_small_float(kind: np.dtype[Any]) -> bool:
+    """Whether it is one of ml_dtypes' floats (bfloat16, float8_…, float4_…)."""
+    return kind.kind == "V" and kind.name.startswith(("bfloat", "float"))
+
+
+def is_small_int(kind: np.dtype[Any]) -> bool:
+    """Whether it is one of ml_dtypes' integers (int4, uint4, int2, uint2)."""
+    return kind.kind == "V" and kind.name.startswith(("int", "uint"))
+
+
+def portable(values: NDArray[Any]) -> NDArray[Any]:
+    """`values` in a dtype that every NumPy knows, exactly: small floats as float32, small integers as int8 or uint8."""
+    if is_small_float(values.dtype):
+        return values.astype(np.float32)
+    if is_small_int(values.dtype):
+        return values.astype(np.uint8 if values.dtype.name.startswith("u") else np.int8)
+    return values
+
+
+def cast_exactly(values: NDArray[Any], kind: np.dtype[Any], name: str) -> NDArray[Any]:
+    """`values` in the dtype `kind` of the variable `name`.
+
+    Floats may be rounded to a narrower float, as every assignment does; nothing else may be lost.
+
+    Raises:
+        RefusedError: a value does not fit: text into numbers, a fraction or too large a number into integers, a
+            finite float that would become infinite.
+    """
+    refusal = f"{name} is {kind.name}"
+    if values.dtype.kind in "OUS" or kind.kind == "O":
+        raise RefusedError(f"{refusal}: no such value can be set", found=values.dtype.name)
+    if values.dtype.kind == "c" and kind.kind != "c":
+        raise RefusedError(f"{refusal}: a complex value does not fit")
+    with np.errstate(all="ignore"):
+        result = values.astype(kind)
+        if kind.kind in "fc" or is_small_float(kind):
+            wide = result.astype(np.complex128)
+            lost = np.isinf(wide) & ~np.isinf(values.astype(np.complex128))
+            lost |= np.isnan(wide) & ~np.isnan(values.astype(np.complex128))
+        else:
+            back = result.astype(np.int64) if is_small_int(kind) else result
+            lost = back != values
+    if np.any(lost):
+        first = np.asarray(values)[np.asarray(lost)].flat[0]
+        raise RefusedError(f"{refusal}: the value {first} does not fit")
+    return result
+
+
+def parse_value(text: str) -> NDArray[Any]:
+    """The value that a person typed: a number, true or false, or a JSON list of these, nested to any shape.
+
+    Raises:
+        RefusedError: neither, or a list that is ragged.
+    """
+    import json
+
+    try:
+        return np.asarray(int(text, 0))
+    except (ValueError, OverflowError):
+        pass
+    for kind in (float, complex):
+        try:
+            return np.asarray(kind(text))
+        except ValueError:
+            pass
+    try:
+        values = np.asarray(json.loads(text))
+    except ValueError:
+        values = np.asarray(None)
+    if values.dtype.kind not in "biuf":
+        raise RefusedError(
+            f"{text!r} is no value", expected="a number, true, false or a JSON list of these, @FILE.npy, or -"
+        )
+    return values
