@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
 # Bytes of an element, by dtype name: NumPy's names and ml_dtypes', else TensorFlow's. TensorFlow stores the kinds of
 # less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and do not stand here.
@@ -197,7 +198,7 @@ class Checkpoint:
         while self._open_files:
             os.close(self._open_files.popitem()[1])
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

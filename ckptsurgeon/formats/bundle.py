@@ -153,9 +153,7 @@ class Bundle(Checkpoint):
 
     def _extent(self, entry: Entry, shape: tuple[int, ...], paths: list[str]) -> Extent:
         if not 0 <= entry.shard < self.shards:
-            raise DamagedError(
-                "damaged: no such shard", expected=f"0 to {self.shards - 1}", found=entry.shard
-            )
+            raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=entry.shard)
         if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size >> 63:
             raise DamagedError("damaged: impossible place", found=f"{entry.size} bytes at {entry.offset}")
         item = ITEM_SIZE.get(dtype_name(entry.dtype))
@@ -244,9 +242,7 @@ class Bundle(Checkpoint):
         at, end = extent.offset, extent.offset + extent.length
         with errors.files(extent.file):
             if end > os.fstat(fd).st_size:
-                raise DamagedError(
-                    "cut short", expected=f"at least {end} bytes", found=os.fstat(fd).st_size
-                )
+                raise DamagedError("cut short", expected=f"at least {end} bytes", found=os.fstat(fd).st_size)
             while at < end:
                 chunk = os.pread(fd, min(CHUNK, end - at), at)
                 if not chunk:
@@ -351,4 +347,3 @@ def _check_cover(name: str, shape: tuple[int, ...], slices: list[Slice]) -> None
                 raise DamagedError(f"damaged: slices of {name} overlap", found=f"{box} and {other}")
     if covered != elements:
         raise DamagedError(f"damaged: the slices of {name} do not cover it", expected=elements, found=covered)
-

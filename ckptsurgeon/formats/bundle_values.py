@@ -10,19 +10,17 @@ from numpy.typing import NDArray
 
 from .. import numeric
 from ..checkpoint import Extent, Variable
-from ..errors import DamagedError, UnsupportedError
+from ..errors import DamagedError, RefusedError, UnsupportedError
 from .bundle import Bundle, check_crc
 from .bundle_strings import encode_strings, lengths_crc, string_lengths
-from .tensor_proto import slice_shape
+from .tensor_proto import NUMBERS, slice_shape
 from .wire import crc32c, mask
 
 
 def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
     """The values of a variable, its checksums verified; see `Checkpoint.read`."""
     if variable.dtype == "variant":
-        raise UnsupportedError(
-            f"{variable.name} is a variant: its values belong to TensorFlow", path=bundle.path
-        )
+        raise UnsupportedError(f"{variable.name} is a variant: its values belong to TensorFlow", path=bundle.path)
     if variable.slices is None:
         return _read_extent(bundle, variable, variable.extents[0], variable.shape)
     whole = np.empty(variable.shape, numeric.dtype(variable.dtype))
@@ -59,7 +57,7 @@ def _read_strings(bundle: Bundle, variable: Variable, extent: Extent, count: int
     data = b"".join(bundle.chunks(extent))
     crc = lengths_crc(lengths, bundle.byteorder)
     stored = data[at : at + 4]
-    if int.from_bytes(stored, bundle.byteorder) != mask(crc):
+    if stored != mask(crc).to_bytes(4, "big" if bundle.byteorder == "big" else "little"):
         raise DamagedError(f"damaged: wrong checksum of the string lengths of {variable.name}", path=extent.file)
     at += 4
     check_crc(mask(crc32c(data[at:], crc32c(stored, crc))), extent)
@@ -85,3 +83,35 @@ def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int
         values = values.byteswap()
     data = values.tobytes()
     return data, mask(crc32c(data))
+
+
+def encode_number(number: float, dtype: str, byteorder: str) -> bytes:
+    """One element of a dtype.
+
+    Raises:
+        RefusedError: the number does not fit the dtype.
+    """
+    values = numeric.cast_exactly(np.asarray(number), numeric.dtype(dtype), f"the fill value's dtype {dtype}")
+    return encode(values, dtype, byteorder)[0]
+
+
+def split(values: NDArray[Any], variable: Variable) -> list[NDArray[Any]]:
+    """The values of each extent of a variable."""
+    if variable.slices is None:
+        return [values]
+    return [
+        values[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)]
+        for extents in variable.slices
+    ]
+
+
+def dtype_of(values: NDArray[Any], name: str) -> str:
+    """The dtype name under which values are stored.
+
+    Raises:
+        RefusedError: TensorFlow has no such dtype.
+    """
+    dtype = "string" if values.dtype.kind == "O" else values.dtype.name
+    if dtype not in NUMBERS:
+        raise RefusedError(f"{name}: values of dtype {values.dtype} cannot be stored")
+    return dtype

@@ -86,6 +86,7 @@ def fields(message: bytes) -> list[tuple[int, int, Any, bytes]]:
         start = at
         tag, at = read_varint(message, at, end)
         kind = tag & 7
+        value: Any
         if kind == VARINT:
             value, at = read_varint(message, at, end)
         elif kind == BYTES:

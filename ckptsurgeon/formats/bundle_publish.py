@@ -1,0 +1,243 @@
+"""One publication of a TensorBundle: stage new bytes, then switch from the old set of files to the new one.
+
+A rename replaces one file, and a bundle is several; but the number of shards is part of every shard's name. So a new
+version gets shards under another number beside the old ones, each a hard link to a file that exists already: a shard
+that stays live, a donor's, or the staged new bytes. The rename of the index then switches from all old to all new,
+and the old names are removed. The order of steps is DESIGN.md's ('Replacing a TensorBundle atomically').
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .. import errors
+from ..checkpoint import CHUNK
+from ..errors import BusyError, ChangedError
+from ..publish import Lock, Staging, held_signals, remove, write_all
+from .bundle import shard_path
+from .bundle_rows import Place, header_row
+from .sstable import TableBuilder
+from .wire import crc32c, mask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    Source = tuple[str, int | None]  # a file to link, and a descriptor of it (None: our own staged bytes)
+
+
+class Publication:
+    """One publication of a bundle at a prefix: stage new bytes, then commit.
+
+    Args:
+        prefix: where.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+        lock: on the index to be replaced; None where there is none.
+        present: its number of shards; 0 if there is none, or it cannot be read.
+
+    Attributes:
+        warnings: what the user should know.
+    """
+
+    def __init__(self, prefix: str, sync: bool, wait: float, lock: Lock | None, present: int = 0) -> None:
+        self.prefix = prefix
+        self.index_path = prefix + ".index"
+        self.lock = lock
+        self.warnings: list[str] = []
+        self._present = present
+        self._folder = os.path.dirname(prefix) or "."
+        self._staging = Staging(sync)
+        self._data_path = prefix + ".ckptsurgeon-tmp.data"
+        self._index_temporary = prefix + ".ckptsurgeon-tmp.index"
+        self._data_fd = -1
+        self._offset = 0
+        # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
+        # writer that comes before the old names are removed.
+        with errors.files(self._folder):
+            self._own_lock = Lock(self._index_temporary, wait, create=True)
+            self._staging.made(self._index_temporary)
+            if lock:
+                recover(prefix, present, self._data_path)
+            remove(self._data_path)
+
+    def stage(self, chunks: Iterable[bytes], crc: int | None, shard: int) -> Place:
+        """Append bytes to the new data, which will be the shard of that number.
+
+        Args:
+            chunks: the bytes.
+            crc: their masked checksum, where it is not that of the bytes alone; None: computed.
+            shard: number in the new set.
+        """
+        if self._data_fd < 0:
+            self._data_fd = self._staging.create(self._data_path)
+        start, computed = self._offset, 0
+        for chunk in chunks:
+            with errors.files(self._data_path):
+                write_all(self._data_fd, chunk)
+            self._offset += len(chunk)
+            if crc is None:
+                computed = crc32c(chunk, computed)
+        return Place(shard, start, self._offset - start, mask(computed) if crc is None else crc)
+
+    def commit(self, rows: Mapping[bytes, bytes], shards: list[Source], exact: bool = False) -> list[str]:
+        """Publish rows and shards.
+
+        Args:
+            rows: the index; the number of shards in its header is set here.
+            shards: for each shard of the new set what it links to; `staged_data` stands for the staged bytes.
+            exact: number the set by its size, in names that no index uses; otherwise by the smallest number that
+                suffices, is not the present one, and has no files.
+
+        Returns:
+            The paths of the new shards.
+
+        Raises:
+            BusyError: somebody saved meanwhile; nothing was changed.
+            ChangedError: a file that was to be linked was replaced; start over.
+        """
+        count = len(shards)
+        if not exact:
+            taken = {number for _, number, _ in shard_files(self.prefix)} | {self._present}
+            count = max(count, 1)
+            while count in taken:
+                count += 1
+        paths = [shard_path(self.prefix, shard, count) for shard in range(count)]
+        with errors.files(self.prefix):
+            for path, (source, fd) in zip(paths, shards, strict=False):
+                if exact:
+                    remove(path)
+                self._link(source, path, fd)
+            for path in paths[len(shards) :]:
+                os.close(self._staging.create(path))
+        self._publish(rows, count, paths)
+        return paths
+
+    def commit_index(self, rows: Mapping[bytes, bytes]) -> None:
+        """Publish rows alone; the shards stay as they are."""
+        self._publish(rows, self._present, [])
+
+    @property
+    def staged_data(self) -> Source:
+        """The staged new bytes, as `commit` takes a shard."""
+        return self._data_path, None
+
+    @property
+    def index_lock(self) -> Lock:
+        """The lock on the index that was published."""
+        return self._own_lock
+
+    def _publish(self, rows: Mapping[bytes, bytes], count: int, paths: list[str]) -> None:
+        self._write_index(rows, count)
+        with errors.files(self.prefix):
+            statuses = [os.stat(path) for path in paths]
+            for path in paths:
+                self._staging.sync(path)
+            self._staging.sync(self._folder)
+            same = all(os.path.samestat(os.stat(path), status) for path, status in zip(paths, statuses, strict=True))
+        if not same or (not self.lock.holds() if self.lock else os.path.lexists(self.index_path)):
+            raise BusyError("somebody saved it meanwhile", path=self.prefix, hint="nothing was changed; try again")
+        replaced = os.fstat(self.lock.fd) if self.lock else None
+        with held_signals(), errors.files(self.prefix):
+            self._staging.rename(self._index_temporary, self.index_path)
+            self._own_lock.path = self.index_path
+            remove(self._data_path)
+            if paths and replaced:
+                self._sweep(count, replaced, statuses)
+
+    def close(self, failed: bool) -> None:
+        """Let go; a publication that was not committed leaves nothing behind."""
+        if failed:
+            self._staging.undo()
+        if self._data_fd >= 0:
+            os.close(self._data_fd)
+        self._own_lock.release()
+
+    def _link(self, source: str, path: str, fd: int | None) -> None:
+        with errors.files(source):
+            try:
+                self._staging.link(source, path)
+            except FileNotFoundError:
+                raise ChangedError("was replaced while it was read; try again", path=source) from None
+            except OSError:
+                if fd is None:  # our own staged bytes
+                    os.rename(source, self._staging.made(path))
+                else:
+                    self._copy(fd, path)
+                return
+            if fd is not None and not os.path.samestat(os.stat(path), os.fstat(fd)):
+                raise ChangedError("was replaced while it was read; try again", path=source)
+
+    def _copy(self, fd: int, path: str) -> None:
+        copy = self._staging.create(path)
+        at = 0
+        try:
+            while chunk := os.pread(fd, CHUNK, at):
+                write_all(copy, chunk)
+                at += len(chunk)
+        finally:
+            os.close(copy)
+
+    def _write_index(self, rows: Mapping[bytes, bytes], count: int) -> None:
+        fd = self._own_lock.fd
+        with errors.files(self._index_temporary):
+            os.ftruncate(fd, 0)
+            parts: list[bytes] = []
+            table = TableBuilder(parts.append)
+            table.add(b"", header_row(count, rows[b""]))
+            for key in sorted(rows):
+                if key:
+                    table.add(key, rows[key])
+            table.finish()
+            write_all(fd, b"".join(parts))
+            if self._staging.sync_wanted:
+                os.fsync(fd)
+
+    def _sweep(self, count: int, replaced: os.stat_result, ours: list[os.stat_result]) -> None:
+        """Remove shards of other numbers: ours under their old names, and what a later save superseded."""
+        for path, number, status in shard_files(self.prefix):
+            if number == count:
+                continue
+            if _is_one_of(status, ours) or status.st_mtime_ns <= replaced.st_mtime_ns:
+                remove(path, only=status)
+            elif not self.warnings:
+                self.warnings.append(f"{path}: younger than the checkpoint, perhaps a save under way; left alone")
+
+
+def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
+    """The data files that stand beside a prefix, of whatever index: path, number of shards in the name, status."""
+    folder, base = os.path.split(prefix)
+    shape = re.compile(re.escape(base) + r"\.data-\d{5,}-of-(\d{5,})", re.DOTALL)
+    found = []
+    for name in sorted(os.listdir(folder or ".")):
+        match = shape.fullmatch(name)
+        if match:
+            path = os.path.join(folder, name)
+            try:
+                found.append((path, int(match[1]), os.stat(path)))
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def recover(prefix: str, present: int, data_path: str) -> None:
+    """Remove what a crashed publication left: shards of another number that are links of ours.
+
+    They are told by what they link to, a live shard or the staged data, which is why those names go last. An empty
+    file beside such a link filled a number. The caller holds the lock.
+    """
+    standing = shard_files(prefix)
+    ours = [status for _, number, status in standing if number == present]
+    if os.path.exists(data_path):
+        ours.append(os.stat(data_path))
+    for number in {number for _, number, _ in standing} - {present}:
+        group = [(path, status) for path, other, status in standing if other == number]
+        if any(_is_one_of(status, ours) for _, status in group):
+            for path, status in group:
+                if _is_one_of(status, ours) or status.st_size == 0:
+                    remove(path, only=status)
+
+
+def _is_one_of(status: os.stat_result, others: list[os.stat_result]) -> bool:
+    return any(os.path.samestat(status, other) for other in others)

@@ -1,0 +1,296 @@
+"""Writes TensorFlow V2 checkpoints: a plan into its recipient, in place or as a new checkpoint; and whole new ones."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from .. import errors
+from ..checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
+from ..errors import CkptSurgeonError, DamagedError, RefusedError
+from ..plan import Copy, Fill, Plan, Values
+from ..publish import Lock, remove
+from .bundle import Bundle, check_crc, extent_sizes, shard_path
+from .bundle_publish import Publication, shard_files
+from .bundle_rows import Place, entry_row, header_row, moved_row, row_keys, shard_of
+from .bundle_strings import stream_crc
+from .tensor_proto import NUMBERS, encode_shape
+from .wire import bytes_field, crc32c, mask, varint_field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from .bundle_publish import Source
+
+    Content = Copy | Values | Fill
+    Piece = Callable[[], tuple[Iterable[bytes], int | None]]
+
+
+def _pieces(bundle: Bundle, variable: Variable, content: Content) -> list[Piece]:
+    """For each extent of a variable what gives its new bytes as chunks, and their masked checksum if it is known."""
+    if isinstance(content, Copy):
+        return [
+            partial(_copied, bundle, content, extent, count)
+            for extent, count in zip(content.variable.extents, extent_sizes(content.variable), strict=True)
+        ]
+    from . import bundle_values
+
+    if isinstance(content, Fill):
+        element = bundle_values.encode_number(content.number, variable.dtype, bundle.byteorder)
+        return [partial(_filled, element, extent.length) for extent in variable.extents]
+    return [
+        partial(_encoded, part, variable.dtype, bundle.byteorder)
+        for part in bundle_values.split(content.values, variable)
+    ]
+
+
+def _copied(bundle: Bundle, content: Copy, extent: Extent, count: int) -> tuple[Iterable[bytes], int | None]:
+    donor, variable = content.donor, content.variable
+    assert isinstance(donor, Bundle)
+    if not variable.is_numeric:
+        check_crc(stream_crc(donor, extent, variable.dtype, count), extent)
+        return donor.chunks(extent), extent.crc
+    if donor.byteorder == bundle.byteorder:
+        return _checked(donor, extent), None
+    component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
+    return (_swapped(chunk, component) for chunk in _checked(donor, extent)), None
+
+
+def _filled(element: bytes, length: int) -> tuple[Iterable[bytes], int | None]:
+    chunk = element * (CHUNK // len(element))
+    whole, rest = divmod(length, len(chunk))
+    return (chunk if at < whole else chunk[:rest] for at in range(whole + 1)), None
+
+
+def _encoded(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    from . import bundle_values
+
+    data, crc = bundle_values.encode(values, dtype, byteorder)
+    return (data,), crc
+
+
+def _checked(donor: Bundle, extent: Extent) -> Iterator[bytes]:
+    """The bytes of a numeric extent; the last chunk is given only if their checksum is right."""
+    crc = done = 0
+    for chunk in donor.chunks(extent):
+        crc = crc32c(chunk, crc)
+        done += len(chunk)
+        if done == extent.length:
+            check_crc(mask(crc), extent)
+        yield chunk
+
+
+def _swapped(chunk: bytes, component: int) -> bytes:
+    swapped = bytearray(len(chunk))
+    for byte in range(component):
+        swapped[byte::component] = chunk[component - 1 - byte :: component]
+    return bytes(swapped)
+
+
+def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out in its recipient, whose index is locked; `link` shares the donor's shards, unread.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        BusyError, ChangedError: as `Publication.commit`.
+        DamagedError: a donor's bytes contradict their checksum; the recipient is unharmed.
+        StorageError: the operating system refused; the recipient is unharmed.
+    """
+    bundle = plan.recipient
+    assert isinstance(bundle, Bundle)
+    with _publication(bundle.prefix, sync, wait, lock, bundle.shards) as publication:
+        if not any(change.content for change in plan.changes):
+            publication.commit_index(_carried_rows(plan))
+        else:
+            publication.commit(*_linked_set(plan, publication, link))
+        return publication.warnings
+
+
+def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out as a new bundle at the prefix `out`: live bytes alone in one shard, or with `link` none copied.
+
+    Raises:
+        RefusedError: there is one already, without `force`; and as `save_in_place`.
+    """
+
+    def commit(publication: Publication, exact: bool) -> list[str]:
+        if link:
+            return publication.commit(*_linked_set(plan, publication, link), exact)
+        return publication.commit(*_single_shard(plan, publication), exact)
+
+    return _save_at(out, commit, force, sync, wait)
+
+
+def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wait: float = 30.0) -> None:
+    """Write a whole new checkpoint in one shard; one that stands there is replaced atomically.
+
+    Args:
+        prefix: where.
+        arrays: name -> values of any shape; strings as objects of type bytes. Stored in the order of names.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+
+    Raises:
+        RefusedError: no variable, an empty name, one that begins with a zero byte, or a dtype that cannot be stored.
+        StorageError: the operating system refused; an old checkpoint is unharmed.
+    """
+    from . import bundle_values
+
+    keys = {name.encode("utf-8", "surrogateescape"): name for name in arrays}
+    if not keys or any(not key or key[0] == 0 for key in keys):
+        raise RefusedError("a checkpoint needs variables, and each a name", path=prefix)
+
+    def commit(publication: Publication, exact: bool) -> list[str]:
+        rows = {b"": header_row(1)}
+        for key in sorted(keys):
+            values = arrays[keys[key]]
+            dtype = bundle_values.dtype_of(values, keys[key])
+            data, crc = bundle_values.encode(values, dtype, "little")
+            entry = varint_field(1, NUMBERS[dtype]) + bytes_field(2, encode_shape(values.shape))
+            rows[key] = entry_row(entry, publication.stage((data,), crc, 0))
+        return publication.commit(rows, [publication.staged_data], exact)
+
+    _save_at(prefix, commit, True, sync, wait)
+
+
+def delete(prefix: str) -> None:
+    """Remove all files of a checkpoint, the index first; that some are missing is no error."""
+    with errors.files(prefix):
+        for path in (prefix + ".index", prefix + ".meta"):
+            remove(path)
+        for path, _, _ in shard_files(prefix):
+            remove(path)
+
+
+class _publication:
+    """A Publication for the length of a block: undone if the block fails."""
+
+    def __init__(self, prefix: str, sync: bool, wait: float, lock: Lock | None, present: int) -> None:
+        self.publication = Publication(prefix, sync, wait, lock, present)
+
+    def __enter__(self) -> Publication:
+        return self.publication
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.publication.close(failed=kind is not None)
+
+
+def _save_at(
+    prefix: str, commit: Callable[[Publication, bool], list[str]], force: bool, sync: bool, wait: float
+) -> list[str]:
+    """Commit at a prefix where a checkpoint may stand, which is then replaced in two steps.
+
+    First by a set of another number, as in place; then, since the old names are free, by links under the usual ones.
+    """
+    index = prefix + ".index"
+    if not os.path.lexists(index):
+        with _publication(prefix, sync, wait, None, 0) as publication:
+            commit(publication, True)
+            return publication.warnings
+    if not force:
+        raise RefusedError("exists already", path=prefix, hint="--force replaces it")
+    with Lock(index, wait) as lock, _publication(prefix, sync, wait, lock, _shards_at(prefix)) as publication:
+        paths = commit(publication, False)
+        live = [path for path in paths if os.path.getsize(path)] or paths[:1]
+        if not any(number == len(live) for _, number, _ in shard_files(prefix)):
+            _renumber(prefix, live, publication.index_lock, sync, wait)
+        return publication.warnings
+
+
+def _renumber(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:
+    """Give a set whose last shards are empty the number that it would have without them."""
+    with Bundle(prefix) as bundle, _publication(prefix, sync, wait, lock, bundle.shards) as publication:
+        publication.commit(bundle.rows, [(path, bundle.file(path)) for path in paths], exact=True)
+
+
+def _shards_at(prefix: str) -> int:
+    try:
+        with Bundle(prefix) as bundle:
+            return bundle.shards
+    except CkptSurgeonError:
+        return 0  # damaged, and about to be replaced as a whole
+
+
+def _carried_rows(plan: Plan) -> dict[bytes, bytes]:
+    """The recipient's index less the rows of dropped variables."""
+    bundle = plan.recipient
+    assert isinstance(bundle, Bundle)
+    rows = dict(bundle.rows)
+    for change in plan.changes:
+        if change.action == "dropped":
+            for key in {change.variable.key, *row_keys(change.variable)}:
+                del rows[key]
+    return rows
+
+
+def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[bytes, bytes], list[Source]]:
+    """Rows and shards that link the recipient's live shards, then with `link` the donor's, then the new bytes."""
+    bundle = plan.recipient
+    assert isinstance(bundle, Bundle)
+    rows = _carried_rows(plan)
+    changes = [change for change in plan.changes if change.content]
+    changed = {key for change in changes for key in row_keys(change.variable)}
+    live = {shard_of(row) for key, row in rows.items() if key and key not in changed} - {None}
+    numbers = {old: new for new, old in enumerate(sorted(live))}  # type: ignore[type-var]
+    for key, row in rows.items():
+        if key and key not in changed:
+            rows[key] = moved_row(row, numbers)  # type: ignore[arg-type]
+    shards: list[Source] = []
+    for shard in numbers:
+        path = shard_path(bundle.prefix, shard, bundle.shards)  # type: ignore[arg-type]
+        shards.append((path, bundle.file(path)))
+    if link:
+        donated: dict[str, int] = {}
+        for change in changes:
+            if isinstance(change.content, Copy):
+                for key, extent in zip(row_keys(change.variable), change.content.variable.extents, strict=True):
+                    if extent.file not in donated:
+                        donated[extent.file] = len(shards)
+                        shards.append((extent.file, change.content.donor.file(extent.file)))
+                    place = Place(donated[extent.file], extent.offset, extent.length, extent.crc or 0)
+                    rows[key] = entry_row(rows[key], place)
+    staged = False
+    for change in changes:
+        if change.content and not (link and isinstance(change.content, Copy)):
+            staged = True
+            pieces = _pieces(bundle, change.variable, change.content)
+            for key, piece in zip(row_keys(change.variable), pieces, strict=True):
+                rows[key] = entry_row(rows[key], publication.stage(*piece(), len(shards)))
+    if staged:
+        shards.append(publication.staged_data)
+    return rows, shards
+
+
+def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[Source]]:
+    """Rows and one shard with all live bytes, in the order in which the recipient holds them."""
+    bundle = plan.recipient
+    assert isinstance(bundle, Bundle)
+    if bundle.stray:
+        raise DamagedError("holds slices that belong to no variable", path=bundle.prefix, hint="see 'verify'")
+    rows = _carried_rows(plan)
+    contents = {change.variable.name: change.content for change in plan.changes}
+    dropped = {change.variable.name for change in plan.changes if change.action == "dropped"}
+    pieces: list[tuple[Extent, bytes, Piece, bool]] = []
+    for name, variable in bundle.variables.items():
+        if name not in dropped:
+            content = contents.get(name)
+            made = _pieces(bundle, variable, content or Copy(bundle, variable))
+            for key, extent, piece in zip(row_keys(variable), variable.extents, made, strict=True):
+                pieces.append((extent, key, piece, content is None))
+    pieces.sort(key=lambda piece: (piece[0].file, piece[0].offset, piece[1]))
+    shared: dict[tuple[str, int, int], Place] = {}
+    for extent, key, piece, carried in pieces:
+        where = (extent.file, extent.offset, extent.length)
+        place = shared.get(where) if carried else None
+        if place is None:
+            place = publication.stage(*piece(), 0)
+            if carried:
+                shared[where] = place
+        rows[key] = entry_row(rows[key], place)
+    return rows, [publication.staged_data]

@@ -1,0 +1,129 @@
+"""The `checkpoint` state file of a folder: which checkpoint is the latest, and which others are kept.
+
+Text-format protobuf (CheckpointState, `tensorflow/python/training/checkpoint_state.proto`), written by Saver and
+CheckpointManager. Relative paths are relative to the folder of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .. import errors
+from ..errors import DamagedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_SIZE = 1 << 20  # bytes; TensorFlow's own hold a few paths
+NAME = "checkpoint"
+
+_FIELD = re.compile(
+    rb"""\s*(?:\#[^\n]*|(\w+)\s*:\s*(?:((?:"(?:[^"\\\n]|\\.)*"\s*|'(?:[^'\\\n]|\\.)*'\s*)+)|([-+\w.]+)))[;,]?"""
+)
+_STRING = re.compile(rb""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+
+
+class State:
+    """What a state file says.
+
+    Attributes:
+        latest: prefix of the latest checkpoint.
+        all: prefixes of all that are kept, oldest first.
+    """
+
+    __slots__ = ("all", "latest")
+
+    def __init__(self, latest: str, kept: list[str]) -> None:
+        self.latest = latest
+        self.all = kept
+
+
+def read(folder: str) -> State | None:
+    """The state of a folder, its paths joined to the folder; None if it has no state file.
+
+    A path that leads nowhere, because the folder was moved since, becomes the same name inside the folder.
+
+    Raises:
+        DamagedError: not a state file, too large, or it names no checkpoint.
+    """
+    path = os.path.join(folder, NAME)
+    with errors.files(path):
+        try:
+            with open(path, "rb") as file:
+                text = file.read(MAX_SIZE + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        fields = _parse(text)
+    latest = [value for name, value in fields if name == "model_checkpoint_path"]
+    if not latest or not latest[-1]:
+        raise DamagedError("names no checkpoint", path=path, expected='model_checkpoint_path: "…"')
+    kept = [value for name, value in fields if name == "all_model_checkpoint_paths"]
+    return State(_resolve(folder, latest[-1]), [_resolve(folder, value) for value in kept])
+
+
+def write(folder: str, latest: str, kept: Iterable[str], sync: bool = True) -> None:
+    """Write the state file of a folder, with paths relative to it.
+
+    Args:
+        folder: where.
+        latest: prefix of the latest checkpoint.
+        kept: prefixes of all that are kept, oldest first.
+        sync: wait until it is on the disk.
+
+    Raises:
+        StorageError: the operating system refused; the old file is unharmed.
+    """
+    from ..publish import write_file
+
+    lines = [f"model_checkpoint_path: {_quote(folder, latest)}\n"]
+    lines += [f"all_model_checkpoint_paths: {_quote(folder, path)}\n" for path in kept]
+    write_file(os.path.join(folder, NAME), "".join(lines).encode("utf-8", "surrogateescape"), sync)
+
+
+def _parse(text: bytes) -> list[tuple[str, str]]:
+    if len(text) > MAX_SIZE:
+        raise DamagedError("too large for a state file", expected=f"at most {MAX_SIZE} bytes")
+    fields = []
+    at = 0
+    text = text.rstrip()
+    while at < len(text):
+        match = _FIELD.match(text, at)
+        if match is None:
+            line = text.count(b"\n", 0, at) + 1
+            raise DamagedError(f"not a checkpoint state file (line {line})", expected='lines like name: "value"')
+        at = match.end()
+        if match[1]:
+            value = match[3] or b"".join(_unescape(one or other) for one, other in _STRING.findall(match[2]))
+            fields.append((match[1].decode("ascii", "replace"), value.decode("utf-8", "surrogateescape")))
+    return fields
+
+
+def _unescape(text: bytes) -> bytes:
+    def plain(match: re.Match[bytes]) -> bytes:
+        escape = match[1]
+        if escape[:1] in b"xX" and len(escape) > 1:
+            return bytes((int(escape[1:], 16),))
+        if escape.isdigit():
+            return bytes((int(escape, 8) & 0xFF,))
+        return _LETTERS.get(escape, escape)
+
+    return _ESCAPE.sub(plain, text)
+
+
+def _resolve(folder: str, path: str) -> str:
+    whole = os.path.join(folder, path)  # an absolute path stays as it is
+    inside = os.path.join(folder, os.path.basename(path))
+    return whole if _exists(whole) or not _exists(inside) else inside
+
+
+def _exists(prefix: str) -> bool:
+    return os.path.isfile(prefix + ".index") or os.path.isfile(prefix)
+
+
+def _quote(folder: str, path: str) -> str:
+    relative = os.path.relpath(path, folder)
+    return '"' + relative.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

@@ -1,0 +1,213 @@
+"""Make a finished result visible: stage under other names, fsync, one rename, fsync the folder. Locks. Knows no format.
+
+What is staged lies beside its final place under names that nobody reads, so that a crash at any moment leaves the old
+result or the new one. A writer locks the file that it will replace (flock), not a lock file: whoever gets the lock
+looks whether the path still names that file. What is replaced keeps its bytes for those who have it open.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .errors import BusyError, StorageError, files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+_POLL = 0.02  # seconds between two tries for a lock
+
+
+class Lock:
+    """An exclusive lock on the file at `path`, as long as the path names that file.
+
+    Args:
+        path: the file; a symbolic link locks its target.
+        wait: seconds to wait for another holder.
+        create: make an empty file where there is none.
+
+    Raises:
+        BusyError: another process held it all the time.
+        NotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: str, wait: float, create: bool = False) -> None:
+        import fcntl
+
+        self.path = path
+        deadline = time.monotonic() + wait
+        flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+        while True:
+            with files(path):
+                self.fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self.holds():
+                    return
+                os.close(self.fd)  # somebody replaced it between opening and locking
+            except BlockingIOError:
+                os.close(self.fd)
+                if time.monotonic() >= deadline:
+                    raise BusyError(
+                        f"another process is writing it, waited {wait:g} s",
+                        path=path,
+                        hint="try again, or --wait longer",
+                    ) from None
+                time.sleep(_POLL)
+            except OSError as error:
+                os.close(self.fd)
+                raise StorageError(f"cannot be locked: {error.strerror}", path=path) from error
+
+    def holds(self) -> bool:
+        """Whether the path still names the file that is locked."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class held_signals:
+    """A block that Ctrl-C and `kill` do not interrupt: they come after it."""
+
+    def __enter__(self) -> None:
+        import signal
+
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
+class Staging:
+    """Names made on the way to a publication, which are removed again unless it is committed.
+
+    Args:
+        sync: whether `sync` and `rename` wait until the bytes are on the disk. Without it a result is safe against a
+            killed process, not against a power cut.
+    """
+
+    def __init__(self, sync: bool = True) -> None:
+        self.sync_wanted = sync
+        self._made: list[str] = []
+
+    def made(self, path: str) -> str:
+        """Take note of a name that goes if the publication fails."""
+        self._made.append(path)
+        return path
+
+    def create(self, path: str) -> int:
+        """A new empty file, open for writing."""
+        self.made(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def link(self, source: str, path: str) -> None:
+        """A second name for a file.
+
+        Raises:
+            OSError: not on this file system, or across two.
+        """
+        os.link(os.path.realpath(source), path)
+        self.made(path)
+
+    def sync(self, path: str) -> None:
+        """Wait until a file, or a folder's names, are on the disk."""
+        if self.sync_wanted:
+            fsync(path)
+
+    def rename(self, source: str, path: str) -> None:
+        """The commit: `source` takes the place of `path`. From here on nothing is undone."""
+        os.replace(source, path)
+        self._made.clear()
+        self.sync(os.path.dirname(path) or ".")
+
+    def undo(self) -> None:
+        """Remove what was made."""
+        with held_signals():
+            while self._made:
+                remove(self._made.pop())
+
+
+def fsync(path: str) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str, only: os.stat_result | None = None) -> bool:
+    """Remove a name; that it is missing is no error.
+
+    Args:
+        path: the name; of a symbolic link, the link.
+        only: remove it only while it names this file.
+
+    Returns:
+        Whether it was there and is gone.
+    """
+    try:
+        if only is not None and not os.path.samestat(os.stat(path), only):
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`: a single write may take only a part of it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> None:
+    """Replace the file at `path`, or make it, so that a reader sees the old bytes or the new ones.
+
+    Args:
+        path: the file; a symbolic link is replaced by a file.
+        data: its bytes, or parts of them in order.
+        sync: wait until they are on the disk.
+
+    Raises:
+        StorageError, NotFoundError: the operating system refused; the old file is unharmed.
+    """
+    staging = Staging(sync)
+    temporary = f"{path}.ckptsurgeon-tmp"
+    with files(path):
+        try:
+            remove(temporary)
+            fd = staging.create(temporary)
+            try:
+                for part in (data,) if isinstance(data, bytes) else data:
+                    write_all(fd, part)
+                if sync:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            with held_signals():
+                staging.rename(temporary, path)
+        except BaseException:
+            staging.undo()
+            raise
