@@ -7,8 +7,9 @@ writes checkpoints, TensorFlow or we, replaces files and never edits them, so an
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 
-from .errors import NotFoundError, UsageError, did_you_mean
+from .errors import NotFoundError, did_you_mean, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Variable:
         return self.dtype in ITEM_SIZE
 
 
-class Checkpoint:
+class Checkpoint(ABC):
     """A set of named variables on disk: a mapping of names to `Variable`s, open until closed.
 
     Attributes:
@@ -106,6 +107,7 @@ class Checkpoint:
         format: `tf-v2`.
         byteorder: of the stored numbers, "little" or "big".
         variables: name -> Variable, in the file's order.
+        oddities: what is wrong with the metadata and yet does not keep the checkpoint from being read.
     """
 
     format = ""
@@ -114,6 +116,7 @@ class Checkpoint:
         self.path = path
         self.byteorder = "little"
         self.variables: dict[str, Variable] = {}
+        self.oddities: list[str] = []
         self._open_files: dict[str, int] = {}
 
     # -- a mapping of names to variables
@@ -130,15 +133,12 @@ class Checkpoint:
     def __getitem__(self, name: str) -> Variable:
         variable = self.find(name)
         if variable is None:
-            raise NotFoundError(
-                f"no variable {name}",
-                path=self.path,
-                hint=did_you_mean(name, self.variables) or f"'ckptsurgeon ls {self.path}' lists them",
-            )
+            hint = did_you_mean(name, self.variables) or f"'ckptsurgeon ls {self.path}' lists them"
+            raise NotFoundError(f"no variable {name}", path=self.path, hint=hint)
         return variable
 
     def find(self, name: str) -> Variable | None:
-        """The variable of this name, of this key, or of this name less a trailing `:0`; None if there is none."""
+        """The variable of this name, or of this name less a trailing `:0`; None if there is none."""
         variable = self.variables.get(name)
         if variable is None and name.endswith(":0"):
             variable = self.variables.get(name[:-2])
@@ -154,23 +154,34 @@ class Checkpoint:
         """
         fd = self._open_files.get(path)
         if fd is None:
-            fd = self._open_files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with files(path):
+                fd = self._open_files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return fd
 
+    @property
+    @abstractmethod
+    def data_files(self) -> list[str]:
+        """Paths of all files that hold values, also of those that hold none any more."""
+
+    @abstractmethod
     def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """The stored bytes of an extent, at most CHUNK of them at a time.
+        """The stored bytes of an extent, at most CHUNK of them at a time, unchecked.
 
         Raises:
             DamagedError: the file ends before the extent does.
         """
-        raise UsageError(f"{self.format} checkpoints have no extents")
 
-    def stored(self, extent: Extent) -> bytes:
-        """All stored bytes of an extent at once, checked against their checksum."""
-        raise UsageError(f"{self.format} checkpoints have no extents")
+    @abstractmethod
+    def check(self, variable: Variable) -> None:
+        """Read all bytes of a variable and compare them with the stored checksum.
 
+        Raises:
+            DamagedError: they differ, or are not there.
+        """
+
+    @abstractmethod
     def read(self, name: str) -> NDArray[Any]:
-        """The values of a variable.
+        """The values of a variable, its checksum verified.
 
         Returns:
             An array of the variable's shape and dtype in native byte order, which owns its memory; strings as objects
@@ -180,18 +191,17 @@ class Checkpoint:
             NotFoundError: no such variable.
             DamagedError: its bytes are not there, or their checksum is wrong.
         """
-        raise UsageError(f"{self.format} checkpoints cannot be read")
 
+    @abstractmethod
     def nbytes(self, variable: Variable) -> int | None:
         """Bytes of the values: elements times item size; of strings the sum of their lengths.
 
         None for strings whose data file, which alone tells, is absent.
         """
-        raise UsageError(f"{self.format} checkpoints cannot be read")
 
+    @abstractmethod
     def fingerprint(self) -> str:
-        """A digest that changes when anything in the checkpoint does."""
-        raise UsageError(f"{self.format} checkpoints have no fingerprint")
+        """A digest, as hexadecimal digits, that changes when anything in the checkpoint does."""
 
     def close(self) -> None:
         """Close all files; the metadata stays usable."""

@@ -310,7 +310,7 @@ def _table(X: NDArray[Any], y: NDArray[Any], target: str | None, like: Table | N
     """Make a table of two arrays; y of integers, text or truth values holds classes, y of floats values."""
     if X.ndim != 2 or X.dtype.kind not in "fiub" or 0 in X.shape:
         raise RefusedError("the features cannot be used", expected="numbers [rows, features]", found=_kind(X))
-    if y.ndim not in (1, 2) or y.dtype.kind not in "fiubU" or len(y) != len(X):
+    if y.ndim not in (1, 2) or y.dtype.kind not in "fiubU" or len(y) != len(X) or 0 in y.shape:
         expected = f"[{len(X)}] or [{len(X)},outputs]"
         raise RefusedError("the target cannot be used", expected=expected, found=_kind(y))
     with np.errstate(over="ignore"):

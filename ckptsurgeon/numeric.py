@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import RefusedError, UnsupportedError
+from .errors import RefusedError, UnsupportedError, UsageError
 
 # TensorFlow's quantized kinds are integers to NumPy; whoever reads them wants the stored numbers.
 _QUANTIZED = {"qint8": "int8", "quint8": "uint8", "qint16": "int16", "quint16": "uint16", "qint32": "int32"}
@@ -109,3 +109,60 @@ def parse_value(text: str) -> NDArray[Any]:
             f"{text!r} is no value", expected="a number, true, false or a JSON list of these, @FILE.npy, or -"
         )
     return values
+
+
+def parse_index(text: str) -> tuple[Any, ...]:
+    """The index that a person typed between brackets, in NumPy's way: `3`, `0:2,:`, `-1`, `...`.
+
+    Raises:
+        UsageError: no index.
+    """
+    index: list[Any] = []
+    for item in text.split(","):
+        item = item.strip()
+        try:
+            if item == "...":
+                index.append(Ellipsis)
+            elif ":" in item:
+                index.append(slice(*(int(part) if part.strip() else None for part in item.split(":"))))
+            else:
+                index.append(int(item))
+        except (ValueError, TypeError):
+            raise UsageError(f"[{text}] is no index", expected="NumPy's, as in [3] or [0:2,:]") from None
+    return tuple(index)
+
+
+def at_index(values: NDArray[Any], index: tuple[Any, ...] | None, name: str) -> NDArray[Any]:
+    """A view of the part of `values` that an index means.
+
+    Raises:
+        UsageError: outside the shape.
+    """
+    if index is None:
+        return values
+    if Ellipsis not in index:
+        index = (*index, Ellipsis)  # so that a single element comes as a view too
+    try:
+        part: NDArray[Any] = values[index]
+    except IndexError as error:
+        raise UsageError(f"{name}: {error}", found=f"shape {list(values.shape)}") from None
+    return part
+
+
+def from_user(value: Any, dtype_name: str, target: str) -> NDArray[Any]:
+    """A value that a user gave, in the dtype of the variable that is to hold it.
+
+    Args:
+        value: anything that NumPy takes as an array, or text as a person types it.
+        dtype_name: of the variable.
+        target: what the user called it, for messages.
+
+    Raises:
+        RefusedError: it does not fit.
+    """
+    if dtype_name == "string":
+        if not isinstance(value, str | bytes):
+            raise RefusedError(f"{target} is a string; an array cannot be set")
+        return np.asarray(value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value, object)
+    values = parse_value(value) if isinstance(value, str) else np.asarray(value)
+    return cast_exactly(values, dtype(dtype_name), target)

@@ -12,7 +12,7 @@ import os
 
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
-from ..errors import ChangedError, DamagedError
+from ..errors import ChangedError, DamagedError, NotFoundError
 from .sstable import read_rows
 from .tensor_proto import check_version, decode_shape, decode_slice, dtype_name, slice_key, slice_shape
 from .wire import BYTES, FIXED32, VARINT, crc32c, fields, mask, signed64, varint
@@ -134,6 +134,7 @@ class Bundle(Checkpoint):
         for key, entry in partitioned:
             self._add_partitioned(key, entry, slice_rows, paths)
         self.stray = list(slice_rows)
+        self.oddities = [f"a slice that belongs to no variable, under the key {key!r}" for key in self.stray]
 
     def _read_header(self, message: bytes) -> None:
         shards, big = 0, 0
@@ -222,11 +223,10 @@ class Bundle(Checkpoint):
         """
         try:
             return super().file(path)
-        except OSError as error:
-            with errors.files(path):
-                if isinstance(error, FileNotFoundError) and self._open_files and self.was_replaced():
-                    raise ChangedError("was replaced while it was read; try again") from error
-                raise
+        except NotFoundError as error:
+            if path != self.index_path and self.was_replaced():
+                raise ChangedError("was replaced while it was read; try again", path=self.prefix) from error
+            raise
 
     def was_replaced(self) -> bool:
         """Whether the index that stands at the path is no longer the one that was opened."""
@@ -236,25 +236,72 @@ class Bundle(Checkpoint):
             return True
         return not os.path.samestat(now, self.index_status)
 
+    @property
+    def data_files(self) -> list[str]:
+        """As `Checkpoint.data_files`: the shards by number."""
+        return [shard_path(self.prefix, shard, self.shards) for shard in range(self.shards)]
+
     def chunks(self, extent: Extent) -> Iterator[bytes]:
         """As `Checkpoint.chunks`."""
         fd = self.file(extent.file)
         at, end = extent.offset, extent.offset + extent.length
         with errors.files(extent.file):
-            if end > os.fstat(fd).st_size:
-                raise DamagedError("cut short", expected=f"at least {end} bytes", found=os.fstat(fd).st_size)
+            size = os.fstat(fd).st_size
+            if end > size:
+                raise DamagedError("cut short", expected=f"at least {end} bytes", found=size)
             while at < end:
                 chunk = os.pread(fd, min(CHUNK, end - at), at)
                 if not chunk:
-                    raise DamagedError("cut short", expected=f"at least {end} bytes", found=at)
+                    raise DamagedError("cut short while it was read", expected=f"at least {end} bytes", found=at)
                 at += len(chunk)
                 yield chunk
 
-    def stored(self, extent: Extent) -> bytes:
-        """As `Checkpoint.stored`, for numeric dtypes: the checksum of strings is not one of their bytes alone."""
-        data = b"".join(self.chunks(extent))
-        check_crc(mask(crc32c(data)), extent)
-        return data
+    def checked_chunks(self, extent: Extent) -> Iterator[bytes]:
+        """As `chunks`, of a numeric extent; the last chunk is given only if the checksum of all is right.
+
+        Raises:
+            DamagedError: it is wrong.
+            ChangedError: it is wrong because the checkpoint was replaced since it was opened.
+        """
+        crc = done = 0
+        for chunk in self.chunks(extent):
+            crc = crc32c(chunk, crc)
+            done += len(chunk)
+            if done == extent.length:
+                self._compare(mask(crc), extent)
+            yield chunk
+        if not extent.length:
+            self._compare(mask(0), extent)
+
+    def checked_stream(self, extent: Extent, dtype: str, count: int) -> Iterator[bytes]:
+        """As `checked_chunks`, of `count` strings or variants; they are read once before the first chunk is given."""
+        from .bundle_strings import stream_crc
+
+        self._compare(stream_crc(self, extent, dtype, count), extent)
+        return self.chunks(extent)
+
+    def check(self, variable: Variable) -> None:
+        """As `Checkpoint.check`."""
+        for extent, count in zip(variable.extents, extent_sizes(variable), strict=True):
+            if variable.is_numeric:
+                for _ in self.checked_chunks(extent):
+                    pass
+            else:
+                self.checked_stream(extent, variable.dtype, count)
+
+    def _compare(self, found: int, extent: Extent) -> None:
+        """Compare a masked CRC-32C with the stored one."""
+        if found == extent.crc:
+            return
+        if self.was_replaced():
+            raise ChangedError("was replaced while it was read; try again", path=self.prefix)
+        raise DamagedError(
+            f"damaged: wrong checksum of the {extent.length} bytes at {extent.offset}",
+            path=extent.file,
+            expected=f"{extent.crc:08x}",
+            found=f"{found:08x}",
+            hint="restore the file from a copy",
+        )
 
     def read(self, name: str) -> NDArray[Any]:
         """As `Checkpoint.read`."""
@@ -277,7 +324,7 @@ class Bundle(Checkpoint):
         for extent, count in zip(variable.extents, extent_sizes(variable), strict=True):
             try:
                 total += sum(string_lengths(self, extent, count)[0])
-            except errors.NotFoundError:
+            except NotFoundError:
                 return None
         return total
 
@@ -299,22 +346,6 @@ def extent_sizes(variable: Variable) -> list[int]:
             size *= length
         sizes.append(size)
     return sizes
-
-
-def check_crc(found: int, extent: Extent) -> None:
-    """Compare a masked CRC-32C with the stored one.
-
-    Raises:
-        DamagedError: they differ.
-    """
-    if extent.crc is not None and found != extent.crc:
-        raise DamagedError(
-            f"damaged: wrong checksum of the {extent.length} bytes at {extent.offset}",
-            path=extent.file,
-            expected=f"{extent.crc:08x}",
-            found=f"{found:08x}",
-            hint="restore the file from a copy",
-        )
 
 
 def _text(key: bytes) -> str:

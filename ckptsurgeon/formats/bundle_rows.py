@@ -40,8 +40,10 @@ def entry_row(old: bytes, place: Place) -> bytes:
     return b"".join(raw for _, raw in sorted(carried + new, key=lambda field: field[0]))
 
 
-def shard_of(row: bytes) -> int | None:
-    """The shard that an entry points into; None for the row that only describes a partitioned tensor."""
+def shard_of(key: bytes, row: bytes) -> int | None:
+    """The shard that an entry points into; None for the header and the row that describes a partitioned tensor."""
+    if not key:
+        return None
     shard = 0
     for number, _, value, _ in fields(row):
         if number == 7:
@@ -51,13 +53,10 @@ def shard_of(row: bytes) -> int | None:
     return shard
 
 
-def moved_row(row: bytes, numbers: dict[int, int]) -> bytes:
+def moved_row(row: bytes, shard: int) -> bytes:
     """An entry whose shard got another number."""
-    shard = shard_of(row)
-    if shard is None or numbers[shard] == shard:
-        return row
     parts = [(number, raw) for number, _, _, raw in fields(row) if number != 3]
-    parts.append((3, varint_field(3, numbers[shard])))
+    parts.append((3, varint_field(3, shard)))
     return b"".join(raw for _, raw in sorted(parts, key=lambda field: field[0]))
 
 

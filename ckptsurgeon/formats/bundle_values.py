@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from .. import numeric
 from ..checkpoint import Extent, Variable
-from ..errors import DamagedError, RefusedError, UnsupportedError
-from .bundle import Bundle, check_crc
-from .bundle_strings import encode_strings, lengths_crc, string_lengths
+from ..errors import RefusedError, UnsupportedError
+from .bundle import Bundle
+from .bundle_strings import encode_strings, string_lengths
 from .tensor_proto import NUMBERS, slice_shape
 from .wire import crc32c, mask
 
@@ -33,34 +33,26 @@ def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
 def _read_extent(bundle: Bundle, variable: Variable, extent: Extent, shape: tuple[int, ...]) -> NDArray[Any]:
     if variable.dtype == "string":
         strings = np.empty(shape, object)
-        strings.reshape(-1)[:] = _read_strings(bundle, variable, extent, strings.size)
+        strings.reshape(-1)[:] = _read_strings(bundle, extent, strings.size)
         return strings
     kind = numeric.dtype(variable.dtype)
     data = np.empty(extent.length, np.uint8)
     at = 0
-    crc = 0
-    for chunk in bundle.chunks(extent):
+    for chunk in bundle.checked_chunks(extent):
         data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        crc = crc32c(chunk, crc)
         at += len(chunk)
-    check_crc(mask(crc), extent)
     values = data.view(kind).reshape(shape)
     if bundle.byteorder != sys.byteorder and kind.itemsize > 1:
         values = values.byteswap()
     return values
 
 
-def _read_strings(bundle: Bundle, variable: Variable, extent: Extent, count: int) -> list[bytes]:
-    if count == 0 and extent.length == 0:
+def _read_strings(bundle: Bundle, extent: Extent, count: int) -> list[bytes]:
+    data = b"".join(bundle.checked_stream(extent, "string", count))
+    if not data:
         return []
     lengths, at = string_lengths(bundle, extent, count)
-    data = b"".join(bundle.chunks(extent))
-    crc = lengths_crc(lengths, bundle.byteorder)
-    stored = data[at : at + 4]
-    if stored != mask(crc).to_bytes(4, "big" if bundle.byteorder == "big" else "little"):
-        raise DamagedError(f"damaged: wrong checksum of the string lengths of {variable.name}", path=extent.file)
-    at += 4
-    check_crc(mask(crc32c(data[at:], crc32c(stored, crc))), extent)
+    at += 4  # the checksum of the lengths
     strings = []
     for length in lengths:
         strings.append(data[at : at + length])

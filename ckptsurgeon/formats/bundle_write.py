@@ -6,20 +6,19 @@ import os
 from functools import partial
 
 from .. import errors
-from ..checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
-from ..errors import CkptSurgeonError, DamagedError, RefusedError
+from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
+from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError
 from ..plan import Copy, Fill, Plan, Values
 from ..publish import Lock, remove
-from .bundle import Bundle, check_crc, extent_sizes, shard_path
+from .bundle import Bundle, extent_sizes, shard_path
 from .bundle_publish import Publication, shard_files
 from .bundle_rows import Place, entry_row, header_row, moved_row, row_keys, shard_of
-from .bundle_strings import stream_crc
 from .tensor_proto import NUMBERS, encode_shape
-from .wire import bytes_field, crc32c, mask, varint_field
+from .wire import bytes_field, varint_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from numpy.typing import NDArray
@@ -52,12 +51,11 @@ def _copied(bundle: Bundle, content: Copy, extent: Extent, count: int) -> tuple[
     donor, variable = content.donor, content.variable
     assert isinstance(donor, Bundle)
     if not variable.is_numeric:
-        check_crc(stream_crc(donor, extent, variable.dtype, count), extent)
-        return donor.chunks(extent), extent.crc
+        return donor.checked_stream(extent, variable.dtype, count), extent.crc
     if donor.byteorder == bundle.byteorder:
-        return _checked(donor, extent), None
+        return donor.checked_chunks(extent), None
     component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
-    return (_swapped(chunk, component) for chunk in _checked(donor, extent)), None
+    return (_swapped(chunk, component) for chunk in donor.checked_chunks(extent)), None
 
 
 def _filled(element: bytes, length: int) -> tuple[Iterable[bytes], int | None]:
@@ -71,17 +69,6 @@ def _encoded(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[Iterable
 
     data, crc = bundle_values.encode(values, dtype, byteorder)
     return (data,), crc
-
-
-def _checked(donor: Bundle, extent: Extent) -> Iterator[bytes]:
-    """The bytes of a numeric extent; the last chunk is given only if their checksum is right."""
-    crc = done = 0
-    for chunk in donor.chunks(extent):
-        crc = crc32c(chunk, crc)
-        done += len(chunk)
-        if done == extent.length:
-            check_crc(mask(crc), extent)
-        yield chunk
 
 
 def _swapped(chunk: bytes, component: int) -> bytes:
@@ -234,37 +221,54 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
     rows = _carried_rows(plan)
-    changes = [change for change in plan.changes if change.content]
-    changed = {key for change in changes for key in row_keys(change.variable)}
-    live = {shard_of(row) for key, row in rows.items() if key and key not in changed} - {None}
-    numbers = {old: new for new, old in enumerate(sorted(live))}  # type: ignore[type-var]
-    for key, row in rows.items():
-        if key and key not in changed:
-            rows[key] = moved_row(row, numbers)  # type: ignore[arg-type]
-    shards: list[Source] = []
-    for shard in numbers:
-        path = shard_path(bundle.prefix, shard, bundle.shards)  # type: ignore[arg-type]
-        shards.append((path, bundle.file(path)))
-    if link:
-        donated: dict[str, int] = {}
-        for change in changes:
-            if isinstance(change.content, Copy):
-                for key, extent in zip(row_keys(change.variable), change.content.variable.extents, strict=True):
-                    if extent.file not in donated:
-                        donated[extent.file] = len(shards)
-                        shards.append((extent.file, change.content.donor.file(extent.file)))
-                    place = Place(donated[extent.file], extent.offset, extent.length, extent.crc or 0)
-                    rows[key] = entry_row(rows[key], place)
-    staged = False
-    for change in changes:
-        if change.content and not (link and isinstance(change.content, Copy)):
-            staged = True
-            pieces = _pieces(bundle, change.variable, change.content)
-            for key, piece in zip(row_keys(change.variable), pieces, strict=True):
-                rows[key] = entry_row(rows[key], publication.stage(*piece(), len(shards)))
+    linked = [change for change in plan.changes if link and isinstance(change.content, Copy)]
+    staged = [change for change in plan.changes if change.content and change not in linked]
+    changed = {key for change in (*linked, *staged) for key in row_keys(change.variable)}
+    carried = {
+        key: shard for key, row in rows.items() if key not in changed and (shard := shard_of(key, row)) is not None
+    }
+    live = sorted(set(carried.values()))
+    numbers = {old: new for new, old in enumerate(live)}
+    for key, shard in carried.items():
+        if numbers[shard] != shard:
+            rows[key] = moved_row(rows[key], numbers[shard])
+    shards = [_source(bundle, shard_path(bundle.prefix, shard, bundle.shards)) for shard in live]
+    donated: dict[str, int] = {}
+    for change in linked:
+        assert isinstance(change.content, Copy)
+        for key, extent in zip(row_keys(change.variable), change.content.variable.extents, strict=True):
+            if extent.file not in donated:
+                donated[extent.file] = len(shards)
+                shards.append(_source(change.content.donor, extent.file))
+            place = Place(donated[extent.file], extent.offset, extent.length, extent.crc or 0)
+            rows[key] = entry_row(rows[key], place)
+    for change in staged:
+        assert change.content is not None
+        pieces = _pieces(bundle, change.variable, change.content)
+        for key, piece in zip(row_keys(change.variable), pieces, strict=True):
+            rows[key] = entry_row(rows[key], publication.stage(*piece(), len(shards)))
     if staged:
         shards.append(publication.staged_data)
     return rows, shards
+
+
+def _source(checkpoint: Checkpoint, path: str) -> Source:
+    """A data file that is going to be linked unread, opened.
+
+    Raises:
+        ChangedError: the checkpoint was replaced since it was opened, so the file may be another than its index means.
+        DamagedError: the file is younger than its index, as when a save is under way, and does not hold what the
+            index says. This alone costs reading it.
+    """
+    assert isinstance(checkpoint, Bundle)
+    fd = checkpoint.file(path)
+    if checkpoint.was_replaced():
+        raise ChangedError("was replaced while it was read; try again", path=checkpoint.prefix)
+    if os.fstat(fd).st_mtime_ns > checkpoint.index_status.st_mtime_ns:
+        for variable in checkpoint.variables.values():
+            if any(extent.file == path for extent in variable.extents):
+                checkpoint.check(variable)
+    return path, fd
 
 
 def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[Source]]:

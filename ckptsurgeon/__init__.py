@@ -1,0 +1,40 @@
+"""ckptsurgeon: look into model checkpoints and operate on them, without a deep-learning framework.
+
+    with ckptsurgeon.open("model.ckpt") as checkpoint:
+        checkpoint.read("dnn/layer0/Linear/Bias")
+    ckptsurgeon.graft("src.ckpt", "dst.ckpt", layers="0-2")
+
+Names are handed on when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CkptSurgeonError": "errors",
+    "Checkpoint": "checkpoint",
+    "Variable": "checkpoint",
+    "graft": "verbs",
+    "get": "verbs",
+    "open": "formats",
+    "set": "verbs",
+    "verify": "verbs",
+    "skflow": "",
+}
+
+__all__ = ["Checkpoint", "CkptSurgeonError", "Variable", "get", "graft", "open", "set", "skflow", "verify"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    if not _HOMES[name]:
+        return import_module(f"{__name__}.{name}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

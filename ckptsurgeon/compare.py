@@ -1,0 +1,146 @@
+"""Verify: whether a checkpoint's bytes are what its metadata say. Reads through the interface that all formats have."""
+
+from __future__ import annotations
+
+import os
+
+from . import schemes
+from .errors import CkptSurgeonError, DamagedError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .checkpoint import Checkpoint, Extent, Variable
+
+
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        file: path of the file.
+        name: of the variable; None where it is about the file.
+        problem: what is wrong, or worth knowing; None where all is well.
+        ok: whether it is sound.
+    """
+
+    __slots__ = ("file", "name", "ok", "problem")
+
+    def __init__(self, file: str, name: str | None, problem: str | None, ok: bool) -> None:
+        self.file = file
+        self.name = name
+        self.problem = problem
+        self.ok = ok
+
+
+def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
+    """Look at every checksum and bound, and for overlaps and gaps.
+
+    Args:
+        checkpoint: open.
+        finite: look for NaN and infinities too, which takes NumPy.
+
+    Yields:
+        A finding for each file with gaps or overlaps, then one for each variable, in the order of the data.
+    """
+    for oddity in checkpoint.oddities:
+        yield Finding(checkpoint.path, None, oddity, False)
+    for file, extents in _by_file(checkpoint).items():
+        yield from _holes(file, extents)
+    missing: set[str] = set()
+    for variable in _in_data_order(checkpoint):
+        file = variable.extents[0].file if variable.extents else checkpoint.path
+        if file in missing:
+            continue
+        try:
+            checkpoint.check(variable)
+        except NotFoundError as error:
+            missing.add(file)
+            yield Finding(error.path or file, None, "missing", False)
+        except DamagedError as error:
+            yield Finding(error.path or file, variable.name, _phrase(error), False)
+        else:
+            problem = _not_finite(checkpoint, variable) if finite else None
+            yield Finding(file, variable.name, problem, problem is None)
+
+
+def damage(path: str, error: CkptSurgeonError) -> Finding:
+    """The finding that a checkpoint cannot even be opened."""
+    return Finding(error.path or path, None, _phrase(error), False)
+
+
+def unreferenced(checkpoint: Checkpoint) -> int | None:
+    """Bytes in a checkpoint's data files that no variable refers to; None if a data file is missing."""
+    extents = _by_file(checkpoint)
+    total = 0
+    try:
+        for file in checkpoint.data_files:
+            total += os.stat(file).st_size - sum(end - start for start, end in _covered(extents.get(file, [])))
+    except OSError:
+        return None
+    return total
+
+
+def _phrase(error: CkptSurgeonError) -> str:
+    return str(type(error)(error.what, expected=error.expected, found=error.found, hint=None))
+
+
+def _by_file(checkpoint: Checkpoint) -> dict[str, list[Extent]]:
+    files: dict[str, list[Extent]] = {}
+    for variable in checkpoint.variables.values():
+        for extent in variable.extents:
+            files.setdefault(extent.file, []).append(extent)
+    return files
+
+
+def _in_data_order(checkpoint: Checkpoint) -> list[Variable]:
+    """Variables as they lie on disk, which is read fastest in order."""
+
+    def place(variable: Variable) -> tuple[str, int]:
+        first = variable.extents[0] if variable.extents else None
+        return (first.file, first.offset) if first else ("", 0)
+
+    return sorted(schemes.natural_order(checkpoint.variables.values()), key=place)
+
+
+def _covered(extents: list[Extent]) -> list[tuple[int, int]]:
+    """The spans (start, end) that extents cover together."""
+    spans: list[tuple[int, int]] = []
+    for extent in sorted(extents, key=lambda extent: extent.offset):
+        start, end = extent.offset, extent.offset + extent.length
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _holes(file: str, extents: list[Extent]) -> Iterator[Finding]:
+    """Overlaps, which are damage unless two variables share all their bytes; gaps, which are none."""
+    end = 0
+    for start, length in sorted({(extent.offset, extent.length) for extent in extents if extent.length}):
+        if start < end:
+            yield Finding(file, None, f"variables overlap at byte {start}", False)
+        end = max(end, start + length)
+    try:
+        size = os.stat(file).st_size
+    except OSError:
+        return  # said when its variables are read
+    gaps = size - sum(stop - start for start, stop in _covered(extents))
+    if gaps > 0:
+        yield Finding(file, None, f"{gaps} bytes that no variable refers to", True)
+
+
+def _not_finite(checkpoint: Checkpoint, variable: Variable) -> str | None:
+    import numpy as np
+
+    from . import numeric
+
+    if not variable.is_numeric:
+        return None
+    values = numeric.portable(checkpoint.read(variable.name))
+    if values.dtype.kind not in "fc":
+        return None
+    nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    counts = [f"{count} {kind}" for count, kind in ((nan, "NaN"), (infinite, "infinite")) if count]
+    return f"{' and '.join(counts)} of {values.size} values" if counts else None

@@ -1,0 +1,91 @@
+"""Which variables a request names: globs, layer ranges, and what is taken away again."""
+
+from __future__ import annotations
+
+from . import schemes
+from .errors import CkptSurgeonError, UsageError, check, did_you_mean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .checkpoint import Checkpoint, Variable
+
+
+class Selection:
+    """What a user selected.
+
+    Args:
+        layers: a range as `schemes.parse_layers` takes it, or None.
+        match: globs; what any of them matches is selected beside the layers.
+        exclude: globs; what they match is taken away.
+        scheme: how layers are named; None: found from the names.
+    """
+
+    def __init__(
+        self,
+        layers: str | None = None,
+        match: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        scheme: str | None = None,
+    ) -> None:
+        self.layers = layers
+        self.match = tuple(match)
+        self.exclude = tuple(exclude)
+        self.scheme = scheme
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was asked for, which some verbs read as everything."""
+        return self.layers is None and not self.match
+
+    def variables(self, checkpoint: Checkpoint) -> list[Variable]:
+        """The selected variables, slots among them, in natural order; all if nothing was asked for.
+
+        Raises:
+            UsageError: a pattern or range that selects nothing, or nothing is left; all problems at once.
+        """
+        problems: list[CkptSurgeonError] = []
+        chosen: dict[str, Variable] = {}
+        if self.is_empty:
+            chosen.update(checkpoint.variables)
+        if self.layers is not None:
+            try:
+                found = schemes.find(checkpoint, self.scheme).layers(checkpoint)
+                for number in schemes.parse_layers(self.layers, list(found), checkpoint.path):
+                    chosen.update((variable.name, variable) for variable in found[number])
+            except CkptSurgeonError as error:
+                problems.append(error)
+        for pattern in self.match:
+            matched = matching(checkpoint, pattern)
+            if not matched:
+                problems.append(_nothing(checkpoint, pattern))
+            chosen.update((variable.name, variable) for variable in matched)
+        for pattern in self.exclude:
+            matched = [variable for variable in matching(checkpoint, pattern) if variable.name in chosen]
+            if not matched and not problems:
+                problems.append(
+                    UsageError(f"--exclude {pattern} takes nothing away from the selection", path=checkpoint.path)
+                )
+            for variable in matched:
+                del chosen[variable.name]
+        if not chosen and not problems:
+            problems.append(UsageError("nothing is left of the selection", path=checkpoint.path))
+        check(problems)
+        return schemes.natural_order(chosen.values())
+
+
+def matching(checkpoint: Checkpoint, pattern: str) -> list[Variable]:
+    """The variables that a glob matches; a name that there is matches itself alone."""
+    exact = checkpoint.find(pattern)
+    if exact is not None:
+        return [exact]
+    expression = schemes.compile_pattern(pattern)
+    return [variable for name, variable in checkpoint.variables.items() if expression.fullmatch(name)]
+
+
+def _nothing(checkpoint: Checkpoint, pattern: str) -> UsageError:
+    hint = did_you_mean(pattern, checkpoint.variables)
+    if hint is None and pattern.endswith("*") and not pattern.endswith("**"):
+        hint = "* stays within a path component, ** crosses /"
+    return UsageError(f"nothing matches {pattern}", path=checkpoint.path, hint=hint)
