@@ -1,0 +1,134 @@
+"""The command line: parse, dispatch, and the one place where exceptions become exit codes.
+
+A verb is a module of its own, with `HELP` (its synopsis, a few lines and three examples), `add_arguments(parser)` and
+`run(args)`, which calls the library, prints, and returns the exit status. Only the module of the verb that was named
+is imported, and only its parser is built: a command starts in little more than the time Python takes.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import CkptSurgeonError, UsageError, did_you_mean
+from .parser import Parser
+
+DONE, DIFFERENT, FAILED, BUG, INTERRUPTED = 0, 1, 2, 3, 130
+
+VERBS = {
+    "ls": "list the variables of a checkpoint",
+    "layers": "list its layers, and the schemes that name them",
+    "get": "print one variable, or write it as .npy",
+    "verify": "check every checksum and bound",
+    "graft": "rewrite layers of one checkpoint with those of another",
+    "set": "set values of one variable",
+    "train": "train a checkpoint on one mini-batch",
+    "ring": "models, trained as independent processes, share their first layers",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments after the program's name; None: those of this process.
+
+    Returns:
+        The exit status: 0 done, 1 damage found, 2 refused, 3 our bug, 130 interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    _prepare_streams()
+    try:
+        _turn_sigterm_into_interrupt()
+        status = _dispatch(argv)
+        sys.stdout.flush()
+        return status
+    except CkptSurgeonError as error:
+        for line in error.lines:
+            print(f"ckptsurgeon: {line}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("ckptsurgeon: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away, as `head` does. Python would complain once more when it flushes at exit.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"ckptsurgeon: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return FAILED
+    except Exception:
+        _report_bug(argv)
+        return BUG
+
+
+def graft() -> int:
+    """Run the program `graft`: the same as `ckptsurgeon graft`."""
+    return main(["graft", *sys.argv[1:]])
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return DONE if argv else FAILED
+    verb, *rest = argv
+    if verb == "--version":
+        from .. import __version__
+
+        print(f"ckptsurgeon {__version__}")
+        return DONE
+    if verb not in VERBS:
+        hint = did_you_mean(verb, VERBS) or "'ckptsurgeon --help' lists the verbs"
+        raise UsageError(f"no verb {verb}", hint=hint)
+    from importlib import import_module
+
+    module = import_module(f"{__name__}.{verb}")
+    parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
+    module.add_arguments(parser)
+    try:
+        args = parser.parse_args(rest)
+    except SystemExit:  # --help
+        return DONE
+    status: int = module.run(args)
+    return status
+
+
+def _overview() -> str:
+    lines = ["usage: ckptsurgeon VERB ...", "", "Look into model checkpoints and operate on them.", ""]
+    lines += [f"  {verb:8}{text}" for verb, text in VERBS.items()]
+    lines += ["", "'ckptsurgeon VERB --help' explains a verb; 'graft' alone is 'ckptsurgeon graft'."]
+    return "\n".join(lines)
+
+
+def _prepare_streams() -> None:
+    """Make output UTF-8, with bytes of a name that are none escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _turn_sigterm_into_interrupt() -> None:
+    """`kill` ends a command as Ctrl-C does: what was staged is removed, a recipient is the old one."""
+    import signal
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _report_bug(argv: list[str]) -> None:
+    import platform
+    import traceback
+
+    from .. import __version__
+
+    traceback.print_exc()
+    print(
+        "ckptsurgeon: this is a bug in ckptsurgeon. Please report the lines above together with these:\n"
+        f"  ckptsurgeon {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"  arguments: {argv}",
+        file=sys.stderr,
+    )

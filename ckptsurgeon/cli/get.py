@@ -1,0 +1,98 @@
+"""The verb `get`."""
+
+from __future__ import annotations
+
+import sys
+
+from .. import verbs
+from ..errors import UsageError, files
+from . import render
+from .parser import add_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+HELP = """ckptsurgeon get CKPT NAME[SLICE] [-o FILE] [--json]
+
+Print one variable, or the part of it that SLICE means (NumPy's [3], [0:2,:]): as text to a terminal, in .npy format to
+a pipe or FILE. bfloat16 and float8 come as float32, int4 as int8, exactly; a scalar string comes raw.
+
+  ckptsurgeon get model.ckpt dnn/layer1/Linear/Bias --json
+  ckptsurgeon get model.ckpt 'dnn/layer0/Linear/Matrix[0:2,:]' -o rows.npy
+  ckptsurgeon get model.ckpt global_step --json
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `get`."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    parser.add_argument("target", metavar="NAME[SLICE]", help="what to get")
+    parser.add_argument("-o", dest="out", metavar="FILE", help="write it there")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Get."""
+    from .. import numeric
+
+    values = numeric.portable(verbs.get(args.checkpoint, args.target))
+    if args.json:
+        import json
+
+        print(json.dumps(nested(values.tolist()), ensure_ascii=False, allow_nan=False))
+    elif args.out is None and sys.stdout.isatty():
+        print(_text(values))
+    elif args.out is None:
+        sys.stdout.buffer.write(_bytes(values))
+    else:
+        from ..publish import write_file
+
+        with files(args.out):
+            write_file(args.out, _bytes(values))
+    return 0
+
+
+def nested(values: Any) -> Any:
+    """Nested lists that JSON can hold: NaN and infinities as strings, complex as [re, im], bytes as text."""
+    if isinstance(values, list):
+        return [nested(value) for value in values]
+    if isinstance(values, complex):
+        return [nested(values.real), nested(values.imag)]
+    if isinstance(values, bytes):
+        return values.decode("utf-8", "backslashreplace")
+    if isinstance(values, float) and values != values:
+        return "NaN"
+    if isinstance(values, float) and values in (float("inf"), float("-inf")):
+        return "Infinity" if values > 0 else "-Infinity"
+    return values
+
+
+def _bytes(values: NDArray[Any]) -> bytes:
+    """The values in .npy format; a scalar string raw."""
+    import io
+
+    import numpy as np
+
+    if values.dtype.kind == "O":
+        if values.ndim == 0:
+            raw: bytes = values.item()
+            return raw
+        longest = max((len(value) for value in values.ravel()), default=0)
+        if any(value.endswith(b"\0") for value in values.ravel()):
+            raise UsageError("strings that end in NUL do not survive .npy", hint="use --json")
+        values = values.astype(f"S{max(longest, 1)}")
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.asarray(values), allow_pickle=False)
+    return file.getvalue()
+
+
+def _text(values: NDArray[Any]) -> str:
+    import numpy as np
+
+    if values.dtype.kind == "O" and values.ndim == 0:
+        return render.readable(values.item().decode("utf-8", "surrogateescape"))
+    return np.array2string(values, threshold=10_000, max_line_width=100)

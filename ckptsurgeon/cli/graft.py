@@ -1,0 +1,59 @@
+"""The verb `graft`."""
+
+from __future__ import annotations
+
+from .. import verbs
+from . import render
+from .parser import add_selection, add_writing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+HELP = """graft DONOR RECIPIENT (--layers RANGE | --match GLOB)... [options]
+
+Rewrite layers or variables of RECIPIENT with those of DONOR: all or nothing. DONOR is never modified; everything else
+in RECIPIENT is kept byte for byte. With --link the two share a data file, so a later 'rsync --inplace' onto DONOR
+would change RECIPIENT too.
+
+  graft src.ckpt dst.ckpt --layers 0-2
+  graft src.ckpt dst.ckpt --match 'logistic_regression/*' --dry-run
+  graft src.ckpt dst.ckpt --layers all --slots copy -o new.ckpt
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `graft`."""
+    parser.add_argument("donor", metavar="DONOR", help="a prefix, any of its files, or a folder")
+    parser.add_argument("recipient", metavar="RECIPIENT", help="likewise; replaced atomically, unless with -o")
+    add_selection(parser)
+    parser.add_argument(
+        "--slots",
+        default="keep",
+        metavar="POLICY",
+        help="of grafted variables: keep, copy, drop or fill=VALUE; default keep",
+    )
+    parser.add_argument("--link", action="store_true", help="share DONOR's data file instead of copying from it")
+    add_writing(parser)
+    parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("-v", dest="verbose", action="store_true", help="also what is kept")
+
+
+def run(args: Namespace) -> int:
+    """Graft."""
+    report = verbs.graft(
+        args.donor,
+        args.recipient,
+        layers=args.layers,
+        match=args.match,
+        exclude=args.exclude,
+        scheme=args.scheme,
+        slots=args.slots,
+        out=args.out,
+        link=args.link,
+        wait=args.wait,
+        dry_run=args.dry_run,
+        force=args.force,
+    )
+    render.report(report, args.dry_run, args.json, args.quiet, args.verbose)
+    return 0

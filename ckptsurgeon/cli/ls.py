@@ -1,0 +1,134 @@
+"""The verb `ls`."""
+
+from __future__ import annotations
+
+from .. import formats, schemes
+from ..errors import UsageError
+from . import render
+from .parser import add_json, add_selection, selection_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from ..checkpoint import Checkpoint, Variable
+
+HELP = """ckptsurgeon ls CKPT [GLOB...] [options]
+
+List the variables of a checkpoint: name, dtype, shape, bytes. Reads no tensor.
+
+  ckptsurgeon ls model.ckpt
+  ckptsurgeon ls model.ckpt 'dnn/layer0/**' --no-slots --json
+  ckptsurgeon ls model.ckpt --layers 1- --sort size
+"""
+
+COLUMNS = ["name", "dtype", "shape", "bytes"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `ls`."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    parser.add_argument("globs", metavar="GLOB", nargs="*", help="only these names")
+    add_selection(parser)
+    parser.add_argument("-l", dest="long", action="store_true", help="also layer, the slot's variable, and full name")
+    parser.add_argument("--no-slots", action="store_true", help="leave the optimizer's slots out")
+    parser.add_argument("--sort", choices=("name", "size"), default="name", help="size: the largest first")
+    parser.add_argument("--sha256", action="store_true", help="also a digest of the values; reads them")
+    parser.add_argument("--total", action="store_true", help="one line: variables, parameters, bytes, …")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """List."""
+
+    def attempt() -> list[dict[str, object]]:
+        with formats.open(args.checkpoint) as checkpoint:
+            selected = selection_of(args, args.globs).variables(checkpoint)
+            if args.total:
+                return [_total(checkpoint, selected)]
+            return _rows(checkpoint, selected, args)
+
+    if args.total:
+        render.emit(
+            formats.retry(attempt), ["format", "variables", "parameters", "bytes", "unreferenced", "shards"], args.json
+        )
+        return 0
+    columns = COLUMNS + (["layer", "slot_of", "full_name"] if args.long else []) + (["sha256"] if args.sha256 else [])
+    render.emit(formats.retry(attempt), columns, args.json)
+    return 0
+
+
+def _rows(checkpoint: Checkpoint, selected: list[Variable], args: Namespace) -> list[dict[str, object]]:
+    detailed = args.json or args.long
+    slots = schemes.slots(checkpoint) if detailed or args.no_slots else {}
+    scheme = _scheme(checkpoint, args.scheme) if detailed else None
+    rows = []
+    for variable in selected:
+        if args.no_slots and variable.name in slots:
+            continue
+        row: dict[str, object] = {
+            "name": variable.name,
+            "dtype": variable.dtype,
+            "shape": list(variable.shape),
+            "bytes": checkpoint.nbytes(variable),
+        }
+        if detailed:
+            row["layer"] = scheme.number(variable.name) if scheme else None
+            row["slot_of"] = slots.get(variable.name)
+            row["full_name"] = None
+        if args.sha256:
+            row["sha256"] = digest(checkpoint, variable)
+        rows.append(row)
+    if args.sort == "size":
+        rows.sort(key=lambda row: -row["bytes"] if isinstance(row["bytes"], int) else 0)
+    return rows
+
+
+def _scheme(checkpoint: Checkpoint, pattern: str | None) -> schemes.Scheme | None:
+    try:
+        return schemes.find(checkpoint, pattern)
+    except UsageError:
+        if pattern is not None:
+            raise
+        return None
+
+
+def digest(checkpoint: Checkpoint, variable: Variable) -> str:
+    """SHA-256 of a variable's little-endian bytes; of strings joined by NUL; of a variant's stored bytes."""
+    import hashlib
+
+    if variable.dtype == "variant":
+        checkpoint.check(variable)
+        sha = hashlib.sha256()
+        for extent in variable.extents:
+            for chunk in checkpoint.chunks(extent):
+                sha.update(chunk)
+        return sha.hexdigest()
+    values = checkpoint.read(variable.name)
+    if variable.dtype == "string":
+        return hashlib.sha256(b"\0".join(values.ravel().tolist())).hexdigest()
+    import sys
+
+    if sys.byteorder == "big":
+        values = values.byteswap()
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def _total(checkpoint: Checkpoint, selected: list[Variable]) -> dict[str, object]:
+    from ..compare import unreferenced
+
+    slots = schemes.slots(checkpoint)
+    sizes = [checkpoint.nbytes(variable) for variable in selected]
+    return {
+        "format": checkpoint.format,
+        "variables": len(selected),
+        "parameters": parameters(selected, slots),
+        "bytes": None if None in sizes else sum(size or 0 for size in sizes),
+        "unreferenced": unreferenced(checkpoint),
+        "shards": len(checkpoint.data_files),
+    }
+
+
+def parameters(variables: list[Variable], slots: dict[str, str]) -> int:
+    """The number of numeric elements outside slots."""
+    return sum(variable.size for variable in variables if variable.is_numeric and variable.name not in slots)

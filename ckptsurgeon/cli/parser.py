@@ -1,0 +1,72 @@
+"""The argument parser of a verb, and the options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from ..errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from ..selection import Selection
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that raises `UsageError`s, and lets values begin with a minus (`--layers -1`, `set x -1e-3`).
+
+    Args:
+        prog: how the verb is called.
+        text: its synopsis (the first line), explanation and examples.
+    """
+
+    def __init__(self, prog: str, text: str = "") -> None:
+        synopsis, _, description = text.strip().partition("\n")
+        super().__init__(
+            prog=prog,
+            usage=synopsis,
+            description=description.strip("\n"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # What argparse takes for a negative number and not for an option; its own expression knows no exponents.
+        self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf$|nan$)")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UsageError(f"{self.prog}: {message}", hint=f"'{self.prog} --help' shows how")
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """The options that select variables."""
+    parser.add_argument(
+        "--layers", metavar="RANGE", help="layers, inclusive: 0-2, 3, 5-, -1 (the last), all; with commas"
+    )
+    parser.add_argument(
+        "--match", metavar="GLOB", action="append", default=[], help="names: * within a component, ** across /"
+    )
+    parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="names to take away again")
+    parser.add_argument("--scheme", metavar="PATTERN", help="how layers are named: 'tower/{K}/**', or a scheme's name")
+
+
+def selection_of(args: argparse.Namespace, globs: list[str] | None = None) -> Selection:
+    """What the options of `add_selection` select."""
+    from ..selection import Selection
+
+    return Selection(args.layers, [*(globs or []), *args.match], args.exclude, args.scheme)
+
+
+def add_writing(parser: argparse.ArgumentParser) -> None:
+    """The options of all verbs that write a checkpoint."""
+    parser.add_argument("-o", dest="out", metavar="OUT", help="write a new checkpoint there, and leave the old one")
+    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="for another writer; default 30")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option `--json`."""
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -1,0 +1,71 @@
+"""The verb `set`."""
+
+from __future__ import annotations
+
+import sys
+
+from .. import verbs
+from ..errors import RefusedError, files
+from . import render
+from .parser import add_writing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+HELP = """ckptsurgeon set CKPT NAME[SLICE] (VALUE | @FILE.npy | -) [options]
+
+Set one variable, or the part of it that SLICE means (NumPy's [3], [0:2,:]). VALUE is a number, true, false, or a JSON
+list; - reads an array in .npy format from stdin. A value that does not fit the dtype or shape is refused.
+
+  ckptsurgeon set model.ckpt 'dnn/layer1/Linear/Bias[3]' 2
+  ckptsurgeon set model.ckpt dnn/layer1/Linear/Bias 0 -o zeroed.ckpt
+  ckptsurgeon get a.ckpt dnn/layer0/Linear/Bias | ckptsurgeon set b.ckpt dnn/layer0/Linear/Bias -
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `set`."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    parser.add_argument("target", metavar="NAME[SLICE]", help="what to set")
+    parser.add_argument("value", metavar="VALUE", help="a number, a JSON list, @FILE.npy, or - for stdin")
+    add_writing(parser)
+
+
+def run(args: Namespace) -> int:
+    """Set."""
+    report = verbs.set(
+        args.checkpoint,
+        args.target,
+        _value(args.value),
+        out=args.out,
+        wait=args.wait,
+        dry_run=args.dry_run,
+        force=args.force,
+    )
+    render.report(report, args.dry_run, args.json)
+    return 0
+
+
+def _value(text: str) -> NDArray[Any] | str:
+    """What VALUE means: an array from a file or from stdin, or the text itself."""
+    if text != "-" and not text.startswith("@"):
+        return text
+    import io
+
+    import numpy as np
+
+    if text == "-":
+        path, data = "stdin", sys.stdin.buffer.read()
+    else:
+        path = text[1:]
+        with files(path), open(path, "rb") as file:
+            data = file.read()
+    try:
+        values: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise RefusedError(f"not an array in .npy format ({error})".replace("\n", " "), path=path) from None
+    return values
