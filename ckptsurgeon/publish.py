@@ -138,7 +138,6 @@ class Staging:
         """The commit: `source` takes the place of `path`. From here on nothing is undone."""
         os.replace(source, path)
         self._made.clear()
-        self.sync(os.path.dirname(path) or ".")
 
     def undo(self) -> None:
         """Remove what was made."""
@@ -208,6 +207,7 @@ def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> N
                 os.close(fd)
             with held_signals():
                 staging.rename(temporary, path)
+                staging.sync(os.path.dirname(path) or ".")
         except BaseException:
             staging.undo()
             raise

@@ -8,27 +8,47 @@ and the old names are removed. The order of steps is DESIGN.md's ('Replacing a T
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
 from .. import errors
 from ..checkpoint import CHUNK
-from ..errors import BusyError, ChangedError
+from ..errors import BusyError, ChangedError, RefusedError
 from ..publish import Lock, Staging, held_signals, remove, write_all
 from .bundle import shard_path
 from .bundle_rows import Place, header_row
 from .sstable import TableBuilder
 from .wire import crc32c, mask
 
+# What a file system says that has no hard links, or not between these two folders, or no more of them.
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import TracebackType
 
-    Source = tuple[str, int | None]  # a file to link, and a descriptor of it (None: our own staged bytes)
+
+class Source:
+    """A file that a shard of the new set links to.
+
+    Attributes:
+        path: its name.
+        fd: an open descriptor, by which the link is checked; None: our own staged bytes.
+        may_copy: whether it may be copied where links fail.
+    """
+
+    __slots__ = ("fd", "may_copy", "path")
+
+    def __init__(self, path: str, fd: int | None, may_copy: bool) -> None:
+        self.path = path
+        self.fd = fd
+        self.may_copy = may_copy
 
 
 class Publication:
-    """One publication of a bundle at a prefix: stage new bytes, then commit.
+    """One publication of a bundle at a prefix: stage new bytes, then commit; undone if its block fails.
 
     Args:
         prefix: where.
@@ -58,9 +78,13 @@ class Publication:
         with errors.files(self._folder):
             self._own_lock = Lock(self._index_temporary, wait, create=True)
             self._staging.made(self._index_temporary)
-            if lock:
-                recover(prefix, present, self._data_path)
-            remove(self._data_path)
+            try:
+                if lock:
+                    recover(prefix, present, self._data_path)
+                remove(self._data_path)
+            except BaseException:
+                self.close(failed=True)
+                raise
 
     def stage(self, chunks: Iterable[bytes], crc: int | None, shard: int) -> Place:
         """Append bytes to the new data, which will be the shard of that number.
@@ -105,10 +129,10 @@ class Publication:
                 count += 1
         paths = [shard_path(self.prefix, shard, count) for shard in range(count)]
         with errors.files(self.prefix):
-            for path, (source, fd) in zip(paths, shards, strict=False):
+            for path, source in zip(paths, shards, strict=False):
                 if exact:
                     remove(path)
-                self._link(source, path, fd)
+                self._link(source, path)
             for path in paths[len(shards) :]:
                 os.close(self._staging.create(path))
         self._publish(rows, count, paths)
@@ -121,7 +145,7 @@ class Publication:
     @property
     def staged_data(self) -> Source:
         """The staged new bytes, as `commit` takes a shard."""
-        return self._data_path, None
+        return Source(self._data_path, None, True)
 
     @property
     def index_lock(self) -> Lock:
@@ -142,9 +166,13 @@ class Publication:
         with held_signals(), errors.files(self.prefix):
             self._staging.rename(self._index_temporary, self.index_path)
             self._own_lock.path = self.index_path
-            remove(self._data_path)
-            if paths and replaced:
-                self._sweep(count, replaced, statuses)
+            try:
+                self._staging.sync(self._folder)
+                remove(self._data_path)
+                if paths and replaced:
+                    self._sweep(count, replaced, statuses)
+            except OSError as error:  # the result stands all the same; the next writer removes what is left
+                self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
 
     def close(self, failed: bool) -> None:
         """Let go; a publication that was not committed leaves nothing behind."""
@@ -154,20 +182,34 @@ class Publication:
             os.close(self._data_fd)
         self._own_lock.release()
 
-    def _link(self, source: str, path: str, fd: int | None) -> None:
-        with errors.files(source):
+    def __enter__(self) -> Publication:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=error is not None)
+        errors.files(self.prefix).__exit__(kind, error, trace)  # what the operating system refused, in one line
+
+    def _link(self, source: Source, path: str) -> None:
+        with errors.files(source.path):
             try:
-                self._staging.link(source, path)
+                self._staging.link(source.path, path)
             except FileNotFoundError:
-                raise ChangedError("was replaced while it was read; try again", path=source) from None
-            except OSError:
-                if fd is None:  # our own staged bytes
-                    os.rename(source, self._staging.made(path))
+                raise ChangedError("was replaced while it was read; try again", path=source.path) from None
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if not source.may_copy:
+                    what = f"--link cannot share it with {self._folder}: {(error.strerror or '').lower()}"
+                    raise RefusedError(what, path=source.path, hint="leave --link out") from None
+                if source.fd is None:
+                    os.rename(source.path, self._staging.made(path))
                 else:
-                    self._copy(fd, path)
+                    self._copy(source.fd, path)
                 return
-            if fd is not None and not os.path.samestat(os.stat(path), os.fstat(fd)):
-                raise ChangedError("was replaced while it was read; try again", path=source)
+            if source.fd is not None and not os.path.samestat(os.stat(path), os.fstat(source.fd)):
+                raise ChangedError("was replaced while it was read; try again", path=source.path)
 
     def _copy(self, fd: int, path: str) -> None:
         copy = self._staging.create(path)

@@ -11,7 +11,7 @@ from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError
 from ..plan import Copy, Fill, Plan, Values
 from ..publish import Lock, remove
 from .bundle import Bundle, extent_sizes, shard_path
-from .bundle_publish import Publication, shard_files
+from .bundle_publish import Publication, Source, shard_files
 from .bundle_rows import Place, entry_row, header_row, moved_row, row_keys, shard_of
 from .tensor_proto import NUMBERS, encode_shape
 from .wire import bytes_field, varint_field
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
-
-    from .bundle_publish import Source
 
     Content = Copy | Values | Fill
     Piece = Callable[[], tuple[Iterable[bytes], int | None]]
@@ -91,7 +89,7 @@ def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -
     """
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
-    with _publication(bundle.prefix, sync, wait, lock, bundle.shards) as publication:
+    with Publication(bundle.prefix, sync, wait, lock, bundle.shards) as publication:
         if not any(change.content for change in plan.changes):
             publication.commit_index(_carried_rows(plan))
         else:
@@ -155,19 +153,6 @@ def delete(prefix: str) -> None:
             remove(path)
 
 
-class _publication:
-    """A Publication for the length of a block: undone if the block fails."""
-
-    def __init__(self, prefix: str, sync: bool, wait: float, lock: Lock | None, present: int) -> None:
-        self.publication = Publication(prefix, sync, wait, lock, present)
-
-    def __enter__(self) -> Publication:
-        return self.publication
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.publication.close(failed=kind is not None)
-
-
 def _save_at(
     prefix: str, commit: Callable[[Publication, bool], list[str]], force: bool, sync: bool, wait: float
 ) -> list[str]:
@@ -177,23 +162,26 @@ def _save_at(
     """
     index = prefix + ".index"
     if not os.path.lexists(index):
-        with _publication(prefix, sync, wait, None, 0) as publication:
+        with Publication(prefix, sync, wait, None) as publication:
             commit(publication, True)
             return publication.warnings
     if not force:
         raise RefusedError("exists already", path=prefix, hint="--force replaces it")
-    with Lock(index, wait) as lock, _publication(prefix, sync, wait, lock, _shards_at(prefix)) as publication:
+    with Lock(index, wait) as lock, Publication(prefix, sync, wait, lock, _shards_at(prefix)) as publication:
         paths = commit(publication, False)
         live = [path for path in paths if os.path.getsize(path)] or paths[:1]
         if not any(number == len(live) for _, number, _ in shard_files(prefix)):
-            _renumber(prefix, live, publication.index_lock, sync, wait)
+            try:
+                _renumber(prefix, live, publication.index_lock, sync, wait)
+            except CkptSurgeonError as error:  # the result stands all the same, under another number
+                publication.warnings.append(f"written, but not under the usual names: {error}")
         return publication.warnings
 
 
 def _renumber(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:
     """Give a set whose last shards are empty the number that it would have without them."""
-    with Bundle(prefix) as bundle, _publication(prefix, sync, wait, lock, bundle.shards) as publication:
-        publication.commit(bundle.rows, [(path, bundle.file(path)) for path in paths], exact=True)
+    with Bundle(prefix) as bundle, Publication(prefix, sync, wait, lock, bundle.shards) as publication:
+        publication.commit(bundle.rows, [Source(path, bundle.file(path), False) for path in paths], exact=True)
 
 
 def _shards_at(prefix: str) -> int:
@@ -232,16 +220,12 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
     for key, shard in carried.items():
         if numbers[shard] != shard:
             rows[key] = moved_row(rows[key], numbers[shard])
-    shards = [_source(bundle, shard_path(bundle.prefix, shard, bundle.shards)) for shard in live]
-    donated: dict[str, int] = {}
+    shards = [_source(bundle, shard_path(bundle.prefix, shard, bundle.shards), may_copy=True) for shard in live]
     for change in linked:
         assert isinstance(change.content, Copy)
         for key, extent in zip(row_keys(change.variable), change.content.variable.extents, strict=True):
-            if extent.file not in donated:
-                donated[extent.file] = len(shards)
-                shards.append(_source(change.content.donor, extent.file))
-            place = Place(donated[extent.file], extent.offset, extent.length, extent.crc or 0)
-            rows[key] = entry_row(rows[key], place)
+            shard = _number_of(_source(change.content.donor, extent.file, may_copy=False), shards)
+            rows[key] = entry_row(rows[key], Place(shard, extent.offset, extent.length, extent.crc or 0))
     for change in staged:
         assert change.content is not None
         pieces = _pieces(bundle, change.variable, change.content)
@@ -252,7 +236,16 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
     return rows, shards
 
 
-def _source(checkpoint: Checkpoint, path: str) -> Source:
+def _number_of(source: Source, shards: list[Source]) -> int:
+    """The number of a file among the shards, which it joins if it is not there yet under any name."""
+    for number, shard in enumerate(shards):
+        if shard.fd is not None and source.fd is not None and os.path.sameopenfile(shard.fd, source.fd):
+            return number
+    shards.append(source)
+    return len(shards) - 1
+
+
+def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> Source:
     """A data file that is going to be linked unread, opened.
 
     Raises:
@@ -268,7 +261,7 @@ def _source(checkpoint: Checkpoint, path: str) -> Source:
         for variable in checkpoint.variables.values():
             if any(extent.file == path for extent in variable.extents):
                 checkpoint.check(variable)
-    return path, fd
+    return Source(path, fd, may_copy)
 
 
 def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[Source]]:

@@ -1,0 +1,26 @@
+"""What all tests share. The fast ones come first; those that start TensorFlow come last, in the same process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that start TensorFlow last."""
+    items.sort(key=lambda item: item.get_closest_marker("tensorflow") is not None)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of checkpoints by other people's programs; its tests are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "samples"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/samples here")
+    return folder
