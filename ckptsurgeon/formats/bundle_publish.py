@@ -73,6 +73,7 @@ class Publication:
         self._index_temporary = prefix + ".ckptsurgeon-tmp.index"
         self._data_fd = -1
         self._offset = 0
+        self._present_files: list[os.stat_result] = []
         # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
         # writer that comes before the old names are removed.
         with errors.files(self._folder):
@@ -81,6 +82,7 @@ class Publication:
             try:
                 if lock:
                     recover(prefix, present, self._data_path)
+                    self._present_files = [status for _, number, status in shard_files(prefix) if number == present]
                 remove(self._data_path)
             except BaseException:
                 self.close(failed=True)
@@ -170,7 +172,7 @@ class Publication:
                 self._staging.sync(self._folder)
                 remove(self._data_path)
                 if paths and replaced:
-                    self._sweep(count, replaced, statuses)
+                    self._sweep(count, replaced, [*statuses, *self._present_files])
             except OSError as error:  # the result stands all the same; the next writer removes what is left
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
 
@@ -237,7 +239,7 @@ class Publication:
                 os.fsync(fd)
 
     def _sweep(self, count: int, replaced: os.stat_result, ours: list[os.stat_result]) -> None:
-        """Remove shards of other numbers: ours under their old names, and what a later save superseded."""
+        """Remove shards of other numbers: the replaced set, links of ours, and what a later save superseded."""
         for path, number, status in shard_files(self.prefix):
             if number == count:
                 continue

@@ -1,0 +1,119 @@
+"""Verify finds damage wherever it is, and nothing where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ckptsurgeon import compare, formats, verbs
+from ckptsurgeon.errors import NotFoundError
+
+
+def _problems(path: Path, finite: bool = False) -> list[tuple[str | None, str | None]]:
+    return [(finding.name, finding.problem) for finding in verbs.verify(str(path), finite) if not finding.ok]
+
+
+def _data(path: Path) -> Path:
+    return path.with_name(path.name + ".data-00000-of-00001")
+
+
+def test_a_sound_checkpoint_is_sound(tmp_path: Path) -> None:
+    """Every variable is looked at, and nothing is found."""
+    arrays = models.write(tmp_path / "m", 1)
+    findings = verbs.verify(str(tmp_path / "m"))
+    assert {finding.name for finding in findings} == set(arrays)
+    assert all(finding.ok and finding.problem is None for finding in findings)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_every_flipped_bit_of_the_data_is_found(tmp_path: Path, data: st.DataObject) -> None:
+    """One bit anywhere in the shard is one wrong checksum, of the variable that holds it."""
+    models.write(tmp_path / "m", 1)
+    content = bytearray(_data(tmp_path / "m").read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= 1 << data.draw(st.integers(0, 7))
+    _data(tmp_path / "m").write_bytes(content)
+    with formats.open(str(tmp_path / "m")) as checkpoint:
+        holder = next(
+            variable.name
+            for variable in checkpoint.variables.values()
+            if variable.extents[0].offset <= at < variable.extents[0].offset + variable.extents[0].length
+        )
+    [(name, problem)] = _problems(tmp_path / "m")
+    assert name == holder
+    assert problem is not None
+    assert problem.startswith("damaged: wrong checksum")
+
+
+def test_a_short_or_missing_shard_is_found(tmp_path: Path) -> None:
+    """Variables beyond the end are named one by one; a missing shard is named once."""
+    arrays = models.write(tmp_path / "m", 1)
+    content = _data(tmp_path / "m").read_bytes()
+    _data(tmp_path / "m").write_bytes(content[:-1])
+    [(name, problem)] = _problems(tmp_path / "m")
+    assert name == max(arrays)
+    assert problem == f"cut short; expected at least {len(content)} bytes, found {len(content) - 1}"
+    _data(tmp_path / "m").unlink()
+    assert _problems(tmp_path / "m") == [(None, "missing")]
+
+
+def test_an_index_that_does_not_open_is_damage(tmp_path: Path) -> None:
+    """A truncated index is a finding and no error; a checkpoint that is not there is an error."""
+    models.write(tmp_path / "m", 1)
+    index = tmp_path / "m.index"
+    index.write_bytes(index.read_bytes()[:-20])
+    [finding] = verbs.verify(str(tmp_path / "m"))
+    assert finding.file == str(index)
+    assert not finding.ok
+    assert "cut short" in str(finding.problem)
+    with pytest.raises(NotFoundError):
+        verbs.verify(str(tmp_path / "nothing"))
+
+
+def test_not_finite_values_are_found_on_request(tmp_path: Path) -> None:
+    """--finite counts NaN and infinite values, bfloat16's too."""
+    import ml_dtypes
+
+    arrays = {
+        "a": np.array([1, np.nan, np.inf, -np.inf], np.float32),
+        "b": np.array([np.nan, 1], ml_dtypes.bfloat16),
+        "c": np.array([1, 2], np.int32),
+        "d": np.array([b"text"], object),
+    }
+    formats.write(str(tmp_path / "m"), arrays)
+    assert _problems(tmp_path / "m") == []
+    assert _problems(tmp_path / "m", finite=True) == [
+        ("a", "1 NaN and 2 infinite of 4 values"),
+        ("b", "1 NaN of 2 values"),
+    ]
+
+
+def test_unreferenced_bytes_are_counted_and_are_no_damage(tmp_path: Path) -> None:
+    """What a linking graft leaves unreferenced is counted; it is worth knowing, and not damage."""
+    models.write(tmp_path / "a", 1)
+    models.write(tmp_path / "b", 2)
+    for path in (tmp_path / "a", tmp_path / "b"):
+        with formats.open(str(path)) as checkpoint:
+            assert compare.unreferenced(checkpoint) == 0
+    size = _data(tmp_path / "a").stat().st_size
+    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=True)
+    with formats.open(str(tmp_path / "b")) as checkpoint:
+        grafted = sum(checkpoint[f"dnn/layer0/Linear/{role}"].extents[0].length for role in ("Matrix", "Bias"))
+        assert compare.unreferenced(checkpoint) == size  # the donor's other bytes, and the old ones of layer 0
+        assert grafted < size
+    findings = verbs.verify(str(tmp_path / "b"))
+    assert [finding for finding in findings if not finding.ok] == []
+    assert sum("no variable refers to" in str(finding.problem) for finding in findings) == 2
+
+
+def test_every_sample_is_sound(samples: Path) -> None:
+    """Checkpoints by other people's programs verify; one without its data says that they are missing."""
+    for name in ("estimator-linear/model.ckpt-1", "gpt2-toy/model.ckpt", "object-based-two-shards", "savedmodel"):
+        assert _problems(samples / name) == []
+    assert _problems(samples / "snappy-index-only/minigo") == [(None, "missing")]

@@ -1,0 +1,279 @@
+"""Operations from paths to report, over random checkpoints: what was asked for changes, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ckptsurgeon import formats, verbs
+from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, UsageError
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    """A donor and a recipient of the same shapes."""
+    models.write(tmp_path / "a", 1)
+    models.write(tmp_path / "b", 2)
+    return str(tmp_path / "a"), str(tmp_path / "b")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_history_of_grafts_gives_just_what_was_asked_for(tmp_path: Path, data: st.DataObject) -> None:
+    """After any sequence of grafts: donors unchanged, grafted variables the donors', all others the recipient's."""
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    units = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+    donors = [models.write(tmp_path / f"donor{seed}", seed, units=units) for seed in range(2)]
+    expected = models.write(tmp_path / "b", 9, units=units)
+    for _ in range(data.draw(st.integers(1, 5))):
+        which = data.draw(st.integers(0, 1))
+        layers = data.draw(st.lists(st.integers(0, len(units) - 1), min_size=1, unique=True))
+        before = models.snapshot(tmp_path)
+        report = verbs.graft(
+            str(tmp_path / f"donor{which}"),
+            str(tmp_path / "b"),
+            layers=",".join(map(str, layers)),
+            link=data.draw(st.booleans()),
+            sync=False,
+        )
+        expected = models.grafted(expected, donors[which], tuple(layers))
+        assert models.equal(models.read(tmp_path / "b"), expected)
+        assert len(report.changed) == 2 * len(layers)
+        after = models.snapshot(tmp_path)
+        assert {k: v for k, v in after.items() if k.startswith("donor")} == {
+            k: v for k, v in before.items() if k.startswith("donor")
+        }
+    assert all(finding.ok for finding in verbs.verify(str(tmp_path / "b")))
+
+
+def test_slots_are_kept_copied_dropped_or_filled(tmp_path: Path) -> None:
+    """Each policy gives what its name says, and touches the slots of no other variable."""
+    donor = models.write(tmp_path / "a", 1)
+    slots = [f"dnn/layer1/Linear/{role}/Adagrad" for role in ("Matrix", "Bias")]
+    for policy in ("keep", "copy", "drop", "fill=0.25"):
+        old = models.write(tmp_path / "b", 2)
+        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="1", slots=policy)
+        expected = models.grafted(old, donor, (1,))
+        for slot in slots:
+            if policy == "copy":
+                expected[slot] = donor[slot]
+            elif policy == "drop":
+                del expected[slot]
+            elif policy == "fill=0.25":
+                expected[slot] = np.full_like(old[slot], 0.25)
+        assert models.equal(models.read(tmp_path / "b"), expected)
+
+
+def test_a_dry_run_reports_the_same_and_writes_nothing(pair: tuple[str, str], tmp_path: Path) -> None:
+    """What --dry-run reports is what then happens."""
+    before = models.snapshot(tmp_path)
+    planned = verbs.graft(*pair, layers="0-1", slots="drop", dry_run=True)
+    assert models.snapshot(tmp_path) == before
+    done = verbs.graft(*pair, layers="0-1", slots="drop")
+    assert planned.rows == done.rows
+    assert sum(row["bytes"] for row in done.rows) == 4 * (16 + 4 + 20 + 5)  # type: ignore[misc]
+
+
+def test_an_output_holds_live_bytes_alone_in_one_shard(pair: tuple[str, str], tmp_path: Path) -> None:
+    """With -o the recipient stays, and OUT has no byte that no variable refers to."""
+    donor, old = models.read(tmp_path / "a"), models.read(tmp_path / "b")
+    verbs.graft(*pair, layers="0", link=True)  # b now has two shards and dead bytes
+    out = tmp_path / "out"
+    verbs.graft(*pair, layers="1", out=str(out))
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.data-00000-of-00001", "out.index"]
+    assert models.equal(models.read(out), models.grafted(old, donor, (0, 1)))
+    assert models.equal(models.read(tmp_path / "b"), models.grafted(old, donor, (0,)))
+    size = out.with_name("out.data-00000-of-00001").stat().st_size
+    assert size == sum(values.nbytes for values in old.values())
+
+
+def test_an_existing_output_is_refused_without_force(pair: tuple[str, str], tmp_path: Path) -> None:
+    """OUT is never overwritten unasked, and with --force ends up under its usual names, several shards or damaged."""
+    donor, old = models.read(tmp_path / "a"), models.read(tmp_path / "b")
+    models.write(tmp_path / "out", 5)
+    before = models.snapshot(tmp_path)
+    with pytest.raises(RefusedError, match=r"out: exists already; --force replaces it"):
+        verbs.graft(*pair, layers="0", out=str(tmp_path / "out"))
+    assert models.snapshot(tmp_path) == before
+    verbs.graft(pair[0], str(tmp_path / "out"), layers="0")
+    verbs.graft(*pair, layers="0", out=str(tmp_path / "out"), force=True)
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.data-00000-of-00001", "out.index"]
+    (tmp_path / "out.index").write_bytes(b"garbage")
+    verbs.graft(*pair, layers="0", out=str(tmp_path / "out"), force=True)
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.data-00000-of-00001", "out.index"]
+    assert models.equal(models.read(tmp_path / "out"), models.grafted(old, donor, (0,)))
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("a", "never modified"),
+        ("./a", "never modified"),
+        ("x.h5", "another format.*use convert"),
+        ("x.safetensors", "another format.*use convert"),
+        ("x.index", "names one file"),
+        ("nowhere/x", "no such folder"),
+        (".", "is a folder"),
+    ],
+)
+def test_a_bad_output_is_refused(
+    pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
+) -> None:
+    """OUT may not be the donor, a folder, or the name of another format."""
+    monkeypatch.chdir(tmp_path)
+    before = models.snapshot(tmp_path)
+    with pytest.raises(CkptSurgeonError, match=message):
+        verbs.graft("a", "b", layers="0", out=out, force=True)
+    assert models.snapshot(tmp_path) == before
+
+
+def test_a_graft_onto_itself_is_refused(pair: tuple[str, str]) -> None:
+    """Donor and recipient must be two, whatever the spelling."""
+    with pytest.raises(UsageError, match="donor and recipient are one checkpoint"):
+        verbs.graft(pair[0], pair[0] + ".index", layers="0")
+    with pytest.raises(UsageError, match="nothing is selected"):
+        verbs.graft(*pair)
+
+
+def test_big_endian_and_little_endian_graft_into_each_other(tmp_path: Path) -> None:
+    """Bytes are swapped where donor and recipient differ in byte order; only --link cannot do that."""
+    import strategies
+
+    rng = np.random.default_rng(0)
+    arrays = {
+        "dnn/layer0/f": rng.normal(size=(3, 2)).astype(np.float32),
+        "dnn/layer0/d": rng.normal(size=70_000),
+        "dnn/layer0/c": (rng.normal(size=2) + 1j).astype(np.complex64),
+        "dnn/layer0/i": np.arange(3, dtype=np.int16),
+        "dnn/layer0/b": np.array([True, False]),
+    }
+    zeros = {name: np.zeros_like(values) for name, values in arrays.items()}
+    strategies.write_bundle(tmp_path / "big", arrays, byteorder="big")
+    formats.write(str(tmp_path / "little"), zeros)
+    verbs.graft(str(tmp_path / "big"), str(tmp_path / "little"), layers="0")
+    assert models.equal(models.read(tmp_path / "little"), arrays)
+    strategies.write_bundle(tmp_path / "big", zeros, byteorder="big")
+    with pytest.raises(RefusedError, match="--link cannot change the byte order"):
+        verbs.graft(str(tmp_path / "little"), str(tmp_path / "big"), layers="0", link=True)
+    verbs.graft(str(tmp_path / "little"), str(tmp_path / "big"), layers="0")
+    assert models.equal(models.read(tmp_path / "big"), arrays)
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "expected"),
+    [
+        ("x[3]", "2", [0, 1, 2, 2]),
+        ("x[-1]", "-1e-3", [0, 1, 2, np.float32(-1e-3)]),
+        ("x[0:2]", "7", [7, 7, 2, 3]),
+        ("x[1:3]", "[8, 9]", [0, 8, 9, 3]),
+        ("x", "[4, 3, 2, 1]", [4, 3, 2, 1]),
+        ("x", "nan", [np.nan] * 4),
+        ("x:0", "inf", [np.inf] * 4),
+    ],
+)
+def test_set_changes_what_was_named(tmp_path: Path, target: str, value: str, expected: list[float]) -> None:
+    """A name, with or without an index in NumPy's way, is set to a number or a list; all else stays."""
+    formats.write(str(tmp_path / "m"), {"x": np.arange(4, dtype=np.float32), "y": np.ones(2)})
+    verbs.set(str(tmp_path / "m"), target, value)
+    found = models.read(tmp_path / "m")
+    assert np.array_equal(found["x"], np.asarray(expected, np.float32), equal_nan=True)
+    assert np.array_equal(found["y"], np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "message"),
+    [
+        ("i[0]", "300", "i.0. is int8: the value 300 does not fit"),
+        ("i", "0.5", "does not fit"),
+        ("x", "[1, 2]", r"another shape; expected \[4\], found \[2\]"),
+        ("x[9]", "1", "out of bounds"),
+        ("x[a]", "1", r"\[a\] is no index"),
+        ("x", "two", "'two' is no value"),
+        ("x", "1e300", "does not fit"),
+        ("z", "1", "no variable z"),
+        ("b", "2", "does not fit"),
+    ],
+)
+def test_set_refuses_what_does_not_fit(tmp_path: Path, target: str, value: str, message: str) -> None:
+    """A value that the dtype or shape cannot hold is refused, and nothing is written."""
+    arrays = {"x": np.zeros(4, np.float32), "i": np.zeros(2, np.int8), "b": np.zeros(2, bool)}
+    formats.write(str(tmp_path / "m"), arrays)
+    before = models.snapshot(tmp_path)
+    with pytest.raises(CkptSurgeonError, match=message):
+        verbs.set(str(tmp_path / "m"), target, value)
+    assert models.snapshot(tmp_path) == before
+
+
+def test_a_name_with_brackets_wins_over_a_slice(tmp_path: Path) -> None:
+    """`x[0]` means the variable of that name where there is one."""
+    formats.write(str(tmp_path / "m"), {"x": np.zeros(2, np.float32), "x[0]": np.zeros((), np.float32)})
+    verbs.set(str(tmp_path / "m"), "x[0]", "5")
+    found = models.read(tmp_path / "m")
+    assert found["x[0]"] == 5
+    assert not found["x"].any()
+    assert verbs.get(str(tmp_path / "m"), "x[0]") == 5
+
+
+def test_small_floats_strings_and_integers_are_set_and_got(tmp_path: Path) -> None:
+    """bfloat16, int4, bool and a scalar string take values by hand."""
+    import ml_dtypes
+
+    arrays = {
+        "bf": np.zeros(2, ml_dtypes.bfloat16),
+        "i4": np.zeros(2, ml_dtypes.int4),
+        "flag": np.zeros((), bool),
+        "text": np.asarray(b"old", object),
+    }
+    formats.write(str(tmp_path / "m"), arrays)
+    for target, value in (("bf[1]", "1.5"), ("i4[0]", "-8"), ("flag", "true"), ("text", "néw")):
+        verbs.set(str(tmp_path / "m"), target, value)
+    assert verbs.get(str(tmp_path / "m"), "bf").tolist() == [0, 1.5]
+    assert verbs.get(str(tmp_path / "m"), "i4").tolist() == [-8, 0]
+    assert verbs.get(str(tmp_path / "m"), "flag")
+    assert verbs.get(str(tmp_path / "m"), "text").item() == "néw".encode()
+    with pytest.raises(CkptSurgeonError, match="9 does not fit"):
+        verbs.set(str(tmp_path / "m"), "i4[0]", "9")
+
+
+def test_a_recipient_on_a_folder_without_write_permission_is_refused(pair: tuple[str, str], tmp_path: Path) -> None:
+    """A read-only folder: one line, and nothing changes (tried as a user who is not root)."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    models.write(folder / "b", 2)
+    before = models.snapshot(tmp_path)
+    folder.chmod(0o555)
+    child = os.fork()
+    if child == 0:
+        status = 9
+        try:
+            if os.getuid() == 0:
+                for path in (tmp_path, *tmp_path.parents):
+                    if path != Path("/tmp") and path != Path("/"):
+                        path.chmod(path.stat().st_mode | 0o055)
+                folder.chmod(0o555)
+                os.setuid(65534)
+            verbs.graft(pair[0], str(folder / "b"), layers="0")
+        except CkptSurgeonError as error:
+            status = 0 if "permission denied" in str(error) and len(error.lines) == 1 else 1
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    folder.chmod(0o755)
+    assert models.snapshot(tmp_path) == before
+
+
+def test_a_missing_donor_or_recipient_is_named(pair: tuple[str, str], tmp_path: Path) -> None:
+    """A checkpoint that is not there is named, and the near miss is offered."""
+    models.write(tmp_path / "recipient", 3)
+    with pytest.raises(NotFoundError, match=r"recipent: no such checkpoint; did you mean recipient"):
+        verbs.graft(pair[0], str(tmp_path / "recipent"), layers="0")
+    with pytest.raises(NotFoundError, match="no such checkpoint"):
+        verbs.graft(str(tmp_path / "nothing"), pair[1], layers="0")
