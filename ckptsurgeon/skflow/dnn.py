@@ -1,0 +1,234 @@
+"""TensorFlowDNNClassifier and TensorFlowDNNRegressor, and the layers inside them.
+
+Layers have numbers from 0; their values are copies, so a change takes effect when it is set:
+
+    biases = classifier.get_layer_biases(1)
+    biases[3] = 2
+    classifier.set_layer_biases(1, biases)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from ckptsurgeon.skflow import models
+from ckptsurgeon.skflow.architecture import CLASSIFIER, REGRESSOR, bias, matrix
+from ckptsurgeon.skflow.estimators import TensorFlowEstimator
+from ckptsurgeon.skflow.training import CLIP_GRADIENTS, NUM_CORES
+from ckptsurgeon.skflow.validation import EstimatorError, is_whole
+
+_HEADS: dict[str, models.ModelFunction] = {
+    CLASSIFIER: models.logistic_regression,
+    REGRESSOR: models.linear_regression,
+}
+
+
+class _TensorFlowDNN(TensorFlowEstimator):
+    """Fully connected hidden layers with relu, and a head."""
+
+    hidden_units: Sequence[int]
+    _head: str
+
+    def _model(self, X: Any, y: Any) -> tuple[Any, Any]:
+        return models.get_dnn_model(self.hidden_units, _HEADS[self._head])(X, y)
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if self._classifies != (self._head == CLASSIFIER):
+            expected = "2 or more" if self._head == CLASSIFIER else "0 or 1"
+            raise EstimatorError("cannot use the parameter n_classes", expected=expected, found=self.n_classes)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """The number of hidden layers: of the fitted model, or that `fit` would build."""
+        if self.__sklearn_is_fitted__():
+            return len(self._net.trainable) // 2 - 1  # weights and biases; the last pair is the head's
+        return len(self.hidden_units)
+
+    @property
+    def weights_(self) -> list[NDArray[np.float32]]:
+        """The weights of the hidden layers, [in, out] each, then those of the head."""
+        return self._layers(matrix, "weights")
+
+    @property
+    def bias_(self) -> list[NDArray[np.float32]]:
+        """The biases of the hidden layers, [out] each, then those of the head."""
+        return self._layers(bias, "bias")
+
+    def get_layer_weights(self, layer: int) -> NDArray[np.float32]:
+        """Return a copy of the weights of a hidden layer, [in, out].
+
+        Args:
+            layer: 0 … num_hidden_layers-1.
+
+        Raises:
+            NotFittedError: before the first `fit`.
+            EstimatorError: there is no such layer.
+        """
+        number = self._layer(layer)
+        return self._net.read([matrix(number)])[0]
+
+    def get_layer_biases(self, layer: int) -> NDArray[np.float32]:
+        """Return a copy of the biases of a hidden layer, [out]; raises as `get_layer_weights`."""
+        number = self._layer(layer)
+        return self._net.read([bias(number)])[0]
+
+    def get_layer_params(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return copies of the weights and the biases of a hidden layer; raises as `get_layer_weights`."""
+        number = self._layer(layer)
+        weights, biases = self._net.read([matrix(number), bias(number)])
+        return weights, biases
+
+    def set_layer_weights(self, layer: int, values: ArrayLike) -> None:
+        """Set the weights of a hidden layer; the optimizer's slots stay as they are.
+
+        Args:
+            layer: 0 … num_hidden_layers-1.
+            values: numbers, [in, out].
+
+        Raises:
+            NotFittedError: before the first `fit`.
+            EstimatorError: there is no such layer, or the values have another shape.
+        """
+        self._set({matrix(self._layer(layer)): values})
+
+    def set_layer_biases(self, layer: int, values: ArrayLike) -> None:
+        """Set the biases of a hidden layer, [out]; raises as `set_layer_weights`."""
+        self._set({bias(self._layer(layer)): values})
+
+    def set_layer_params(self, layer: int, values: tuple[ArrayLike, ArrayLike]) -> None:
+        """Set weights and biases of a hidden layer, both or neither; raises as `set_layer_weights`.
+
+        Args:
+            layer: 0 … num_hidden_layers-1.
+            values: what `get_layer_params` returns, weights and biases.
+        """
+        number = self._layer(layer)
+        if not isinstance(values, (tuple, list)) or len(values) != 2:
+            found = f"{len(values)} items" if isinstance(values, (tuple, list)) else type(values).__name__
+            raise EstimatorError(f"layer {number} cannot be set", expected="a pair, weights and biases", found=found)
+        self._set({matrix(number): values[0], bias(number): values[1]})
+
+    def _layers(self, name: Callable[[int], str], head: str) -> list[NDArray[np.float32]]:
+        check_is_fitted(self)
+        return self._net.read([*map(name, range(self.num_hidden_layers)), f"{self._head}/{head}"])
+
+    def _layer(self, layer: int) -> int:
+        check_is_fitted(self)
+        if not is_whole(layer, 0) or layer >= self.num_hidden_layers:
+            last = self.num_hidden_layers - 1
+            expected = f"0 to {last}" if last >= 0 else "none: there are no hidden layers"
+            raise EstimatorError("there is no such hidden layer", expected=expected, found=repr(layer))
+        return int(layer)
+
+    def _set(self, values: dict[str, ArrayLike]) -> None:
+        """Check all values, then set all of them."""
+        checked = {}
+        for name, value in values.items():
+            expected = list(self._net.variables[name].shape)
+            try:
+                array = np.asarray(value)
+            except ValueError:
+                raise EstimatorError(f"{name} cannot be set", expected=expected, found="rows of any length") from None
+            if array.dtype.kind not in "fiub" or list(array.shape) != expected:
+                kind = "" if array.dtype.kind in "fiub" else f" of {array.dtype}"
+                raise EstimatorError(f"{name} cannot be set", expected=expected, found=f"{list(array.shape)}{kind}")
+            checked[name] = array.astype(np.float32)
+        self._net.write(checked)
+
+
+class TensorFlowDNNClassifier(ClassifierMixin, _TensorFlowDNN):  # type: ignore[misc]
+    """A classifier: hidden layers with relu and a softmax head, trained on the mean cross-entropy.
+
+    Args:
+        hidden_units: the width of each hidden layer.
+        n_classes: the number of classes, 2 or more.
+        batch_size: rows of a mini-batch.
+        steps: mini-batches (not epochs) that one call of `fit` or `partial_fit` trains.
+        optimizer: "SGD", "Adagrad", "Adam", or a function from a learning rate to a tf.compat.v1.train.Optimizer.
+        learning_rate: a number, or a function from the global step's tensor to a tensor.
+        clip_gradients: the largest global norm of the gradients; 0 for no limit.
+        tf_random_seed: of the initial weights. Same seed, same weights, bit for bit.
+        continue_training: `fit` goes on with a model that is there, where it would begin anew.
+        num_cores: threads inside an operation.
+        verbose: 0 is silent; from 1 on the average loss is printed ten times a call.
+        max_to_keep: checkpoints that `save` leaves in a folder; 0 or None for all.
+
+    Attributes:
+        classes_: the labels, [n_classes]: 0 … n_classes-1 if y holds such numbers alone, else the labels in y.
+        n_features_in_: columns of X.
+    """
+
+    _head = CLASSIFIER
+
+    def __init__(
+        self,
+        hidden_units: Sequence[int],
+        n_classes: int,
+        batch_size: int = 32,
+        steps: int = 200,
+        optimizer: str | Callable[..., Any] = "SGD",
+        learning_rate: float | Callable[[Any], Any] = 0.1,
+        clip_gradients: float = CLIP_GRADIENTS,
+        tf_random_seed: int = 42,
+        continue_training: bool = False,
+        num_cores: int = NUM_CORES,
+        verbose: int = 1,
+        max_to_keep: int | None = 5,
+    ) -> None:
+        self.hidden_units = hidden_units
+        super().__init__(
+            None, n_classes, batch_size, steps, optimizer, learning_rate, clip_gradients, tf_random_seed,
+            continue_training, num_cores, verbose, max_to_keep,
+        )  # fmt: skip
+
+
+class TensorFlowDNNRegressor(RegressorMixin, _TensorFlowDNN):  # type: ignore[misc]
+    """A regressor: hidden layers with relu and a linear head, trained on the mean squared error.
+
+    Args:
+        hidden_units: the width of each hidden layer.
+        n_classes: 0 or 1; there, as in skflow, for what all estimators share.
+        batch_size: rows of a mini-batch.
+        steps: mini-batches (not epochs) that one call of `fit` or `partial_fit` trains.
+        optimizer: "SGD", "Adagrad", "Adam", or a function from a learning rate to a tf.compat.v1.train.Optimizer.
+        learning_rate: a number, or a function from the global step's tensor to a tensor.
+        clip_gradients: the largest global norm of the gradients; 0 for no limit.
+        tf_random_seed: of the initial weights. Same seed, same weights, bit for bit.
+        continue_training: `fit` goes on with a model that is there, where it would begin anew.
+        num_cores: threads inside an operation.
+        verbose: 0 is silent; from 1 on the average loss is printed ten times a call.
+        max_to_keep: checkpoints that `save` leaves in a folder; 0 or None for all.
+
+    Attributes:
+        n_features_in_: columns of X.
+    """
+
+    _head = REGRESSOR
+
+    def __init__(
+        self,
+        hidden_units: Sequence[int],
+        n_classes: int = 0,
+        batch_size: int = 32,
+        steps: int = 200,
+        optimizer: str | Callable[..., Any] = "SGD",
+        learning_rate: float | Callable[[Any], Any] = 0.1,
+        clip_gradients: float = CLIP_GRADIENTS,
+        tf_random_seed: int = 42,
+        continue_training: bool = False,
+        num_cores: int = NUM_CORES,
+        verbose: int = 1,
+        max_to_keep: int | None = 5,
+    ) -> None:
+        self.hidden_units = hidden_units
+        super().__init__(
+            None, n_classes, batch_size, steps, optimizer, learning_rate, clip_gradients, tf_random_seed,
+            continue_training, num_cores, verbose, max_to_keep,
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""`worker --once`: train one mini-batch from a checkpoint into a checkpoint. What `ckptsurgeon train` runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptsurgeon import data
+from ckptsurgeon.errors import RefusedError, UsageError, files
+from ckptsurgeon.skflow.architecture import CLASSIFIER, Architecture
+from ckptsurgeon.skflow.arguments import LEARNING_RATE, parse_once
+from ckptsurgeon.skflow.trainer import Trainer, rows_for
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def once(argv: Sequence[str]) -> str:
+    """Train one mini-batch; everything that can be checked is, before TensorFlow is imported.
+
+    Args:
+        argv: see `ckptsurgeon train --help`, with CKPT as `--once CKPT`.
+
+    Returns:
+        The metrics, one line of JSON.
+
+    Raises:
+        CkptSurgeonError: something cannot be used; no output is written.
+    """
+    args = parse_once(argv)
+    if not args.force and os.path.lexists(args.output + ".index"):
+        raise RefusedError("exists already", path=args.output, hint="--force replaces it")
+    folder = os.path.dirname(args.output) or "."
+    if not os.path.isdir(folder):
+        raise UsageError("there is no such folder to write to", path=folder)
+    trainer = Trainer(args.optimizer, args.learning_rate or LEARNING_RATE, override=args.learning_rate is not None)
+    net = trainer.architecture(args.once)
+    with files(args.data):
+        X, y = _table(args, net)
+        rows = data.Batches(len(X), args.batch_size, args.seed, args.holdout).rows(args.batch)
+        X, y = np.ascontiguousarray(X[rows]), y[rows]
+        rows_for(net, X, y)
+    return json.dumps(trainer.train(args.once, args.output, X, y, sync=True))
+
+
+def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read the rows: an .npz without --target holds class numbers as they are, anything else is a table."""
+    if args.target is None:
+        return arrays(args.data)
+    classifier = net.head == CLASSIFIER
+    values = data.Table(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), None)
+    table = data.read(args.data, args.target, like=None if classifier else values)
+    if classifier:
+        found = f"{len(table.classes)} classes" if table.classes is not None else "numbers with a fraction"
+        if table.classes is None or len(table.classes) != net.outputs:
+            what = f"the target {args.target!r} does not fit the network"
+            raise RefusedError(what, expected=f"{net.outputs} classes", found=found)
+    return table.X, table.y
+
+
+def arrays(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read X and y of an .npz, as the trainer's contract has them: y holds class numbers or values.
+
+    Raises:
+        UsageError: it is another kind of file, or lacks one of them.
+        DamagedError: it cannot be read.
+    """
+    with files(path), open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            raise UsageError("no target is named", path=path, hint="--target COLUMN names it; an .npz needs none")
+    found = data.load_npz(path)
+    missing = [name for name in ("X", "y") if name not in found]
+    if missing:
+        raise UsageError(f"there is no array {' and no '.join(missing)}", path=path, expected="X and y")
+    if found["X"].ndim == 0 or found["y"].ndim == 0 or len(found["X"]) != len(found["y"]):
+        shapes = [list(found[name].shape) for name in ("X", "y")]
+        raise RefusedError("X and y have different rows", path=path, found=f"{shapes[0]} and {shapes[1]}")
+    return found["X"], found["y"]

@@ -1,0 +1,61 @@
+"""TensorFlow, imported without its noise.
+
+Every module of this folder takes TensorFlow from here: `from ckptsurgeon.skflow.runtime import tf, v1`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What TensorFlow 2.21 writes while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says: absl reads that only later.
+_NOISE = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d:[\d.]+ ")
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, then write all of it but TensorFlow's start-up messages."""
+    try:
+        real = os.dup(2)
+    except OSError:  # started without a standard error: nobody to spare the noise
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            held.seek(0)
+            for line in held:
+                if not _NOISE.match(line):
+                    os.write(2, line)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with _without_noise():
+    import tensorflow as tf
+
+v1 = tf.compat.v1
+
+__all__ = ["quiet", "tf", "v1"]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A block in which TensorFlow's Python side logs errors only; for its deprecation notes, which are not the user's.
+
+    The caller's own level is put back afterwards.
+    """
+    level = v1.logging.get_verbosity()
+    v1.logging.set_verbosity(v1.logging.ERROR)
+    try:
+        yield
+    finally:
+        v1.logging.set_verbosity(level)

@@ -1,0 +1,135 @@
+"""One training step from checkpoint to checkpoint: what worker and `train` share.
+
+The checkpoint is the only truth. Every step reads all of it, trains the network that its variables describe, and
+writes all of it again: same names, shapes and dtypes. Variables that belong to no network are carried through, and
+so is `learning_rate`, whose value is the one that is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptsurgeon import formats
+from ckptsurgeon.errors import RefusedError, files
+from ckptsurgeon.skflow import architecture
+from ckptsurgeon.skflow.architecture import CLASSIFIER, Architecture, Values
+
+if TYPE_CHECKING:
+    from ckptsurgeon.skflow.training import Step
+
+
+class Trainer:
+    """Trains checkpoints, one mini-batch at a time; the graph of the last architecture is kept.
+
+    Args:
+        optimizer: a key of `architecture.SLOTS`; None takes the one whose slots a checkpoint holds.
+        learning_rate: for checkpoints without such a variable.
+        override: use `learning_rate` for all others too, and store it in the output.
+    """
+
+    def __init__(self, optimizer: str | None, learning_rate: float, override: bool = False) -> None:
+        self._optimizer = optimizer
+        self._learning_rate = learning_rate
+        self._override = override
+        self._step: tuple[Architecture, Step] | None = None
+
+    def architecture(self, checkpoint: str) -> Architecture:
+        """Read off a checkpoint's metadata what `train` would train.
+
+        Raises:
+            CkptSurgeonError: there is no checkpoint, or no network in it that the optimizer can train.
+        """
+        with files(checkpoint), formats.open(checkpoint) as opened:
+            return architecture.of(opened.variables, self._optimizer)
+
+    def train(
+        self, checkpoint: str, output: str, X: NDArray[Any], y: NDArray[Any], sync: bool = False
+    ) -> dict[str, float]:
+        """Train one mini-batch.
+
+        Args:
+            checkpoint: to start from; any spelling.
+            output: prefix of the checkpoint to write; one that stands there is replaced.
+            X: numbers, [rows, features].
+            y: class numbers, [rows]; or values, [rows] or [rows, outputs].
+            sync: wait until the output is on the disk.
+
+        Returns:
+            The metrics: `loss`, the mean over the rows before the update.
+
+        Raises:
+            CkptSurgeonError: a checkpoint or the rows cannot be used, or the result would not be finite; nothing is
+                written then.
+        """
+        with files(checkpoint), formats.open(checkpoint) as opened:
+            found = architecture.of(opened.variables, self._optimizer)
+            values = {name: opened.read(name) for name in opened}
+        X, y = rows_for(found, X, y)
+        rate = values.get("learning_rate")
+        if rate is None or self._override:
+            rate = np.array(self._learning_rate, np.float32)
+        loss, changed = self._step_for(found)(values, float(rate), X, y)
+        values |= changed
+        if "learning_rate" in values:
+            values["learning_rate"] = rate
+        if "global_step" in values:
+            values["global_step"] = np.add(values["global_step"], 1, dtype=values["global_step"].dtype)
+        formats.write(output, values, sync=sync)
+        return {"loss": loss}
+
+    def _step_for(self, found: Architecture) -> Step:
+        if self._step is None or self._step[0] != found:
+            from ckptsurgeon.skflow.training import Step
+
+            self._step = found, Step(found)
+        return self._step[1]
+
+
+def write_initial(net: Architecture, output: str, seed: int, learning_rate: float) -> None:
+    """Write the checkpoint of a network that has not been trained yet; needs no TensorFlow."""
+    values: Values = net.initial(seed, learning_rate)
+    formats.write(output, values, sync=False)
+
+
+def rows_for(net: Architecture, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Check rows against a network, and give them the dtypes and shapes that it is fed with.
+
+    Returns:
+        X float32 [rows, features] and y float32 [rows, outputs], one-hot for a classifier.
+
+    Raises:
+        RefusedError: they do not fit.
+    """
+    if X.ndim != 2 or X.dtype.kind not in "fiub" or X.shape[1] != net.features or not len(X):
+        expected = f"numbers [rows,{net.features}], 1 row or more"
+        raise RefusedError("the features X do not fit the network", expected=expected, found=_kind(X))
+    if net.head == CLASSIFIER:
+        if y.shape != (len(X),) or y.dtype.kind not in "iu":
+            expected = f"class numbers [{len(X)}]"
+            raise RefusedError("the target y does not fit the network", expected=expected, found=_kind(y))
+        if y.min() < 0 or y.max() >= net.outputs:
+            wrong = y[(y < 0) | (y >= net.outputs)][0]
+            expected = f"class numbers from 0 to {net.outputs - 1}"
+            raise RefusedError("the target y does not fit the network", expected=expected, found=int(wrong))
+        target = np.zeros((len(y), net.outputs), np.float32)
+        target[np.arange(len(y)), y] = 1.0
+    else:
+        shapes = [(len(X), net.outputs)] + [(len(X),)] * (net.outputs == 1)
+        if y.shape not in shapes or y.dtype.kind not in "fiub":
+            expected = f"numbers [{len(X)},{net.outputs}]"
+            raise RefusedError("the target y does not fit the network", expected=expected, found=_kind(y))
+        with np.errstate(over="ignore"):
+            target = y.astype(np.float32).reshape(len(X), net.outputs)
+    with np.errstate(over="ignore"):
+        X = np.ascontiguousarray(X, np.float32)
+    for name, each in (("array X", X), ("array y", target)):
+        if not np.isfinite(each).all():
+            raise RefusedError(f"the {name} holds values that are not finite in float32")
+    return X, target
+
+
+def _kind(values: NDArray[Any]) -> str:
+    return f"{values.dtype} [{','.join(map(str, values.shape))}]"

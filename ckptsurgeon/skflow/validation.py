@@ -1,0 +1,119 @@
+"""What estimators refuse: parameters that make no sense, and labels that do not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d
+
+from ckptsurgeon.errors import CkptSurgeonError
+from ckptsurgeon.skflow.architecture import SLOTS
+
+
+class EstimatorError(CkptSurgeonError, ValueError):
+    """An estimator was asked for what it cannot do; a ValueError too, as in skflow and scikit-learn."""
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Tell whether this is an integer, NumPy's or Python's, of at least `least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_widths(value: object) -> bool:
+    return isinstance(value, (list, tuple, np.ndarray)) and all(is_whole(units, 1) for units in value)
+
+
+# Parameter -> what it must be, in words and as a test.
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "hidden_units": ("a list of whole numbers from 1", _is_widths),
+    "n_classes": ("a whole number from 0", lambda n: is_whole(n, 0)),
+    "batch_size": ("a whole number from 1", lambda n: is_whole(n, 1)),
+    "steps": ("a whole number from 1", lambda n: is_whole(n, 1)),
+    "optimizer": (
+        f"{', '.join(SLOTS)} or a function",
+        lambda o: callable(o) or (isinstance(o, str) and o in SLOTS),
+    ),
+    "learning_rate": ("a positive number or a function", lambda r: callable(r) or (_is_number(r) and r > 0)),
+    "clip_gradients": ("a number from 0", lambda c: c is None or (_is_number(c) and c >= 0)),
+    "tf_random_seed": ("a whole number from 0", lambda n: is_whole(n, 0)),
+    "num_cores": ("a whole number from 1", lambda n: is_whole(n, 1)),
+    "max_to_keep": ("a whole number from 0, or None", lambda n: n is None or is_whole(n, 0)),
+}
+
+
+def check_params(params: Mapping[str, Any]) -> None:
+    """Refuse the first parameter that makes no sense.
+
+    Raises:
+        EstimatorError: it names the parameter, and says what it must be.
+    """
+    for name, (expected, holds) in _RULES.items():
+        if name in params and not holds(params[name]):
+            raise EstimatorError(f"cannot use the parameter {name}", expected=expected, found=repr(params[name]))
+
+
+def class_labels(y: Any, n_classes: int) -> NDArray[Any]:
+    """Return what `classes_` is to be, [n_classes].
+
+    Labels that all are class numbers, 0 … n_classes-1, need not be there in full: output k stands for number k, as in
+    skflow. Of other labels every one must be there; they are sorted.
+
+    Raises:
+        ValueError: y holds no labels, but values with fractions.
+        EstimatorError: there are fewer labels than classes, or more.
+    """
+    y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
+    check_classification_targets(y)
+    given = np.unique(y)
+    numbers = np.arange(n_classes)
+    if given.dtype.kind in "iuf" and np.isin(given, numbers).all():
+        return numbers.astype(given.dtype)
+    if len(given) != n_classes:
+        hint = None if len(given) > n_classes else "partial_fit(..., classes=...) names those that are not in y"
+        raise EstimatorError("the labels do not fit", expected=f"{n_classes} of them", found=_some(given), hint=hint)
+    return given
+
+
+def class_numbers(y: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.intp]:
+    """Return for each label in y its position among `labels`, which are sorted.
+
+    Raises:
+        EstimatorError: y holds a label that is not among them.
+    """
+    y = column_or_1d(y)
+    try:
+        positions = np.searchsorted(labels, y).clip(max=len(labels) - 1)
+    except TypeError:  # text among numbers
+        raise EstimatorError("y has labels of another kind", expected=_some(labels), found=_some(y)) from None
+    unknown = labels[positions] != y
+    if unknown.any():
+        raise EstimatorError("y has an unknown label", expected=_some(labels), found=_some(y[unknown]))
+    return positions
+
+
+def check_same_labels(labels: NDArray[Any], before: NDArray[Any]) -> None:
+    """Refuse labels that are not those of the model.
+
+    Raises:
+        EstimatorError: they differ.
+    """
+    if not np.array_equal(labels, before):
+        raise EstimatorError("the classes are not those of the model", expected=_some(before), found=_some(labels))
+
+
+def _some(labels: NDArray[Any]) -> str:
+    """Name labels in an error, at most five of them."""
+    names = [str(label) for label in np.unique(labels)[:6]]
+    return ", ".join(names[:5] + ["…"] * (len(names) > 5))

@@ -1,0 +1,151 @@
+"""The built-in trainer, kept running: one JSON request a line on stdin, one answer a line on stdout.
+
+    python -m ckptsurgeon.skflow.worker --hidden-units 10,20,10 --features 4 --classes 3
+
+    {"v": 1, "op": "init", "step": 0, "seed": 7, "checkpoint": null, "output": PATH, "data": null}
+    {"v": 1, "op": "train", "step": 17, "seed": 12345, "checkpoint": PATH, "output": PATH, "data": PATH}
+
+    {"step": 17, "metrics": {"loss": 0.31}}    or    {"step": 17, "error": "one line"}
+
+`init` writes first weights, from `seed` alone. `train` trains the network that it finds in the checkpoint on the rows
+of the .npz `data` (X and y), and writes it to `output`; it holds nothing random. After an error, also after a line
+that is no request, the worker is ready for the next one. At the end of stdin it exits at once.
+
+With `--once CKPT` it trains one mini-batch and exits: that is `ckptsurgeon train`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from ckptsurgeon.errors import CkptSurgeonError, UsageError
+from ckptsurgeon.skflow.architecture import Architecture
+from ckptsurgeon.skflow.arguments import parse_worker
+from ckptsurgeon.skflow.once import arrays, once
+from ckptsurgeon.skflow.trainer import Trainer, write_initial
+
+
+class Worker:
+    """Answers requests.
+
+    Args:
+        first: the network of `init` requests; its optimizer is that of all.
+        learning_rate: of `init` requests, and for checkpoints that hold none.
+    """
+
+    def __init__(self, first: Architecture, learning_rate: float) -> None:
+        self._first = first
+        self._learning_rate = learning_rate
+        self._trainer = Trainer(first.optimizer, learning_rate)
+
+    def answer(self, line: bytes) -> dict[str, Any]:
+        """Do what a line asks for; whatever goes wrong becomes the answer's `error`."""
+        step = None
+        try:
+            request = _parse(line)
+            step = request.get("step")
+            return {"step": step, "metrics": self._do(request)}
+        except CkptSurgeonError as error:
+            return {"step": step, "error": "; ".join(error.lines)}
+        except Exception as error:  # a bug of ours or of TensorFlow's: its traceback goes to the log
+            traceback.print_exc()
+            reason = " ".join(str(error).split())[:300]
+            return {"step": step, "error": f"{type(error).__name__}: {reason}"}
+
+    def _do(self, request: dict[str, Any]) -> dict[str, float]:
+        if request.get("v") != 1:
+            raise UsageError("cannot read this version of the protocol", expected="v 1", found=request.get("v"))
+        if request.get("op") == "init":
+            seed = request.get("seed")
+            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+                raise UsageError("the request has no usable seed", expected="a whole number from 0", found=seed)
+            write_initial(self._first, _field(request, "output"), seed, self._learning_rate)
+            return {}
+        if request.get("op") == "train":
+            checkpoint, output, data = (_field(request, name) for name in ("checkpoint", "output", "data"))
+            return self._trainer.train(checkpoint, output, *arrays(data))
+        raise UsageError("the request has an unknown op", expected="init or train", found=repr(request.get("op")))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the worker, or a single step with `--once`.
+
+    Args:
+        argv: the arguments.
+
+    Returns:
+        The exit status: 0 done, 2 refused, 3 our bug, 130 interrupted.
+    """
+    try:
+        if any(argument == "--once" or argument.startswith("--once=") for argument in argv):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is staged is removed, as after Ctrl-C
+            os.write(_keep_stdout(), once(argv).encode() + b"\n")
+        else:
+            worker = Worker(*parse_worker(argv))
+            _serve(worker, _keep_stdout())
+    except CkptSurgeonError as error:
+        for text in error.lines:
+            print(f"ckptsurgeon: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ckptsurgeon: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever wanted the answer is gone
+        return 0
+    except Exception:
+        traceback.print_exc()
+        return 3
+    return 0
+
+
+def _serve(worker: Worker, stdout: int) -> None:
+    """Answer line after line until the input ends."""
+    threading.Thread(target=_import_tensorflow, daemon=True).start()
+    while line := sys.stdin.buffer.readline():
+        os.write(stdout, json.dumps(worker.answer(line)).encode() + b"\n")
+
+
+def _keep_stdout() -> int:
+    """Take standard output for the protocol alone: what others print to it goes to standard error from now on."""
+    protocol = os.dup(1)
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    return protocol
+
+
+def _import_tensorflow() -> None:
+    """Import it while requests come in that do not need it; a failure shows again in the first one that does."""
+    try:
+        import ckptsurgeon.skflow.training  # noqa: F401
+    except Exception:
+        traceback.print_exc()
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the request is not JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise UsageError("the request is no JSON object", found=type(request).__name__)
+    return request
+
+
+def _field(request: dict[str, Any], name: str) -> str:
+    value = request.get(name)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise UsageError(f"the request has no usable {name}", expected="a path", found=json.dumps(value)[:100])
+    return value
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(status)  # at once: neither for a TensorFlow that is half imported, nor for its threads
