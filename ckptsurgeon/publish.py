@@ -43,22 +43,24 @@ class Lock:
             with files(path):
                 self.fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                while True:
+                    try:
+                        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        if time.monotonic() >= deadline:
+                            what = f"another process is writing it, waited {wait:g} s"
+                            raise BusyError(what, path=path, hint="try again, or --wait longer") from None
+                        time.sleep(_POLL)
                 if self.holds():
                     return
-                os.close(self.fd)  # somebody replaced it between opening and locking
-            except BlockingIOError:
-                os.close(self.fd)
-                if time.monotonic() >= deadline:
-                    raise BusyError(
-                        f"another process is writing it, waited {wait:g} s",
-                        path=path,
-                        hint="try again, or --wait longer",
-                    ) from None
-                time.sleep(_POLL)
             except OSError as error:
-                os.close(self.fd)
+                self.release()
                 raise StorageError(f"cannot be locked: {error.strerror}", path=path) from error
+            except BaseException:
+                self.release()
+                raise
+            self.release()  # somebody replaced the file before we had the lock
 
     def holds(self) -> bool:
         """Whether the path still names the file that is locked."""

@@ -375,8 +375,13 @@ def test_an_interrupted_command_gives_130(folder: Path, number: signal.Signals) 
     """Ctrl-C and kill end a waiting graft with one line and status 130, and the recipient is the old one."""
     before = models.snapshot(folder)
     with Lock("b.index", 0):
-        child = subprocess.Popen([*PROGRAM, "graft", "a", "b", "--layers", "0"], stderr=subprocess.PIPE, text=True)
-        while not _has_opened(child.pid, "b.index"):
+        child = subprocess.Popen(
+            [*PROGRAM, "graft", "a", "b", "--layers", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )
+        while child.poll() is None and not _has_opened(child.pid, "b.index"):
             time.sleep(0.01)
         child.send_signal(number)
         assert child.wait() == 130
