@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from ..selection import Selection
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help of a fixed width: to ask for the terminal's, argparse would import shutil at every start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=100)
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises `UsageError`s, and lets values begin with a minus (`--layers -1`, `set x -1e-3`).
 
@@ -28,7 +35,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             usage=synopsis,
             description=description.strip("\n"),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             allow_abbrev=False,
         )
         # What argparse takes for a negative number and not for an option; its own expression knows no exponents.
