@@ -17,10 +17,10 @@ from hashlib import blake2b
 from typing import IO, Any
 
 import numpy as np
-from ckptsurgeon.publish import write_file
 from numpy.typing import NDArray
 
-from ckptsurgeon.errors import CkptSurgeonError, DamagedError, RefusedError, UsageError, did_you_mean, files
+from .errors import CkptSurgeonError, DamagedError, RefusedError, UsageError, did_you_mean, files
+from .publish import write_file
 
 # Deflate cannot shrink data further than this (RFC 1951: a match of 258 bytes in 2 bits): a larger claim is a
 # lie.

@@ -37,7 +37,7 @@ def dtype(name: str) -> np.dtype[Any]:
 
 def is_small_float(kind: np.dtype[Any]) -> bool:
     """Whether it is one of ml_dtypes' floats (bfloat16, float8_…, float4_…)."""
-    return kind.kind == "V" and kind.name.startswith(("bfloat", "float"))
+    return str(kind.name).startswith(("bfloat", "float8", "float4"))  # their `kind` is V, but float8_e5m2's is f
 
 
 def is_small_int(kind: np.dtype[Any]) -> bool:
@@ -61,19 +61,24 @@ def cast_exactly(values: NDArray[Any], kind: np.dtype[Any], name: str) -> NDArra
 
     Raises:
         RefusedError: a value does not fit: text into numbers, a fraction or too large a number into integers, a
-            finite float that would become infinite.
+            finite float that would become infinite, an infinity or NaN into a dtype that has none.
     """
     refusal = f"{name} is {kind.name}"
-    if values.dtype.kind in "OUS" or kind.kind == "O":
+    if values.dtype == kind and kind.kind != "O":
+        return values
+    values = portable(values)
+    if values.dtype.kind not in "biufc" or kind.kind == "O":
         raise RefusedError(f"{refusal}: no such value can be set", found=values.dtype.name)
     if values.dtype.kind == "c" and kind.kind != "c":
         raise RefusedError(f"{refusal}: a complex value does not fit")
     with np.errstate(all="ignore"):
         result = values.astype(kind)
         if kind.kind in "fc" or is_small_float(kind):
-            wide = result.astype(np.complex128)
-            lost = np.isinf(wide) & ~np.isinf(values.astype(np.complex128))
-            lost |= np.isnan(wide) & ~np.isnan(values.astype(np.complex128))
+            widest = np.complex128 if kind.kind == "c" else np.float64
+            wide, asked = result.astype(widest), values.astype(widest)
+            lost = (np.isinf(wide) != np.isinf(asked)) | (np.isnan(wide) != np.isnan(asked))
+            # float4 has no infinity and gives its largest number; no rounding takes a fifth from a number above 1.
+            lost |= np.isfinite(asked) & (np.abs(asked) > 1) & (np.abs(wide) < 0.8 * np.abs(asked))
         else:
             back = result.astype(np.int64) if is_small_int(kind) else result
             lost = back != values
@@ -87,8 +92,15 @@ def parse_value(text: str) -> NDArray[Any]:
     """The value that a person typed: a number, true or false, or a JSON list of these, nested to any shape.
 
     Raises:
-        RefusedError: neither, or a list that is ragged.
+        RefusedError: neither, a list that is ragged, or a float that is too large for any.
     """
+    values = _parse(text)
+    if values.dtype.kind in "fc" and np.isinf(values).any() and "inf" not in text.lower():
+        raise RefusedError(f"{text[:100]!r} holds too large a number")
+    return values
+
+
+def _parse(text: str) -> NDArray[Any]:
     import json
 
     try:
@@ -102,11 +114,11 @@ def parse_value(text: str) -> NDArray[Any]:
             pass
     try:
         values = np.asarray(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = np.asarray(None)
     if values.dtype.kind not in "biuf":
         raise RefusedError(
-            f"{text!r} is no value", expected="a number, true, false or a JSON list of these, @FILE.npy, or -"
+            f"{text[:100]!r} is no value", expected="a number, true, false or a JSON list of these, @FILE.npy, or -"
         )
     return values
 
@@ -136,7 +148,7 @@ def at_index(values: NDArray[Any], index: tuple[Any, ...] | None, name: str) -> 
     """A view of the part of `values` that an index means.
 
     Raises:
-        UsageError: outside the shape.
+        UsageError: outside the shape, or a step of 0.
     """
     if index is None:
         return values
@@ -144,7 +156,7 @@ def at_index(values: NDArray[Any], index: tuple[Any, ...] | None, name: str) -> 
         index = (*index, Ellipsis)  # so that a single element comes as a view too
     try:
         part: NDArray[Any] = values[index]
-    except IndexError as error:
+    except (IndexError, ValueError) as error:
         raise UsageError(f"{name}: {error}", found=f"shape {list(values.shape)}") from None
     return part
 

@@ -12,9 +12,9 @@ import os
 
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
-from ..errors import ChangedError, DamagedError, NotFoundError
+from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
 from .sstable import read_rows
-from .tensor_proto import check_version, decode_shape, decode_slice, dtype_name, slice_key, slice_shape
+from .tensor_proto import check_cover, check_version, decode_shape, decode_slice, dtype_name, slice_key, slice_shape
 from .wire import BYTES, FIXED32, VARINT, crc32c, fields, mask, signed64, varint
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAX_SHARDS = 100_000
 # Of an object-based checkpoint: what follows a variable's name in its key. `ls` leaves it out.
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_VALUE_SUFFIX = VALUE_SUFFIX.encode()
 
 
 def shard_path(prefix: str, shard: int, shards: int) -> str:
@@ -52,22 +53,35 @@ class Entry:
         self.dtype = self.shard = self.offset = self.size = self.crc = 0
         self.shape = b""
         self.slices: list[bytes] = []
+        shapes = 0
         for number, kind, value, _ in fields(message):
-            if number == 2 and kind == BYTES:
-                self.shape = value
-            elif number == 7 and kind == BYTES:
-                self.slices.append(value)
-            elif number == 6 and kind == FIXED32:
-                self.crc = value
-            elif kind == VARINT:
-                if number == 1:
-                    self.dtype = value
-                elif number == 3:
-                    self.shard = signed64(value)
-                elif number == 4:
+            if kind == VARINT:
+                if number == 4:
                     self.offset = signed64(value)
                 elif number == 5:
                     self.size = signed64(value)
+                elif number == 1:
+                    self.dtype = value
+                elif number == 3:
+                    self.shard = signed64(value)
+                else:
+                    _check_unknown(number)
+            elif kind == BYTES and number == 2:
+                self.shape = value
+                shapes += 1
+            elif kind == FIXED32 and number == 6:
+                self.crc = value
+            elif kind == BYTES and number == 7:
+                self.slices.append(value)
+            else:
+                _check_unknown(number)
+        if shapes > 1:  # protobuf would merge them, which nobody means
+            raise DamagedError("damaged: more than one shape", found=shapes)
+
+
+def _check_unknown(number: int) -> None:
+    if number <= 7:
+        raise DamagedError(f"damaged: the field {number} is of another wire type than it should be")
 
 
 class Bundle(Checkpoint):
@@ -94,6 +108,8 @@ class Bundle(Checkpoint):
         self.rows: dict[bytes, bytes] = {}
         self.shards = 0
         self.stray: list[bytes] = []
+        self._shapes: dict[bytes, tuple[int, ...]] = {}  # most occur often: slots have their variable's
+        self._paths: dict[int, str] = {}
         self.index_path = prefix + ".index"
         with errors.files(self.index_path):
             fd = self.file(self.index_path)
@@ -105,36 +121,27 @@ class Bundle(Checkpoint):
                 raise
 
     def _read_index(self, fd: int, size: int) -> None:
+        # In the order of keys come the header, the slices, and what has a name: a variable after its slices, and the
+        # whole key of an object-based one after what would be its short name.
+        slice_rows: dict[bytes, bytes] = {}
         for key, value in read_rows(lambda offset, length: os.pread(fd, length, offset), size):
             self.rows[key] = value
-        if b"" not in self.rows:
-            raise DamagedError("damaged: the index has no header, or is no index of a TensorFlow V2 checkpoint")
-        self._read_header(self.rows[b""])
-        paths = [shard_path(self.prefix, shard, self.shards) for shard in range(min(self.shards, 16))]
-        partitioned: list[tuple[bytes, Entry]] = []
-        slice_rows: dict[bytes, bytes] = {}
-        for key, value in self.rows.items():
             if not key:
-                continue
-            if key[0] == 0:
+                self._read_header(value)
+            elif not self.shards:
+                break
+            elif key[0] == 0:
                 slice_rows[key] = value
-                continue
-            try:
-                entry = Entry(value)
-                if entry.slices:
-                    partitioned.append((key, entry))
-                    self._add(key, entry.dtype, decode_shape(entry.shape), (), None)
-                else:
-                    shape = decode_shape(entry.shape)
-                    self._add(key, entry.dtype, shape, (self._extent(entry, shape, paths),), None)
-            except DamagedError as error:
-                raise DamagedError(
-                    f"{error.what} in the entry of {_text(key)}", expected=error.expected, found=error.found
-                ) from error
-        for key, entry in partitioned:
-            self._add_partitioned(key, entry, slice_rows, paths)
+            else:
+                try:
+                    self._add(key, Entry(value), slice_rows)
+                except DamagedError as error:
+                    where = f"{error.what} in the entry of {_text(key[:200])}"
+                    raise DamagedError(where, expected=error.expected, found=error.found) from error
+        if not self.shards:
+            raise DamagedError("damaged: the index has no header, or is no index of a TensorFlow V2 checkpoint")
         self.stray = list(slice_rows)
-        self.oddities = [f"a slice that belongs to no variable, under the key {key!r}" for key in self.stray]
+        self.oddities = [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
 
     def _read_header(self, message: bytes) -> None:
         shards, big = 0, 0
@@ -152,59 +159,54 @@ class Bundle(Checkpoint):
         self.shards = shards
         self.byteorder = "big" if big else "little"
 
-    def _extent(self, entry: Entry, shape: tuple[int, ...], paths: list[str]) -> Extent:
-        if not 0 <= entry.shard < self.shards:
-            raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=entry.shard)
-        if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size >> 63:
-            raise DamagedError("damaged: impossible place", found=f"{entry.size} bytes at {entry.offset}")
-        item = ITEM_SIZE.get(dtype_name(entry.dtype))
-        if item is not None:
-            for size in shape:
-                item *= size
-            if item != entry.size:
-                raise DamagedError("damaged: wrong size", expected=f"{item} bytes", found=entry.size)
-        path = paths[entry.shard] if entry.shard < len(paths) else shard_path(self.prefix, entry.shard, self.shards)
-        return Extent(path, entry.offset, entry.size, entry.crc)
-
-    def _add(
-        self,
-        key: bytes,
-        dtype: int,
-        shape: tuple[int, ...],
-        extents: tuple[Extent, ...],
-        slices: tuple[Slice, ...] | None,
-    ) -> None:
-        name = _text(key)
-        if name.endswith(VALUE_SUFFIX) and len(name) > len(VALUE_SUFFIX):
-            short = name[: -len(VALUE_SUFFIX)]
-            if short.encode("utf-8", "surrogateescape") not in self.rows:
-                name = short
-        self.variables[name] = Variable(name, key, dtype_name(dtype), shape, extents, slices)
-
-    def _add_partitioned(self, key: bytes, entry: Entry, slice_rows: dict[bytes, bytes], paths: list[str]) -> None:
-        name = _text(key)
-        shape = decode_shape(entry.shape)
+    def _add(self, key: bytes, entry: Entry, slice_rows: dict[bytes, bytes]) -> None:
+        short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
+        name = _text(short if short and short not in self.rows else key)
+        dtype = dtype_name(entry.dtype)
+        shape = self._shapes.get(entry.shape)
+        if shape is None:
+            shape = self._shapes[entry.shape] = decode_shape(entry.shape)
+        if not entry.slices:
+            self.variables[name] = Variable(name, key, dtype, shape, (self._extent(entry, dtype, shape),))
+            return
         if len(entry.slices) > len(slice_rows):  # each slice has a row of its own
-            raise DamagedError(f"damaged: {name} lacks slices", expected=len(entry.slices), found=len(slice_rows))
+            raise DamagedError("damaged: missing slices", expected=len(entry.slices), found=len(slice_rows))
         slices: list[Slice] = []
         extents: list[Extent] = []
         for message in entry.slices:
-            extents_of_slice = decode_slice(message, shape)
-            row = slice_rows.pop(slice_key(key, extents_of_slice), None)
+            place = decode_slice(message, shape)
+            row = slice_rows.pop(slice_key(key, place), None)
             if row is None:
-                raise DamagedError(f"damaged: {name} lacks its slice {list(extents_of_slice)}, or lists it twice")
+                raise DamagedError("damaged: a slice is missing, or listed twice", found=list(place))
             piece = Entry(row)
-            piece_shape = slice_shape(extents_of_slice, shape)
+            piece_shape = slice_shape(place, shape)
             if piece.dtype != entry.dtype or decode_shape(piece.shape) != piece_shape:
                 raise DamagedError(
-                    f"damaged: a slice of {name} is of another kind than {name}",
-                    expected=f"{dtype_name(entry.dtype)} {list(piece_shape)}",
+                    "damaged: a slice is of another kind than its variable",
+                    expected=f"{dtype} {list(piece_shape)}",
                     found=f"{dtype_name(piece.dtype)} {list(decode_shape(piece.shape))}",
                 )
-            slices.append(extents_of_slice)
-            extents.append(self._extent(piece, piece_shape, paths))
-        _check_cover(name, shape, slices)
-        self._add(key, entry.dtype, shape, tuple(extents), tuple(slices))
+            slices.append(place)
+            extents.append(self._extent(piece, dtype, piece_shape))
+        check_cover(slices, shape)
+        self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), tuple(slices))
+
+    def _extent(self, entry: Entry, dtype: str, shape: tuple[int, ...]) -> Extent:
+        shard, item = entry.shard, ITEM_SIZE.get(dtype)
+        if not 0 <= shard < self.shards:
+            raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=shard)
+        if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size >> 63:
+            raise DamagedError("damaged: impossible place", found=f"{entry.size} bytes at {entry.offset}")
+        size = item or 1  # a string takes at least one
+        for dimension in shape:
+            size *= dimension
+        if size != entry.size and (item or size > entry.size):
+            more = "" if item else " or more"
+            raise DamagedError("damaged: wrong size", expected=f"{size} bytes{more}", found=entry.size)
+        path = self._paths.get(shard)
+        if path is None:
+            path = self._paths[shard] = shard_path(self.prefix, shard, self.shards)
+        return Extent(path, entry.offset, entry.size, entry.crc)
 
     # -- Checkpoint
 
@@ -248,11 +250,11 @@ class Bundle(Checkpoint):
         with errors.files(extent.file):
             size = os.fstat(fd).st_size
             if end > size:
-                raise DamagedError("cut short", expected=f"at least {end} bytes", found=size)
+                raise self.damaged(extent, "cut short", f"at least {end} bytes", size)
             while at < end:
                 chunk = os.pread(fd, min(CHUNK, end - at), at)
                 if not chunk:
-                    raise DamagedError("cut short while it was read", expected=f"at least {end} bytes", found=at)
+                    raise self.damaged(extent, "cut short while it was read", f"at least {end} bytes", at)
                 at += len(chunk)
                 yield chunk
 
@@ -274,7 +276,7 @@ class Bundle(Checkpoint):
             self._compare(mask(0), extent)
 
     def checked_stream(self, extent: Extent, dtype: str, count: int) -> Iterator[bytes]:
-        """As `checked_chunks`, of `count` strings or variants; they are read once before the first chunk is given."""
+        """As `checked_chunks`, of `count` strings or variants; all are read once before the first chunk is given."""
         from .bundle_strings import stream_crc
 
         self._compare(stream_crc(self, extent, dtype, count), extent)
@@ -291,17 +293,17 @@ class Bundle(Checkpoint):
 
     def _compare(self, found: int, extent: Extent) -> None:
         """Compare a masked CRC-32C with the stored one."""
-        if found == extent.crc:
-            return
+        if found != extent.crc:
+            what = f"damaged: wrong checksum of the {extent.length} bytes at {extent.offset}"
+            raise self.damaged(extent, what, f"{extent.crc:08x}", f"{found:08x}", "restore the file from a copy")
+
+    def damaged(
+        self, extent: Extent, what: str, expected: object, found: object, hint: str | None = None
+    ) -> CkptSurgeonError:
+        """The error that the stored bytes of an extent are wrong: because the checkpoint was replaced, or damaged."""
         if self.was_replaced():
-            raise ChangedError("was replaced while it was read; try again", path=self.prefix)
-        raise DamagedError(
-            f"damaged: wrong checksum of the {extent.length} bytes at {extent.offset}",
-            path=extent.file,
-            expected=f"{extent.crc:08x}",
-            found=f"{found:08x}",
-            hint="restore the file from a copy",
-        )
+            return ChangedError("was replaced while it was read; try again", path=self.prefix)
+        return DamagedError(what, path=extent.file, expected=expected, found=found, hint=hint)
 
     def read(self, name: str) -> NDArray[Any]:
         """As `Checkpoint.read`."""
@@ -310,7 +312,7 @@ class Bundle(Checkpoint):
         return bundle_values.read(self, self[name])
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`; of a variant, the stored bytes."""
+        """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also where damaged data do not tell."""
         if variable.dtype != "string":
             return sum(extent.length for extent in variable.extents)
         total = 0
@@ -324,7 +326,7 @@ class Bundle(Checkpoint):
         for extent, count in zip(variable.extents, extent_sizes(variable), strict=True):
             try:
                 total += sum(string_lengths(self, extent, count)[0])
-            except NotFoundError:
+            except (NotFoundError, DamagedError):
                 return None
         return total
 
@@ -350,31 +352,3 @@ def extent_sizes(variable: Variable) -> list[int]:
 
 def _text(key: bytes) -> str:
     return key.decode("utf-8", "surrogateescape")
-
-
-def _check_cover(name: str, shape: tuple[int, ...], slices: list[Slice]) -> None:
-    """Slices must cover their tensor, each element once: they add up to it, and no two meet."""
-    elements = covered = 1
-    for size in shape:
-        elements *= size
-    boxes = []
-    covered = 0
-    for extents in slices:
-        volume = 1
-        box = []
-        for (start, length), size in zip(extents, shape, strict=True):
-            length = size if length < 0 else length
-            volume *= length
-            box.append((start, start + length))
-        covered += volume
-        boxes.append(box)
-    # Sorted by where they begin in the first dimension, only boxes that begin before one ends there can meet it.
-    boxes.sort()
-    for at, box in enumerate(boxes):
-        for other in boxes[at + 1 :]:
-            if shape and other[0][0] >= box[0][1]:
-                break
-            if all(a[0] < b[1] and b[0] < a[1] for a, b in zip(box, other, strict=True)):
-                raise DamagedError(f"damaged: slices of {name} overlap", found=f"{box} and {other}")
-    if covered != elements:
-        raise DamagedError(f"damaged: the slices of {name} do not cover it", expected=elements, found=covered)

@@ -12,9 +12,8 @@ TensorFlow does not do.
 
 from __future__ import annotations
 
-from .. import errors
 from ..checkpoint import Extent
-from ..errors import DamagedError
+from ..errors import DamagedError, StorageError
 from .bundle import Bundle
 from .wire import crc32c, mask, read_varint, varint
 
@@ -23,26 +22,42 @@ if TYPE_CHECKING:
     from typing import Literal
 
 
+def load(bundle: Bundle, extent: Extent) -> bytes:
+    """The stored bytes of an extent, unchecked, all in memory.
+
+    Raises:
+        StorageError: there is not enough memory.
+        DamagedError, ChangedError: as `Bundle.chunks`.
+    """
+    try:
+        return b"".join(bundle.chunks(extent))
+    except MemoryError as error:
+        raise StorageError("not enough memory", path=extent.file, expected=f"{extent.length} bytes") from error
+
+
 def string_lengths(bundle: Bundle, extent: Extent, count: int) -> tuple[list[int], int]:
     """The lengths of the `count` strings of an extent, and how many bytes of it the lengths take.
 
     Raises:
         DamagedError: there is no room for them, or they do not add up to the extent.
+        ChangedError: the same, because the checkpoint was replaced since it was opened.
     """
-    with errors.files(extent.file):
-        if count > extent.length - 4:
-            raise DamagedError(
-                "damaged: no room for the strings", expected=f"{count} strings", found=f"{extent.length} bytes"
-            )
-        head = Extent(extent.file, extent.offset, min(extent.length, 10 * count), None)
-        data = b"".join(bundle.chunks(head))
-        lengths, at = [], 0
+    if not extent.length and not count:
+        return [], 0  # without even a checksum, which TensorFlow accepts and does not write
+    if count > extent.length - 4:
+        raise bundle.damaged(extent, "damaged: no room for the strings", f"{count} strings", f"{extent.length} bytes")
+    head = Extent(extent.file, extent.offset, min(extent.length, 10 * count), None)
+    data = load(bundle, head)
+    lengths, at = [], 0
+    try:
         for _ in range(count):
             length, at = read_varint(data, at, len(data))
             lengths.append(length)
-        total = sum(lengths) + at + 4
-        if total != extent.length:
-            raise DamagedError("damaged: strings do not add up", expected=f"{extent.length} bytes", found=total)
+    except DamagedError as error:
+        raise bundle.damaged(extent, error.what, f"the lengths of {count} strings", f"{len(lengths)}") from error
+    total = sum(lengths) + at + 4
+    if total != extent.length:
+        raise bundle.damaged(extent, "damaged: strings do not add up", f"{extent.length} bytes", total)
     return lengths, at
 
 
@@ -73,26 +88,51 @@ def stream_crc(bundle: Bundle, extent: Extent, dtype: str, count: int) -> int:
 
     Raises:
         DamagedError: the stream contradicts itself.
+        ChangedError: the same, because the checkpoint was replaced since it was opened.
     """
-    if dtype == "string":
-        if not extent.length and not count:
-            return mask(0)
-        lengths, at = string_lengths(bundle, extent, count)
-        crc = lengths_crc(lengths, bundle.byteorder)
-        for chunk in bundle.chunks(Extent(extent.file, extent.offset + at, extent.length - at, None)):
-            crc = crc32c(chunk, crc)
-        return mask(crc)
-    data = b"".join(bundle.chunks(extent))
-    crc = at = 0
-    with errors.files(extent.file):
-        while at < len(data):
-            length, at = read_varint(data, at, len(data))
-            if at + length + 4 > len(data):
-                raise DamagedError("damaged: a variant runs past its end")
-            crc = crc32c(length.to_bytes(8, _order(bundle.byteorder)), crc)
-            crc = crc32c(data[at : at + length + 4], crc)
-            at += length + 4
+    return _strings_crc(bundle, extent, count) if dtype == "string" else _variants_crc(bundle, extent, count)
+
+
+def _strings_crc(bundle: Bundle, extent: Extent, count: int) -> int:
+    lengths, at = string_lengths(bundle, extent, count)
+    if not extent.length:
+        return mask(0)
+    crc = lengths_crc(lengths, bundle.byteorder)
+    check = load(bundle, Extent(extent.file, extent.offset + at, 4, None))
+    _compare(bundle, extent, check, crc)
+    crc = crc32c(check, crc)
+    for chunk in bundle.chunks(Extent(extent.file, extent.offset + at + 4, extent.length - at - 4, None)):
+        crc = crc32c(chunk, crc)
     return mask(crc)
+
+
+def _variants_crc(bundle: Bundle, extent: Extent, count: int) -> int:
+    data = load(bundle, extent)
+    crc = at = found = 0
+    while at < len(data):
+        try:
+            length, at = read_varint(data, at, len(data))
+        except DamagedError as error:
+            raise bundle.damaged(extent, error.what, "the length of a variant", f"byte {at}") from error
+        end = at + length + 4
+        if end > len(data):
+            raise bundle.damaged(extent, "damaged: a variant runs past its end", f"{len(data)} bytes", end)
+        crc = crc32c(length.to_bytes(8, _order(bundle.byteorder)), crc)
+        crc = crc32c(data[at : end - 4], crc)
+        _compare(bundle, extent, data[end - 4 : end], crc)
+        crc = crc32c(data[end - 4 : end], crc)
+        found += 1
+        at = end
+    if found != count:
+        raise bundle.damaged(extent, "damaged: wrong number of variants", count, found)
+    return mask(crc)
+
+
+def _compare(bundle: Bundle, extent: Extent, check: bytes, crc: int) -> None:
+    """Compare a checksum within a stream with the one that was computed."""
+    expected = mask(crc).to_bytes(4, _order(bundle.byteorder))
+    if check != expected:
+        raise bundle.damaged(extent, "damaged: wrong checksum of lengths", check.hex(), expected.hex())
 
 
 def _order(byteorder: str) -> Literal["big", "little"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from .. import numeric
 from ..checkpoint import Extent, Variable
-from ..errors import RefusedError, UnsupportedError
+from ..errors import RefusedError, StorageError, UnsupportedError
 from .bundle import Bundle
-from .bundle_strings import encode_strings, string_lengths
+from .bundle_strings import encode_strings, load, string_lengths
 from .tensor_proto import NUMBERS, slice_shape
 from .wire import crc32c, mask
 
@@ -21,36 +22,57 @@ def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
     """The values of a variable, its checksums verified; see `Checkpoint.read`."""
     if variable.dtype == "variant":
         raise UnsupportedError(f"{variable.name} is a variant: its values belong to TensorFlow", path=bundle.path)
+    kind = numeric.dtype(variable.dtype)
+    _check_room(bundle, variable)
+    whole = _allocate(bundle, variable, variable.shape, kind)
     if variable.slices is None:
-        return _read_extent(bundle, variable, variable.extents[0], variable.shape)
-    whole = np.empty(variable.shape, numeric.dtype(variable.dtype))
+        _read_extent(bundle, variable.extents[0], whole)
+        return whole
     for extents, extent in zip(variable.slices, variable.extents, strict=True):
-        place = tuple(slice(start, None if length < 0 else start + length) for start, length in extents)
-        whole[place] = _read_extent(bundle, variable, extent, slice_shape(extents, variable.shape))
+        part = _allocate(bundle, variable, slice_shape(extents, variable.shape), kind)
+        _read_extent(bundle, extent, part)
+        whole[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)] = part
     return whole
 
 
-def _read_extent(bundle: Bundle, variable: Variable, extent: Extent, shape: tuple[int, ...]) -> NDArray[Any]:
-    if variable.dtype == "string":
-        strings = np.empty(shape, object)
-        strings.reshape(-1)[:] = _read_strings(bundle, extent, strings.size)
-        return strings
-    kind = numeric.dtype(variable.dtype)
-    data = np.empty(extent.length, np.uint8)
+def _check_room(bundle: Bundle, variable: Variable) -> None:
+    """Raise, before memory is allocated, unless the files hold as many bytes, counting shared ones each time."""
+    room = sum(os.fstat(bundle.file(path)).st_size for path in {extent.file for extent in variable.extents})
+    needed = sum(extent.length for extent in variable.extents)
+    if needed > room:
+        raise bundle.damaged(variable.extents[0], "cut short", f"at least {needed} bytes", room)
+
+
+def _allocate(bundle: Bundle, variable: Variable, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        return np.empty(shape, kind)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"{variable.name}: no NumPy array can have its shape", path=bundle.path, found=list(shape)
+        ) from error
+    except MemoryError as error:
+        raise StorageError(f"not enough memory for {variable.name}", path=bundle.path, found=list(shape)) from error
+
+
+def _read_extent(bundle: Bundle, extent: Extent, values: NDArray[Any]) -> None:
+    """Fill a new array with the stored values of an extent."""
+    if values.dtype.kind == "O":
+        values.reshape(-1)[:] = _read_strings(bundle, extent, values.size)
+        return
+    data = values.reshape(-1).view(np.uint8)
     at = 0
     for chunk in bundle.checked_chunks(extent):
         data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
         at += len(chunk)
-    values = data.view(kind).reshape(shape)
-    if bundle.byteorder != sys.byteorder and kind.itemsize > 1:
-        values = values.byteswap()
-    return values
+    if bundle.byteorder != sys.byteorder:
+        values.byteswap(inplace=True)
 
 
 def _read_strings(bundle: Bundle, extent: Extent, count: int) -> list[bytes]:
-    data = b"".join(bundle.checked_stream(extent, "string", count))
-    if not data:
+    bundle.checked_stream(extent, "string", count)
+    if not count:
         return []
+    data = load(bundle, extent)
     lengths, at = string_lengths(bundle, extent, count)
     at += 4  # the checksum of the lengths
     strings = []
@@ -64,13 +86,20 @@ def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int
     """The stored bytes of values of a dtype, and their masked checksum.
 
     Args:
-        values: of `numeric.dtype(dtype)`, or objects of type bytes for strings.
+        values: of `numeric.dtype(dtype)`, in any byte order, or objects of type bytes for strings.
         dtype: the variable's.
         byteorder: the bundle's, "little" or "big".
+
+    Raises:
+        RefusedError: an object that is not of type bytes.
     """
     if dtype == "string":
-        return encode_strings([bytes(value) for value in values.ravel()], byteorder)
-    values = np.ascontiguousarray(values)
+        strings: list[bytes] = values.ravel().tolist()
+        for string in strings:
+            if not isinstance(string, bytes):
+                raise RefusedError("a string is stored as bytes", found=type(string).__name__)
+        return encode_strings(strings, byteorder)
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     if byteorder != sys.byteorder and values.dtype.itemsize > 1:
         values = values.byteswap()
     data = values.tobytes()

@@ -36,7 +36,14 @@ def prefix(path: str) -> str:
     Raises:
         NotFoundError: nothing is there, or no checkpoint.
         UnsupportedError: something else is there, which the message names.
+        DamagedError: a folder's state file is damaged, or a file is empty.
+        StorageError: the operating system refused.
     """
+    with errors.files(path):
+        return _prefix(path)
+
+
+def _prefix(path: str) -> str:
     if os.path.isfile(path + ".index"):
         return path  # as in TensorFlow, whatever else has the bare name
     if os.path.isdir(path):
@@ -84,7 +91,7 @@ def _of_folder(folder: str) -> str:
 
 def _explain(path: str) -> CkptSurgeonError:
     """Why a file that exists is no checkpoint that can be opened."""
-    with errors.files(path), open(path, "rb") as file:
+    with open(path, "rb") as file:
         head = file.read(512)
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))

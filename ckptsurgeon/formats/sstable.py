@@ -31,6 +31,7 @@ BLOCK_SIZE = 262144  # TensorFlow's target for a data block, restart points incl
 RESTART_INTERVAL = 16  # of data blocks; in the index block every row is a restart point
 _RAW, _SNAPPY = 0, 1
 _SNAPPY_RATIO = 22  # the format emits at most 64 bytes for 3
+_KEYS_RATIO = 32  # of a block's keys to the block: at most 16 with restart points as TensorFlow sets them
 
 
 def read_rows(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -51,12 +52,15 @@ def read_rows(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[by
             "not a table, or cut short", expected=f"magic {MAGIC.hex()} at its end", found=footer[40:].hex()
         )
     body = size - FOOTER_SIZE
-    _, at = _read_handle(footer, 0, 40, body)  # of the metaindex, which is always empty
-    index_handle, _ = _read_handle(footer, at, 40, body)
-    index = _read_block(read, *index_handle)
+    metaindex, at = _read_handle(footer, 0, 40, body)
+    index, _ = _read_handle(footer, at, 40, body)
+    plain = b"".join(varint(number) for number in (*metaindex, *index)).ljust(40, b"\x00")
+    if footer[:40] != plain:  # so that no bit of a table can change unnoticed
+        raise DamagedError("damaged: the footer of the table", expected=plain.hex(), found=footer[:40].hex())
+    _read_block(read, *metaindex)  # always empty, but it shows damage like any other
     done = 0
     last: bytes | None = None
-    for _, handle in _block_rows(index, None):
+    for separator, handle in _block_rows(_read_block(read, *index), None):
         (offset, length), _ = _read_handle(handle, 0, len(handle), body)
         if offset < done:  # also bounds the work: no byte of the file is read twice
             raise DamagedError("damaged: the table's blocks overlap", found=f"block at byte {offset}")
@@ -64,6 +68,9 @@ def read_rows(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[by
         for key, value in _block_rows(_read_block(read, offset, length), last):
             last = key
             yield key, value
+        if last is not None and last > separator:  # whoever looks for it would look in the next block
+            raise DamagedError("damaged: a key of the table in the wrong block", found=_shown(last))
+        last = separator
 
 
 def _read_handle(data: bytes, at: int, end: int, body: int) -> tuple[tuple[int, int], int]:
@@ -122,6 +129,7 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
         raise DamagedError("damaged: impossible number of restart points in a block", found=restarts)
     points = struct.unpack_from(f"<{restarts}I", block, end)
     at = reached = 0
+    room = _KEYS_RATIO * size  # for keys: shared bytes would let a small block hold gigabytes of them
     key = b""
     while at < end:
         start = at
@@ -133,20 +141,26 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
             shared, at = read_varint(block, at, end)
             unshared, at = read_varint(block, at, end)
             length, at = read_varint(block, at, end)
+            room -= shared
         if reached < restarts and points[reached] == start:
             reached += 1
             if shared:
                 raise DamagedError("damaged: a restart point of a block is none", found=f"at byte {start}")
-        if shared > len(key) or at + unshared + length > end:
+        if shared > len(key) or at + unshared + length > end or room < 0:
             raise DamagedError("damaged: a row of the table runs past its block", found=f"at byte {start}")
         key = key[:shared] + block[at : at + unshared]
         at += unshared + length
         if last is not None and key <= last:
-            raise DamagedError("damaged: the table's keys do not rise", found=f"{key!r} after {last!r}")
+            raise DamagedError("damaged: the table's keys do not rise", found=f"{_shown(key)} after {_shown(last)}")
         last = key
         yield key, block[at - length : at]
     if points[0] or (reached != restarts and end):
         raise DamagedError("damaged: a restart point of a block is none")
+
+
+def _shown(key: bytes) -> str:
+    """A key in a message; damaged ones may be megabytes long."""
+    return repr(key) if len(key) <= 200 else f"{key[:200]!r}…"
 
 
 class TableBuilder:

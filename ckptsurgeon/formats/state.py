@@ -52,12 +52,10 @@ def read(folder: str) -> State | None:
     """
     path = os.path.join(folder, NAME)
     with errors.files(path):
-        try:
-            with open(path, "rb") as file:
-                text = file.read(MAX_SIZE + 1)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if not os.path.isfile(path):
             return None
-        fields = _parse(text)
+        with open(path, "rb") as file:
+            fields = _parse(file.read(MAX_SIZE + 1))
     latest = [value for name, value in fields if name == "model_checkpoint_path"]
     if not latest or not latest[-1]:
         raise DamagedError("names no checkpoint", path=path, expected='model_checkpoint_path: "…"')
@@ -107,7 +105,7 @@ def _unescape(text: bytes) -> bytes:
         escape = match[1]
         if escape[:1] in b"xX" and len(escape) > 1:
             return bytes((int(escape[1:], 16),))
-        if escape.isdigit():
+        if escape[0] in b"01234567":
             return bytes((int(escape, 8) & 0xFF,))
         return _LETTERS.get(escape, escape)
 

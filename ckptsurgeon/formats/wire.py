@@ -12,9 +12,11 @@ from ..errors import DamagedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, occur in none of these messages
+_COUNTED = (VARINT, BYTES)  # begin with a varint
 
 _MASK_DELTA = 0xA282EAD8
 
@@ -43,13 +45,15 @@ def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         DamagedError: it runs past `end`, or is longer than 10 bytes or 64 bits.
     """
     value = shift = 0
-    for position in range(at, min(end, at + 10)):
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
         if byte < 0x80:
+            value |= byte << shift
             if value >> 64:
                 break
-            return value, position + 1
+            return value, at
+        value |= (byte & 0x7F) << shift
         shift += 7
     raise DamagedError("damaged: a number runs past its end")
 
@@ -70,29 +74,36 @@ def signed64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def fields(message: bytes) -> list[tuple[int, int, Any, bytes]]:
+def fields(message: bytes) -> Iterator[tuple[int, int, Any, bytes]]:
     """The fields of a protobuf message, in the order in which they stand.
 
-    Returns:
+    Yields:
         For each field its number, wire type, value (int, or bytes if length-delimited) and own bytes, tag included,
         so that unknown ones can be carried as they are.
 
     Raises:
-        DamagedError: not a message: a length or number runs past the end, or a wire type is unknown.
+        DamagedError: not a message: a length or number runs past the end, or a wire type is unknown. The fields
+            before the damage come first.
     """
-    out: list[tuple[int, int, Any, bytes]] = []
     at, end = 0, len(message)
     while at < end:
         start = at
-        tag, at = read_varint(message, at, end)
+        # Almost all numbers take one byte; here is where opening a large checkpoint spends its time.
+        tag = message[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = read_varint(message, start, end)
         kind = tag & 7
         value: Any
-        if kind == VARINT:
-            value, at = read_varint(message, at, end)
-        elif kind == BYTES:
-            length, at = read_varint(message, at, end)
-            value = message[at : at + length]
-            at += length
+        if kind in _COUNTED:
+            if at < end and message[at] < 0x80:
+                value = message[at]
+                at += 1
+            else:
+                value, at = read_varint(message, at, end)
+            if kind == BYTES:
+                at += value
+                value = message[at - value : at]
         elif kind == FIXED32:
             value = int.from_bytes(message[at : at + 4], "little")
             at += 4
@@ -103,10 +114,9 @@ def fields(message: bytes) -> list[tuple[int, int, Any, bytes]]:
             raise DamagedError(f"damaged: a message has a field of wire type {kind}")
         if at > end:
             raise DamagedError("damaged: a message ends within a field")
-        if not tag >> 3:
+        if tag < 8:
             raise DamagedError("damaged: a message has a field number 0")
-        out.append((tag >> 3, kind, value, message[start:at]))
-    return out
+        yield tag >> 3, kind, value, message[start:at]
 
 
 def varint_field(number: int, value: int) -> bytes:
@@ -124,12 +134,10 @@ def bytes_field(number: int, value: bytes) -> bytes:
     return varint(number << 3 | BYTES) + varint(len(value)) + value
 
 
-_ORDERED_ESCAPES = {0x00: b"\x00\xff", 0xFF: b"\xff\x00"}
-
-
 def ordered_string(value: bytes) -> bytes:
     """A string such that encodings compare as the strings do, whatever follows them."""
-    return b"".join(_ORDERED_ESCAPES.get(byte, bytes((byte,))) for byte in value) + b"\x00\x01"
+    parts = value.split(b"\xff")
+    return b"\xff\x00".join(part.replace(b"\x00", b"\x00\xff") for part in parts) + b"\x00\x01"
 
 
 def ordered_unsigned(value: int) -> bytes:

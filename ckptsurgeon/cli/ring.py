@@ -1,0 +1,54 @@
+"""The verb `ring`, which has verbs of its own: each is a module ring_<verb> of the same shape."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import UsageError, did_you_mean
+from .parser import Parser
+
+VERBS = {
+    "init": "write ring.toml, the rows and the first checkpoints",
+    "run": "train until the models have converged; go on where a run stopped",
+    "status": "how a run stands",
+    "evaluate": "score each model and all of them together",
+}
+
+HELP = """ckptsurgeon ring init|run|status|evaluate DIR [options]
+
+M models train as independent processes and share their first layers. After every mini-batch the trunk goes from each
+model into the next, and at the end of the round from the last into all others, until the weights have converged.
+
+  ckptsurgeon ring init R --data iris.csv --target species --models 3 --hidden 10,20,10 --layers 0-1
+  ckptsurgeon ring run R
+  ckptsurgeon ring evaluate R
+
+'ckptsurgeon ring VERB --help' explains a verb.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `ring`: a verb, and what its own parser takes."""
+    parser.add_argument(
+        "verb", metavar="VERB", nargs="?", help="; ".join(f"{verb}: {text}" for verb, text in VERBS.items())
+    )
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Dispatch to a verb of the ring."""
+    if args.verb not in VERBS:
+        hint = args.verb and did_you_mean(args.verb, VERBS)
+        what = f"no verb ring {args.verb}" if args.verb else "ring needs a verb"
+        raise UsageError(what, hint=hint or f"the verbs are {', '.join(VERBS)}")
+    from importlib import import_module
+
+    module = import_module(f"{__package__}.ring_{args.verb}")
+    parser = Parser(f"ckptsurgeon ring {args.verb}", module.HELP)
+    module.add_arguments(parser)
+    try:
+        arguments = parser.parse_args(args.rest)
+    except SystemExit:  # --help
+        return 0
+    status: int = module.run(arguments)
+    return status

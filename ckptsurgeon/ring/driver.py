@@ -1,0 +1,266 @@
+"""The loop of a run: ask the schedule, have the step done, publish its checkpoint, journal it.
+
+Nothing is replaced in place: every step writes a new checkpoint, and only the journal makes it part of
+    history. So
+the driver may die at any point; what is not in the journal is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+
+from .. import data, formats, verbs
+from ..errors import CkptSurgeonError, TrainerError
+from . import local, resume, retention, status
+from . import spec as spec_of
+from .attempts import Result, Signature, attempt
+from .convergence import Blocks, Weights
+from .folder import Folder, existing, relative_checkpoint
+from .history import History, Record
+from .journal import Journal, not_initialised
+from .local import Request
+from .schedule import Done, Step, next_step
+from .spec import Spec
+
+# Seconds for trainers to exit by themselves after a run, and at SIGTERM; an interrupted driver ends in less
+# than one.
+_PATIENCE = 5.0
+_GRACE = 0.3
+
+
+def run(
+    path: str,
+    *,
+    rounds: int | None = None,
+    tolerance: float | None = None,
+    anyway: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+    on_round: Callable[[History], None] = lambda history: None,
+) -> Done:
+    """Drive a run until it is done.
+
+    Args:
+        path: the folder of the run.
+        rounds: overrides the limit of rounds of ring.toml.
+        tolerance: overrides the tolerance of ring.toml.
+        anyway: go on in another environment.
+        tell: is called with lines for a person: a try that failed, rounds that were lost.
+        on_round: is called after each round, while the next one begins.
+
+    Raises:
+        BusyError: another driver runs.
+        TrainerError: a trainer failed too often; the run can be resumed.
+        CkptSurgeonError: anything else that went wrong; the run can be resumed.
+    """
+    folder = existing(path)
+    spec = spec_of.load(folder.spec)
+    if not os.path.exists(folder.journal):
+        raise not_initialised(folder.root)
+    stop = replace(
+        spec.stop,
+        rounds=spec.stop.rounds if rounds is None else rounds,
+        tolerance=spec.stop.tolerance if tolerance is None else tolerance,
+    )
+    with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
+        history = resume.resume(folder, spec, journal, anyway, tell)
+        return Driver(folder, replace(spec, stop=stop), journal, history, tell, on_round).run()
+
+
+def step_seed(seed: int, model: str, step: int) -> int:
+    """Return the seed of one step of a model, of 31 bits; step 0 makes its first weights."""
+    return int.from_bytes(sha256(f"{seed}/{model}/{step}".encode()).digest()[:4], "big") >> 1
+
+
+class Driver:
+    """Drives one run.
+
+    Args:
+        folder: the run, in order (see `resume`).
+        spec: what to train and when to stop.
+        journal: locked.
+        history: where to go on.
+        tell: is called with lines for a person.
+        on_round: is called after each round.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        spec: Spec,
+        journal: Journal,
+        history: History,
+        tell: Callable[[str], None],
+        on_round: Callable[[History], None],
+    ) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._journal = journal
+        self._history = history
+        self._tell = tell
+        self._on_round = on_round
+        self._round_ended = False  # it is journalled, but nobody was told and old checkpoints are still there
+        self._table = None if spec.data is None else folder.open_table()
+        self._batches = None
+        if spec.data is not None and self._table is not None:
+            rows = len(self._table.X)
+            self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
+        self._batch: int | None = None  # the one that lies in batch.npz
+        self._models = {model.name: model for model in spec.models}
+        self._trainers = local.trainers(spec, folder, self._table, [journal.fd])
+        self._signatures: dict[str, Signature] = {}
+        self._blocks = self._load_blocks()
+        self._weights = {name: Weights() for name in spec.names}
+
+    def run(self) -> Done:
+        """Do steps until the schedule says that the run is done."""
+        patience, state, reason = 0.0, "failed", None
+        try:
+            step = self._next()
+            if isinstance(step, Step):
+                self._open_trainers()
+            while isinstance(step, Step):
+                self._do(step)
+                step = self._next()
+            self._close_round()
+            patience, state, reason = _PATIENCE, step.reason, str(step)
+            return step
+        except KeyboardInterrupt:
+            state, reason = "stopped", "interrupted"
+            raise
+        except BrokenPipeError:  # from `on_round`: whoever read its output went away
+            state, reason = "stopped", "nobody reads its output any more"
+            raise
+        except CkptSurgeonError as error:
+            reason = "; ".join(error.lines)
+            raise
+        except Exception as error:
+            reason = repr(error)
+            raise
+        finally:
+            local.stop(self._trainers.values(), patience, _GRACE)
+            with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
+                if self._round_ended:
+                    self._tidy()
+                status.write(self._folder, state, reason, {})
+
+    def _next(self) -> Step | Done:
+        return next_step(self._spec.names, self._spec.stop, self._history)
+
+    def _open_trainers(self) -> None:
+        """Start all workers at once, since each may take seconds to come up."""
+        for trainer in self._trainers.values():
+            with contextlib.suppress(TrainerError):  # it is started again, and the error told, at its first step
+                trainer.open()
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        pids = {name: trainer.pid for name, trainer in self._trainers.items()}
+        status.write(self._folder, "running", None, pids)
+
+    def _do(self, step: Step) -> None:
+        """Do one step: publish its checkpoint, then journal it."""
+        history, spec = self._history, self._spec
+        began = time.monotonic()
+        if step.donor is None:
+            source = history.latest(step.model)
+            result = self._train(step, source)
+            origin = relative_checkpoint(step.model, source)
+        else:
+            source = history.latest(step.donor)
+            result = self._graft(step, step.donor, source)
+            origin = relative_checkpoint(step.donor, source)
+        change = self._end_round(step) if step.last else None
+        every_step = spec.durability == "step"
+        if every_step:
+            formats.sync(self._folder.checkpoint(step.model, step.number))
+        seconds = time.monotonic() - began
+        record = Record(step, origin, result.sha256, result.metrics, change, seconds)
+        self._journal.append(record, sync=step.last or every_step)
+        history.add(record)
+        self._round_ended = step.last
+
+    def _close_round(self) -> None:
+        if self._round_ended:
+            self._tidy()
+            self._on_round(self._history)
+
+    def _tidy(self) -> None:
+        retention.tidy(self._folder, self._history, self._spec.max_to_keep)
+        self._round_ended = False
+
+    def _train(self, step: Step, source: int) -> Result:
+        name, folder = step.model, self._folder
+        trainer = self._trainers[name]
+        request = Request(
+            op="train",
+            step=step.number,
+            round=step.round,
+            batch=step.batch,
+            seed=step_seed(self._spec.seed, name, step.number),
+            checkpoint=folder.checkpoint(name, source),
+            output=folder.checkpoint(name, step.number),
+            data=self._write_batch(step.batch),
+        )
+        if name not in self._signatures:
+            with formats.open(folder.checkpoint(name, source)) as checkpoint:
+                variables = checkpoint.variables.values()
+                self._signatures[name] = {v.name: (v.dtype, v.shape) for v in variables}
+        pid, started = trainer.pid, False
+        if self._round_ended:
+            with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
+                trainer.start(request)
+                started = True
+            self._close_round()  # while the trainer works
+        like = self._signatures[name]
+        result = attempt(trainer, request, self._models[name], folder, like, self._tell, started)
+        if trainer.pid != pid:
+            self._tell_status()
+        return result
+
+    def _graft(self, step: Step, donor: str, source: int) -> Result:
+        """Link the donor's layers into a new checkpoint beside the model's present one."""
+        output = self._folder.checkpoint(step.model, step.number)
+        verbs.graft(
+            self._folder.checkpoint(donor, source),
+            self._folder.checkpoint(step.model, self._history.latest(step.model)),
+            layers=self._spec.layers,
+            slots=self._spec.slots,
+            out=output,
+            link=True,
+            sync=False,
+            force=True,
+        )
+        return Result({}, retention.fingerprint(output), {})
+
+    def _end_round(self, step: Step) -> Mapping[str, float] | None:
+        """Measure the change of the weights, and bring the round to disk, before its last step is journalled."""
+        latest = {name: self._history.latest(name) for name in self._spec.names} | {step.model: step.number}
+        prefixes = {name: self._folder.checkpoint(name, number) for name, number in latest.items()}
+        vectors = {name: self._weights[name].read(prefix) for name, prefix in prefixes.items()}
+        change = self._blocks.add(step.round, vectors)
+        self._blocks.save(self._folder.blocks(step.round), step.round, sync=True)
+        for prefix in prefixes.values():
+            formats.sync(prefix)
+        return change
+
+    def _load_blocks(self) -> Blocks:
+        round, names, window = self._history.round, self._spec.names, self._spec.stop.window
+        try:
+            return Blocks.load(self._folder.blocks(round), names, window, round)
+        except CkptSurgeonError as error:
+            self._tell(f"{error}; convergence is measured anew")
+            return Blocks(names, window)
+
+    def _write_batch(self, batch: int) -> str | None:
+        if self._batches is None or self._table is None:
+            return None
+        if self._batch != batch:
+            rows = self._batches.rows(batch)
+            data.write_batch(self._folder.batch, self._table.X[rows], self._table.y[rows])
+            self._batch = batch
+        return self._folder.batch

@@ -1,0 +1,45 @@
+"""What the bytes of a checkpoint may depend on beside ring.toml and the rows: software, processor, settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib import metadata
+from typing import Any
+
+from .. import __version__
+
+# oneDNN's kernels round otherwise than Eigen's; TensorFlow chooses by this variable.
+_SETTINGS = ("TF_ENABLE_ONEDNN_OPTS",)
+
+
+def describe() -> dict[str, Any]:
+    """Return the present environment as it stands in the head of a journal."""
+    versions = {"ckptsurgeon": __version__, "numpy": _version("numpy"), "tensorflow": _version("tensorflow")}
+    return {**versions, "cpu": _cpu(), **{name: os.environ.get(name) for name in _SETTINGS}}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two environments, as words."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in names]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """Return the machine and, where the system tells, a digest of the processor's features."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            flags = next((line for line in file if line.lower().startswith(("flags", "features"))), "")
+    except OSError:
+        flags = ""
+    words = " ".join(sorted(flags.partition(":")[2].split()))
+    return platform.machine() + (" " + sha256(words.encode()).hexdigest()[:16] if words else "")

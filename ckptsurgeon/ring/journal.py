@@ -1,0 +1,246 @@
+"""The journal of a run: an append-only log of finished steps, from which everything else can be told.
+
+journal.jsonl has a head line, `{"v": 1, "spec": …, "data_sha256": …, "env": …, "initial": …}`, and a line for
+each finished step. A line whose step is not beyond the last one takes history back to before that step: so a
+fallback is recorded without rewriting anything. What a crash left of the last lines is cut off by the next
+writer.
+
+The file is also the lock of the run. The lock (flock) belongs to the open file, which the trainers inherit: a
+run stays locked as long as a trainer of a dead driver lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ..errors import BusyError, CkptSurgeonError, DamagedError, UnsupportedError, files
+from ..publish import fsync, write_all
+from .history import History, Record, to_json
+from .history import parse as parse_record
+from .keys import model_name
+from .schedule import per_round
+
+try:
+    import fcntl
+except ImportError:  # Windows, where runs can be looked at, but not driven
+    fcntl = None  # type: ignore[assignment]
+
+# A driver that was killed takes its trainers with it, but they need a moment to die.
+_WAIT_FOR_TRAINERS = 6.0
+# `ring status` holds the lock for microseconds while it asks whether anybody else does.
+_WAIT_FOR_STATUS = 0.5
+_LONGEST_LINE = 1 << 22  # bytes; metrics are bounded by what a trainer may say in a line
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first line: what the run is.
+
+    Attributes:
+        spec: ring.toml with its defaults filled in.
+        data_sha256: the digest of the rows.
+        env: what the bytes of checkpoints may depend on beside the spec.
+        initial: the fingerprint of each model's first checkpoint.
+    """
+
+    spec: Mapping[str, Any]
+    data_sha256: str | None
+    env: Mapping[str, Any]
+    initial: Mapping[str, str]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models, in the order of the ring."""
+        return tuple(str(model["name"]) for model in self.spec["models"])
+
+    def line(self) -> bytes:
+        """Return the head as a line of the journal."""
+        values = {"v": 1, "spec": self.spec, "data_sha256": self.data_sha256, "env": self.env}
+        return to_json({**values, "initial": self.initial}).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a journal says, and how many of its bytes say it; the rest is a torn tail."""
+
+    head: Head
+    history: History
+    length: int
+
+
+def parse(file: IO[bytes]) -> Content | None:
+    """Read a journal line by line; None if there is no whole head, as before or in the middle of `ring init`.
+
+    Args:
+        file: the journal from its beginning; read to its end.
+
+    Raises:
+        DamagedError: a line is damaged that is followed by the end of a round. Rounds are synced to disk
+            whole, so that no crash explains it.
+    """
+    lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
+    first = next(lines, b"")
+    if not first.endswith(b"\n") and len(first) < _LONGEST_LINE:
+        return None
+    try:
+        values = json.loads(first)
+        version = values["v"]
+        head = Head(values["spec"], values["data_sha256"], dict(values["env"]), dict(values["initial"]))
+        models = tuple(map(model_name, head.models))  # they become paths, and the file may hold anything
+        if len(models) < 2 or not all(isinstance(head.initial[name], str) for name in models):
+            raise ValueError
+        history = History(models, head.initial)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError("line 1 is not the head of a journal") from error
+    if version != 1:
+        raise DamagedError("was written by another version", expected="v 1", found=f"v {version}")
+    length = len(first)
+    for number, line in enumerate(lines, start=2):
+        try:
+            if not line.endswith(b"\n"):  # even if it reads like a whole one
+                raise ValueError
+            history.add(parse_record(line, history))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if any(_ends_round(later, len(models)) for later in lines):
+                raise DamagedError(f"line {number} is damaged, and whole rounds follow it") from None
+            break
+        length += len(line)
+    return Content(head, history, length)
+
+
+class Journal:
+    """The journal of a run, open and locked for the one driver that may write it.
+
+    Attributes:
+        fd: the descriptor that holds the lock; trainers inherit it.
+    """
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    @classmethod
+    def lock(cls, path: str, driver: Callable[[], int | None], create: bool = False) -> Journal:
+        """Open the journal and take its lock.
+
+        Args:
+            path: journal.jsonl.
+            driver: tells the process that, by its own account, drives the run at present.
+            create: make the file if there is none.
+
+        Raises:
+            BusyError: another driver runs, or trainers of a dead one still do.
+        """
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        with files(path):
+            fd = os.open(path, flags, 0o666)
+        start = time.monotonic()
+        while not _try_lock(fd):
+            pid = driver()
+            alive = pid is not None and is_alive(pid)
+            waited = time.monotonic() - start
+            if waited > (_WAIT_FOR_STATUS if alive else _WAIT_FOR_TRAINERS):
+                os.close(fd)
+                if alive:
+                    raise BusyError(f"process {pid} drives this run", path=path)
+                what = "the driver of this run is dead, but a trainer that it started still runs"
+                raise BusyError(what, path=path, hint="end that trainer, then try again")
+            time.sleep(0.02)
+        return cls(path, fd)
+
+    def read(self) -> Content | None:
+        """Read what the journal says, and cut off what a crash left of its last lines."""
+        with files(self.path):
+            with open(self.path, "rb") as file:
+                content = parse(file)
+            if content is not None and content.length < os.fstat(self.fd).st_size:
+                os.ftruncate(self.fd, content.length)
+        return content
+
+    def clear(self) -> None:
+        """Forget the run: until `start` there is none."""
+        with files(self.path):
+            os.ftruncate(self.fd, 0)
+
+    def start(self, head: Head) -> None:
+        """Write the head of an empty journal; once this returns, the run exists."""
+        with files(self.path):
+            write_all(self.fd, head.line())
+            os.fsync(self.fd)
+            fsync(os.path.dirname(self.path))
+
+    def append(self, record: Record, sync: bool) -> None:
+        """Add a finished step; with `sync` it and all before it are on disk when this returns."""
+        with files(self.path):
+            write_all(self.fd, record.line())
+            if sync:
+                os.fsync(self.fd)
+
+    def close(self) -> None:
+        """Give up the lock, which is free once the last trainer has ended too."""
+        os.close(self.fd)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def load(path: str) -> Content:
+    """Read the journal of a run that somebody else may be driving; nothing is changed."""
+    with files(path):
+        with open(path, "rb") as file:
+            content = parse(file)
+        if content is None:
+            raise not_initialised(os.path.dirname(path))
+        return content
+
+
+def not_initialised(root: str) -> CkptSurgeonError:
+    """Return the error for a folder whose journal has no head yet."""
+    return CkptSurgeonError("the run is not initialised", path=root, hint=f"run: ckptsurgeon ring init {root}")
+
+
+def is_locked(path: str) -> bool:
+    """Tell whether a driver, or a trainer that outlived one, holds the run."""
+    with files(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return not _try_lock(fd)
+        finally:
+            os.close(fd)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it exists, and is somebody else's
+        return True
+    return True
+
+
+def _try_lock(fd: int) -> bool:
+    if fcntl is None:
+        raise UnsupportedError("rings cannot run on this system")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _ends_round(line: bytes, models: int) -> bool:
+    """Tell whether a line reads like the record of a round's last step."""
+    try:
+        return bool(json.loads(line)["step"] % per_round(models) == 0)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False

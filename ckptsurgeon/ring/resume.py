@@ -1,0 +1,104 @@
+"""Where a run goes on: what the journal says, checked against what is on disk.
+
+Whatever a crash left that the journal does not know of is removed. If a model's latest checkpoint is not what
+the journal says, as after a power cut, history goes back to the last whole round, whose checkpoints were
+synced to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .. import formats, verbs
+from ..errors import CkptSurgeonError, DamagedError, RefusedError, check
+from . import environment, retention
+from . import spec as spec_of
+from .folder import Folder
+from .history import History
+from .journal import Head, Journal, not_initialised
+from .spec import Spec
+
+
+def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Callable[[str], None]) -> History:
+    """Return the history that a run goes on from, with the folder in order.
+
+    Args:
+        folder: the run.
+        spec: ring.toml as it is now.
+        journal: the locked journal.
+        anyway: go on in another environment.
+        tell: is called with lines for a person, such as that rounds were lost.
+
+    Raises:
+        RefusedError: ring.toml, the rows or the environment are not those of the run.
+        DamagedError: checkpoints are missing or damaged, and no whole round is left.
+    """
+    content = journal.read()
+    if content is None:
+        raise not_initialised(folder.root)
+    _check_head(folder, spec, content.head, anyway)
+    history = content.history
+    _check_checkpoints(folder, history, tell)
+    for model in history.models:
+        retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep))
+    retention.tidy(folder, history, spec.max_to_keep)
+    return history
+
+
+def check_spec(folder: Folder, spec: Spec, head: Head) -> None:
+    """Refuse a ring.toml that no longer describes the run; the keys are named."""
+    keys = spec_of.differences(head.spec, spec.document())
+    if keys:
+        what = f"changed since the run began: {', '.join(keys)}"
+        raise RefusedError(what, path=folder.spec, hint=f"change it back, {_afresh(folder)}")
+
+
+def _afresh(folder: Folder) -> str:
+    return f"or start afresh with: ckptsurgeon ring init {folder.root} --force"
+
+
+def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
+    """Refuse to go on with another ring.toml, other rows or in another environment; all of it is told at once."""
+    problems: list[CkptSurgeonError] = []
+    try:
+        check_spec(folder, spec, head)
+    except RefusedError as error:
+        problems.append(error)
+    if folder.data_digest() != head.data_sha256:
+        what = "the rows changed since the run began"
+        problems.append(RefusedError(what, path=folder.rows, hint=f"bring them back, {_afresh(folder)}"))
+    changes = environment.differences(head.env, environment.describe())
+    if changes and not anyway:
+        what = f"the environment changed since the run began: {'; '.join(changes)}"
+        hint = "--anyway goes on, but not to the same bytes as an uninterrupted run"
+        problems.append(RefusedError(what, path=folder.journal, hint=hint))
+    check(problems)
+
+
+def _check_checkpoints(folder: Folder, history: History, tell: Callable[[str], None]) -> None:
+    """Take history back to the last whole round if a latest checkpoint is not what the journal says."""
+    latest = [_problem(folder, history, model, history.latest(model)) for model in history.models]
+    broken = next((problem for problem in latest if problem is not None), None)
+    if broken is None:
+        return
+    for model in history.models:
+        problem = _problem(folder, history, model, history.whole(model))
+        if problem is not None:
+            what = f"cannot go on: {problem}"
+            hint = f"start afresh with: ckptsurgeon ring init {folder.root} --force"
+            raise DamagedError(what, path=folder.root, hint=hint)
+    whole = history.whole_step
+    tell(f"{broken}; going back from step {history.step} to round {history.round}, step {whole}")
+    history.rewind(whole)
+
+
+def _problem(folder: Folder, history: History, model: str, step: int) -> str | None:
+    """Return in words what is wrong with a checkpoint, or None if it is what the journal says."""
+    prefix = folder.checkpoint(model, step)
+    try:
+        with formats.open(prefix) as checkpoint:
+            if checkpoint.fingerprint() != history.fingerprint(model, step):
+                return f"{prefix}: is not the checkpoint that the journal names"
+        return next((f"{prefix}: {finding.problem}" for finding in verbs.verify(prefix) if not finding.ok), None)
+    except CkptSurgeonError as error:
+        return str(error)

@@ -1,0 +1,81 @@
+"""Which checkpoints of a run stay on disk, and what TensorFlow is told of them.
+
+Both follow from history alone and change with a whole round: a model keeps the newest `max_to_keep` checkpoints that
+it had then, and all since. Its state file names those of the whole round, when all models held the same trunk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from hashlib import sha256
+
+from ..errors import files
+from ..formats import state
+from .folder import Folder
+from .history import History
+
+_CHECKPOINT = re.compile(r"model\.ckpt-(\d+)(?=[._-]|$)")
+_UNFINISHED = re.compile(r"ckptsurgeon-tmp|\.tempstate\d")
+
+
+def tidy(folder: Folder, history: History, max_to_keep: int) -> None:
+    """Write the state files and remove the checkpoints that nobody will ask for any more.
+
+    A trainer may be at work on the next step meanwhile: what history does not know yet is left alone.
+    """
+    for model in history.models:
+        path = folder.model(model)
+        listed = [folder.checkpoint(model, step) for step in history.listed(model, max_to_keep)]
+        state.write(path, listed[-1], listed, sync=False)
+        kept = history.kept(model, max_to_keep)
+        with files(path):
+            for name, step in _steps(path):
+                if step not in kept and step <= history.step:
+                    _remove(os.path.join(path, name))
+
+
+def sweep(path: str, kept: set[int]) -> None:
+    """Remove from a model's folder, in which nobody works, all checkpoints but some, and all unfinished files.
+
+    Nothing is believed of what lies there: what a crash left goes the same way as what grew old.
+    """
+    with files(path):
+        for name, step in _steps(path):
+            if step not in kept:
+                _remove(os.path.join(path, name))
+        for name in os.listdir(path):
+            if _UNFINISHED.search(name):
+                _remove(os.path.join(path, name))
+
+
+def foreign(path: str) -> str | None:
+    """Return a checkpoint in a model's folder that no unfinished `ring init` can have left there."""
+    with files(path):
+        return next((os.path.join(path, name) for name, step in sorted(_steps(path)) if step), None)
+
+
+def fingerprint(prefix: str) -> str:
+    """Return the fingerprint of a checkpoint without parsing it: its index holds a checksum of every byte of data.
+
+    The same as `Checkpoint.fingerprint`, for checkpoints that this process has just written.
+    """
+    with files(prefix), open(prefix + ".index", "rb") as file:
+        return sha256(file.read()).hexdigest()
+
+
+def _steps(path: str) -> Iterator[tuple[str, int]]:
+    """Yield the files of a folder that belong to a checkpoint, and the step that wrote it."""
+    for name in os.listdir(path):
+        match = _CHECKPOINT.match(name)
+        if match is not None:
+            yield name, int(match[1])
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)

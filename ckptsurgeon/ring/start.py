@@ -1,0 +1,200 @@
+"""The beginning of a run: its rows, the first weights of its models, and last the head of its journal.
+
+Until the journal has its head there is no run, and `ring init` may be called again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable
+
+from .. import data, formats, verbs
+from ..errors import (
+    CkptSurgeonError,
+    DamagedError,
+    RefusedError,
+    TrainerError,
+    UsageError,
+    check,
+    files,
+)
+from ..publish import write_file
+from . import environment, local, retention, status, template
+from . import spec as spec_of
+from .attempts import attempt
+from .driver import step_seed
+from .folder import Folder
+from .history import History
+from .journal import Head, Journal
+from .local import Request, Trainer
+from .spec import Model, Spec
+
+
+def init(
+    path: str,
+    spec: Spec | None = None,
+    force: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Spec:
+    """Make a run ready.
+
+    Args:
+        path: its folder, which is made where there is none.
+        spec: what to train; written to ring.toml. None: the ring.toml that is there says it.
+        force: an old run may be replaced.
+        tell: is called with lines for a person.
+
+    Returns:
+        What will be trained.
+
+    Raises:
+        RefusedError: there is a run already, or the models cannot share a trunk.
+        TrainerError: a trainer made no first weights.
+        CkptSurgeonError: ring.toml or the rows are wrong.
+    """
+    folder = Folder.at(path)
+    written = spec is not None
+    if spec is None:
+        if not os.path.isfile(folder.spec):
+            hint = "write one, or say what to train: --data, --target, --hidden, --layers"
+            raise UsageError("there is no ring.toml here", path=path, hint=hint)
+        spec = spec_of.load(folder.spec)
+    elif os.path.exists(folder.spec) and not force:
+        hint = "ring init without --data uses it, --force replaces it"
+        raise RefusedError("exists already", path=folder.spec, hint=hint)
+    table = _read_rows(folder, spec)
+    with files(folder.root):
+        os.makedirs(folder.root, exist_ok=True)
+    with Journal.lock(folder.journal, lambda: status.driver(folder), create=True) as journal:
+        _make_room(folder, spec, journal, force)
+        if table is not None:
+            folder.save_table(table)
+        initial = _first_checkpoints(folder, spec, table, journal, tell)
+        _check_trunks(folder, spec)
+        if written:
+            write_file(folder.spec, template.render(spec).encode())
+        history = History(spec.names, initial)
+        for name in spec.names:
+            formats.sync(folder.checkpoint(name, 0))
+        retention.tidy(folder, history, spec.max_to_keep)
+        journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial))
+    return spec
+
+
+def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
+    """Read the rows before anything is changed."""
+    if spec.data is None:
+        return None
+    file = folder.resolve(spec.data.file)
+    target = spec.data.target
+    if file.endswith(".npy"):  # the target is a file then, too
+        target = folder.resolve(target)
+    table = data.read(file, target)
+    data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
+    if table.classes is not None and len(table.classes) < 2:
+        raise RefusedError("its target has one class alone", path=file, found=table.classes[0])
+    return table
+
+
+def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> None:
+    """Take away what is left of an old run, or refuse to."""
+    content = None
+    try:
+        content = journal.read()
+    except DamagedError:
+        if not force:
+            raise
+    if content is not None and not force:
+        hint = f"ckptsurgeon ring run {folder.root} goes on with it; --force starts afresh"
+        raise RefusedError("there is a run already", path=folder.root, hint=hint)
+    names = dict.fromkeys((*spec.names, *(content.head.models if content is not None else ())))
+    for name in names:
+        with files(folder.model(name)):
+            os.makedirs(folder.model(name), exist_ok=True)
+        foreign = retention.foreign(folder.model(name))
+        if foreign and not force:
+            hint = "choose another folder, or --force removes the checkpoints in it"
+            raise RefusedError("holds checkpoints that are not of this run", path=foreign, hint=hint)
+    journal.clear()
+    for name in names:
+        retention.sweep(folder.model(name), set())
+        for path in (folder.log(name), folder.metrics(name), os.path.join(folder.model(name), "checkpoint")):
+            _unlink(path)
+    for path in (folder.status, folder.batch, folder.blocks(0), folder.blocks(1)):
+        _unlink(path)
+    for name in names:
+        if name not in spec.names:
+            with contextlib.suppress(OSError):  # a folder that holds something else stays
+                os.rmdir(folder.model(name))
+
+
+def _first_checkpoints(
+    folder: Folder, spec: Spec, table: data.Table | None, journal: Journal, tell: Callable[[str], None]
+) -> dict[str, str]:
+    """Have the first weights of all models made, all trainers at once; return their fingerprints."""
+    if spec.data is not None and table is not None:
+        batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
+        rows = batches.rows(0)
+        data.write_batch(folder.batch, table.X[rows], table.y[rows])
+    trainers = local.trainers(spec, folder, table, [journal.fd])
+    asked: list[tuple[Model, Trainer, Request, bool]] = []
+    fingerprints = {}
+    try:
+        for model in spec.models:
+            if model.init is None:
+                request = Request(
+                    op="init",
+                    step=0,
+                    round=0,
+                    batch=0,
+                    seed=step_seed(spec.seed, model.name, 0),
+                    checkpoint=None,
+                    output=folder.checkpoint(model.name, 0),
+                    data=None if table is None else folder.batch,
+                )
+                trainer, started = trainers[model.name], False
+                with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
+                    trainer.start(request)
+                    started = True
+                asked.append((model, trainer, request, started))
+        for model in spec.models:
+            if model.init is not None:
+                fingerprints[model.name] = _copy(folder, model, model.init)
+        for model, trainer, request, started in asked:
+            result = attempt(trainer, request, model, folder, None, tell, started)
+            fingerprints[model.name] = result.sha256
+    finally:
+        local.stop(trainers.values(), 0.0, 0.3)
+    return {name: fingerprints[name] for name in spec.names}
+
+
+def _copy(folder: Folder, model: Model, source: str) -> str:
+    """Copy a given checkpoint into the run; return its fingerprint."""
+    prefix = folder.checkpoint(model.name, 0)
+    with formats.open(folder.resolve(source)) as checkpoint:
+        formats.write(prefix, {name: checkpoint.read(name) for name in checkpoint.variables}, sync=False)
+    with formats.open(prefix) as checkpoint:
+        return checkpoint.fingerprint()
+
+
+def _check_trunks(folder: Folder, spec: Spec) -> None:
+    """Plan every graft of a round, so that models which cannot share a trunk are found before the run begins."""
+    problems: list[CkptSurgeonError] = []
+    names = spec.names
+    pairs = [*itertools.pairwise(names), *((names[-1], name) for name in names[:-1])]
+    for donor, recipient in pairs:
+        ends = folder.checkpoint(donor, 0), folder.checkpoint(recipient, 0)
+        try:
+            verbs.graft(*ends, layers=spec.layers, slots=spec.slots, dry_run=True)
+        except CkptSurgeonError as error:
+            problems.append(UsageError(f"layers {spec.layers} of {donor} do not go into {recipient}: {error}"))
+    for problem in problems:
+        problem.path = folder.spec
+    check(problems)
+
+
+def _unlink(path: str) -> None:
+    with files(path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

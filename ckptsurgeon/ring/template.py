@@ -1,0 +1,70 @@
+"""ring.toml as `ring init` writes it: the keys with their values, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from .spec import Model, Spec
+
+_STOP = """
+# A model has converged when the mean of its weights over `window` rounds differs from the mean over
+# the `window` rounds before by at most `tolerance` times its norm. `rounds` is the limit.
+stop = {{ tolerance = {tolerance}, window = {window}, rounds = {rounds} }}
+"""
+
+
+def render(spec: Spec) -> str:
+    """Return a ring.toml that `spec.load` reads as `spec`."""
+    text = _lines(
+        {
+            "layers": (spec.layers, "the trunk: the layers that all models share"),
+            "slots": (spec.slots, 'of the trunk\'s optimizer slots: "keep", "copy" or "fill=VALUE"'),
+            "seed": (spec.seed, "all that is random derives from it"),
+            "durability": (spec.durability, 'what a power cut may cost: a "round" or a "step"'),
+            "max_to_keep": (spec.max_to_keep, "checkpoints of each model"),
+        }
+    )
+    text += _STOP.format(**asdict(spec.stop))
+    if spec.data is not None:
+        text += "\n[data]\n" + _lines(
+            {
+                "file": (spec.data.file, ""),
+                "target": (spec.data.target, "the column to predict"),
+                "batch_size": (spec.data.batch_size, "rows of a mini-batch"),
+                "holdout": (spec.data.holdout, "the share of the rows that `ring evaluate` scores on"),
+            }
+        )
+    return text + "".join(_model(model) for model in spec.models)
+
+
+def _lines(values: Mapping[str, tuple[object, str]]) -> str:
+    """Return a line for each key, with what it means behind it."""
+    lines = [(f"{key} = {_value(value)}", comment) for key, (value, comment) in values.items()]
+    return "".join(f"{line:24}  # {comment}\n" if comment else f"{line}\n" for line, comment in lines)
+
+
+def _model(model: Model) -> str:
+    """Return a model's table; a key that has its default value is left out."""
+    keys = (
+        "name",
+        "hidden_units",
+        "optimizer",
+        "learning_rate",
+        "command",
+        "worker",
+        "init",
+        "timeout",
+        "tries",
+    )
+    values = {key: getattr(model, key) for key in keys}
+    lines = [f"{key} = {_value(value)}" for key, value in values.items() if value != getattr(Model, key, None)]
+    return "\n".join(["", "[[models]]", *lines, ""])
+
+
+def _value(value: object) -> str:
+    """Return a string, a number or a tuple of such as TOML; JSON's strings differ in DEL alone."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

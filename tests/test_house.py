@@ -1,0 +1,178 @@
+"""The house rules: where imports may point, what a start may load, what the shop window shows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "ckptsurgeon"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _module(path: Path) -> str:
+    """`formats.bundle` for ckptsurgeon/formats/bundle.py; '' for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+NAMES = {_module(path) for path in MODULES}
+
+
+def _imports(path: Path) -> set[str]:
+    """The modules of the package that a module imports, wherever in it, but for type checking's sake."""
+    tree = ast.parse(path.read_text())
+    unchecked = [
+        node
+        for node in ast.walk(tree)
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
+    ]
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    here = path.relative_to(PACKAGE).parent.parts
+    found = set()
+    for node in unchecked:
+        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in skipped:
+            base = here[: len(here) - node.level + 1]
+            for alias in node.names:
+                dotted = [*base, *(node.module or "").split("."), alias.name]
+                candidates = [".".join(filter(None, dotted)), ".".join(filter(None, dotted[:-1]))]
+                found.add(next(name for name in candidates if name in NAMES))
+    return found
+
+
+def _part(module: str) -> str:
+    """The part of the house that a module belongs to."""
+    return module.split(".")[0]
+
+
+def _picture() -> dict[str, set[str]]:
+    """The picture in the README: part -> parts that it imports."""
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"## The house.*?```\n(.*?)```", readme, re.DOTALL)
+    assert block
+    picture = {}
+    for line in block[1].splitlines():
+        part, _, others = line.partition("->")
+        picture[part.strip()] = {name.strip() for name in others.split(",") if name.strip()}
+    return picture
+
+
+def test_imports_point_as_in_the_picture() -> None:
+    """The README's picture is what the code does: no arrow more, none less."""
+    found: dict[str, set[str]] = {}
+    for path in MODULES:
+        part = _part(_module(path))
+        if part and part != "__main__":
+            found.setdefault(part, set()).update({_part(name) for name in _imports(path)} - {part, ""})
+    assert {part: sorted(names) for part, names in _picture().items()} == {
+        part: sorted(names) for part, names in sorted(found.items())
+    }
+
+
+@pytest.mark.parametrize("level", ["parts", "modules"])
+def test_imports_have_no_cycle(level: str) -> None:
+    """Neither the parts of the house nor the modules import each other in a circle."""
+    if level == "parts":
+        graph = _picture()
+    else:
+        graph = {_module(path): _imports(path) - {_module(path), ""} for path in MODULES}
+        graph.pop("")  # the shop window hands names on lazily
+    while graph:
+        leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
+        assert leaves, f"a cycle among {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+
+
+def test_only_skflow_imports_tensorflow() -> None:
+    """TensorFlow is imported in skflow/ alone, and skflow/ by nobody: trainers are processes."""
+    for path in MODULES:
+        module = _module(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            if _part(module) != "skflow":
+                assert not {"tensorflow", "keras", "sklearn", "torch"} & {name.split(".")[0] for name in names}, module
+        if _part(module) != "skflow":
+            assert "skflow" not in {_part(name) for name in _imports(path)}, module
+
+
+@pytest.mark.parametrize("command", [["ls", "a"], ["ls", "a", "--json", "-l"], ["layers", "a"], ["verify", "a"],
+                                     ["graft", "a", "b", "--layers", "0"], ["graft", "a", "b", "--layers=0", "--link"],
+                                     ["graft", "a", "b", "--match", "**/Bias", "-o", "c"], ["--help"]])  # fmt: skip
+def test_a_surgeons_command_loads_no_numpy(tmp_path: Path, command: list[str]) -> None:
+    """ls, layers, verify and graft run in a fresh interpreter without NumPy, h5py, TensorFlow, tempfile or asyncio."""
+    import models
+
+    models.write(tmp_path / "a", 1)
+    models.write(tmp_path / "b", 2)
+    banned = ["numpy", "h5py", "tensorflow", "sklearn", "ml_dtypes", "tempfile", "asyncio", "dataclasses", "typing",
+              "pathlib", "importlib.metadata", "shutil", "subprocess", "difflib", "hashlib"]  # fmt: skip
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from ckptsurgeon.cli import main\n"
+        f"status = main({command!r})\n"
+        f"loaded = [name for name in {banned!r} if name in sys.modules and name not in before]\n"
+        "sys.exit(f'loaded {loaded}' if loaded else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    """The shop window hands names on lazily."""
+    code = "import sys, ckptsurgeon; sys.exit(str([m for m in sys.modules if m.startswith('ckptsurgeon.')]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+
+
+def test_the_shop_window_shows_what_it_names() -> None:
+    """Every public name is there; another one is an AttributeError."""
+    import ckptsurgeon
+
+    for name in set(ckptsurgeon.__all__) - {"skflow"}:
+        assert getattr(ckptsurgeon, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = ckptsurgeon.nonsense
+
+
+def test_modules_fit_in_one_sitting() -> None:
+    """No module has more than 400 lines."""
+    assert {_module(path): lines for path in MODULES if (lines := path.read_text().count("\n")) > 400} == {}
+
+
+def test_every_test_has_its_sentence() -> None:
+    """Each test says in one docstring what must hold."""
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_the_two_commands_stand_in_the_readme() -> None:
+    """scripts/demo and scripts/test are named there, exist and can be run."""
+    readme = (ROOT / "README.md").read_text()
+    for script in ("scripts/demo", "scripts/test"):
+        assert script in readme
+        assert (ROOT / script).stat().st_mode & 0o111
+
+
+def test_nothing_is_left_open() -> None:
+    """No stub and no note to ourselves is left in the code."""
+    marks = re.compile("|".join(("NotImplemented" + "Error", "TO" + "DO", "FIX" + "ME", "X" * 3)))
+    for folder in ("ckptsurgeon", "scripts", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                assert not marks.search(path.read_text()), path

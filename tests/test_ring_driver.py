@@ -1,0 +1,601 @@
+"""The whole loop with real processes: order, trunks, crashes, resume, bounds on the disk, and misbehaving trainers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ring_support import (
+    COMMAND,
+    HIDDEN,
+    MODELS,
+    PROGRAM,
+    STEPS,
+    checkpoints,
+    drive,
+    history,
+    kill,
+    latest_by_state_file,
+    promised,
+    records,
+    steps,
+    trunk,
+    write_ring,
+)
+
+from ckptsurgeon import formats
+from ckptsurgeon.errors import BusyError, CkptSurgeonError, DamagedError, RefusedError, TrainerError
+from ckptsurgeon.ring import driver, environment, journal, start, status
+from ckptsurgeon.ring.folder import Folder
+from ckptsurgeon.ring.schedule import Done, step_at
+
+ROUNDS = 6
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an initialised ring that nobody has run."""
+    folder = tmp_path_factory.mktemp("fresh") / "ring"
+    write_ring(folder, ROUNDS)
+    start.init(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same ring, run without interruption."""
+    folder = tmp_path_factory.mktemp("whole") / "ring"
+    shutil.copytree(fresh, folder)
+    assert driver.run(str(folder)) == Done("limit", ROUNDS)
+    return folder
+
+
+@pytest.fixture
+def ring(fresh: Path, tmp_path: Path) -> Path:
+    """Return a copy of the initialised ring."""
+    return Path(shutil.copytree(fresh, tmp_path / "ring"))
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    text = (folder / "ring.toml").read_text()
+    assert old in text
+    (folder / "ring.toml").write_text(text.replace(old, new))
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    return status.report(Folder.at(str(folder)))
+
+
+# -- the beginning
+
+
+def test_first_weights_come_from_the_seed_and_the_name(fresh: Path, tmp_path: Path) -> None:
+    """The same ring begins with the same bytes; equal nets of other names, or another seed, with others."""
+    for name, options in {"again": {}, "seed": {"seed": 43}, "equal": {}}.items():
+        write_ring(tmp_path / name, **options)
+        if name == "equal":
+            edit(tmp_path / name, f'"{HIDDEN["a"]}"', f'"{HIDDEN["b"]}"')
+        start.init(str(tmp_path / name))
+    assert promised(tmp_path / "again") == promised(fresh)
+    other, equal = promised(tmp_path / "seed"), promised(tmp_path / "equal")
+    data = "model.ckpt-0.data-00000-of-00001"
+    assert all(other[f"{name}/{data}"] != promised(fresh)[f"{name}/{data}"] for name in MODELS)
+    assert equal[f"a/{data}"] != equal[f"b/{data}"]
+    assert len(equal[f"a/{data}"]) == len(equal[f"b/{data}"])
+
+
+def test_init_is_done_once_and_afresh_only_by_force(ring: Path, fresh: Path) -> None:
+    """A run is never overwritten by mistake; --force leaves nothing of the old one."""
+    with pytest.raises(RefusedError, match="there is a run already"):
+        start.init(str(ring))
+    edit(ring, f"rounds = {ROUNDS}", "rounds = 1")
+    driver.run(str(ring))
+    edit(ring, "rounds = 1", f"rounds = {ROUNDS}")
+    start.init(str(ring), force=True)
+
+    def everything(folder: Path) -> dict[str, bytes]:
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    assert everything(ring) == everything(fresh)
+
+
+def test_an_init_that_was_interrupted_can_be_repeated(tmp_path: Path, fresh: Path) -> None:
+    """Until the journal has its head there is no run, and `run` says what to do."""
+    folder = tmp_path / "ring"
+    write_ring(folder, ROUNDS, b={"worker": ["--do", "exit", "--at", "0"]})
+    with pytest.raises(TrainerError, match="model b, first weights: its trainer exited with status 1"):
+        start.init(str(folder))
+    with pytest.raises(CkptSurgeonError, match="not initialised; run: ckptsurgeon ring init"):
+        driver.run(str(folder))
+    write_ring(folder, ROUNDS)
+    start.init(str(folder))
+    assert promised(folder) == promised(fresh)
+
+
+def test_checkpoints_of_something_else_are_not_swept_away(tmp_path: Path) -> None:
+    """A folder that happens to have a model's name may hold somebody's work."""
+    write_ring(tmp_path)
+    (tmp_path / "b").mkdir()
+    precious = tmp_path / "b" / "model.ckpt-100.index"
+    precious.touch()
+    with pytest.raises(RefusedError, match=r"model\.ckpt-100\.index: holds checkpoints that are not of this run"):
+        start.init(str(tmp_path))
+    assert precious.exists()
+
+
+def test_models_that_cannot_share_a_trunk_are_found_before_the_run(tmp_path: Path) -> None:
+    """Every graft of a round is planned once; what is wrong is told for each."""
+    write_ring(tmp_path)
+    edit(tmp_path, f'"{HIDDEN["b"]}"', '"4,7"')
+    with pytest.raises(CkptSurgeonError, match="layers 0-1 of a do not go into b") as caught:
+        start.init(str(tmp_path))
+    assert any("layers 0-1 of b do not go into c" in line for line in caught.value.lines)
+    assert (tmp_path / "journal.jsonl").stat().st_size == 0
+
+
+def test_a_command_begins_with_a_given_checkpoint(tmp_path: Path, fresh: Path) -> None:
+    """`init` names it, relative to ring.toml; a run of commands ends like one of workers."""
+    for name in MODELS:
+        for path in (fresh / name).glob("model.ckpt-0.*"):
+            (tmp_path / "first").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "first" / path.name.replace("model.ckpt-0", name))
+    ring = tmp_path / "ring"
+    given = {name: {"command": COMMAND, "init": f"../first/{name}"} for name in ("a", "c")}
+    write_ring(ring, 2, **given)
+    start.init(str(ring))
+    assert promised(ring) == promised(fresh)
+    driver.run(str(ring))
+    other = tmp_path / "other"
+    write_ring(other, 2)
+    start.init(str(other))
+    driver.run(str(other))
+    assert promised(ring) == promised(other)
+
+
+# -- a run
+
+
+def test_the_journal_holds_the_steps_of_the_schedule(whole: Path) -> None:
+    """Every line names what the step started from, and the fingerprint of what it wrote."""
+    lines = [json.loads(line) for line in (whole / "journal.jsonl").read_text().splitlines()][1:]
+    assert len(lines) == ROUNDS * STEPS
+    latest = dict.fromkeys(MODELS, "")
+    latest = {name: f"{name}/model.ckpt-0" for name in MODELS}
+    for number, line in enumerate(lines, start=1):
+        step = step_at(MODELS, number)
+        assert (line["step"], line["kind"], line["model"], line["batch"]) == (
+            number,
+            step.kind,
+            step.model,
+            step.batch,
+        )
+        assert line["from"] == latest[step.donor or step.model]
+        latest[step.model] = line["checkpoint"]
+        assert ("loss" in line["metrics"]) == (step.kind == "train")
+        assert (line["change"] is not None) == (step.last and step.round % 2 == 0 and step.round > 2)
+    for name in MODELS:
+        with formats.open(str(whole / latest[name])) as checkpoint:
+            past = history(whole)
+            assert checkpoint.fingerprint() == past.fingerprint(name, past.latest(name))
+
+
+def test_after_every_round_all_models_hold_the_same_trunk(ring: Path) -> None:
+    """And their state files name just these checkpoints."""
+    seen = []
+
+    def look(past: journal.History) -> None:
+        trunks = [trunk(ring, name, past.latest(name)) for name in MODELS]
+        assert trunks[0] == trunks[1] == trunks[2]
+        seen.append(trunks[0])
+        for name in MODELS:
+            assert latest_by_state_file(ring, name) == str(ring / name / f"model.ckpt-{past.latest(name)}")
+
+    driver.run(str(ring), rounds=4, on_round=look)
+    assert len(seen) == 4
+    assert all(one != other for one, other in itertools.pairwise(seen))
+
+
+def test_heads_and_upper_layers_stay_each_models_own(whole: Path) -> None:
+    """Only the trunk is shared."""
+    past = history(whole)
+    biases = []
+    for name in MODELS:
+        with formats.open(str(whole / name / f"model.ckpt-{past.latest(name)}")) as checkpoint:
+            biases.append(checkpoint.read("logistic_regression/bias").tobytes())
+            assert checkpoint.read("global_step") == ROUNDS
+    assert len(set(biases)) == 3
+
+
+def test_a_run_ends_when_all_models_have_converged(ring: Path) -> None:
+    """With a tolerance that anything meets: at the end of the second block of two rounds."""
+    assert driver.run(str(ring), tolerance=1e9) == Done("converged", 4)
+    assert state_of(ring)["state"] == "converged"
+    assert driver.run(str(ring), tolerance=1e9) == Done("converged", 4)
+    assert driver.run(str(ring), rounds=5) == Done("limit", 5)
+    assert steps(ring) == 5 * STEPS
+
+
+@pytest.mark.parametrize("max_to_keep", [1, 5])
+def test_the_disk_does_not_fill(ring: Path, max_to_keep: int) -> None:
+    """After each round a model has `max_to_keep` checkpoints, and no other files pile up."""
+    edit(ring, 'layers = "0-1"', f'layers = "0-1"\nmax_to_keep = {max_to_keep}')
+    start.init(str(ring), force=True)
+    most = dict.fromkeys(MODELS, 0)
+    sizes = []
+
+    def look(past: journal.History) -> None:
+        for name in MODELS:
+            most[name] = max(most[name], len(checkpoints(ring, name)))
+
+    for rounds in (5, 7, 10):
+        driver.run(str(ring), rounds=rounds, on_round=look)
+        files = [path for path in ring.rglob("*") if path.is_file() and path.name != "journal.jsonl"]
+        sizes.append((len(files), sum(path.stat().st_size for path in files)))
+    assert max(most.values()) <= max_to_keep + 1  # the next step may be under way
+    for name in MODELS:
+        assert len(checkpoints(ring, name)) == max_to_keep
+        text = (ring / name / "checkpoint").read_text()
+        listed = [int(number) for number in re.findall(r'all_model_checkpoint_paths: "model\.ckpt-(\d+)"', text)]
+        assert listed == sorted(checkpoints(ring, name))
+    counts, totals = zip(*sizes, strict=True)
+    assert len(set(counts)) == 1
+    assert max(totals) - min(totals) < 100
+
+
+def test_grafts_add_no_bytes(whole: Path) -> None:
+    """A graft's checkpoint is an index; its data are the files of recipient and donor, linked."""
+    past = history(whole)
+    donor, grafted = past.latest("c"), past.latest("a")
+    files = sorted((whole / "a").glob(f"model.ckpt-{grafted}.data-*"))
+    inodes = {path.stat().st_ino for path in files}
+    source = (whole / "c").glob(f"model.ckpt-{donor}.data-*")
+    assert inodes & {path.stat().st_ino for path in source}
+    assert all(path.stat().st_nlink > 1 for path in files)
+
+
+@pytest.mark.parametrize("durability", ["round", "step"])
+def test_durability_changes_what_is_synced_not_what_is_written(
+    ring: Path, whole: Path, durability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a round every model's latest checkpoint is synced before the journal; with "step" each one is."""
+    if durability == "step":
+        edit(ring, 'layers = "0-1"', 'layers = "0-1"\ndurability = "step"')
+        start.init(str(ring), force=True)
+    events: list[tuple[str, object]] = []
+    sync, append = formats.sync, journal.Journal.append
+
+    def watch_sync(prefix: str) -> None:
+        events.append(("sync", os.path.relpath(prefix, ring)))
+        sync(prefix)
+
+    def watch_append(self: journal.Journal, record: journal.Record, sync: bool) -> None:
+        events.append(("journal, synced" if sync else "journal", record.step.number))
+        append(self, record, sync)
+
+    monkeypatch.setattr(formats, "sync", watch_sync)
+    monkeypatch.setattr(journal.Journal, "append", watch_append)
+    driver.run(str(ring), rounds=2)
+    monkeypatch.undo()
+    driver.run(str(ring))
+    assert promised(ring) == promised(whole)
+    for round in (0, STEPS):
+        if durability == "round":
+            ends = ["a/model.ckpt-6", "b/model.ckpt-7", "c/model.ckpt-5"]
+            names = [f"{end[:-1]}{int(end[-1]) + round}" for end in ends]
+            at = events.index(("journal, synced", round + STEPS))
+            assert {name for kind, name in events[at - 3 : at] if kind == "sync"} == set(names)
+        else:
+            for number in range(round + 1, round + STEPS + 1):
+                at = events.index(("journal, synced", number))
+                model = step_at(MODELS, number).model
+                assert ("sync", f"{model}/model.ckpt-{number}") in events[:at]
+
+
+# -- crashes
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(ring: Path, whole: Path, seed: int) -> None:
+    """The driver dies by kill -9 again and again, in the middle of whatever it does."""
+    chance = random.Random(seed)
+    for _ in range(3):
+        process = drive(ring)
+        goal = min(steps(ring) + chance.randrange(0, 18), ROUNDS * STEPS)
+        deadline = time.monotonic() + 30
+        while steps(ring) < goal and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        time.sleep(chance.random() * 0.004)
+        kill(process)
+        assert state_of(ring)["state"] in ("stopped", "limit")
+    assert driver.run(str(ring)) == Done("limit", ROUNDS)
+    assert promised(ring) == promised(whole)
+    for one, other in zip(records(ring), records(whole), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert {name: checkpoints(ring, name) for name in MODELS} == {name: checkpoints(whole, name) for name in MODELS}
+
+
+def test_killed_before_every_write_it_goes_on_to_the_same_bytes(ring: Path, whole: Path) -> None:
+    """A run that begins anew after each single step is the same run: nothing lives in memory alone."""
+    for number in range(1, 2 * STEPS + 2):
+        log = (ring / "journal.jsonl").read_bytes()
+        interrupt_after(ring, number)
+        assert steps(ring) == number
+        assert (ring / "journal.jsonl").read_bytes().startswith(log)
+    driver.run(str(ring))
+    assert promised(ring) == promised(whole)
+
+
+def interrupt_after(folder: Path, number: int) -> None:
+    """Run up to and with a step, then raise as Ctrl-C does."""
+    append = journal.Journal.append
+
+    def stop(self: journal.Journal, record: journal.Record, sync: bool) -> None:
+        append(self, record, sync)
+        if record.step.number == number:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal.Journal, "append", stop)
+        with pytest.raises(KeyboardInterrupt):
+            driver.run(str(folder))
+
+
+def lose(folder: Path, name: str, step: int, how: str) -> None:
+    """Do to a checkpoint what a power cut does to files that were not synced."""
+    for path in sorted((folder / name).glob(f"model.ckpt-{step}.*")):
+        if how == "missing":
+            path.unlink()
+        elif how == "empty":
+            os.replace(shutil.copy(path, path.with_name("copy")), path)  # its links keep their bytes
+            os.truncate(path, 0)
+        elif path.suffix != ".index" and path.stat().st_nlink == 1:
+            content = bytearray(path.read_bytes())
+            content[5] ^= 1
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "flipped"])
+def test_unsynced_files_that_were_lost_cost_the_round(ring: Path, whole: Path, how: str) -> None:
+    """History goes back to the last whole round, says so, and ends with the same bytes."""
+    interrupt_after(ring, 2 * STEPS + 3)  # step 3 trains b
+    lose(ring, "b", 2 * STEPS + 3, how)
+    told: list[str] = []
+    driver.run(str(ring), tell=told.append)
+    assert len(told) == 1
+    assert f"b/model.ckpt-{2 * STEPS + 3}" in told[0]
+    assert f"going back from step {2 * STEPS + 3} to round 2, step {2 * STEPS}" in told[0]
+    assert promised(ring) == promised(whole)
+    assert history(ring).step == ROUNDS * STEPS
+    assert steps(ring) == ROUNDS * STEPS + 3  # the lost steps still stand in the journal
+
+
+def test_a_fallback_survives_another_crash(ring: Path, whole: Path) -> None:
+    """Killed again before, just after and long after the first new line."""
+    interrupt_after(ring, 2 * STEPS + 5)
+    lose(ring, "c", 2 * STEPS + 5, "missing")
+    for number in (2 * STEPS + 1, 2 * STEPS + 2, 2 * STEPS + 6):
+        interrupt_after(ring, number)
+        assert history(ring).step == number
+    driver.run(str(ring))
+    assert promised(ring) == promised(whole)
+
+
+def test_a_loss_without_a_way_back_is_one_clear_line(ring: Path) -> None:
+    """Nothing is changed then, not even swept."""
+    interrupt_after(ring, 2 * STEPS)
+    lose(ring, "b", 2 * STEPS, "missing")
+    before = sorted(path for path in ring.rglob("*"))
+    with pytest.raises(DamagedError, match=r"cannot go on: .*model\.ckpt-14.*start afresh with"):
+        driver.run(str(ring))
+    assert sorted(path for path in ring.rglob("*")) == before
+
+
+def test_the_first_round_can_fall_back_to_the_first_weights(ring: Path, whole: Path) -> None:
+    """Before the first whole round there is still the beginning."""
+    interrupt_after(ring, 3)
+    lose(ring, "b", 3, "missing")
+    driver.run(str(ring))
+    assert promised(ring) == promised(whole)
+
+
+def test_leftovers_of_a_crash_are_removed(ring: Path, whole: Path) -> None:
+    """Checkpoints that the journal does not know, and files that were never finished."""
+    interrupt_after(ring, 9)
+    for name in (
+        "model.ckpt-10.index",
+        "model.ckpt-9.ckptsurgeon-tmp.data",
+        "model.ckpt-99.data-00000-of-00001",
+    ):
+        (ring / "b" / name).touch()
+    (ring / "c" / "model.ckpt-10_temp").mkdir()
+    (ring / "c" / "model.ckpt-10_temp" / "part-00000-of-00001.index").touch()
+    (ring / "c" / "notes.txt").write_text("mine")
+    driver.run(str(ring))
+    assert promised(ring) == promised(whole)
+    assert (ring / "c" / "notes.txt").read_text() == "mine"
+    for name in MODELS:
+        assert checkpoints(ring, name) == checkpoints(whole, name)
+        assert not [path for path in (ring / name).iterdir() if "tmp" in path.name or "temp" in path.name]
+
+
+def test_lost_means_begin_anew_and_are_told(ring: Path) -> None:
+    """Convergence is then measured from whole blocks alone, which takes two more of them."""
+    interrupt_after(ring, 2 * STEPS)
+    (ring / "blocks-0.npz").unlink()
+    told: list[str] = []
+    driver.run(str(ring), tell=told.append)
+    assert len(told) == 1
+    assert told[0].endswith("convergence is measured anew")
+    assert [line["step"] for line in records(ring) if line["change"] is not None] == [6 * STEPS]
+
+
+# -- what may and may not change
+
+
+def test_another_ring_toml_is_refused_with_the_keys_named(ring: Path) -> None:
+    """But for the limits, what is kept, and patience."""
+    edit(ring, f"rounds = {ROUNDS}", "rounds = 1")
+    edit(ring, '"timeout = 20'.strip('"'), "timeout = 30")
+    assert driver.run(str(ring)) == Done("limit", 1)
+    edit(ring, "batch_size = 16", "batch_size = 17\nholdout = 0.5")
+    with pytest.raises(RefusedError, match=r"changed since the run began: data\.batch_size, data\.holdout"):
+        driver.run(str(ring))
+
+
+def test_other_rows_are_refused(ring: Path) -> None:
+    """Every batch would hold something else."""
+    with open(ring / "data" / "y.npy", "r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\1")
+    with pytest.raises(RefusedError, match="the rows changed since the run began"):
+        driver.run(str(ring))
+
+
+def test_another_environment_is_refused_unless_asked_for(ring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, since bytes may differ there."""
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    with pytest.raises(RefusedError, match=r"TF_ENABLE_ONEDNN_OPTS was None, is 0; --anyway"):
+        driver.run(str(ring), rounds=1)
+    monkeypatch.setattr(environment, "_cpu", lambda: "abacus")
+    with pytest.raises(RefusedError, match=r"cpu was .*, is abacus"):
+        driver.run(str(ring), rounds=1)
+    assert driver.run(str(ring), rounds=1, anyway=True) == Done("limit", 1)
+
+
+# -- interruptions and company
+
+
+def test_ctrl_c_stops_the_run_and_leaves_nobody_behind(ring: Path) -> None:
+    """Even with a trainer in the middle of a step."""
+    edit(ring, f'"{HIDDEN["b"]}"', f'"{HIDDEN["b"]}", "--do", "hang", "--at", "10"')
+    start.init(str(ring), force=True)
+    process = drive(ring)
+    deadline = time.monotonic() + 30
+    while steps(ring) < 9 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    assert state_of(ring)["state"] == "running"
+    workers = [model["pid"] for model in state_of(ring)["models"]]
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10  # it takes well under a second; a loaded machine is no failure
+    assert "KeyboardInterrupt" in errors
+    assert not any(journal.is_alive(pid) for pid in workers)
+    report = state_of(ring)
+    assert (report["state"], report["reason"], report["pid"]) == ("stopped", "interrupted", None)
+    assert steps(ring) == 9
+
+
+def test_a_second_driver_is_refused(ring: Path) -> None:
+    """It names the first, changes nothing, and the first goes on."""
+    edit(ring, f"rounds = {ROUNDS}", "rounds = 100000")
+    process = drive(ring)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        with pytest.raises(BusyError, match=f"process {process.pid} drives this run"):
+            driver.run(str(ring))
+        with pytest.raises(BusyError, match=f"process {process.pid} drives this run"):
+            start.init(str(ring), force=True)
+        report = state_of(ring)
+        assert (report["state"], report["pid"]) == ("running", process.pid)
+        assert all(journal.is_alive(model["pid"]) for model in report["models"])
+        assert process.stdout.readline() == "2\n"
+    finally:
+        kill(process)
+    assert state_of(ring)["state"] == "stopped"
+
+
+def test_the_status_of_a_run_has_the_keys_of_the_contract(whole: Path, fresh: Path) -> None:
+    """In their order, before the first step and after the last."""
+    report = state_of(whole)
+    assert list(report) == ["round", "state", "reason", "pid", "change", "models"]
+    assert (report["round"], report["state"], report["pid"]) == (ROUNDS, "limit", None)
+    assert list(report["change"]) == list(MODELS)
+    for name, model in zip(MODELS, report["models"], strict=True):
+        assert list(model) == ["name", "step", "checkpoint", "loss", "pid"]
+        assert model["checkpoint"] == f"{name}/model.ckpt-{model['step']}"
+        assert 0 < model["loss"] < 5
+    report = state_of(fresh)
+    assert (report["round"], report["state"], report["change"]) == (0, "stopped", None)
+    assert [model["loss"] for model in report["models"]] == [None] * 3
+
+
+# -- trainers that misbehave
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("exit", "exited with status 1"),
+        ("hang", "gave no answer within 1 s"),
+        ("shapes", "wrote other variables than it was given"),
+    ],
+)
+def test_a_trainer_that_fails_stops_the_run_which_can_be_resumed(
+    tmp_path: Path, whole: Path, wrong: str, words: str
+) -> None:
+    """One line names the model and the step; the run goes on from there once the trainer is mended."""
+    ring, once = tmp_path / "ring", tmp_path / "once"
+    bad = {"worker": ["--do", wrong, "--at", "10", "--once", str(once)], "timeout": 1}
+    write_ring(ring, ROUNDS, b=bad)
+    start.init(str(ring))
+    with pytest.raises(TrainerError, match=words) as caught:
+        driver.run(str(ring))
+    assert "model b, step 10" in str(caught.value)
+    assert len(caught.value.lines) == 1
+    report = state_of(ring)
+    assert report["state"] == "failed"
+    assert words in report["reason"]
+    assert steps(ring) == 9
+    assert driver.run(str(ring)) == Done("limit", ROUNDS)
+    assert promised(ring) == promised(whole)
+
+
+def test_a_step_that_fails_once_is_tried_again_and_the_run_goes_on(tmp_path: Path, whole: Path) -> None:
+    """A person is told, and the worker is started anew."""
+    ring = tmp_path / "ring"
+    bad = {"worker": ["--do", "exit", "--at", "10", "--once", str(tmp_path / "once")], "tries": 2}
+    write_ring(ring, ROUNDS, b=bad)
+    start.init(str(ring))
+    told: list[str] = []
+    assert driver.run(str(ring), tell=told.append) == Done("limit", ROUNDS)
+    assert len(told) == 1
+    assert told[0].endswith("trying again")
+    assert promised(ring) == promised(whole)
+
+
+def test_a_graft_that_fails_stops_the_run_which_can_be_resumed(ring: Path, whole: Path) -> None:
+    """As on a full disk: the state says so."""
+    folder = ring / "b"
+    interrupt_after(ring, 1)
+    (folder / "model.ckpt-2.ckptsurgeon-tmp.index").mkdir()  # swept before the run
+    mode = folder.stat().st_mode
+    (ring / "c" / "model.ckpt-4.index").mkdir()  # swept before the run, too
+    driver.run(str(ring), rounds=1)
+    (ring / "data" / "batch.npz").unlink()
+    (ring / "data" / "batch.npz").mkdir()
+    with pytest.raises(CkptSurgeonError, match=r"batch\.npz"):
+        driver.run(str(ring))
+    assert state_of(ring)["state"] == "failed"
+    (ring / "data" / "batch.npz").rmdir()
+    driver.run(str(ring))
+    assert folder.stat().st_mode == mode
+    assert promised(ring) == promised(whole)
+
+
+def test_the_programs_of_the_tests_are_this_python() -> None:
+    """What the trainers import is what is tested."""
+    assert PROGRAM[0] == sys.executable
