@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ckptsurgeon.skflow import models
-    from ckptsurgeon.skflow.dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor
-    from ckptsurgeon.skflow.estimators import TensorFlowEstimator
-    from ckptsurgeon.skflow.validation import EstimatorError
+    from . import models
+    from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor
+    from .estimators import TensorFlowEstimator
+    from .validation import EstimatorError
 
 # Public name -> the module that it lives in; None: it is that module.
 _HOMES = {

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsurgeon.errors import RefusedError, UsageError
+from ..errors import RefusedError, UsageError
 
 Values = dict[str, NDArray[Any]]
 

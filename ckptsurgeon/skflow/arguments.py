@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
-from ckptsurgeon.errors import UsageError, did_you_mean
-from ckptsurgeon.skflow.architecture import CLASSIFIER, REGRESSOR, SLOTS, Architecture
+from ..errors import UsageError, did_you_mean
+from .architecture import CLASSIFIER, REGRESSOR, SLOTS, Architecture
 
 LEARNING_RATE = 0.1
 

@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ckptsurgeon.skflow import models
-from ckptsurgeon.skflow.architecture import CLASSIFIER, REGRESSOR, bias, matrix
-from ckptsurgeon.skflow.estimators import TensorFlowEstimator
-from ckptsurgeon.skflow.training import CLIP_GRADIENTS, NUM_CORES
-from ckptsurgeon.skflow.validation import EstimatorError, is_whole
+from . import models
+from .architecture import CLASSIFIER, REGRESSOR, bias, matrix
+from .estimators import TensorFlowEstimator
+from .training import CLIP_GRADIENTS, NUM_CORES
+from .validation import EstimatorError, is_whole
 
 _HEADS: dict[str, models.ModelFunction] = {
     CLASSIFIER: models.logistic_regression,

@@ -21,12 +21,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ckptsurgeon.errors import did_you_mean
-from ckptsurgeon.skflow.architecture import Values
-from ckptsurgeon.skflow.models import ModelFunction
-from ckptsurgeon.skflow.runtime import tf
-from ckptsurgeon.skflow.training import CLIP_GRADIENTS, NUM_CORES, Net, batches, one_hot
-from ckptsurgeon.skflow.validation import (
+from ..errors import did_you_mean
+from .architecture import Values
+from .models import ModelFunction
+from .runtime import tf
+from .training import CLIP_GRADIENTS, NUM_CORES, Net, batches, one_hot
+from .validation import (
     EstimatorError,
     check_params,
     check_same_labels,
@@ -262,7 +262,7 @@ class TensorFlowEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
             NotFittedError: before the first `fit`.
             CkptSurgeonError: the folder cannot be written.
         """
-        from ckptsurgeon.skflow import saving
+        from . import saving
 
         check_is_fitted(self)
         saving.save(self, path)
@@ -278,7 +278,7 @@ class TensorFlowEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         Raises:
             EstimatorError: there is no model in the folder, it is damaged, or of another class.
         """
-        from ckptsurgeon.skflow import saving
+        from . import saving
 
         return saving.restore(cls, path, params)
 

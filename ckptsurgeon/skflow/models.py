@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ckptsurgeon.skflow.architecture import unit_limit
-from ckptsurgeon.skflow.runtime import tf, v1
+from .architecture import unit_limit
+from .runtime import tf, v1
 
 Tensor = Any  # TensorFlow comes without types
 ModelFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

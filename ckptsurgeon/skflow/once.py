@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsurgeon import data
-from ckptsurgeon.errors import RefusedError, UsageError, files
-from ckptsurgeon.skflow.architecture import CLASSIFIER, Architecture
-from ckptsurgeon.skflow.arguments import LEARNING_RATE, parse_once
-from ckptsurgeon.skflow.trainer import Trainer, rows_for
+from .. import data
+from ..errors import RefusedError, UsageError, files
+from .architecture import CLASSIFIER, Architecture
+from .arguments import LEARNING_RATE, parse_once
+from .trainer import Trainer, rows_for
 
 if TYPE_CHECKING:
     from argparse import Namespace

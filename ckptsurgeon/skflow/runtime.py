@@ -1,6 +1,6 @@
 """TensorFlow, imported without its noise.
 
-Every module of this folder takes TensorFlow from here: `from ckptsurgeon.skflow.runtime import tf, v1`.
+Every module of this folder takes TensorFlow from here: `from .runtime import tf, v1`.
 """
 
 from __future__ import annotations

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from ckptsurgeon import formats
-from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, files
-from ckptsurgeon.formats import state
-from ckptsurgeon.publish import write_file
-from ckptsurgeon.skflow import architecture
-from ckptsurgeon.skflow.architecture import CLASSIFIER, Values
-from ckptsurgeon.skflow.dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor
-from ckptsurgeon.skflow.estimators import TensorFlowEstimator
-from ckptsurgeon.skflow.validation import EstimatorError
+from .. import formats
+from ..errors import CkptSurgeonError, NotFoundError, files
+from ..formats import state
+from ..publish import write_file
+from . import architecture
+from .architecture import CLASSIFIER, Values
+from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor
+from .estimators import TensorFlowEstimator
+from .validation import EstimatorError
 
 if TYPE_CHECKING:
-    from ckptsurgeon.checkpoint import Checkpoint
+    from ..checkpoint import Checkpoint
 
 AnyEstimator = TypeVar("AnyEstimator", bound=TensorFlowEstimator)
 

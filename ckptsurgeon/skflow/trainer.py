@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsurgeon import formats
-from ckptsurgeon.errors import RefusedError, files
-from ckptsurgeon.skflow import architecture
-from ckptsurgeon.skflow.architecture import CLASSIFIER, Architecture, Values
+from .. import formats
+from ..errors import RefusedError, files
+from . import architecture
+from .architecture import CLASSIFIER, Architecture, Values
 
 if TYPE_CHECKING:
-    from ckptsurgeon.skflow.training import Step
+    from .training import Step
 
 
 class Trainer:
@@ -82,7 +82,7 @@ class Trainer:
 
     def _step_for(self, found: Architecture) -> Step:
         if self._step is None or self._step[0] != found:
-            from ckptsurgeon.skflow.training import Step
+            from .training import Step
 
             self._step = found, Step(found)
         return self._step[1]

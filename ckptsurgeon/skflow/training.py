@@ -13,10 +13,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsurgeon.errors import TrainerError
-from ckptsurgeon.skflow.architecture import CLASSIFIER, Architecture, Values
-from ckptsurgeon.skflow.models import ModelFunction, Tensor, get_dnn_model, linear_regression, logistic_regression
-from ckptsurgeon.skflow.runtime import quiet, tf, v1
+from ..errors import TrainerError
+from .architecture import CLASSIFIER, Architecture, Values
+from .models import ModelFunction, Tensor, get_dnn_model, linear_regression, logistic_regression
+from .runtime import quiet, tf, v1
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "SGD": v1.train.GradientDescentOptimizer,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
-from ckptsurgeon.errors import CkptSurgeonError
-from ckptsurgeon.skflow.architecture import SLOTS
+from ..errors import CkptSurgeonError
+from .architecture import SLOTS
 
 
 class EstimatorError(CkptSurgeonError, ValueError):

@@ -25,11 +25,11 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from ckptsurgeon.errors import CkptSurgeonError, UsageError
-from ckptsurgeon.skflow.architecture import Architecture
-from ckptsurgeon.skflow.arguments import parse_worker
-from ckptsurgeon.skflow.once import arrays, once
-from ckptsurgeon.skflow.trainer import Trainer, write_initial
+from ..errors import CkptSurgeonError, UsageError
+from .architecture import Architecture
+from .arguments import parse_worker
+from .once import arrays, once
+from .trainer import Trainer, write_initial
 
 
 class Worker:
@@ -123,7 +123,7 @@ def _keep_stdout() -> int:
 def _import_tensorflow() -> None:
     """Import it while requests come in that do not need it; a failure shows again in the first one that does."""
     try:
-        import ckptsurgeon.skflow.training  # noqa: F401
+        from . import training  # noqa: F401
     except Exception:
         traceback.print_exc()
 
