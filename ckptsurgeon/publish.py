@@ -157,6 +157,15 @@ def fsync(path: str) -> None:
         os.close(fd)
 
 
+def fsync_all(paths: Iterable[str]) -> None:
+    """`fsync` of many paths at once: a journalling file system commits them together, which one by one it cannot."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for done in [pool.submit(fsync, path) for path in dict.fromkeys(paths)]:
+            done.result()
+
+
 def remove(path: str, only: os.stat_result | None = None) -> bool:
     """Remove a name; that it is missing is no error.
 

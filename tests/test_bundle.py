@@ -281,6 +281,11 @@ def test_object_based_names_are_shown_short(tmp_path: Path) -> None:
         assert same(bundle.read("p"), MATRIX)
         assert "p:0" in bundle
         assert "q" not in bundle
+        assert f"b:0{VALUE}" not in bundle
+    del made.rows[f"b{VALUE}".encode()]
+    made.write(tmp_path / "m")
+    with Bundle(str(tmp_path / "m")) as bundle:
+        assert f"b{VALUE}" not in bundle  # `b` is another variable's whole key
 
 
 def test_names_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:

@@ -336,11 +336,26 @@ def test_killed_before_every_write_it_goes_on_to_the_same_bytes(ring: Path, whol
     assert promised(ring) == promised(whole)
 
 
-def interrupt_after(folder: Path, number: int) -> None:
-    """Run up to and with a step, then raise as Ctrl-C does."""
+@pytest.mark.parametrize("number", [1, 2, STEPS, 2 * STEPS, 4 * STEPS])
+def test_killed_between_checkpoint_and_journal_it_goes_on_to_the_same_bytes(
+    ring: Path, whole: Path, number: int
+) -> None:
+    """What was published but not journalled, at the end of a round also the new means, is done once more."""
+    interrupt_after(ring, number, journalled=False)
+    assert steps(ring) == number - 1
+    driver.run(str(ring))
+    assert promised(ring) == promised(whole)
+    for one, other in zip(records(ring), records(whole), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def interrupt_after(folder: Path, number: int, journalled: bool = True) -> None:
+    """Run up to and with a step, then raise as Ctrl-C does, after or just before its line in the journal."""
     append = journal.Journal.append
 
     def stop(self: journal.Journal, record: journal.Record, sync: bool) -> None:
+        if record.step.number == number and not journalled:
+            raise KeyboardInterrupt
         append(self, record, sync)
         if record.step.number == number:
             raise KeyboardInterrupt
@@ -352,7 +367,13 @@ def interrupt_after(folder: Path, number: int) -> None:
 
 
 def lose(folder: Path, name: str, step: int, how: str) -> None:
-    """Do to a checkpoint what a power cut does to files that were not synced."""
+    """Do to a checkpoint what a power cut does to files that were not synced, or a person who mixes files up."""
+    if how == "another":
+        prefix = str(folder / name / f"model.ckpt-{step}")
+        with formats.open(prefix) as checkpoint:
+            values = {variable: checkpoint.read(variable) for variable in checkpoint.variables}
+        formats.write(prefix, {**values, "global_step": values["global_step"] + 1})
+        return
     for path in sorted((folder / name).glob(f"model.ckpt-{step}.*")):
         if how == "missing":
             path.unlink()
@@ -365,7 +386,7 @@ def lose(folder: Path, name: str, step: int, how: str) -> None:
             path.write_bytes(content)
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "flipped"])
+@pytest.mark.parametrize("how", ["missing", "empty", "flipped", "another"])
 def test_unsynced_files_that_were_lost_cost_the_round(ring: Path, whole: Path, how: str) -> None:
     """History goes back to the last whole round, says so, and ends with the same bytes."""
     interrupt_after(ring, 2 * STEPS + 3)  # step 3 trains b
@@ -513,6 +534,10 @@ def test_a_second_driver_is_refused(ring: Path) -> None:
         assert (report["state"], report["pid"]) == ("running", process.pid)
         assert all(journal.is_alive(model["pid"]) for model in report["models"])
         assert process.stdout.readline() == "2\n"
+        if sys.platform == "linux":  # the lock is the trainers', too
+            for model in report["models"]:
+                opened = [os.readlink(fd) for fd in Path(f"/proc/{model['pid']}/fd").iterdir()]
+                assert str(ring / "journal.jsonl") in opened
     finally:
         kill(process)
     assert state_of(ring)["state"] == "stopped"

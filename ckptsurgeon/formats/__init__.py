@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..checkpoint import Checkpoint
 from ..errors import ChangedError
 from . import find
 from .bundle import Bundle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypeVar
 
     from numpy.typing import NDArray
@@ -149,18 +148,23 @@ def remove(prefix: str) -> None:
     bundle_write.delete(prefix)
 
 
-def sync(prefix: str) -> None:
-    """Wait until all files of a TensorFlow V2 checkpoint, and their names, are on the disk."""
-    from ..publish import fsync
+def sync(*prefixes: str, also: Iterable[str] = ()) -> None:
+    """Wait until all files of TensorFlow V2 checkpoints, and their names, are on the disk.
+
+    Args:
+        prefixes: of the checkpoints.
+        also: other files to wait for in the same go.
+
+    Raises:
+        NotFoundError: a checkpoint is not there.
+    """
+    from ..publish import fsync_all
     from .bundle_publish import shard_files
 
-    with errors.files(prefix):
-        for path, _, _ in shard_files(prefix):
-            fsync(path)
-        fsync(prefix + ".index")
-        fsync(os.path.dirname(prefix) or ".")
-
-
-def natural_files(checkpoint: Checkpoint) -> Iterator[str]:
-    """The data files that a checkpoint's variables lie in, each once."""
-    yield from dict.fromkeys(extent.file for variable in checkpoint.variables.values() for extent in variable.extents)
+    paths = list(also)
+    for prefix in prefixes:
+        with errors.files(prefix):
+            paths += [path for path, _, _ in shard_files(prefix)]
+        paths.append(prefix + ".index")
+    with errors.files(prefixes[0]):
+        fsync_all([*paths, *(os.path.dirname(path) or "." for path in paths)])

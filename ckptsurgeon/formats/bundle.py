@@ -136,10 +136,14 @@ class Bundle(Checkpoint):
                 try:
                     self._add(key, Entry(value), slice_rows)
                 except DamagedError as error:
-                    where = f"{error.what} in the entry of {_text(key[:200])}"
-                    raise DamagedError(where, expected=error.expected, found=error.found) from error
+                    raise _within(error, _text(key[:200])) from error
         if not self.shards:
             raise DamagedError("damaged: the index has no header, or is no index of a TensorFlow V2 checkpoint")
+        for key, value in slice_rows.items():
+            try:
+                self._piece(value)  # they are carried, so they too must make sense
+            except DamagedError as error:
+                raise _within(error, repr(key[:200])) from error
         self.stray = list(slice_rows)
         self.oddities = [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
 
@@ -178,18 +182,25 @@ class Bundle(Checkpoint):
             row = slice_rows.pop(slice_key(key, place), None)
             if row is None:
                 raise DamagedError("damaged: a slice is missing, or listed twice", found=list(place))
-            piece = Entry(row)
-            piece_shape = slice_shape(place, shape)
-            if piece.dtype != entry.dtype or decode_shape(piece.shape) != piece_shape:
+            kind, extent = self._piece(row)
+            if kind != (dtype, slice_shape(place, shape)):
                 raise DamagedError(
                     "damaged: a slice is of another kind than its variable",
-                    expected=f"{dtype} {list(piece_shape)}",
-                    found=f"{dtype_name(piece.dtype)} {list(decode_shape(piece.shape))}",
+                    expected=f"{dtype} {list(slice_shape(place, shape))}",
+                    found=f"{kind[0]} {list(kind[1])}",
                 )
             slices.append(place)
-            extents.append(self._extent(piece, dtype, piece_shape))
+            extents.append(extent)
         check_cover(slices, shape)
         self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), tuple(slices))
+
+    def _piece(self, row: bytes) -> tuple[tuple[str, tuple[int, ...]], Extent]:
+        """Of a slice's row: dtype and shape, and where the bytes lie."""
+        entry = Entry(row)
+        if entry.slices:
+            raise DamagedError("damaged: a slice in slices")
+        dtype, shape = dtype_name(entry.dtype), decode_shape(entry.shape)
+        return (dtype, shape), self._extent(entry, dtype, shape)
 
     def _extent(self, entry: Entry, dtype: str, shape: tuple[int, ...]) -> Extent:
         shard, item = entry.shard, ITEM_SIZE.get(dtype)
@@ -214,7 +225,9 @@ class Bundle(Checkpoint):
         """As `Checkpoint.find`; the full key of an object-based variable works too."""
         variable = super().find(name)
         if variable is None and name.endswith(VALUE_SUFFIX):
-            variable = self.variables.get(name[: -len(VALUE_SUFFIX)])
+            short = self.variables.get(name[: -len(VALUE_SUFFIX)])
+            if short is not None and _text(short.key) == name:
+                return short
         return variable
 
     def file(self, path: str) -> int:
@@ -348,6 +361,11 @@ def extent_sizes(variable: Variable) -> list[int]:
             size *= length
         sizes.append(size)
     return sizes
+
+
+def _within(error: DamagedError, where: str) -> DamagedError:
+    """An error that also says in which entry of the index it is."""
+    return DamagedError(f"{error.what} in the entry of {where}", expected=error.expected, found=error.found)
 
 
 def _text(key: bytes) -> str:

@@ -73,6 +73,8 @@ class Publication:
         self._index_temporary = prefix + ".ckptsurgeon-tmp.index"
         self._data_fd = -1
         self._offset = 0
+        self._pending: list[bytes] = []  # chunks of small variables, which are written together
+        self._pending_size = 0
         self._present_files: list[os.stat_result] = []
         # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
         # writer that comes before the old names are removed.
@@ -100,8 +102,10 @@ class Publication:
             self._data_fd = self._staging.create(self._data_path)
         start, computed = self._offset, 0
         for chunk in chunks:
-            with errors.files(self._data_path):
-                write_all(self._data_fd, chunk)
+            self._pending.append(chunk)
+            self._pending_size += len(chunk)
+            if self._pending_size >= CHUNK:
+                self._flush()
             self._offset += len(chunk)
             if crc is None:
                 computed = crc32c(chunk, computed)
@@ -123,6 +127,7 @@ class Publication:
             BusyError: somebody saved meanwhile; nothing was changed.
             ChangedError: a file that was to be linked was replaced; start over.
         """
+        self._flush()
         count = len(shards)
         if not exact:
             taken = {number for _, number, _ in shard_files(self.prefix)} | {self._present}
@@ -192,6 +197,12 @@ class Publication:
     ) -> None:
         self.close(failed=error is not None)
         errors.files(self.prefix).__exit__(kind, error, trace)  # what the operating system refused, in one line
+
+    def _flush(self) -> None:
+        with errors.files(self._data_path):
+            if self._pending:
+                write_all(self._data_fd, b"".join(self._pending))
+        self._pending, self._pending_size = [], 0
 
     def _link(self, source: Source, path: str) -> None:
         with errors.files(source.path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import Variable
 from .tensor_proto import slice_key
-from .wire import fields, fixed32_field, signed64, varint_field
+from .wire import bytes_field, fields, fixed32_field, signed64, varint_field
 
 _HEADER_VERSION = bytes.fromhex("1a020801")  # VersionDef{producer: 1}
 
@@ -30,14 +30,27 @@ def header_row(shards: int, old: bytes = b"") -> bytes:
 
 def entry_row(old: bytes, place: Place) -> bytes:
     """A BundleEntryProto that points elsewhere; dtype, shape and unknown fields are carried byte for byte."""
-    new = [
-        (3, varint_field(3, place.shard)),
-        (4, varint_field(4, place.offset)),
-        (5, varint_field(5, place.length)),
-        (6, fixed32_field(6, place.crc)),
-    ]
     carried = [(number, raw) for number, _, _, raw in fields(old) if number not in (3, 4, 5, 6)]
-    return b"".join(raw for _, raw in sorted(carried + new, key=lambda field: field[0]))
+    return _in_order([*carried, (3, _place_fields(place))])
+
+
+def new_entry_row(dtype: int, shape: bytes, place: Place) -> bytes:
+    """A BundleEntryProto of a DataType and an encoded TensorShapeProto."""
+    return varint_field(1, dtype) + bytes_field(2, shape) + _place_fields(place)
+
+
+def _place_fields(place: Place) -> bytes:
+    return (
+        varint_field(3, place.shard)
+        + varint_field(4, place.offset)
+        + varint_field(5, place.length)
+        + fixed32_field(6, place.crc)
+    )
+
+
+def _in_order(parts: list[tuple[int, bytes]]) -> bytes:
+    """Encoded fields in the order of their numbers."""
+    return b"".join(raw for _, raw in sorted(parts, key=lambda part: part[0]))
 
 
 def shard_of(key: bytes, row: bytes) -> int | None:
@@ -55,9 +68,8 @@ def shard_of(key: bytes, row: bytes) -> int | None:
 
 def moved_row(row: bytes, shard: int) -> bytes:
     """An entry whose shard got another number."""
-    parts = [(number, raw) for number, _, _, raw in fields(row) if number != 3]
-    parts.append((3, varint_field(3, shard)))
-    return b"".join(raw for _, raw in sorted(parts, key=lambda field: field[0]))
+    carried = [(number, raw) for number, _, _, raw in fields(row) if number != 3]
+    return _in_order([*carried, (3, varint_field(3, shard))])
 
 
 def row_keys(variable: Variable) -> list[bytes]:

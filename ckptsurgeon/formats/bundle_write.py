@@ -12,9 +12,8 @@ from ..plan import Copy, Fill, Plan, Values
 from ..publish import Lock, remove
 from .bundle import Bundle, extent_sizes, shard_path
 from .bundle_publish import Publication, Source, shard_files
-from .bundle_rows import Place, entry_row, header_row, moved_row, row_keys, shard_of
+from .bundle_rows import Place, entry_row, header_row, moved_row, new_entry_row, row_keys, shard_of
 from .tensor_proto import NUMBERS, encode_shape
-from .wire import bytes_field, varint_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -137,8 +136,8 @@ def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wa
             values = arrays[keys[key]]
             dtype = bundle_values.dtype_of(values, keys[key])
             data, crc = bundle_values.encode(values, dtype, "little")
-            entry = varint_field(1, NUMBERS[dtype]) + bytes_field(2, encode_shape(values.shape))
-            rows[key] = entry_row(entry, publication.stage((data,), crc, 0))
+            place = publication.stage((data,), crc, 0)
+            rows[key] = new_entry_row(NUMBERS[dtype], encode_shape(values.shape), place)
         return publication.commit(rows, [publication.staged_data], exact)
 
     _save_at(prefix, commit, True, sync, wait)

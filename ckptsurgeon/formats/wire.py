@@ -58,8 +58,13 @@ def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     raise DamagedError("damaged: a number runs past its end")
 
 
+_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+
+
 def varint(value: int) -> bytes:
     """`value` as a varint; negative numbers as their 64-bit two's complement, as protobuf does."""
+    if 0 <= value < 0x80:
+        return _ONE_BYTE[value]
     value &= 0xFFFFFFFFFFFFFFFF
     out = bytearray()
     while value > 0x7F:

@@ -243,9 +243,9 @@ class Driver:
         prefixes = {name: self._folder.checkpoint(name, number) for name, number in latest.items()}
         vectors = {name: self._weights[name].read(prefix) for name, prefix in prefixes.items()}
         change = self._blocks.add(step.round, vectors)
-        self._blocks.save(self._folder.blocks(step.round), step.round, sync=True)
-        for prefix in prefixes.values():
-            formats.sync(prefix)
+        blocks = self._folder.blocks(step.round)
+        self._blocks.save(blocks, step.round, sync=False)
+        formats.sync(*prefixes.values(), also=[blocks])
         return change
 
     def _load_blocks(self) -> Blocks:
