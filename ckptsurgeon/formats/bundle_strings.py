@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from ..checkpoint import Extent
 from ..errors import DamagedError, StorageError
-from .bundle import Bundle
 from .wire import crc32c, mask, read_varint, varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
+
+    from .bundle import Bundle
 
 
 def load(bundle: Bundle, extent: Extent) -> bytes:

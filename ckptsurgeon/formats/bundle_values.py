@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from .. import numeric
 from ..checkpoint import Extent, Variable
 from ..errors import RefusedError, StorageError, UnsupportedError
-from .bundle import Bundle
 from .bundle_strings import encode_strings, load, string_lengths
 from .tensor_proto import NUMBERS, slice_shape
 from .wire import crc32c, mask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .bundle import Bundle
 
 
 def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from .estimators import TensorFlowEstimator
     from .validation import EstimatorError
 
-# Public name -> the module that it lives in; None: it is that module.
+# Public name -> the module that it is had from; None: it is that module. The base class comes with those that derive
+# from it, which its `restore` must know.
 _HOMES = {
     "EstimatorError": "validation",
     "TensorFlowDNNClassifier": "dnn",
     "TensorFlowDNNRegressor": "dnn",
-    "TensorFlowEstimator": "estimators",
+    "TensorFlowEstimator": "dnn",
     "models": None,
 }
 

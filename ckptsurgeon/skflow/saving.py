@@ -27,16 +27,13 @@ from ..formats import state
 from ..publish import write_file
 from . import architecture
 from .architecture import CLASSIFIER, Values
-from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor
-from .estimators import TensorFlowEstimator
 from .validation import EstimatorError
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
+    from .estimators import TensorFlowEstimator
 
-AnyEstimator = TypeVar("AnyEstimator", bound=TensorFlowEstimator)
-
-CLASSES = {each.__name__: each for each in (TensorFlowEstimator, TensorFlowDNNClassifier, TensorFlowDNNRegressor)}
+AnyEstimator = TypeVar("AnyEstimator", bound="TensorFlowEstimator")
 
 # Parameters of skflow of 2016 that never changed what a model computes; a model.def may hold them.
 _OBSOLETE = {"config_addon", "early_stopping_rounds", "keep_checkpoint_every_n_hours", "tf_master"}
@@ -88,9 +85,10 @@ def restore(cls: type[AnyEstimator], folder: str, params: dict[str, Any]) -> Any
     folder = os.fspath(folder)
     definition = _read_definition(folder)
     saved_class = definition.pop("class_name", None)
-    kind = cls if cls.__name__ == saved_class else CLASSES.get(str(saved_class))
-    if kind is None or not issubclass(kind, cls):
-        expected = cls.__name__ if cls is not TensorFlowEstimator else f"one of {', '.join(CLASSES)}"
+    known = {each.__name__: each for each in _family(cls)}
+    kind = known.get(str(saved_class))
+    if kind is None:
+        expected = " or ".join(known)
         raise EstimatorError("holds a model of another class", path=folder, expected=expected, found=repr(saved_class))
     fitted = definition.pop("fitted", {})
     estimator = _construct(kind, folder, {**definition, **params})
@@ -106,6 +104,11 @@ def restore(cls: type[AnyEstimator], folder: str, params: dict[str, Any]) -> Any
             error.what, path=error.path, expected=error.expected, found=error.found, hint=error.hint
         ) from error
     return estimator
+
+
+def _family(cls: type[AnyEstimator]) -> list[type[AnyEstimator]]:
+    """List a class after all that derive from it, so that its own name means itself."""
+    return [each for child in cls.__subclasses__() for each in _family(child)] + [cls]
 
 
 def _definition(estimator: TensorFlowEstimator) -> dict[str, Any]:
