@@ -32,13 +32,9 @@ def _run_console(block: str, folder: Path) -> int:
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command], cwd=folder, env=_environment(), text=True, capture_output=True
         )
-        shown = done.stdout + done.stderr
-        if expected == "...\n":
-            assert done.returncode == 0, (command, shown)
-            assert done.stdout, command
-        else:
-            assert shown == expected, command
-            assert done.returncode == (2 if expected.startswith("ckptsurgeon: ") else 0)
+        pattern = re.escape(expected).replace(re.escape("..."), ".+")
+        assert re.fullmatch(pattern, done.stdout + done.stderr), (command, done.stdout, done.stderr)
+        assert done.returncode == (2 if expected.startswith("ckptsurgeon: ") else 0), command
     return len(commands)
 
 
@@ -65,8 +61,7 @@ def test_the_demo_runs(tmp_path: Path) -> None:
     (setup / "setup").chmod(0o755)
     (setup / "demo").write_text((ROOT / "scripts" / "demo").read_text())
     (setup / "demo").chmod(0o755)
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     done = subprocess.run([setup / "demo", tmp_path / "work"], text=True, capture_output=True, env=_environment())
     assert done.returncode == 0, done.stderr
     for line in ("converged after", "ensemble", "dnn/layer1/Linear/Bias[3] of b = 2.0", "Matrix of b = that of a"):
