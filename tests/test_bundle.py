@@ -19,8 +19,9 @@ from test_sstable import EXAMPLE
 from ckptsurgeon import formats, verbs
 from ckptsurgeon.errors import ChangedError, DamagedError, NotFoundError, UnsupportedError
 from ckptsurgeon.formats.bundle import Bundle
+from ckptsurgeon.formats.bundle_strings import lengths_crc
 from ckptsurgeon.formats.tensor_proto import slice_key
-from ckptsurgeon.formats.wire import bytes_field
+from ckptsurgeon.formats.wire import bytes_field, crc32c
 
 EXAMPLE_DATA = bytes.fromhex("0000803f 00000040 00004040 00008040 0700000000000000")
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -225,6 +226,13 @@ def test_an_empty_string_tensor_of_no_bytes(tmp_path: Path) -> None:
     made.write(tmp_path / "m")
     assert made.data == [bytes.fromhex("d8ea82a2")]
     assert_holds(tmp_path / "m", {"four": strings(), "none": strings()})
+
+
+@pytest.mark.parametrize(("length", "size"), [(5, 4), ((1 << 32) - 1, 4), (1 << 32, 8), (1 << 40, 8)])
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_long_strings_count_as_eight_bytes(length: int, size: int, order: Any) -> None:
+    """The checksum of lengths runs over four bytes each, from 2^32 on over eight, in the bundle's byte order."""
+    assert lengths_crc([length, 1], order) == crc32c(length.to_bytes(size, order) + (1).to_bytes(4, order))
 
 
 def test_the_size_of_one_string_needs_no_data_file(tmp_path: Path) -> None:

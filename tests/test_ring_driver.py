@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -275,9 +276,9 @@ def test_durability_changes_what_is_synced_not_what_is_written(
     events: list[tuple[str, object]] = []
     sync, append = formats.sync, journal.Journal.append
 
-    def watch_sync(prefix: str) -> None:
-        events.append(("sync", os.path.relpath(prefix, ring)))
-        sync(prefix)
+    def watch_sync(*prefixes: str, also: Sequence[str] = ()) -> None:
+        events.extend(("sync", os.path.relpath(path, ring)) for path in (*prefixes, *also))
+        sync(*prefixes, also=also)
 
     def watch_append(self: journal.Journal, record: journal.Record, sync: bool) -> None:
         events.append(("journal, synced" if sync else "journal", record.step.number))
@@ -294,7 +295,8 @@ def test_durability_changes_what_is_synced_not_what_is_written(
             ends = ["a/model.ckpt-6", "b/model.ckpt-7", "c/model.ckpt-5"]
             names = [f"{end[:-1]}{int(end[-1]) + round}" for end in ends]
             at = events.index(("journal, synced", round + STEPS))
-            assert {name for kind, name in events[at - 3 : at] if kind == "sync"} == set(names)
+            means = f"blocks-{(round // STEPS + 1) % 2}.npz"
+            assert {name for kind, name in events[at - 4 : at] if kind == "sync"} == {*names, means}
         else:
             for number in range(round + 1, round + STEPS + 1):
                 at = events.index(("journal, synced", number))

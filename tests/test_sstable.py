@@ -123,6 +123,12 @@ def test_blocks_are_cut_where_tensorflow_cuts_them() -> None:
     assert blocks[-1][2] < BLOCK_SIZE
 
 
+@pytest.mark.parametrize(("size", "blocks"), [(BLOCK_SIZE - 15, 1), (BLOCK_SIZE - 14, 2)])
+def test_a_block_is_full_at_its_very_size(size: int, blocks: int) -> None:
+    """Lengths of 5 bytes, a key of 1, a restart point and their number: 14 bytes, and the value."""
+    assert len(blocks_of(build([(b"a", bytes(size)), (b"b", b"")]))) == blocks
+
+
 @pytest.mark.parametrize(("size", "blocks"), [(2 * BLOCK_SIZE - 2, 2), (2 * BLOCK_SIZE - 1, 3)])
 def test_a_large_row_gets_a_block_of_its_own(size: int, blocks: int) -> None:
     """The block before a row is closed if its key and value take two blocks' worth of bytes."""

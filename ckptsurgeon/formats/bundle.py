@@ -173,8 +173,6 @@ class Bundle(Checkpoint):
         if not entry.slices:
             self.variables[name] = Variable(name, key, dtype, shape, (self._extent(entry, dtype, shape),))
             return
-        if len(entry.slices) > len(slice_rows):  # each slice has a row of its own
-            raise DamagedError("damaged: missing slices", expected=len(entry.slices), found=len(slice_rows))
         slices: list[Slice] = []
         extents: list[Extent] = []
         for message in entry.slices:

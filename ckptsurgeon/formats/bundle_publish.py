@@ -206,6 +206,10 @@ class Publication:
 
     def _link(self, source: Source, path: str) -> None:
         with errors.files(source.path):
+            if source.fd is None and self.lock is None:
+                # Nothing stands here yet, so nobody need tell our bytes from others' after a crash (see `recover`).
+                os.rename(source.path, self._staging.made(path))
+                return
             try:
                 self._staging.link(source.path, path)
             except FileNotFoundError:

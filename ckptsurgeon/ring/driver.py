@@ -1,7 +1,7 @@
 """The loop of a run: ask the schedule, have the step done, publish its checkpoint, journal it.
 
 Nothing is replaced in place: every step writes a new checkpoint, and only the journal makes it part of
-    history. So
+history. So
 the driver may die at any point; what is not in the journal is done again.
 """
 
@@ -24,7 +24,7 @@ from .folder import Folder, existing, relative_checkpoint
 from .history import History, Record
 from .journal import Journal, not_initialised
 from .local import Request
-from .schedule import Done, Step, next_step
+from .schedule import Done, Step, may_end, next_step, step_at
 from .spec import Spec
 
 # Seconds for trainers to exit by themselves after a run, and at SIGTERM; an interrupted driver ends in less
@@ -103,7 +103,7 @@ class Driver:
         self._history = history
         self._tell = tell
         self._on_round = on_round
-        self._round_ended = False  # it is journalled, but nobody was told and old checkpoints are still there
+        self._started: int | None = None  # the step that its trainer has been handed already
         self._table = None if spec.data is None else folder.open_table()
         self._batches = None
         if spec.data is not None and self._table is not None:
@@ -112,6 +112,7 @@ class Driver:
         self._batch: int | None = None  # the one that lies in batch.npz
         self._models = {model.name: model for model in spec.models}
         self._trainers = local.trainers(spec, folder, self._table, [journal.fd])
+        self._told: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
         self._signatures: dict[str, Signature] = {}
         self._blocks = self._load_blocks()
         self._weights = {name: Weights() for name in spec.names}
@@ -126,7 +127,6 @@ class Driver:
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
-            self._close_round()
             patience, state, reason = _PATIENCE, step.reason, str(step)
             return step
         except KeyboardInterrupt:
@@ -144,8 +144,6 @@ class Driver:
         finally:
             local.stop(self._trainers.values(), patience, _GRACE)
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
-                if self._round_ended:
-                    self._tidy()
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
@@ -160,7 +158,9 @@ class Driver:
 
     def _tell_status(self) -> None:
         pids = {name: trainer.pid for name, trainer in self._trainers.items()}
-        status.write(self._folder, "running", None, pids)
+        if pids != self._told:
+            status.write(self._folder, "running", None, pids)
+            self._told = pids
 
     def _do(self, step: Step) -> None:
         """Do one step: publish its checkpoint, then journal it."""
@@ -174,7 +174,11 @@ class Driver:
             source = history.latest(step.donor)
             result = self._graft(step, step.donor, source)
             origin = relative_checkpoint(step.donor, source)
-        change = self._end_round(step) if step.last else None
+        change = None
+        if step.last:
+            if not may_end(step, spec.stop):
+                self._start_next(step)  # a trainer works while the round is measured, synced and journalled
+            change = self._end_round(step)
         every_step = spec.durability == "step"
         if every_step:
             formats.sync(self._folder.checkpoint(step.model, step.number))
@@ -182,21 +186,21 @@ class Driver:
         record = Record(step, origin, result.sha256, result.metrics, change, seconds)
         self._journal.append(record, sync=step.last or every_step)
         history.add(record)
-        self._round_ended = step.last
+        if step.last:
+            retention.tidy(self._folder, history, spec.max_to_keep)
+            self._on_round(history)
 
-    def _close_round(self) -> None:
-        if self._round_ended:
-            self._tidy()
-            self._on_round(self._history)
+    def _start_next(self, step: Step) -> None:
+        """Hand the first step of the next round to its trainer. What it writes counts only once it is journalled."""
+        following = step_at(self._spec.names, step.number + 1)
+        source = step.number if following.model == step.model else self._history.latest(following.model)
+        with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
+            self._trainers[following.model].start(self._request(following, source))
+            self._started = following.number
 
-    def _tidy(self) -> None:
-        retention.tidy(self._folder, self._history, self._spec.max_to_keep)
-        self._round_ended = False
-
-    def _train(self, step: Step, source: int) -> Result:
+    def _request(self, step: Step, source: int) -> Request:
         name, folder = step.model, self._folder
-        trainer = self._trainers[name]
-        request = Request(
+        return Request(
             op="train",
             step=step.number,
             round=step.round,
@@ -206,20 +210,17 @@ class Driver:
             output=folder.checkpoint(name, step.number),
             data=self._write_batch(step.batch),
         )
+
+    def _train(self, step: Step, source: int) -> Result:
+        name = step.model
         if name not in self._signatures:
-            with formats.open(folder.checkpoint(name, source)) as checkpoint:
+            with formats.open(self._folder.checkpoint(name, source)) as checkpoint:
                 variables = checkpoint.variables.values()
                 self._signatures[name] = {v.name: (v.dtype, v.shape) for v in variables}
-        pid, started = trainer.pid, False
-        if self._round_ended:
-            with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
-                trainer.start(request)
-                started = True
-            self._close_round()  # while the trainer works
-        like = self._signatures[name]
-        result = attempt(trainer, request, self._models[name], folder, like, self._tell, started)
-        if trainer.pid != pid:
-            self._tell_status()
+        request, started = self._request(step, source), self._started == step.number
+        like, model = self._signatures[name], self._models[name]
+        result = attempt(self._trainers[name], request, model, self._folder, like, self._tell, started)
+        self._tell_status()
         return result
 
     def _graft(self, step: Step, donor: str, source: int) -> Result:

@@ -75,6 +75,10 @@ class Limits(Protocol):
         """The change of its weights at which a model counts as converged."""
 
     @property
+    def window(self) -> int:
+        """The rounds of a block, at whose end the change is measured."""
+
+    @property
     def rounds(self) -> int:
         """The number of rounds after which the run ends in any case."""
 
@@ -99,6 +103,11 @@ def next_step(models: Sequence[str], stop: Limits, past: Past) -> Step | Done:
         if rounds >= stop.rounds:
             return Done("limit", rounds)
     return step_at(models, past.step + 1)
+
+
+def may_end(step: Step, stop: Limits) -> bool:
+    """Whether the run may be done after a step: at the limit of rounds, or where the change of weights is measured."""
+    return step.last and (step.round >= stop.rounds or step.round % stop.window == 0)
 
 
 def step_at(models: Sequence[str], number: int) -> Step:
