@@ -1,7 +1,6 @@
 """The loop of a run: ask the schedule, have the step done, publish its checkpoint, journal it.
 
-Nothing is replaced in place: every step writes a new checkpoint, and only the journal makes it part of
-history. So
+Nothing is replaced in place: every step writes a new checkpoint, and only the journal makes it part of history. So
 the driver may die at any point; what is not in the journal is done again.
 """
 
@@ -104,6 +103,7 @@ class Driver:
         self._tell = tell
         self._on_round = on_round
         self._started: int | None = None  # the step that its trainer has been handed already
+        self._untold = False  # a round is journalled, but nobody was told, and old checkpoints are still there
         self._table = None if spec.data is None else folder.open_table()
         self._batches = None
         if spec.data is not None and self._table is not None:
@@ -127,6 +127,7 @@ class Driver:
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
+            self._close_round()
             patience, state, reason = _PATIENCE, step.reason, str(step)
             return step
         except KeyboardInterrupt:
@@ -144,6 +145,8 @@ class Driver:
         finally:
             local.stop(self._trainers.values(), patience, _GRACE)
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
+                if self._untold:
+                    self._tidy()
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
@@ -186,9 +189,16 @@ class Driver:
         record = Record(step, origin, result.sha256, result.metrics, change, seconds)
         self._journal.append(record, sync=step.last or every_step)
         history.add(record)
-        if step.last:
-            retention.tidy(self._folder, history, spec.max_to_keep)
-            self._on_round(history)
+        self._untold |= step.last
+
+    def _close_round(self) -> None:
+        if self._untold:
+            self._tidy()
+            self._on_round(self._history)
+
+    def _tidy(self) -> None:
+        retention.tidy(self._folder, self._history, self._spec.max_to_keep)
+        self._untold = False
 
     def _start_next(self, step: Step) -> None:
         """Hand the first step of the next round to its trainer. What it writes counts only once it is journalled."""
@@ -217,9 +227,14 @@ class Driver:
             with formats.open(self._folder.checkpoint(name, source)) as checkpoint:
                 variables = checkpoint.variables.values()
                 self._signatures[name] = {v.name: (v.dtype, v.shape) for v in variables}
-        request, started = self._request(step, source), self._started == step.number
+        trainer, request, started = self._trainers[name], self._request(step, source), self._started == step.number
+        if not started:
+            with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
+                trainer.start(request)
+                started = True
+            self._close_round()  # while the trainer works
         like, model = self._signatures[name], self._models[name]
-        result = attempt(self._trainers[name], request, model, self._folder, like, self._tell, started)
+        result = attempt(trainer, request, model, self._folder, like, self._tell, started)
         self._tell_status()
         return result
 
