@@ -229,7 +229,7 @@ def test_a_run_ends_when_all_models_have_converged(ring: Path) -> None:
 
 @pytest.mark.parametrize("max_to_keep", [1, 5])
 def test_the_disk_does_not_fill(ring: Path, max_to_keep: int) -> None:
-    """After each round a model has `max_to_keep` checkpoints, and no other files pile up."""
+    """A model has `max_to_keep` checkpoints and those of one more round at most, and no other files pile up."""
     edit(ring, 'layers = "0-1"', f'layers = "0-1"\nmax_to_keep = {max_to_keep}')
     start.init(str(ring), force=True)
     most = dict.fromkeys(MODELS, 0)
@@ -243,7 +243,7 @@ def test_the_disk_does_not_fill(ring: Path, max_to_keep: int) -> None:
         driver.run(str(ring), rounds=rounds, on_round=look)
         files = [path for path in ring.rglob("*") if path.is_file() and path.name != "journal.jsonl"]
         sizes.append((len(files), sum(path.stat().st_size for path in files)))
-    assert max(most.values()) <= max_to_keep + 1  # the next step may be under way
+    assert max(most.values()) <= max_to_keep + 3 + 1  # those of a round, and the next step may be under way
     for name in MODELS:
         assert len(checkpoints(ring, name)) == max_to_keep
         text = (ring / name / "checkpoint").read_text()

@@ -103,7 +103,7 @@ class Driver:
         self._tell = tell
         self._on_round = on_round
         self._started: int | None = None  # the step that its trainer has been handed already
-        self._untold = False  # a round is journalled, but nobody was told, and old checkpoints are still there
+        self._untidied = False  # checkpoints that the last round made superfluous are still there
         self._table = None if spec.data is None else folder.open_table()
         self._batches = None
         if spec.data is not None and self._table is not None:
@@ -127,7 +127,7 @@ class Driver:
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
-            self._close_round()
+            self._tidy()
             patience, state, reason = _PATIENCE, step.reason, str(step)
             return step
         except KeyboardInterrupt:
@@ -145,8 +145,7 @@ class Driver:
         finally:
             local.stop(self._trainers.values(), patience, _GRACE)
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
-                if self._untold:
-                    self._tidy()
+                self._tidy()
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
@@ -189,16 +188,15 @@ class Driver:
         record = Record(step, origin, result.sha256, result.metrics, change, seconds)
         self._journal.append(record, sync=step.last or every_step)
         history.add(record)
-        self._untold |= step.last
-
-    def _close_round(self) -> None:
-        if self._untold:
-            self._tidy()
-            self._on_round(self._history)
+        if step.last:
+            retention.tell_tensorflow(self._folder, history, spec.max_to_keep)
+            self._untidied = True
+            self._on_round(history)
 
     def _tidy(self) -> None:
-        retention.tidy(self._folder, self._history, self._spec.max_to_keep)
-        self._untold = False
+        if self._untidied:
+            retention.tidy(self._folder, self._history, self._spec.max_to_keep)
+            self._untidied = False
 
     def _start_next(self, step: Step) -> None:
         """Hand the first step of the next round to its trainer. What it writes counts only once it is journalled."""
@@ -232,7 +230,7 @@ class Driver:
             with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
                 trainer.start(request)
                 started = True
-            self._close_round()  # while the trainer works
+            self._tidy()  # while the trainer works
         like, model = self._signatures[name], self._models[name]
         result = attempt(trainer, request, model, self._folder, like, self._tell, started)
         self._tell_status()

@@ -41,7 +41,7 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Cal
     _check_checkpoints(folder, history, tell)
     for model in history.models:
         retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep))
-    retention.tidy(folder, history, spec.max_to_keep)
+    retention.tell_tensorflow(folder, history, spec.max_to_keep)
     return history
 
 

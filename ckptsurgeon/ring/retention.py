@@ -21,15 +21,20 @@ _CHECKPOINT = re.compile(r"model\.ckpt-(\d+)(?=[._-]|$)")
 _UNFINISHED = re.compile(r"ckptsurgeon-tmp|\.tempstate\d")
 
 
+def tell_tensorflow(folder: Folder, history: History, max_to_keep: int) -> None:
+    """Write the state files: the newest checkpoints of each model as of the last whole round."""
+    for model in history.models:
+        listed = [folder.checkpoint(model, step) for step in history.listed(model, max_to_keep)]
+        state.write(folder.model(model), listed[-1], listed, sync=False)
+
+
 def tidy(folder: Folder, history: History, max_to_keep: int) -> None:
-    """Write the state files and remove the checkpoints that nobody will ask for any more.
+    """Remove the checkpoints that nobody will ask for any more.
 
     A trainer may be at work on the next step meanwhile: what history does not know yet is left alone.
     """
     for model in history.models:
         path = folder.model(model)
-        listed = [folder.checkpoint(model, step) for step in history.listed(model, max_to_keep)]
-        state.write(path, listed[-1], listed, sync=False)
         kept = history.kept(model, max_to_keep)
         with files(path):
             for name, step in _steps(path):

@@ -78,7 +78,7 @@ def init(
         history = History(spec.names, initial)
         for name in spec.names:
             formats.sync(folder.checkpoint(name, 0))
-        retention.tidy(folder, history, spec.max_to_keep)
+        retention.tell_tensorflow(folder, history, spec.max_to_keep)
         journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial))
     return spec
 
