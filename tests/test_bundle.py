@@ -17,7 +17,7 @@ from strategies import Arrays, arrays, checkpoints, same
 from test_sstable import EXAMPLE
 
 from ckptsurgeon import formats, verbs
-from ckptsurgeon.errors import ChangedError, DamagedError, NotFoundError, UnsupportedError
+from ckptsurgeon.errors import ChangedError, DamagedError, NotFoundError, RefusedError, UnsupportedError
 from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.formats.bundle_strings import lengths_crc
 from ckptsurgeon.formats.tensor_proto import slice_key
@@ -85,6 +85,22 @@ def test_what_is_written_is_read(tmp_path: Path, expected: Arrays) -> None:
             assert checkpoint[name].size == values.size
             stored = sum(map(len, values.ravel())) if values.dtype.kind == "O" else values.nbytes
             assert checkpoint.nbytes(checkpoint[name]) == stored
+
+
+def test_arrays_of_another_byte_order_are_written_as_their_values(tmp_path: Path) -> None:
+    """A big-endian array in memory is no big-endian array on disk."""
+    formats.write(str(tmp_path / "m"), {"a": MATRIX.astype(">f4"), "b": np.asarray(258, ">i8")}, sync=False)
+    assert_holds(tmp_path / "m", {"a": MATRIX, "b": np.asarray(258)})
+
+
+@pytest.mark.parametrize("value", ["text", 5, None, bytearray(b"text")])
+def test_objects_that_are_no_bytes_are_not_written(tmp_path: Path, value: object) -> None:
+    """An object is stored as a string of bytes or not at all: 5 is not five zeros."""
+    array = np.empty(2, object)
+    array[:] = [b"good", value]
+    with pytest.raises(RefusedError, match="stored as bytes"):
+        formats.write(str(tmp_path / "m"), {"a": array})
+    assert list(tmp_path.iterdir()) == []
 
 
 @settings(in_one_folder, max_examples=60)

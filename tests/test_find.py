@@ -164,6 +164,13 @@ def test_folders_without_a_checkpoint(tmp_path: Path) -> None:
         find.prefix(str(tmp_path))
 
 
+def test_a_file_beside_a_checkpoint_is_not_the_checkpoint(folder: Path) -> None:
+    """Only names that TensorFlow gives to data files lead to their prefix."""
+    (folder / "m-1.data-notes").write_bytes(b"text")
+    with pytest.raises(CkptSurgeonError, match=r"m-1\.data-notes"):
+        find.prefix(str(folder / "m-1.data-notes"))
+
+
 def test_a_file_whose_checkpoint_is_gone(folder: Path) -> None:
     """A data file without an index beside it says so."""
     (folder / "m-1.index").unlink()
