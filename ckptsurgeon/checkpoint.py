@@ -7,9 +7,10 @@ writes checkpoints, TensorFlow or we, replaces files and never edits them, so an
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 
-from .errors import NotFoundError, did_you_mean, files
+from .errors import DamagedError, NotFoundError, did_you_mean, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,11 +152,14 @@ class Checkpoint(ABC):
 
         Raises:
             NotFoundError: the file is missing.
+            DamagedError: it is no file, but a pipe or a device, on which a read could wait for ever.
         """
         fd = self._open_files.get(path)
         if fd is None:
             with files(path):
-                fd = self._open_files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = self._open_files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise DamagedError("not a regular file")
         return fd
 
     @property

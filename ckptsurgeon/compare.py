@@ -50,12 +50,12 @@ def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
     missing: set[str] = set()
     for variable in _in_data_order(checkpoint):
         file = variable.extents[0].file if variable.extents else checkpoint.path
-        if file in missing:
-            continue
+        if any(extent.file in missing for extent in variable.extents):
+            continue  # said once for each file
         try:
             checkpoint.check(variable)
         except NotFoundError as error:
-            missing.add(file)
+            missing.add(error.path or file)
             yield Finding(error.path or file, None, "missing", False)
         except DamagedError as error:
             yield Finding(error.path or file, variable.name, _phrase(error), False)

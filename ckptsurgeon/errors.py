@@ -58,7 +58,7 @@ class CkptSurgeonError(Exception):
             line += f"{',' if self.expected is not None else ';'} found {self.found}"
         if self.hint is not None:
             line += f"; {self.hint}"
-        return " ".join(line.split("\n"))
+        return printable(line.replace("\n", " "))
 
     @property
     def lines(self) -> list[str]:
@@ -154,6 +154,27 @@ class files:
             if isinstance(error, FileNotFoundError):
                 raise NotFoundError(reason, path=where) from error
             raise StorageError(reason, path=where) from error
+        elif isinstance(error, MemoryError):
+            raise StorageError("not enough memory", path=self.path) from error
+
+
+def printable(text: str) -> str:
+    r"""Text that stays on one line and cannot steer a terminal: what does not print as \n, \x1b, \u2028, and so on.
+
+    Bytes of a name that are no UTF-8 (which Python keeps as lone surrogates) come as \xHH.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    if 0xDC80 <= ord(character) <= 0xDCFF:
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+_MOST_NAMES = 2000  # that a misspelt one is compared with: each comparison takes some 30 microseconds
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
@@ -163,5 +184,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    near = [each for each in known if abs(len(each) - len(name)) <= 3]
+    close = difflib.get_close_matches(name, near[:_MOST_NAMES], n=1, cutoff=0.75)
     return f"did you mean {close[0]}" if close else None

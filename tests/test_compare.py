@@ -63,6 +63,19 @@ def test_a_short_or_missing_shard_is_found(tmp_path: Path) -> None:
     assert _problems(tmp_path / "m") == [(None, "missing")]
 
 
+def test_a_missing_shard_hides_no_damage_in_another(tmp_path: Path) -> None:
+    """A partitioned variable with one shard missing: what is damaged in the other shard is still found."""
+    models.write(tmp_path / "a", 1)
+    models.write(tmp_path / "b", 2)
+    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")  # b has two shards now
+    first, second = sorted(tmp_path.glob("b.data-*"))
+    second.unlink()
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 1
+    first.write_bytes(content)
+    assert [name for name, _ in _problems(tmp_path / "b")] == [max(models.skflow_arrays(2)), None]
+
+
 def test_an_index_that_does_not_open_is_damage(tmp_path: Path) -> None:
     """A truncated index is a finding and no error; a checkpoint that is not there is an error."""
     models.write(tmp_path / "m", 1)

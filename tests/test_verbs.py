@@ -277,3 +277,26 @@ def test_a_missing_donor_or_recipient_is_named(pair: tuple[str, str], tmp_path: 
         verbs.graft(pair[0], str(tmp_path / "recipent"), layers="0")
     with pytest.raises(NotFoundError, match="no such checkpoint"):
         verbs.graft(str(tmp_path / "nothing"), pair[1], layers="0")
+
+
+@pytest.mark.parametrize(
+    "names", [[], [""], ["\0x"], ["\ud800"], ["\u00e9", b"\xc3\xa9".decode("ascii", "surrogateescape")]]
+)
+def test_names_that_cannot_be_stored_are_refused(tmp_path: Path, names: list[str]) -> None:
+    """No variable, a name that is empty, begins with a zero byte or is no text, or two names that are stored alike."""
+    with pytest.raises(RefusedError):
+        formats.write(str(tmp_path / "m"), {name: np.zeros(1) for name in names})
+    with pytest.raises(RefusedError, match="no checkpoint can have this name"):
+        formats.write(f"{tmp_path}/", {"x": np.zeros(1)})
+    with pytest.raises(RefusedError, match="x: a string is stored as bytes"):
+        formats.write(str(tmp_path / "m"), {"x": np.array(["text"], object)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_in_the_place_of_a_data_file_does_not_block(pair: tuple[str, str], tmp_path: Path) -> None:
+    """A data file that is a pipe is refused at once; a read would wait for ever."""
+    data = tmp_path / "a.data-00000-of-00001"
+    data.unlink()
+    os.mkfifo(data)
+    with pytest.raises(CkptSurgeonError, match="not a regular file"):
+        verbs.get(pair[0], "dnn/layer0/Linear/Bias")

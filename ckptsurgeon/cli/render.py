@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ..errors import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +48,7 @@ def text(value: object) -> str:
         return "[" + ",".join(map(text, value)) + "]"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return readable(str(value)).replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return printable(str(value))
 
 
 def readable(name: str) -> str:

@@ -92,15 +92,9 @@ def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int
         values: of `numeric.dtype(dtype)`, in any byte order, or objects of type bytes for strings.
         dtype: the variable's.
         byteorder: the bundle's, "little" or "big".
-
-    Raises:
-        RefusedError: an object that is not of type bytes.
     """
     if dtype == "string":
         strings: list[bytes] = values.ravel().tolist()
-        for string in strings:
-            if not isinstance(string, bytes):
-                raise RefusedError("a string is stored as bytes", found=type(string).__name__)
         return encode_strings(strings, byteorder)
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     if byteorder != sys.byteorder and values.dtype.itemsize > 1:
@@ -133,9 +127,11 @@ def dtype_of(values: NDArray[Any], name: str) -> str:
     """The dtype name under which values are stored.
 
     Raises:
-        RefusedError: TensorFlow has no such dtype.
+        RefusedError: TensorFlow has no such dtype, or an object is not of type bytes.
     """
     dtype = "string" if values.dtype.kind == "O" else values.dtype.name
+    if dtype == "string" and not all(isinstance(value, bytes) for value in values.ravel().tolist()):
+        raise RefusedError(f"{name}: a string is stored as bytes")
     if dtype not in NUMBERS:
         raise RefusedError(f"{name}: values of dtype {values.dtype} cannot be stored")
     return dtype

@@ -121,14 +121,14 @@ def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wa
         wait: seconds to wait for another writer.
 
     Raises:
-        RefusedError: no variable, an empty name, one that begins with a zero byte, or a dtype that cannot be stored.
+        RefusedError: no variable, a name that cannot be stored, or values that cannot.
         StorageError: the operating system refused; an old checkpoint is unharmed.
     """
     from . import bundle_values
 
-    keys = {name.encode("utf-8", "surrogateescape"): name for name in arrays}
-    if not keys or any(not key or key[0] == 0 for key in keys):
-        raise RefusedError("a checkpoint needs variables, and each a name", path=prefix)
+    if not os.path.basename(prefix) or "\0" in prefix:
+        raise RefusedError("no checkpoint can have this name", path=repr(prefix), expected="a prefix")
+    keys = _keys(prefix, arrays)
 
     def commit(publication: Publication, exact: bool) -> list[str]:
         rows = {b"": header_row(1)}
@@ -141,6 +141,26 @@ def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wa
         return publication.commit(rows, [publication.staged_data], exact)
 
     _save_at(prefix, commit, True, sync, wait)
+
+
+def _keys(prefix: str, names: Iterable[str]) -> dict[bytes, str]:
+    """The names by the keys under which they are stored.
+
+    Raises:
+        RefusedError: there is none, one is empty, begins with a zero byte or is no text, or two share a key.
+    """
+    keys: dict[bytes, str] = {}
+    for name in names:
+        try:
+            key = name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            key = b""
+        if not key or key[0] == 0 or key in keys:
+            raise RefusedError(f"no variable can have the name {name!r}, or two have it", path=prefix)
+        keys[key] = name
+    if not keys:
+        raise RefusedError("a checkpoint needs variables", path=prefix)
+    return keys
 
 
 def delete(prefix: str) -> None:
