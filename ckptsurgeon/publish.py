@@ -7,6 +7,7 @@ looks whether the path still names that file. What is replaced keeps its bytes f
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 
@@ -15,6 +16,7 @@ from .errors import BusyError, StorageError, files
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from concurrent.futures import ThreadPoolExecutor
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
@@ -159,11 +161,16 @@ def fsync(path: str) -> None:
 
 def fsync_all(paths: Iterable[str]) -> None:
     """`fsync` of many paths at once: a journalling file system commits them together, which one by one it cannot."""
+    for done in [_pool(os.getpid()).submit(fsync, path) for path in dict.fromkeys(paths)]:
+        done.result()
+
+
+@functools.cache
+def _pool(pid: int) -> ThreadPoolExecutor:
+    """The threads of this process for `fsync_all`; a forked child needs its own. To start them takes milliseconds."""
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        for done in [pool.submit(fsync, path) for path in dict.fromkeys(paths)]:
-            done.result()
+    return ThreadPoolExecutor(max_workers=8)
 
 
 def remove(path: str, only: os.stat_result | None = None) -> bool:

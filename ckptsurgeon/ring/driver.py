@@ -103,7 +103,6 @@ class Driver:
         self._tell = tell
         self._on_round = on_round
         self._started: int | None = None  # the step that its trainer has been handed already
-        self._untidied = False  # checkpoints that the last round made superfluous are still there
         self._table = None if spec.data is None else folder.open_table()
         self._batches = None
         if spec.data is not None and self._table is not None:
@@ -127,7 +126,6 @@ class Driver:
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
-            self._tidy()
             patience, state, reason = _PATIENCE, step.reason, str(step)
             return step
         except KeyboardInterrupt:
@@ -145,7 +143,8 @@ class Driver:
         finally:
             local.stop(self._trainers.values(), patience, _GRACE)
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
-                self._tidy()
+                for name in self._spec.names:
+                    self._tidy(name)
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
@@ -190,13 +189,10 @@ class Driver:
         history.add(record)
         if step.last:
             retention.tell_tensorflow(self._folder, history, spec.max_to_keep)
-            self._untidied = True
             self._on_round(history)
 
-    def _tidy(self) -> None:
-        if self._untidied:
-            retention.tidy(self._folder, self._history, self._spec.max_to_keep)
-            self._untidied = False
+    def _tidy(self, model: str) -> None:
+        retention.tidy(self._folder, self._history, model, self._spec.max_to_keep)
 
     def _start_next(self, step: Step) -> None:
         """Hand the first step of the next round to its trainer. What it writes counts only once it is journalled."""
@@ -230,7 +226,7 @@ class Driver:
             with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
                 trainer.start(request)
                 started = True
-            self._tidy()  # while the trainer works
+        self._tidy(name)  # while the trainer works
         like, model = self._signatures[name], self._models[name]
         result = attempt(trainer, request, model, self._folder, like, self._tell, started)
         self._tell_status()

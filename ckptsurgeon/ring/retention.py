@@ -28,18 +28,17 @@ def tell_tensorflow(folder: Folder, history: History, max_to_keep: int) -> None:
         state.write(folder.model(model), listed[-1], listed, sync=False)
 
 
-def tidy(folder: Folder, history: History, max_to_keep: int) -> None:
-    """Remove the checkpoints that nobody will ask for any more.
+def tidy(folder: Folder, history: History, model: str, max_to_keep: int) -> None:
+    """Remove the checkpoints of a model that nobody will ask for any more.
 
-    A trainer may be at work on the next step meanwhile: what history does not know yet is left alone.
+    Its trainer may be at work on the next step meanwhile: what history does not know yet is left alone.
     """
-    for model in history.models:
-        path = folder.model(model)
-        kept = history.kept(model, max_to_keep)
-        with files(path):
-            for name, step in _steps(path):
-                if step not in kept and step <= history.step:
-                    _remove(os.path.join(path, name))
+    path = folder.model(model)
+    kept = history.kept(model, max_to_keep)
+    with files(path):
+        for name, step in _steps(path):
+            if step not in kept and step <= history.step:
+                _remove(os.path.join(path, name))
 
 
 def sweep(path: str, kept: set[int]) -> None:
