@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from . import schemes
-from .errors import CkptSurgeonError, DamagedError, NotFoundError
+from .errors import CkptSurgeonError, DamagedError, NotFoundError, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +64,21 @@ def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
             yield Finding(file, variable.name, problem, problem is None)
 
 
+def check_bounds(checkpoint: Checkpoint) -> None:
+    """Whether all data files are there and as long as the metadata need; reads none of them.
+
+    Raises:
+        NotFoundError: a file is missing.
+        DamagedError: a file is too short.
+    """
+    for file, extents in _by_file(checkpoint).items():
+        with files(file):
+            size = os.stat(file).st_size
+        needed = max(extent.offset + extent.length for extent in extents)
+        if size < needed:
+            raise DamagedError("cut short", path=file, expected=f"at least {needed} bytes", found=size)
+
+
 def damage(path: str, error: CkptSurgeonError) -> Finding:
     """The finding that a checkpoint cannot even be opened."""
     return Finding(error.path or path, None, _phrase(error), False)
@@ -86,11 +101,11 @@ def _phrase(error: CkptSurgeonError) -> str:
 
 
 def _by_file(checkpoint: Checkpoint) -> dict[str, list[Extent]]:
-    files: dict[str, list[Extent]] = {}
+    found: dict[str, list[Extent]] = {}
     for variable in checkpoint.variables.values():
         for extent in variable.extents:
-            files.setdefault(extent.file, []).append(extent)
-    return files
+            found.setdefault(extent.file, []).append(extent)
+    return found
 
 
 def _in_data_order(checkpoint: Checkpoint) -> list[Variable]:

@@ -124,10 +124,11 @@ class TrainerError(CkptSurgeonError):
 
 def check(problems: list[CkptSurgeonError]) -> None:
     """Raise what was collected: nothing, the one problem itself, or all of them together."""
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise Problems(problems)
+    different = list({str(problem): problem for problem in problems}.values())
+    if len(different) == 1:
+        raise different[0]
+    if different:
+        raise Problems(different)
 
 
 class files:
@@ -150,6 +151,7 @@ class files:
                 error.path = self.path
         elif isinstance(error, OSError):
             where = error.filename if isinstance(error.filename, str) else self.path
+            where = where.partition(".ckptsurgeon-tmp")[0]  # users need not know what it is called meanwhile
             reason = (error.strerror or str(error)).lower()
             if isinstance(error, FileNotFoundError):
                 raise NotFoundError(reason, path=where) from error

@@ -154,7 +154,7 @@ def parse_layers(text: str, numbers: Sequence[int], path: str | None = None) -> 
             if 1 <= back <= len(numbers):
                 chosen.add(numbers[-back])
             else:
-                problems.append(UsageError(f"no layer {item} from the end", path=path, expected=f"of {there}"))
+                problems.append(UsageError(f"no layer {item} from the end", path=path, expected=f"one of {there}"))
         else:
             first = int(span[1])
             last = first if span[2] is None else int(span[3]) if span[3] else max(numbers, default=first)

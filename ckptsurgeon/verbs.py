@@ -233,8 +233,10 @@ def _check_out(out: str, donor: str | None) -> None:
         )
     if ending in (".index", ".meta") or ".data-" in os.path.basename(out):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
-    if os.path.isdir(out) or not os.path.basename(out):
+    if os.path.isdir(out):
         raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
+    if not os.path.basename(out):
+        raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
     if not os.path.isdir(os.path.dirname(out) or "."):
         raise NotFoundError("no such folder", path=os.path.dirname(out))
     if donor is not None and os.path.lexists(out + ".index"):

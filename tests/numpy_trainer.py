@@ -3,7 +3,8 @@
 numpy_trainer.py worker  [--hidden 4,3] [--features 2] [--classes 2]
 numpy_trainer.py command CHECKPOINT OUTPUT --data BATCH.npz --step N
 
-Both misbehave on request: `--do exit|garbage|hang|nothing|shapes|error|chatter|stale --at STEP`; with `--once FILE`
+Both misbehave on request:
+`--do exit|garbage|hang|nothing|dataless|shapes|error|chatter|stale --at STEP`; with `--once FILE`
 only as long as FILE does not exist, which is then made.
 """
 
@@ -76,6 +77,8 @@ def answer(options, request):
         values.update({"dnn/layer0/Linear/Bias": np.zeros(9, np.float32), "surplus": values.pop("global_step")})
     if wrong != "nothing":
         formats.write(request["output"], values, sync=False)
+    if wrong == "dataless":
+        Path(request["output"] + ".data-00000-of-00001").unlink()
     talk = "a line of talk, which is no answer\n" if wrong == "chatter" else ""
     return talk + json.dumps({"step": request["step"] - (wrong == "stale"), "metrics": {"loss": loss}})
 

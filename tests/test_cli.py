@@ -454,3 +454,34 @@ def test_version_and_overview() -> None:
     assert status == 0
     assert all(verb in out for verb in cli.VERBS)
     assert run()[0] == 2
+
+
+def test_repeated_layers_add_up() -> None:
+    """--layers given twice selects both, as --match does."""
+    out = run("graft", "a", "b", "--layers", "0", "--layers", "2", "--dry-run")[1]
+    assert {row[1].split("/")[1] for row in lines(out)} == {"layer0", "layer2"}
+    assert {row[0].split("/")[1] for row in lines(run("ls", "a", "--layers", "0", "--layers", "-1")[1])} == {
+        "layer0",
+        "layer2",
+    }
+
+
+def test_a_closed_stdout_is_no_bug_of_ours(folder: Path) -> None:
+    """With stdout closed a command does its work and prints nothing."""
+    for command in ("ls a", "graft a b --layers 0"):
+        shell = f"{shlex.join(PROGRAM)} {command} >&-"
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert models.equal(
+        models.read(folder / "b"), models.grafted(models.read(folder / "b"), models.read(folder / "a"), (0,))
+    )
+
+
+def test_errors_name_no_temporary_files(folder: Path) -> None:
+    """A result that cannot be written is told by its own name."""
+    (folder / "taken").mkdir()
+    for arguments in (["get", "a", "global_step", "-o", "taken"], ["get", "a", "global_step", "-o", "no/where.npy"]):
+        status, _, err = run(*arguments)
+        assert status == 2
+        assert err.startswith(f"ckptsurgeon: {arguments[-1]}: ")
+        assert "tmp" not in err

@@ -162,6 +162,28 @@ def test_a_trainer_that_fails_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert lines[0].endswith(report["reason"])
 
 
+def test_a_program_that_was_wrong_can_be_mended(tmp_path: Path) -> None:
+    """Another command is refused, with the way on; --anyway goes on where the run failed."""
+    write_ring(tmp_path, 2, c={"worker": ["--do", "exit", "--at", "5"]})
+    assert ring("init", tmp_path).returncode == 0
+    assert ring("run", tmp_path).returncode == 2
+    text = (tmp_path / "ring.toml").read_text()
+    (tmp_path / "ring.toml").write_text(text.replace(', "--do", "exit", "--at", "5"', ""))
+    [line] = refused("run", tmp_path)
+    assert "changed since the run began: models.c.worker; --anyway goes on with another program" in line
+    assert ring("run", tmp_path, "--anyway").returncode == 0
+    (tmp_path / "ring.toml").write_text(text.replace('layers = "0-1"', 'layers = "0"'))
+    assert "layers" in refused("run", tmp_path, "--anyway")[0]
+
+
+def test_a_misspelt_placeholder_is_offered_its_name(tmp_path: Path) -> None:
+    """Other words in braces are the program's own."""
+    command = ["sh", "-c", "awk '{print}' ${HOME} {checkpoint} {output} {bacth}"]
+    write_ring(tmp_path, 2, c={"command": command, "init": "first.ckpt"})
+    [line] = refused("init", tmp_path)
+    assert "models.c.command: no placeholder {bacth}; did you mean batch" in line
+
+
 def test_mistakes_in_ring_toml_are_told_all_at_once(tmp_path: Path) -> None:
     """A line each, with the file and the key."""
     write_ring(tmp_path, sead=1, slots="none")

@@ -136,6 +136,7 @@ def test_talk_goes_to_the_log(folder: Folder) -> None:
         ("worker", "error", ["its trainer said: no wish"]),
         ("worker", "nothing", ["wrote no readable checkpoint", "model.ckpt-3"]),
         ("command", "nothing", ["wrote no readable checkpoint", "model.ckpt-3"]),
+        ("worker", "dataless", ["wrote no readable checkpoint", "model.ckpt-3.data-00000-of-00001: no such file"]),
         (
             "worker",
             "shapes",

@@ -7,6 +7,7 @@ is imported, and only its parser is built: a command starts in little more than 
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..errors import CkptSurgeonError, UsageError, did_you_mean
@@ -51,8 +52,6 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader went away, as `head` does. Python would complain once more when it flushes at exit.
-        import os
-
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
@@ -103,7 +102,11 @@ def _overview() -> str:
 
 
 def _prepare_streams() -> None:
-    """Make output UTF-8, with bytes of a name that are none escaped."""
+    """Make output UTF-8, with bytes of a name that are none escaped; a closed stream swallows what it is given."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import verbs
 from . import render
-from .parser import add_selection, add_writing
+from .parser import add_selection, add_writing, layers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(args: Namespace) -> int:
     report = verbs.graft(
         args.donor,
         args.recipient,
-        layers=args.layers,
+        layers=layers_of(args),
         match=args.match,
         exclude=args.exclude,
         scheme=args.scheme,

@@ -28,7 +28,7 @@ COLUMNS = ["name", "dtype", "shape", "bytes"]
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `ls`."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
-    parser.add_argument("globs", metavar="GLOB", nargs="*", help="only these names")
+    parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
     add_selection(parser)
     parser.add_argument("-l", dest="long", action="store_true", help="also layer, the slot's variable, and full name")
     parser.add_argument("--no-slots", action="store_true", help="leave the optimizer's slots out")

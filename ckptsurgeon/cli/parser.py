@@ -43,13 +43,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
-        raise UsageError(f"{self.prog}: {message}", hint=f"'{self.prog} --help' shows how")
+        raise UsageError(message, hint=f"'{self.prog} --help' shows how")
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """The options that select variables."""
     parser.add_argument(
-        "--layers", metavar="RANGE", help="layers, inclusive: 0-2, 3, 5-, -1 (the last), all; with commas"
+        "--layers",
+        metavar="RANGE",
+        action="append",
+        help="layers, inclusive: 0-2, 3, 5-, -1 (the last), all; with commas",
     )
     parser.add_argument(
         "--match", metavar="GLOB", action="append", default=[], help="names: * within a component, ** across /"
@@ -62,7 +65,12 @@ def selection_of(args: argparse.Namespace, globs: list[str] | None = None) -> Se
     """What the options of `add_selection` select."""
     from ..selection import Selection
 
-    return Selection(args.layers, [*(globs or []), *args.match], args.exclude, args.scheme)
+    return Selection(layers_of(args), [*(globs or []), *args.match], args.exclude, args.scheme)
+
+
+def layers_of(args: argparse.Namespace) -> str | None:
+    """The range that one or several `--layers` mean together."""
+    return ",".join(args.layers) if args.layers else None
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:

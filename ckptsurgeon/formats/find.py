@@ -44,6 +44,8 @@ def prefix(path: str) -> str:
 
 
 def _prefix(path: str) -> str:
+    if not path:
+        raise NotFoundError("no such checkpoint", path="''")
     if os.path.isfile(path + ".index"):
         return path  # as in TensorFlow, whatever else has the bare name
     if os.path.isdir(path):

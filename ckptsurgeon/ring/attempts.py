@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import formats
+from .. import compare, formats
 from ..errors import CkptSurgeonError, TrainerError
 from .folder import Folder
 from .local import Request, Trainer
@@ -78,6 +78,7 @@ def _inspect(prefix: str, like: Signature | None) -> tuple[str, Signature]:
             variables = checkpoint.variables.values()
             signature = {variable.name: (variable.dtype, variable.shape) for variable in variables}
             fingerprint = checkpoint.fingerprint()
+            compare.check_bounds(checkpoint)
     except CkptSurgeonError as error:
         raise TrainerError(f"wrote no readable checkpoint ({error})") from error
     if like is not None and signature != like:

@@ -23,11 +23,11 @@ from ..data import Table
 from ..errors import TrainerError
 from .child import Child, end
 from .folder import Folder
-from .spec import Model, Spec
+from .spec import PLACEHOLDERS, Model, Spec
 from .words import Log, excerpt, how_it_ended
 
 _GRACE = 2.0  # seconds between asking a trainer that took too long to end, and killing it
-_PLACEHOLDER = re.compile(r"\{(checkpoint|output|batch|data|metrics|seed|step)\}")
+_PLACEHOLDER = re.compile(rf"\{{({'|'.join(sorted(PLACEHOLDERS))})\}}")
 
 
 @dataclass(frozen=True)

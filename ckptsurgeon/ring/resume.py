@@ -7,6 +7,8 @@ synced to disk.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 
 from .. import formats, verbs
@@ -17,6 +19,8 @@ from .folder import Folder
 from .history import History
 from .journal import Head, Journal, not_initialised
 from .spec import Spec
+
+_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
 
 
 def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Callable[[str], None]) -> History:
@@ -45,23 +49,25 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Cal
     return history
 
 
-def check_spec(folder: Folder, spec: Spec, head: Head) -> None:
-    """Refuse a ring.toml that no longer describes the run; the keys are named."""
+def check_spec(folder: Folder, spec: Spec, head: Head, anyway: bool = False) -> None:
+    """Refuse a ring.toml that no longer describes the run; the keys are named. `anyway` lets other programs train."""
     keys = spec_of.differences(head.spec, spec.document())
-    if keys:
+    others = [key for key in keys if not _PROGRAM.fullmatch(key)]
+    if others if anyway else keys:
         what = f"changed since the run began: {', '.join(keys)}"
-        raise RefusedError(what, path=folder.spec, hint=f"change it back, {_afresh(folder)}")
+        way_on = "change it back" if others else "--anyway goes on with another program, change it back"
+        raise RefusedError(what, path=folder.spec, hint=f"{way_on}, {_afresh(folder)}")
 
 
 def _afresh(folder: Folder) -> str:
-    return f"or start afresh with: ckptsurgeon ring init {folder.root} --force"
+    return f"or start afresh with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
 
 
 def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
     """Refuse to go on with another ring.toml, other rows or in another environment; all of it is told at once."""
     problems: list[CkptSurgeonError] = []
     try:
-        check_spec(folder, spec, head)
+        check_spec(folder, spec, head, anyway)
     except RefusedError as error:
         problems.append(error)
     if folder.data_digest() != head.data_sha256:
@@ -85,7 +91,7 @@ def _check_checkpoints(folder: Folder, history: History, tell: Callable[[str], N
         problem = _problem(folder, history, model, history.whole(model))
         if problem is not None:
             what = f"cannot go on: {problem}"
-            hint = f"start afresh with: ckptsurgeon ring init {folder.root} --force"
+            hint = f"start afresh with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
             raise DamagedError(what, path=folder.root, hint=hint)
     whole = history.whole_step
     tell(f"{broken}; going back from step {history.step} to round {history.round}, step {whole}")

@@ -9,13 +9,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .. import schemes
-from ..errors import CkptSurgeonError, RefusedError, UsageError, check, files
+from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean, files
 from . import keys
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+# What a command's arguments may hold in braces, and is replaced at each step.
+PLACEHOLDERS = frozenset(("checkpoint", "output", "batch", "data", "metrics", "seed", "step"))
+_BRACES = re.compile(r"(?<!\$)\{(\w+)\}")
 
 # These may change from one `ring run` to the next: they decide when a run ends, what is kept and how long is
 # waited.
@@ -219,6 +223,10 @@ def _model(
         arguments = " ".join(values["command"] or ())
         if "init" not in values:
             problems.append(UsageError(f"{where}init: missing", expected="the checkpoint that a command starts from"))
+        for unknown in sorted(set(_BRACES.findall(arguments)) - PLACEHOLDERS):
+            hint = did_you_mean(unknown, PLACEHOLDERS)  # other words in braces are the program's own business
+            if hint:
+                problems.append(UsageError(f"{where}command: no placeholder {{{unknown}}}", hint=hint))
         if values["command"] and ("{checkpoint}" not in arguments or "{output}" not in arguments):
             problems.append(UsageError(f"{where}command: {{checkpoint}} and {{output}} must occur in it"))
         if not has_data and "{data}" in arguments:
