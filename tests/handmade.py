@@ -140,7 +140,7 @@ def entry(
 
 
 def string_stream(strings: Sequence[bytes], order: Any = "little") -> tuple[bytes, int]:
-    """The stored form of strings and its masked checksum, as FORMATS A.6 tells it, step by step."""
+    """The stored form of strings and its masked checksum, computed step by step."""
     crc, head = 0, b""
     for string in strings:
         head += varint(len(string))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import models
+import numpy as np
 import pytest
 from crash import CALLS, Failing, files_of, survives
 
@@ -253,6 +254,20 @@ def test_a_younger_file_of_another_save_is_left_alone_with_a_warning(tmp_path: P
     assert [warning for warning in report.warnings if "00008" in warning]
     assert not stale.exists()
     assert young.read_bytes() == b"young"
+
+
+def test_the_data_of_a_save_under_way_are_never_removed(tmp_path: Path) -> None:
+    """TensorFlow renames its data first and its index last: a graft of everything in between leaves its data alone."""
+    arrays = {**models.skflow_arrays(1), "learning_rate": np.asarray(0.2, np.float32)}  # no value is b's already
+    formats.write(str(tmp_path / "a"), arrays)
+    models.write(tmp_path / "b", 2)
+    fresh = models.write(tmp_path / "fresh", 3)
+    os.utime(tmp_path / "fresh.data-00000-of-00001", (2**32, 2**32))
+    os.replace(tmp_path / "fresh.data-00000-of-00001", tmp_path / "b.data-00000-of-00001")
+    report = verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), match=["**"], slots="copy")
+    assert [warning for warning in report.warnings if "perhaps a save under way" in warning]
+    os.replace(tmp_path / "fresh.index", tmp_path / "b.index")  # the save's last step
+    assert models.equal(models.read(tmp_path / "b"), fresh)
 
 
 def test_hard_links_that_fail_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

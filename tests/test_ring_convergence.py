@@ -23,7 +23,7 @@ def rounds(count: int) -> list[dict[str, np.ndarray]]:
 
 
 def expected(vectors: list[dict[str, np.ndarray]], window: int) -> dict[int, dict[str, float]]:
-    """Return the changes by the number of the round, from the definition in DESIGN.md."""
+    """Return the changes by the number of the round, from the definition of convergence."""
     changes = {}
     for end in range(2 * window, len(vectors) + 1, window):
         changes[end] = {}

@@ -53,7 +53,7 @@ def journal_steps(found: Content | None) -> int:
 
 
 def test_a_journal_has_the_lines_of_the_contract(tmp_path: Path) -> None:
-    """A head, then a line a step, with the keys of CLI.md in their order."""
+    """A head, then a line a step, with the documented keys in their order."""
     with Journal.lock(str(tmp_path / "journal.jsonl"), lambda: None, create=True) as log:
         log.start(HEAD)
         log.append(record(1, loss=0.5), sync=False)

@@ -1,4 +1,4 @@
-"""Trainers as real processes: the contract kept, and broken in every way that DESIGN.md names."""
+"""Trainers as real processes: the contract kept, and broken in every way."""
 
 from __future__ import annotations
 

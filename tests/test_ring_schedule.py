@@ -1,4 +1,4 @@
-"""The schedule is DESIGN.md's loop, written down there as pseudo-code and here once more as Python."""
+"""The schedule is the ring's loop, written down here once more in the plainest way."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def names(count: int) -> list[str]:
 
 
 def pseudo_code(models: list[str], batches: int) -> Iterator[tuple[str, str | None, str, int]]:
-    """Write the steps down as DESIGN.md does; nothing is shared with the schedule."""
+    """Write the steps down as the ring is told in words; nothing is shared with the schedule."""
     count = len(models)
     for b in range(batches):
         for i in range(1, count + 1):

@@ -75,7 +75,7 @@ def messages(table: dict[str, Any]) -> list[str]:
 
 
 def test_all_but_the_models_has_a_default() -> None:
-    """The defaults are those of CLI.md."""
+    """The defaults are the documented ones."""
     spec = spec_of.parse(MINIMAL)
     assert spec == Spec(
         layers="0-1",

@@ -14,7 +14,7 @@ from ckptsurgeon.errors import DamagedError
 from ckptsurgeon.formats.sstable import BLOCK_SIZE, TableBuilder, read_rows
 from ckptsurgeon.formats.wire import read_varint, varint
 
-# The index of FORMATS' worked example, as TensorFlow 2.21 wrote it.
+# An index of two tensors, as TensorFlow 2.21 wrote it.
 STEP = bytes.fromhex("080912002010280835bbd79f11")
 W = bytes.fromhex("0801120812020802120208022810354c289874")
 EXAMPLE_ROWS = [(b"", handmade.HEADER), (b"step", STEP), (b"w", W)]
@@ -76,7 +76,7 @@ tables = st.dictionaries(keys, st.binary(max_size=300)).map(lambda rows: sorted(
 
 
 def test_the_worked_example() -> None:
-    """The rows of FORMATS' example give TensorFlow's 145 bytes, and these give the rows."""
+    """The rows of that index give TensorFlow's 145 bytes, and these give the rows."""
     assert len(EXAMPLE) == 145
     assert build(EXAMPLE_ROWS) == EXAMPLE
     assert read(EXAMPLE) == EXAMPLE_ROWS

@@ -13,7 +13,7 @@ import sys
 from ..errors import CkptSurgeonError, UsageError, did_you_mean
 from .parser import Parser
 
-DONE, DIFFERENT, FAILED, BUG, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, BUG, INTERRUPTED = 0, 2, 3, 130  # 1 is a verb's own answer: verify found damage
 
 VERBS = {
     "ls": "list the variables of a checkpoint",

@@ -3,7 +3,12 @@
 A rename replaces one file, and a bundle is several; but the number of shards is part of every shard's name. So a new
 version gets shards under another number beside the old ones, each a hard link to a file that exists already: a shard
 that stays live, a donor's, or the staged new bytes. The rename of the index then switches from all old to all new,
-and the old names are removed. The order of steps is DESIGN.md's ('Replacing a TensorBundle atomically').
+and the old names are removed. In order:
+
+    lock the index to be replaced, and the staged one; remove what a crash left
+    write the new bytes; link every shard of the new set; write the new index; fsync all of them and the folder
+    if somebody saved meanwhile, undo; otherwise rename the index (the commit), and fsync the folder
+    remove the old names, each only while it is the file that was linked, and what a later save superseded
 """
 
 from __future__ import annotations
@@ -75,7 +80,6 @@ class Publication:
         self._offset = 0
         self._pending: list[bytes] = []  # chunks of small variables, which are written together
         self._pending_size = 0
-        self._present_files: list[os.stat_result] = []
         # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
         # writer that comes before the old names are removed.
         with errors.files(self._folder):
@@ -84,7 +88,6 @@ class Publication:
             try:
                 if lock:
                     recover(prefix, present, self._data_path)
-                    self._present_files = [status for _, number, status in shard_files(prefix) if number == present]
                 remove(self._data_path)
             except BaseException:
                 self.close(failed=True)
@@ -177,7 +180,7 @@ class Publication:
                 self._staging.sync(self._folder)
                 remove(self._data_path)
                 if paths and replaced:
-                    self._sweep(count, replaced, [*statuses, *self._present_files])
+                    self._sweep(count, replaced, statuses)
             except OSError as error:  # the result stands all the same; the next writer removes what is left
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
 
@@ -254,7 +257,10 @@ class Publication:
                 os.fsync(fd)
 
     def _sweep(self, count: int, replaced: os.stat_result, ours: list[os.stat_result]) -> None:
-        """Remove shards of other numbers: the replaced set, links of ours, and what a later save superseded."""
+        """Remove shards of other numbers: what we linked, under its old names, and what a later save superseded.
+
+        A file that is younger than the replaced index may be a save under way, whatever its number.
+        """
         for path, number, status in shard_files(self.prefix):
             if number == count:
                 continue

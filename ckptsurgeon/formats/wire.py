@@ -32,12 +32,6 @@ def mask(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-def unmask(masked: int) -> int:
-    """The inverse of `mask`."""
-    rotated = (masked - _MASK_DELTA) & 0xFFFFFFFF
-    return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
-
-
 def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     """The varint at `at`, and where it ends.
 

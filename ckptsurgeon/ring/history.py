@@ -182,7 +182,7 @@ class History:
 
 
 def to_json(value: object) -> str:
-    """Write JSON as CLI.md wants it: NaN and infinities as strings."""
+    """Write strict JSON: NaN and infinities as strings."""
     return json.dumps(_finite(value), separators=(", ", ": "), allow_nan=False)
 
 

@@ -1,10 +1,9 @@
-"""Trainers as child processes of this machine, by the trainer's contract of DESIGN.md.
+"""Trainers as child processes of this machine, by the trainer's contract.
 
 A trainer takes a `Request` and answers with metrics: `start` hands the request over, `finish` waits for the
 answer, so that several can work at once. Another engine is another module with the same `Trainer`.
 
-A trainer dies with its driver: on Linux the kernel kills it, elsewhere a worker ends at the end of its input.
-    It
+A trainer dies with its driver: on Linux the kernel kills it, elsewhere a worker ends at the end of its input. It
 inherits the descriptor that locks the run, so that no second driver starts before it is dead.
 """
 

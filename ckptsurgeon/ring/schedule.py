@@ -1,4 +1,4 @@
-"""Which step comes next: DESIGN.md's order of train and graft, as a pure function of what has been done.
+"""Which step comes next: the ring's order of train and graft, as a pure function of what has been done.
 
     round r, M models:   train 1, graft 1->2, train 2, graft 2->3, …, train M,       2M-1 steps
                          graft M->1, graft M->2, …, graft M->M-1                      M-1 steps
