@@ -16,7 +16,7 @@ from .errors import BusyError, StorageError, files
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
@@ -113,6 +113,7 @@ class Staging:
     def __init__(self, sync: bool = True) -> None:
         self.sync_wanted = sync
         self._made: list[str] = []
+        self._begun: Future[None] | None = None
 
     def made(self, path: str) -> str:
         """Take note of a name that goes if the publication fails."""
@@ -137,6 +138,22 @@ class Staging:
         """Wait until a file, or a folder's names, are on the disk."""
         if self.sync_wanted:
             fsync(path)
+
+    def begin_sync(self, fd: int) -> None:
+        """Let the disk begin with what was written to an open file, in a thread, while more is written."""
+        if self.sync_wanted and (self._begun is None or self._begun.done()):
+            self.finish_sync()
+            self._begun = _pool(os.getpid()).submit(os.fsync, fd)
+
+    def finish_sync(self) -> None:
+        """Wait for what `begin_sync` began, before the file is closed.
+
+        Raises:
+            OSError: it failed, which no later call would say again.
+        """
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            begun.result()
 
     def rename(self, source: str, path: str) -> None:
         """The commit: `source` takes the place of `path`. From here on nothing is undone."""

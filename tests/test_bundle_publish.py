@@ -349,6 +349,31 @@ def test_index_only_operations_keep_the_shards(tmp_path: Path) -> None:
     assert "dnn/layer0/Linear/Bias/Adagrad" not in models.read(tmp_path / "b")
 
 
+def test_a_disk_that_fails_while_a_large_graft_is_copied_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the write-back that goes on beside the copying stops the graft; otherwise the bytes arrive."""
+    large = {"dnn/layer0/w": np.arange(40_000_000, dtype=np.float32)}
+    formats.write(str(tmp_path / "a"), large)
+    formats.write(str(tmp_path / "b"), {"dnn/layer0/w": np.zeros(40_000_000, np.float32), "x": np.zeros(1)}, sync=False)
+    fsync, failures = os.fsync, [1]
+
+    def fail_once(fd: int) -> None:
+        if failures and threading.current_thread() is not threading.main_thread():
+            failures.pop()
+            raise OSError(5, "Input/output error")
+        fsync(fd)
+
+    before = files_of(tmp_path / "b")
+    monkeypatch.setattr(os, "fsync", fail_once)
+    with pytest.raises(StorageError, match="input/output error"):
+        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    assert files_of(tmp_path / "b") == before
+    assert not verbs.get(str(tmp_path / "b"), "dnn/layer0/w").any()
+    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    assert models.equal(models.read(tmp_path / "b"), {**large, "x": np.zeros(1)})
+
+
 def test_a_damaged_donor_is_refused_and_the_recipient_is_unharmed(tmp_path: Path) -> None:
     """A wrong checksum in the grafted bytes stops the graft; one elsewhere does not."""
     donor = models.write(tmp_path / "a", 1)

@@ -13,6 +13,7 @@ and the old names are removed. In order:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -28,6 +29,8 @@ from .wire import crc32c, mask
 
 # What a file system says that has no hard links, or not between these two folders, or no more of them.
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
+_WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ class Publication:
         self._offset = 0
         self._pending: list[bytes] = []  # chunks of small variables, which are written together
         self._pending_size = 0
+        self._handed_on = 0  # bytes that the disk has been asked to write already
         # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
         # writer that comes before the old names are removed.
         with errors.files(self._folder):
@@ -131,6 +135,8 @@ class Publication:
             ChangedError: a file that was to be linked was replaced; start over.
         """
         self._flush()
+        with errors.files(self._data_path):
+            self._staging.finish_sync()
         count = len(shards)
         if not exact:
             taken = {number for _, number, _ in shard_files(self.prefix)} | {self._present}
@@ -186,6 +192,8 @@ class Publication:
 
     def close(self, failed: bool) -> None:
         """Let go; a publication that was not committed leaves nothing behind."""
+        with contextlib.suppress(OSError):  # told at the commit, if there was one
+            self._staging.finish_sync()
         if failed:
             self._staging.undo()
         if self._data_fd >= 0:
@@ -206,6 +214,9 @@ class Publication:
             if self._pending:
                 write_all(self._data_fd, b"".join(self._pending))
         self._pending, self._pending_size = [], 0
+        if self._offset - self._handed_on >= _WRITEBACK:
+            self._handed_on = self._offset
+            self._staging.begin_sync(self._data_fd)
 
     def _link(self, source: Source, path: str) -> None:
         with errors.files(source.path):
