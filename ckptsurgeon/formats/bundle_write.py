@@ -229,7 +229,7 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
     assert isinstance(bundle, Bundle)
     rows = _carried_rows(plan)
     linked = [change for change in plan.changes if link and isinstance(change.content, Copy)]
-    staged = [change for change in plan.changes if change.content and change not in linked]
+    staged = [change for change in plan.changes if change.content and not (link and isinstance(change.content, Copy))]
     changed = {key for change in (*linked, *staged) for key in row_keys(change.variable)}
     carried = {
         key: shard for key, row in rows.items() if key not in changed and (shard := shard_of(key, row)) is not None
@@ -240,11 +240,15 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
         if numbers[shard] != shard:
             rows[key] = moved_row(rows[key], numbers[shard])
     shards = [_source(bundle, shard_path(bundle.prefix, shard, bundle.shards), may_copy=True) for shard in live]
+    donated: dict[str, int] = {}  # a donor's file -> its number; each is opened and vouched for once
     for change in linked:
         assert isinstance(change.content, Copy)
         for key, extent in zip(row_keys(change.variable), change.content.variable.extents, strict=True):
-            shard = _number_of(_source(change.content.donor, extent.file, may_copy=False), shards)
-            rows[key] = entry_row(rows[key], Place(shard, extent.offset, extent.length, extent.crc or 0))
+            if extent.file not in donated:
+                source = _source(change.content.donor, extent.file, may_copy=False)
+                donated[extent.file] = _number_of(source, shards)
+            place = Place(donated[extent.file], extent.offset, extent.length, extent.crc or 0)
+            rows[key] = entry_row(rows[key], place)
     for change in staged:
         assert change.content is not None
         pieces = _pieces(bundle, change.variable, change.content)

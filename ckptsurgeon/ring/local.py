@@ -77,7 +77,42 @@ class Trainer(Protocol):
         """End whatever runs for this model, at once, so that the next `start` begins afresh."""
 
 
-class Worker:
+class _Program:
+    """What both kinds of trainer share: a program, its log, and its process while there is one.
+
+    Args:
+        model: its name and timeout.
+        arguments: the program and its arguments.
+        folder: the run.
+        inherited: descriptors that it keeps open.
+    """
+
+    def __init__(self, model: Model, arguments: Sequence[str], folder: Folder, inherited: Iterable[int]) -> None:
+        self._arguments = arguments
+        self._timeout = model.timeout
+        self._folder = folder
+        self._inherited = tuple(inherited)
+        self._log = Log(folder.log(model.name))
+        self._deadline = 0.0
+        self.child: Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while it runs."""
+        return self.child.pid if self.child is not None else None
+
+    def last_words(self) -> str:
+        """Return the last lines of the log since the program was started."""
+        return self._log.last_words()
+
+    def reset(self) -> None:
+        """End the program."""
+        if self.child is not None:
+            child, self.child = self.child, None
+            end([child], 0.0, _GRACE)
+
+
+class Worker(_Program):
     """A trainer that is kept running: one JSON line in, one out.
 
     Args:
@@ -96,21 +131,10 @@ class Worker:
         inherited: Iterable[int],
         environment: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._arguments = arguments
-        self._timeout = model.timeout
-        self._folder = folder
-        self._inherited = tuple(inherited)
+        super().__init__(model, arguments, folder, inherited)
         self._environment = environment
-        self._log = Log(folder.log(model.name))
-        self._deadline = 0.0
         self._step = 0
         self._answered = False
-        self.child: Child | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process, while it runs."""
-        return self.child.pid if self.child is not None else None
 
     def open(self) -> None:
         """Start the program."""
@@ -150,16 +174,6 @@ class Worker:
             raise TrainerError(f"gave no answer within {self._timeout:g} s") from None
         raise TrainerError(how_it_ended(status))
 
-    def last_words(self) -> str:
-        """Return the last lines of the log since the program was started."""
-        return self._log.last_words()
-
-    def reset(self) -> None:
-        """End the program."""
-        if self.child is not None:
-            child, self.child = self.child, None
-            end([child], 0.0, _GRACE)
-
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             answer = json.loads(line)
@@ -176,7 +190,7 @@ class Worker:
         return metrics
 
 
-class Command:
+class Command(_Program):
     """A trainer that is started once a step.
 
     Args:
@@ -187,19 +201,8 @@ class Command:
 
     def __init__(self, model: Model, folder: Folder, inherited: Iterable[int]) -> None:
         assert model.command is not None
-        self._arguments = model.command
-        self._timeout = model.timeout
-        self._folder = folder
-        self._inherited = tuple(inherited)
+        super().__init__(model, model.command, folder, inherited)
         self._metrics = folder.metrics(model.name)
-        self._log = Log(folder.log(model.name))
-        self._deadline = 0.0
-        self.child: Child | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process, while a step is under way."""
-        return self.child.pid if self.child is not None else None
 
     def open(self) -> None:
         """Nothing is kept running."""
@@ -233,16 +236,6 @@ class Command:
         if status:
             raise TrainerError(how_it_ended(status))
         return self._written_metrics(last)
-
-    def last_words(self) -> str:
-        """Return the last lines of the log since the program was started."""
-        return self._log.last_words()
-
-    def reset(self) -> None:
-        """End the program."""
-        if self.child is not None:
-            child, self.child = self.child, None
-            end([child], 0.0, _GRACE)
 
     def _written_metrics(self, last: dict[str, Any]) -> dict[str, Any]:
         if not any("{metrics}" in argument for argument in self._arguments):
