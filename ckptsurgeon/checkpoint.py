@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from .plan import Change
+
 # Bytes of an element, by dtype name: NumPy's names and ml_dtypes', else TensorFlow's. TensorFlow stores the kinds of
 # less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and do not stand here.
 ITEM_SIZE = {
@@ -105,20 +107,23 @@ class Checkpoint(ABC):
 
     Attributes:
         path: the name that errors and reports use; of a TensorBundle, its prefix.
-        format: `tf-v2`.
+        format: `tf-v2` or `tf-v1`.
         byteorder: of the stored numbers, "little" or "big".
         variables: name -> Variable, in the file's order.
-        oddities: what is wrong with the metadata and yet does not keep the checkpoint from being read.
+        main_file: the file whose replacement replaces the checkpoint: a bundle's index, a V1 checkpoint's only file.
+        shards: number of files that hold values.
     """
 
     format = ""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, main_file: str) -> None:
         self.path = path
+        self.main_file = main_file
         self.byteorder = "little"
         self.variables: dict[str, Variable] = {}
-        self.oddities: list[str] = []
+        self.shards = 1
         self._open_files: dict[str, int] = {}
+        self._main_status: os.stat_result | None = None
 
     # -- a mapping of names to variables
 
@@ -163,9 +168,55 @@ class Checkpoint(ABC):
         return fd
 
     @property
-    @abstractmethod
     def data_files(self) -> list[str]:
-        """Paths of all files that hold values, also of those that hold none any more."""
+        """Paths of all files that hold bare values and nothing else, also of those that hold none any more."""
+        return []
+
+    def was_replaced(self) -> bool:
+        """Whether the main file that stands at the path is no longer the one that was opened."""
+        try:
+            return not os.path.samestat(os.stat(self.main_file), self.main_status)
+        except OSError:
+            return True
+
+    @property
+    def main_status(self) -> os.stat_result:
+        """The status of the main file when it was opened."""
+        if self._main_status is None:
+            self._main_status = os.fstat(self.file(self.main_file))
+        return self._main_status
+
+    # -- what the container itself says of its variables
+
+    def oddities(self) -> list[str]:
+        """What is wrong with the metadata and yet does not keep the checkpoint from being read."""
+        return []
+
+    def layer_tables(self) -> dict[str, dict[str, int]]:
+        """Layers by what the container says, not by names: scheme's name -> variable's name -> number of its layer."""
+        return {}
+
+    def slot_owners(self) -> dict[str, str]:
+        """Slots by what the container says, not by names: slot's name -> its variable's."""
+        return {}
+
+    def full_name(self, name: str) -> str | None:
+        """The name that the program gave the variable, where the container has it beside its own."""
+        return None
+
+    def key_of(self, name: str) -> bytes:
+        """The key under which the container would store a new variable of this name."""
+        return name.encode("utf-8", "surrogateescape")
+
+    def consequences(self, changes: list[Change]) -> list[Change]:
+        """What else must change with these changes so that the container stays true to itself.
+
+        Raises:
+            RefusedError: it could not.
+        """
+        return []
+
+    # -- bytes of variables
 
     @abstractmethod
     def chunks(self, extent: Extent) -> Iterator[bytes]:

@@ -43,7 +43,7 @@ def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
     Yields:
         A finding for each file with gaps or overlaps, then one for each variable, in the order of the data.
     """
-    for oddity in checkpoint.oddities:
+    for oddity in checkpoint.oddities():
         yield Finding(checkpoint.path, None, oddity, False)
     for file, extents in _by_file(checkpoint).items():
         yield from _holes(file, extents)

@@ -55,24 +55,44 @@ class Fill:
         self.number = number
 
 
+class Text:
+    """The bytes of a scalar string.
+
+    Attributes:
+        value: the bytes.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes) -> None:
+        self.value = value
+
+
+if TYPE_CHECKING:
+    Content = Copy | Values | Fill | Text
+
+
 class Change:
     """What happens to one variable of the recipient.
 
     Attributes:
-        action: `grafted`, `set`, `filled`, `dropped`, or `kept`.
-        variable: the recipient's.
+        action: `grafted`, `added`, `set`, `filled`, `updated` (follows from other changes), `renamed`, `dropped`,
+            `skipped` or `kept`.
+        variable: the recipient's; of an added one what it will be, with no extents yet.
         content: its new bytes; None where it keeps them, or goes.
-        source: name of the donor's variable, or None.
+        source: name of the donor's variable, or the old name of a renamed one, or None.
         reason: why, where it needs saying.
+        key: the key under which it is stored from now on; the variable's own unless it is renamed.
+        name: likewise.
     """
 
-    __slots__ = ("action", "content", "reason", "source", "variable")
+    __slots__ = ("action", "content", "key", "name", "reason", "source", "variable")
 
     def __init__(
         self,
         action: str,
         variable: Variable,
-        content: Copy | Values | Fill | None = None,
+        content: Content | None = None,
         source: str | None = None,
         reason: str | None = None,
     ) -> None:
@@ -81,6 +101,27 @@ class Change:
         self.content = content
         self.source = source
         self.reason = reason
+        self.key = variable.key
+        self.name = variable.name
+
+
+class Result:
+    """One variable of what an operation leaves.
+
+    Attributes:
+        key: the key under which it is stored.
+        variable: its dtype, shape and slices; of a kept one also where its bytes lie.
+        content: its bytes, of which a `Copy` from the recipient itself means that they stay.
+        kept: whether they do.
+    """
+
+    __slots__ = ("content", "kept", "key", "variable")
+
+    def __init__(self, key: bytes, variable: Variable, content: Content, kept: bool) -> None:
+        self.key = key
+        self.variable = variable
+        self.content = content
+        self.kept = kept
 
 
 class Plan:
@@ -100,7 +141,23 @@ class Plan:
     @property
     def changes_nothing(self) -> bool:
         """Whether carrying it out would leave the recipient as it is."""
-        return all(change.content is None and change.action != "dropped" for change in self.changes)
+        return all(change.content is None and change.action not in ("dropped", "renamed") for change in self.changes)
+
+    def results(self) -> list[Result]:
+        """All variables that the operation leaves: the recipient's in its own order, then the added ones."""
+        changes = {change.variable.name: change for change in self.changes if change.action != "added"}
+        found = []
+        for name, variable in self.recipient.variables.items():
+            change = changes.get(name)
+            if change is None or change.action != "dropped":
+                content = change.content if change else None
+                kept = content is None
+                key = change.key if change else variable.key
+                found.append(Result(key, variable, content or Copy(self.recipient, variable), kept))
+        for change in self.changes:
+            if change.action == "added" and change.content:
+                found.append(Result(change.key, change.variable, change.content, False))
+        return found
 
 
 class Report:
@@ -124,18 +181,23 @@ class Report:
             variable = change.variable
             changed.add(variable.name)
             written = 0
-            if change.content is not None and not (linked and isinstance(change.content, Copy)):
-                source = change.content.variable if isinstance(change.content, Copy) else variable
-                written = sum(extent.length for extent in source.extents)
-            self._add(variable, change.action, change.source, written, change.reason)
+            if isinstance(change.content, Text):
+                written = len(change.content.value)
+            elif isinstance(change.content, Copy):
+                written = 0 if linked else change.content.donor.nbytes(change.content.variable) or 0
+            elif change.content is not None:
+                written = plan.recipient.nbytes(variable) or 0
+            self._add(change.name, variable, change.action, change.source, written, change.reason)
         for variable in plan.recipient.variables.values():
             if variable.name not in changed:
-                self._add(variable, "kept", None, 0, None)
+                self._add(variable.name, variable, "kept", None, 0, None)
 
-    def _add(self, variable: Variable, action: str, source: str | None, written: int, reason: str | None) -> None:
+    def _add(
+        self, name: str, variable: Variable, action: str, source: str | None, written: int, reason: str | None
+    ) -> None:
         self.rows.append(
             {
-                "name": variable.name,
+                "name": name,
                 "action": action,
                 "from": source,
                 "dtype": variable.dtype,

@@ -241,7 +241,7 @@ def _check_out(out: str, donor: str | None) -> None:
         raise NotFoundError("no such folder", path=os.path.dirname(out))
     if donor is not None and os.path.lexists(out + ".index"):
         with formats.open(donor) as source:
-            if os.path.realpath(out + ".index") == os.path.realpath(source.index_path):
+            if os.path.realpath(out + ".index") == os.path.realpath(source.main_file):
                 raise RefusedError("-o names the donor, which is never modified", path=out)
 
 

@@ -75,7 +75,7 @@ def _rows(checkpoint: Checkpoint, selected: list[Variable], args: Namespace) -> 
         if detailed:
             row["layer"] = scheme.number(variable.name) if scheme else None
             row["slot_of"] = slots.get(variable.name)
-            row["full_name"] = None
+            row["full_name"] = checkpoint.full_name(variable.name)
         if args.sha256:
             row["sha256"] = digest(checkpoint, variable)
         rows.append(row)
@@ -125,7 +125,7 @@ def _total(checkpoint: Checkpoint, selected: list[Variable]) -> dict[str, object
         "parameters": parameters(selected, slots),
         "bytes": None if None in sizes else sum(size or 0 for size in sizes),
         "unreferenced": unreferenced(checkpoint),
-        "shards": len(checkpoint.data_files),
+        "shards": checkpoint.shards,
     }
 
 

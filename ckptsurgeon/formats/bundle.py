@@ -103,19 +103,17 @@ class Bundle(Checkpoint):
     format = "tf-v2"
 
     def __init__(self, prefix: str) -> None:
-        super().__init__(prefix)
+        super().__init__(prefix, prefix + ".index")
         self.prefix = prefix
         self.rows: dict[bytes, bytes] = {}
-        self.shards = 0
+        self.shards = 0  # until the header is read
         self.stray: list[bytes] = []
         self._shapes: dict[bytes, tuple[int, ...]] = {}  # most occur often: slots have their variable's
         self._paths: dict[int, str] = {}
-        self.index_path = prefix + ".index"
-        with errors.files(self.index_path):
-            fd = self.file(self.index_path)
-            self.index_status = os.fstat(fd)
+        with errors.files(self.main_file):
+            fd = self.file(self.main_file)
             try:
-                self._read_index(fd, self.index_status.st_size)
+                self._read_index(fd, self.main_status.st_size)
             except BaseException:
                 self.close()
                 raise
@@ -145,7 +143,6 @@ class Bundle(Checkpoint):
             except DamagedError as error:
                 raise _within(error, repr(key[:200])) from error
         self.stray = list(slice_rows)
-        self.oddities = [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
 
     def _read_header(self, message: bytes) -> None:
         shards, big = 0, 0
@@ -162,6 +159,10 @@ class Bundle(Checkpoint):
             raise DamagedError("damaged: unknown byte order", expected="0 (little) or 1 (big)", found=big)
         self.shards = shards
         self.byteorder = "big" if big else "little"
+
+    def oddities(self) -> list[str]:
+        """As `Checkpoint.oddities`."""
+        return [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
 
     def _add(self, key: bytes, entry: Entry, slice_rows: dict[bytes, bytes]) -> None:
         short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
@@ -237,17 +238,9 @@ class Bundle(Checkpoint):
         try:
             return super().file(path)
         except NotFoundError as error:
-            if path != self.index_path and self.was_replaced():
+            if path != self.main_file and self.was_replaced():
                 raise ChangedError("was replaced while it was read; try again", path=self.prefix) from error
             raise
-
-    def was_replaced(self) -> bool:
-        """Whether the index that stands at the path is no longer the one that was opened."""
-        try:
-            now = os.stat(self.index_path)
-        except OSError:
-            return True
-        return not os.path.samestat(now, self.index_status)
 
     @property
     def data_files(self) -> list[str]:
@@ -345,7 +338,7 @@ class Bundle(Checkpoint):
         """SHA-256 of the index, which holds a checksum of every byte of data, as hexadecimal digits."""
         import hashlib
 
-        return hashlib.sha256(os.pread(self.file(self.index_path), self.index_status.st_size, 0)).hexdigest()
+        return hashlib.sha256(os.pread(self.file(self.main_file), self.main_status.st_size, 0)).hexdigest()
 
 
 def extent_sizes(variable: Variable) -> list[int]:

@@ -76,6 +76,25 @@ def encode_strings(strings: list[bytes], byteorder: str) -> tuple[bytes, int]:
     return data, mask(crc32c(payload, crc32c(check, crc)))
 
 
+def read_strings(bundle: Bundle, extent: Extent, count: int) -> list[bytes]:
+    """The `count` strings of an extent, their checksum verified.
+
+    Raises:
+        DamagedError, ChangedError: as `Bundle.check`.
+    """
+    bundle.checked_stream(extent, "string", count)
+    if not count:
+        return []
+    data = load(bundle, extent)
+    lengths, at = string_lengths(bundle, extent, count)
+    at += 4  # the checksum of the lengths
+    strings = []
+    for length in lengths:
+        strings.append(data[at : at + length])
+        at += length
+    return strings
+
+
 def stream_crc(bundle: Bundle, extent: Extent, dtype: str, count: int) -> int:
     """The masked checksum of stored strings or variants, as TensorFlow computes it.
 

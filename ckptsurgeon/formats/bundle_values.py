@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import numeric
 from ..checkpoint import Extent, Variable
 from ..errors import RefusedError, StorageError, UnsupportedError
-from .bundle_strings import encode_strings, load, string_lengths
+from .bundle_strings import encode_strings, read_strings
 from .tensor_proto import NUMBERS, slice_shape
 from .wire import crc32c, mask
 
@@ -60,7 +60,7 @@ def _allocate(bundle: Bundle, variable: Variable, shape: tuple[int, ...], kind: 
 def _read_extent(bundle: Bundle, extent: Extent, values: NDArray[Any]) -> None:
     """Fill a new array with the stored values of an extent."""
     if values.dtype.kind == "O":
-        values.reshape(-1)[:] = _read_strings(bundle, extent, values.size)
+        values.reshape(-1)[:] = read_strings(bundle, extent, values.size)
         return
     data = values.reshape(-1).view(np.uint8)
     at = 0
@@ -69,20 +69,6 @@ def _read_extent(bundle: Bundle, extent: Extent, values: NDArray[Any]) -> None:
         at += len(chunk)
     if bundle.byteorder != sys.byteorder:
         values.byteswap(inplace=True)
-
-
-def _read_strings(bundle: Bundle, extent: Extent, count: int) -> list[bytes]:
-    bundle.checked_stream(extent, "string", count)
-    if not count:
-        return []
-    data = load(bundle, extent)
-    lengths, at = string_lengths(bundle, extent, count)
-    at += 4  # the checksum of the lengths
-    strings = []
-    for length in lengths:
-        strings.append(data[at : at + length])
-        at += length
-    return strings
 
 
 def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int]:

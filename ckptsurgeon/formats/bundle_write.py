@@ -8,11 +8,12 @@ from functools import partial
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError
-from ..plan import Copy, Fill, Plan, Values
+from ..plan import Copy, Fill, Plan, Text
 from ..publish import Lock, remove
 from .bundle import Bundle, extent_sizes, shard_path
 from .bundle_publish import Publication, Source, shard_files
 from .bundle_rows import Place, entry_row, header_row, moved_row, new_entry_row, row_keys, shard_of
+from .bundle_strings import encode_strings
 from .tensor_proto import NUMBERS, encode_shape
 
 TYPE_CHECKING = False
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Content = Copy | Values | Fill
+    from ..plan import Content
+
     Piece = Callable[[], tuple[Iterable[bytes], int | None]]
 
 
@@ -33,6 +35,9 @@ def _pieces(bundle: Bundle, variable: Variable, content: Content) -> list[Piece]
             partial(_copied, bundle, content, extent, count)
             for extent, count in zip(content.variable.extents, extent_sizes(content.variable), strict=True)
         ]
+    if isinstance(content, Text):
+        data, crc = encode_strings([content.value], bundle.byteorder)
+        return [lambda: ((data,), crc)]
     from . import bundle_values
 
     if isinstance(content, Fill):
@@ -280,7 +285,7 @@ def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> Source:
     fd = checkpoint.file(path)
     if checkpoint.was_replaced():
         raise ChangedError("was replaced while it was read; try again", path=checkpoint.prefix)
-    if os.fstat(fd).st_mtime_ns > checkpoint.index_status.st_mtime_ns:
+    if os.fstat(fd).st_mtime_ns > checkpoint.main_status.st_mtime_ns:
         for variable in checkpoint.variables.values():
             if any(extent.file == path for extent in variable.extents):
                 checkpoint.check(variable)
