@@ -76,9 +76,9 @@ class Change:
     """What happens to one variable of the recipient.
 
     Attributes:
-        action: `grafted`, `added`, `set`, `filled`, `updated` (follows from other changes), `renamed`, `dropped`,
-            `skipped` or `kept`.
-        variable: the recipient's; of an added one what it will be, with no extents yet.
+        action: `grafted`, `added`, `set`, `filled`, `updated` (follows from other changes), `unpartitioned`,
+            `renamed`, `dropped`, `skipped` or `kept`.
+        variable: the recipient's; of an added or unpartitioned one what it will be, with no extents yet.
         content: its new bytes; None where it keeps them, or goes.
         source: name of the donor's variable, or the old name of a renamed one, or None.
         reason: why, where it needs saying.
@@ -153,7 +153,8 @@ class Plan:
                 content = change.content if change else None
                 kept = content is None
                 key = change.key if change else variable.key
-                found.append(Result(key, variable, content or Copy(self.recipient, variable), kept))
+                form = change.variable if change else variable
+                found.append(Result(key, form, content or Copy(self.recipient, variable), kept))
         for change in self.changes:
             if change.action == "added" and change.content:
                 found.append(Result(change.key, change.variable, change.content, False))

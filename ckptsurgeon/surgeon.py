@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from . import schemes
+from .checkpoint import Variable
 from .errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
+from .naming import Pairs, Rename
 from .plan import Change, Copy, Fill, Plan, Values
+from .selection import Selection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from .checkpoint import Checkpoint, Variable
-    from .selection import Selection
+    from .checkpoint import Checkpoint
+
+
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
+
+
+class Options:
+    """What a graft may do besides.
+
+    Args:
+        recipient_scheme: how the recipient names its layers, where not as the donor does.
+        add: add variables that the recipient lacks.
+    """
+
+    def __init__(self, recipient_scheme: str | None = None, add: bool = False) -> None:
+        self.recipient_scheme = recipient_scheme
+        self.add = add
 
 
 class SlotPolicy:
@@ -37,7 +56,9 @@ class SlotPolicy:
             raise UsageError(f"--slots {text} is no policy", expected="keep, copy, drop or fill=NUMBER")
 
 
-def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, slots: str = "keep") -> Plan:
+def graft(
+    donor: Checkpoint, recipient: Checkpoint, selection: Selection, slots: str = "keep", options: Options | None = None
+) -> Plan:
     """Rewrite the selected variables of the recipient with those of the donor.
 
     Args:
@@ -45,55 +66,88 @@ def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, slots:
         recipient: open.
         selection: which variables; slots that it matches follow `slots` alone.
         slots: see `SlotPolicy`.
+        options: what else is allowed.
 
     Raises:
         UsageError: the selection selects nothing, or slots only.
-        RefusedError: a variable is missing in the recipient, or is of another dtype, shape or partition there.
+        RefusedError: a variable is missing in the recipient, or is of another dtype or shape there.
         Problems: several of these.
     """
     policy = SlotPolicy(slots)
+    options = options or Options()
     donor_slots = schemes.slots(donor)
     selected = selection.variables(donor)
-    chosen = [variable for variable in selected if variable.name not in donor_slots]
+    chosen = [variable for variable in selected if variable.name not in donor_slots and variable.name != GRAPH]
     if not chosen:
+        if selected[0].name == GRAPH:
+            raise UsageError(f"{GRAPH} describes its own checkpoint and cannot be grafted", path=donor.path)
         raise UsageError(
             "the selection matches slots only", path=donor.path, hint="select their variables, and --slots copy"
         )
+    pairs = Pairs(donor, recipient, selection, options.recipient_scheme)
     problems: list[CkptSurgeonError] = []
-    changes = []
+    changes: list[Change] = []
     for variable in chosen:
-        changes += _graft_one(donor, recipient, variable, problems)
-    if policy.action != "keep":
-        grafted = [change.variable for change in changes]
-        changes += _graft_slots(donor, recipient, grafted, policy, problems)
+        changes += _graft_one(donor, recipient, variable, pairs, options, problems)
     check(problems)
-    changes.sort(key=lambda change: schemes.natural_key(change.variable.name))
-    return Plan(recipient, changes)
+    if policy.action != "keep":
+        grafted = [change for change in changes if change.action == "grafted"]
+        changes += _graft_slots(donor, recipient, grafted, policy, problems)
+        check(problems)
+    return _plan(recipient, changes)
+
+
+def _plan(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
+    """The plan of these changes and of what follows from them."""
+    changes += checkpoint.consequences(changes)
+    changes.sort(key=lambda change: schemes.natural_key(change.name))
+    return Plan(checkpoint, changes)
 
 
 def _graft_one(
-    donor: Checkpoint, recipient: Checkpoint, variable: Variable, problems: list[CkptSurgeonError]
+    donor: Checkpoint,
+    recipient: Checkpoint,
+    variable: Variable,
+    pairs: Pairs,
+    options: Options,
+    problems: list[CkptSurgeonError],
 ) -> list[Change]:
     """The change that grafts one variable, or none and a problem."""
-    target = recipient.find(variable.name)
+    target = pairs.target(variable)
     if target is None:
+        if options.add:
+            return [_added(recipient, donor, variable)]
         problems.append(
             RefusedError(
                 f"no variable {variable.name}, which the donor has",
                 path=recipient.path,
-                hint=did_you_mean(variable.name, recipient.variables) or "leave it out by --exclude",
+                hint=did_you_mean(variable.name, recipient.variables) or "--add adds it, --exclude leaves it out",
             )
         )
         return []
+    return _copied(donor, recipient, variable, target, problems)
+
+
+def _added(recipient: Checkpoint, donor: Checkpoint, variable: Variable) -> Change:
+    """The change that adds a donor's variable under its own name."""
+    key = recipient.key_of(variable.name)
+    new = Variable(variable.name, key, variable.dtype, variable.shape, (), variable.slices)
+    return Change("added", new, Copy(donor, variable), variable.name)
+
+
+def _copied(
+    donor: Checkpoint, recipient: Checkpoint, variable: Variable, target: Variable, problems: list[CkptSurgeonError]
+) -> list[Change]:
+    """The change that copies a donor's variable onto one of the recipient, or none and a problem."""
+    whose = "the donor's" if variable.name == target.name else f"the donor's {variable.name}"
     for kind, expected, found in (
         ("dtype", variable.dtype, target.dtype),
         ("shape", list(variable.shape), list(target.shape)),
-        ("partition", variable.slices, target.slices),
     ):
         if expected != found:
             problems.append(
                 RefusedError(
-                    f"{variable.name} has another {kind} than the donor's",
+                    f"{target.name} has another {kind} than {whose}",
                     path=recipient.path,
                     expected=expected,
                     found=found,
@@ -101,10 +155,10 @@ def _graft_one(
                 )
             )
             return []
-    if donor.byteorder != recipient.byteorder and not variable.is_numeric:
+    if donor.byteorder != recipient.byteorder and variable.dtype == "variant":
         problems.append(
             RefusedError(
-                f"{variable.name} is of dtype {variable.dtype}, which cannot change its byte order",
+                f"{variable.name} is a variant, which cannot change its byte order",
                 path=recipient.path,
                 expected=recipient.byteorder,
                 found=donor.byteorder,
@@ -118,28 +172,38 @@ def _graft_one(
 def _graft_slots(
     donor: Checkpoint,
     recipient: Checkpoint,
-    grafted: list[Variable],
+    grafted: list[Change],
     policy: SlotPolicy,
     problems: list[CkptSurgeonError],
 ) -> list[Change]:
     """What the policy does to the slots of the grafted variables."""
     changes = []
     theirs, ours = schemes.slots_by_variable(donor), schemes.slots_by_variable(recipient)
-    for variable in grafted:
-        mine = ours.get(variable.name, [])
+    for change in grafted:
+        mine = ours.get(change.variable.name, [])
         if policy.action == "drop":
             changes += [Change("dropped", recipient[slot]) for slot in mine]
         elif policy.action == "fill":
             changes += [_fill(recipient[slot], policy.number, problems) for slot in mine]
         else:
-            donated = theirs.get(variable.name, [])
-            for slot in donated:
-                changes += _graft_one(donor, recipient, donor[slot], problems)
-            for slot in sorted(set(mine) - set(donated)):
+            donated = _by_ending(theirs.get(change.source or "", []), change.source or "")
+            wanted = _by_ending(mine, change.variable.name)
+            for ending in donated.keys() | wanted.keys():
+                if ending in donated and ending in wanted:
+                    pair = donor[donated[ending]], recipient[wanted[ending]]
+                    changes += _copied(donor, recipient, *pair, problems)
+                    continue
+                where, lacking = (recipient, donated) if ending in donated else (donor, wanted)
+                whose = "the donor" if ending in donated else "the recipient"
                 problems.append(
-                    RefusedError(f"no slot {slot}, which the recipient has", path=donor.path, hint="--slots keep")
+                    RefusedError(f"no slot {lacking[ending]}, which {whose} has", path=where.path, hint="--slots keep")
                 )
     return changes
+
+
+def _by_ending(slots: list[str], owner: str) -> dict[str, str]:
+    """Slots by what tells them apart from other slots of their variable: what follows its name, or their own order."""
+    return {slot[len(owner) :] if slot.startswith(owner) else str(at): slot for at, slot in enumerate(slots)}
 
 
 def _fill(variable: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:
@@ -172,3 +236,92 @@ def assign(checkpoint: Checkpoint, name: str, values: NDArray[Any]) -> Plan:
             f"{name} has another shape", path=checkpoint.path, expected=list(variable.shape), found=list(values.shape)
         )
     return Plan(checkpoint, [Change("set", variable, Values(values))])
+
+
+def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False) -> Plan:
+    """Take variables away, and their slots with them.
+
+    Args:
+        checkpoint: open.
+        globs: of names.
+        slots: take all slots and the optimizer's own variables away.
+
+    Raises:
+        UsageError: a glob that matches nothing, or nothing would be left.
+    """
+    dropped: dict[str, Variable] = {}
+    if globs:
+        dropped.update((variable.name, variable) for variable in Selection(match=globs).variables(checkpoint))
+    if slots:
+        dropped.update((name, checkpoint[name]) for name in schemes.optimizer_variables(checkpoint))
+    if not dropped:
+        raise UsageError("nothing is there to drop", path=checkpoint.path, expected="a glob of names, or --slots")
+    if GRAPH in dropped and len(dropped) > 1 and GRAPH not in globs:
+        del dropped[GRAPH]  # it follows
+    for slot, owner in schemes.slots(checkpoint).items():
+        if owner in dropped:
+            dropped[slot] = checkpoint[slot]
+    if not set(checkpoint.variables) - set(dropped) - {GRAPH}:
+        raise RefusedError("no variable would be left", path=checkpoint.path)
+    return _plan(checkpoint, [Change("dropped", variable) for variable in dropped.values()])
+
+
+def unpartition(checkpoint: Checkpoint) -> Plan:
+    """Every partitioned variable becomes one whole; for a new checkpoint alone."""
+    changes = []
+    for variable in checkpoint.variables.values():
+        if variable.slices is not None:
+            whole = Variable(variable.name, variable.key, variable.dtype, variable.shape, ())
+            changes.append(Change("unpartitioned", whole, Copy(checkpoint, variable)))
+    return Plan(checkpoint, changes)
+
+
+def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
+    """Give variables other names, and their slots with them.
+
+    Args:
+        checkpoint: open.
+        renames: each applies to the names that it matches; no name may be matched by two.
+
+    Raises:
+        UsageError: one that matches nothing.
+        RefusedError: two variables would get one name.
+        Problems: several of these.
+    """
+    problems: list[CkptSurgeonError] = []
+    new: dict[str, str] = {}
+    for rename in renames:
+        matched = rename.apply(checkpoint)
+        if not matched:
+            hint = did_you_mean(rename.old, checkpoint.variables)
+            problems.append(UsageError(f"nothing matches {rename.old}", path=checkpoint.path, hint=hint))
+        for name, name_b in matched.items():
+            if new.setdefault(name, name_b) != name_b:
+                what = f"{name} would get two names: {new[name]} and {name_b}"
+                problems.append(UsageError(what, path=checkpoint.path))
+    for slot, owner in schemes.slots(checkpoint).items():
+        if owner in new and slot not in new and slot.startswith(owner):
+            new[slot] = new[owner] + slot[len(owner) :]
+    changes = []
+    takers: dict[bytes, str] = {}
+    for name, variable in checkpoint.variables.items():
+        change = Change("renamed", variable, source=name)
+        if new.get(name, name) != name:
+            change.name = new[name]
+            change.key = (change.name + _hidden(variable, change.name)).encode("utf-8", "surrogateescape")
+            changes.append(change)
+        if change.key in takers:
+            what = f"{takers[change.key]} and {name} would both be {change.name}"
+            problems.append(RefusedError(what, path=checkpoint.path))
+        if not change.key or change.key[0] == 0:
+            problems.append(RefusedError(f"no variable can have the name {change.name!r}", path=checkpoint.path))
+        takers[change.key] = name
+    check(problems)
+    return _plan(checkpoint, changes)
+
+
+def _hidden(variable: Variable, name: str) -> str:
+    """The end of a variable's key that its name leaves out, unless the new name spells it."""
+    key = variable.key.decode("utf-8", "surrogateescape")
+    end = key[len(variable.name) :] if key.startswith(variable.name) else ""
+    return "" if end and name.endswith(end) else end

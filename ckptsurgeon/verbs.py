@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 
-from . import compare, formats, surgeon
-from .errors import ChangedError, DamagedError, NotFoundError, RefusedError, UsageError
-from .plan import Copy, Plan, Report, Values
+from . import compare, destination, equal, formats, surgeon
+from .errors import DamagedError, RefusedError, UsageError
+from .naming import Rename
+from .plan import Plan, Report
 from .selection import Selection
 
 TYPE_CHECKING = False
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from .checkpoint import Checkpoint, Extent
-    from .formats.bundle import Bundle
+    from .checkpoint import Checkpoint
 
-# Endings of OUT that mean another format than a TensorFlow checkpoint's, whose OUT is a prefix without an ending.
-_OTHER_ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors", ".npz", ".npy", ".pt", ".pth", ".onnx", ".tflite", ".gguf")
+_FORMATS = {"bundle": "tf-v2", "v1": "tf-v1"}  # what `convert` writes
 
 
 def graft(
@@ -32,7 +31,10 @@ def graft(
     match: Sequence[str] = (),
     exclude: Sequence[str] = (),
     scheme: str | None = None,
+    donor_scheme: str | None = None,
+    recipient_scheme: str | None = None,
     slots: str = "keep",
+    add: bool = False,
     out: str | None = None,
     link: bool = False,
     wait: float = 30.0,
@@ -49,7 +51,11 @@ def graft(
         match: globs of names, which select beside the layers.
         exclude: globs of names that are taken away again.
         scheme: how layers are named; None: found from the names.
+        donor_scheme: how the donor names its layers, where not as the recipient does.
+        recipient_scheme: how the recipient does. Within a layer, variables pair by the rest of their names or, where
+            these differ, by their role (kernel, bias).
         slots: what becomes of the slots of the grafted variables: "keep", "copy", "drop" or "fill=NUMBER".
+        add: add variables that the recipient lacks.
         out: write the result there, and leave the recipient as it is.
         link: share the donor's data files, unread, instead of copying from them.
         wait: seconds to wait for another writer.
@@ -63,25 +69,28 @@ def graft(
     Raises:
         CkptSurgeonError: nothing was written; `lines` says all that is wrong.
     """
-    selection = Selection(layers, match, exclude, scheme)
+    if scheme is not None and (donor_scheme or recipient_scheme):
+        raise UsageError("--scheme is for both checkpoints", expected="it, or --donor-scheme and --recipient-scheme")
+    selection = Selection(layers, match, exclude, donor_scheme or scheme)
+    options = surgeon.Options(recipient_scheme, add)
     if selection.is_empty:
         raise UsageError("nothing is selected", expected="--layers or --match")
     surgeon.SlotPolicy(slots)
-    if out is not None:
-        _check_out(out, donor)
 
     def make(target: Checkpoint) -> Plan:
         source = formats.open(donor)
         opened.append(source)
-        if _is_same_index(source, target):
+        if os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
             raise UsageError("donor and recipient are one checkpoint", path=source.path)
-        if link and source.byteorder != target.byteorder:
-            raise RefusedError("--link cannot change the byte order", path=source.path, hint="leave --link out")
-        plan = surgeon.graft(source, target, selection, slots)
-        _leave_equal(plan, link)
+        if out is not None and os.path.realpath(formats.main_file(out, target)) == os.path.realpath(source.main_file):
+            raise RefusedError("-o names the donor, which is never modified", path=out)
+        plan = surgeon.graft(source, target, selection, slots, options)
+        if link:
+            destination.check_link(plan, source)
+        equal.leave(plan, link)
         return plan
 
-    opened: list[Bundle] = []
+    opened: list[Checkpoint] = []
     try:
         return _operate(recipient, make, out, link, wait, dry_run, force, sync)
     finally:
@@ -117,9 +126,6 @@ def set(
     """
     from . import numeric
 
-    if out is not None:
-        _check_out(out, None)
-
     def make(checkpoint: Checkpoint) -> Plan:
         name, index = _split_index(checkpoint, target)
         variable = checkpoint[name]
@@ -137,7 +143,7 @@ def set(
         part[...] = new
         plan = surgeon.assign(checkpoint, variable.name, values)
         if before == (values.tobytes() if variable.is_numeric else values.tolist()):
-            _mark_equal(plan)
+            equal.mark(plan)
         return plan
 
     return _operate(path, make, out, False, wait, dry_run, force, sync)
@@ -188,6 +194,147 @@ def verify(path: str, finite: bool = False) -> list[compare.Finding]:
     return formats.retry(attempt)
 
 
+def rename(
+    path: str,
+    renames: Sequence[str],
+    *,
+    regex: bool = False,
+    out: str | None = None,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
+) -> Report:
+    """Give variables other names; their slots and an object graph follow.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        renames: `A=B` each, where A is a name, a prefix that ends in `/`, a glob, or with `regex` an expression.
+        regex: A is a regular expression, B its replacement.
+        out: as in `graft`, like all that follow.
+        wait: seconds to wait for another writer.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Raises:
+        CkptSurgeonError: nothing matches, or two variables would get one name; nothing was written.
+    """
+    wanted = [Rename(text, regex) for text in renames]
+    return _operate(path, lambda checkpoint: surgeon.rename(checkpoint, wanted), out, False, wait, dry_run, force, sync)
+
+
+def drop(
+    path: str,
+    globs: Sequence[str] = (),
+    *,
+    slots: bool = False,
+    out: str | None = None,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
+) -> Report:
+    """Take variables away; their slots and an object graph follow.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        globs: of names.
+        slots: take all slots and the optimizer's own variables away.
+        out: as in `graft`, like all that follow.
+        wait: seconds to wait for another writer.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Raises:
+        CkptSurgeonError: a glob that matches nothing, or nothing would be left; nothing was written.
+    """
+    return _operate(
+        path, lambda checkpoint: surgeon.drop(checkpoint, globs, slots), out, False, wait, dry_run, force, sync
+    )
+
+
+def convert(
+    path: str,
+    out: str,
+    *,
+    to: str = "bundle",
+    unpartition: bool = False,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
+) -> Report:
+    """Write a checkpoint in another format.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        out: where; what stands there is replaced only with `force`.
+        to: "bundle" (TensorFlow V2) or "v1".
+        unpartition: write partitioned variables whole.
+        wait: seconds to wait for another writer of `out`.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Raises:
+        CkptSurgeonError: the format cannot hold a variable; nothing was written.
+    """
+    format = _FORMATS.get(to)
+    if format is None:
+        raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(_FORMATS))
+
+    def attempt() -> Report:
+        with formats.open(path) as checkpoint:
+            plan = surgeon.unpartition(checkpoint) if unpartition else Plan(checkpoint, [])
+            report = Report(out, plan)
+            destination.check_out(out, checkpoint, format, force)
+            if dry_run:
+                return report
+            if format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint):
+                report.warnings = formats.copy(checkpoint, out, force, sync, wait)
+            else:
+                report.warnings = formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
+            return report
+
+    return formats.retry(attempt)
+
+
+def cp(path: str, out: str, *, wait: float = 30.0, force: bool = False, sync: bool = True) -> list[str]:
+    """Copy a whole checkpoint, every checksum verified; a folder without a `checkpoint` file gets one.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        out: where: a prefix, of a SavedModel a folder.
+        wait: seconds to wait for another writer of `out`.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        CkptSurgeonError: a checksum is wrong, or something stands at `out`; nothing was written.
+    """
+
+    def attempt() -> list[str]:
+        with formats.open(path) as checkpoint:
+            destination.check_out(out, checkpoint, None, force)
+            warnings = formats.copy(checkpoint, out, force, sync, wait)
+            if not formats.is_saved_model(checkpoint):
+                formats.write_state(out, sync)
+            return warnings
+
+    return formats.retry(attempt)
+
+
+def unreferenced(path: str) -> int | None:
+    """Bytes in a checkpoint's data files that no variable refers to; None if a data file is missing."""
+    with formats.open(path) as checkpoint:
+        return compare.unreferenced(checkpoint)
+
+
 def _operate(
     path: str,
     make: Callable[[Checkpoint], Plan],
@@ -209,44 +356,15 @@ def _operate(
                     report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
                 return report
         with formats.open(path) as checkpoint:
+            if out is not None:
+                destination.check_out(out, checkpoint, None, force)
             plan = make(checkpoint)
             report = Report(out or checkpoint.path, plan, link)
-            if out is not None and not force and os.path.lexists(out + ".index"):
-                raise RefusedError("exists already", path=out, hint="--force replaces it")
             if not dry_run:
                 report.warnings = formats.save(plan, out=out, link=link, force=force, sync=sync, wait=wait)
             return report
 
     return formats.retry(attempt)
-
-
-def _check_out(out: str, donor: str | None) -> None:
-    """Whether OUT is a place where a new TensorFlow checkpoint can stand.
-
-    Raises:
-        UsageError, NotFoundError, RefusedError: it is not.
-    """
-    ending = os.path.splitext(out)[1]
-    if ending in _OTHER_ENDINGS:
-        raise UsageError(
-            f"-o {out} is the name of another format", expected="a prefix, without an ending", hint="use convert"
-        )
-    if ending in (".index", ".meta") or ".data-" in os.path.basename(out):
-        raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
-    if os.path.isdir(out):
-        raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
-    if not os.path.basename(out):
-        raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
-    if not os.path.isdir(os.path.dirname(out) or "."):
-        raise NotFoundError("no such folder", path=os.path.dirname(out))
-    if donor is not None and os.path.lexists(out + ".index"):
-        with formats.open(donor) as source:
-            if os.path.realpath(out + ".index") == os.path.realpath(source.main_file):
-                raise RefusedError("-o names the donor, which is never modified", path=out)
-
-
-def _is_same_index(one: Checkpoint, other: Checkpoint) -> bool:
-    return os.path.realpath(one.path + ".index") == os.path.realpath(other.path + ".index")
 
 
 def _split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, ...] | None]:
@@ -257,43 +375,3 @@ def _split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, .
     from . import numeric
 
     return bracket[1], numeric.parse_index(bracket[2])
-
-
-def _leave_equal(plan: Plan, link: bool) -> None:
-    """Take out of a plan what would write the bytes that stand there already."""
-    for change in plan.changes:
-        if isinstance(change.content, Copy):
-            ours, theirs = change.variable.extents, change.content.variable.extents
-            pairs = list(zip(ours, theirs, strict=True))
-            if all(_is_same_place(one, other) for one, other in pairs) or (
-                not link
-                and plan.recipient.byteorder == change.content.donor.byteorder
-                and all((one.length, one.crc) == (other.length, other.crc) for one, other in pairs)
-                and all(_are_equal(plan.recipient, one, change.content.donor, other) for one, other in pairs)
-            ):
-                change.content = None
-                change.reason = "equal already"
-
-
-def _mark_equal(plan: Plan) -> None:
-    for change in plan.changes:
-        assert isinstance(change.content, Values)
-        change.content = None
-        change.reason = "equal already"
-
-
-def _is_same_place(one: Extent, other: Extent) -> bool:
-    """Whether two extents are the same bytes of the same file, under whatever names."""
-    if (one.offset, one.length, one.crc) != (other.offset, other.length, other.crc):
-        return False
-    try:
-        return os.path.samefile(one.file, other.file)
-    except OSError:
-        return False
-
-
-def _are_equal(ours: Checkpoint, one: Extent, theirs: Checkpoint, other: Extent) -> bool:
-    try:
-        return all(a == b for a, b in zip(ours.chunks(one), theirs.chunks(other), strict=True))
-    except (ChangedError, NotFoundError, DamagedError):
-        return False  # whoever writes will say what is wrong

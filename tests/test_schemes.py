@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import models
 import numpy as np
@@ -11,10 +12,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptsurgeon import formats, schemes
+from ckptsurgeon.checkpoint import Checkpoint, Variable
 from ckptsurgeon.errors import Problems, UsageError
 
 
-def _open(tmp_path: Path, names: list[str]) -> formats.Bundle:
+class Fake:
+    """What schemes look at of a checkpoint."""
+
+    path = "m"
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], **said: dict[str, Any]) -> None:
+        self.variables = {name: Variable(name, name.encode(), "float32", shape, ()) for name, shape in shapes.items()}
+        self.said = said
+
+    def layer_tables(self) -> dict[str, dict[str, int]]:
+        """What the test says."""
+        return self.said.get("layers", {})
+
+    def slot_owners(self) -> dict[str, str]:
+        """What the test says."""
+        return self.said.get("owners", {})
+
+
+def _named(*names: str, **said: Any) -> Any:
+    """A checkpoint of variables of one shape."""
+    return Fake(dict.fromkeys(names, (2,)), **said)
+
+
+def _open(tmp_path: Path, names: list[str]) -> Checkpoint:
     formats.write(str(tmp_path / "m"), {name: np.zeros(2, np.float32) for name in names}, sync=False)
     return formats.open(str(tmp_path / "m"))
 
@@ -36,14 +61,14 @@ def _open(tmp_path: Path, names: list[str]) -> formats.Bundle:
 )
 def test_a_pattern_gives_a_layers_number(pattern: str, name: str, number: int | None) -> None:
     """{K} is a number, {_K} an optional one, wildcards keep to their components, all else is literal."""
-    assert schemes.Scheme("user's", pattern).number(name) == number
+    assert schemes.PatternScheme("user's", pattern).number(name) == number
 
 
 @pytest.mark.parametrize("pattern", ["dnn/layer", "{K}/{K}", "{K}{_K}", "skflo"])
 def test_a_pattern_needs_one_number(pattern: str) -> None:
     """A pattern without {K}, with two of them, or a misspelt scheme's name is refused."""
     with pytest.raises(UsageError, match=r"needs \{K\} once"):
-        schemes.Scheme(pattern, pattern)
+        schemes.PatternScheme(pattern, pattern)
 
 
 def test_the_scheme_is_found_from_the_names(tmp_path: Path) -> None:
@@ -54,7 +79,7 @@ def test_the_scheme_is_found_from_the_names(tmp_path: Path) -> None:
         assert list(scheme.layers(checkpoint)) == [0, 2, 10]
     with _open(tmp_path, ["dnn/hiddenlayer_0/weights"]) as checkpoint:
         assert schemes.find(checkpoint).name == "estimator"
-    with _open(tmp_path, ["tower/0/w"]) as checkpoint:
+    with _open(tmp_path, ["tower/0/w"]) as checkpoint:  # one number alone suggests no layers
         with pytest.raises(UsageError, match=r"fit no known scheme.*tower/0/w.*--scheme"):
             schemes.find(checkpoint)
         assert list(schemes.find(checkpoint, "tower/{K}/**").layers(checkpoint)) == [0]
@@ -173,3 +198,161 @@ def test_skflow_layers_are_counted(tmp_path: Path) -> None:
     with formats.open(str(tmp_path / "m")) as checkpoint:
         layers = schemes.find(checkpoint).layers(checkpoint)
     assert {number: len(variables) for number, variables in layers.items()} == {0: 4, 1: 4, 2: 4}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "names", "numbers"),
+    [
+        ("bert", ["bert/encoder/layer_{}/output/dense/kernel"], [0, 1, 11]),
+        ("gpt-2", ["model/h{}/attn/c_attn/w", "model/wte"], [0, 1, 10]),
+        ("t5-encoder", ["encoder/block_00{}/layer_000/SelfAttention/q"], [0, 1, 9]),
+        ("t5-decoder", ["decoder/block_00{}/layer_000/SelfAttention/q"], [0, 1, 9]),
+        ("slim-resnet", ["resnet_v1_50/block{}/unit_1/bottleneck_v1/conv1/weights", "resnet_v1_50/conv1/weights"],
+         [1, 2, 4]),
+        ("official-resnet", ["resnet_model/conv2d_{}/kernel", "resnet_model/dense/kernel"], [1, 2, 30]),
+    ],
+)  # fmt: skip
+def test_known_models_are_recognised(scheme: str, names: list[str], numbers: list[int]) -> None:
+    """The names of well-known models fit their row of the table and no other."""
+    checkpoint = _named(*(name.format(number) for name in names for number in numbers))
+    assert [each.name for each in schemes.fitting(checkpoint)] == [scheme]
+    assert list(schemes.find(checkpoint).layers(checkpoint)) == numbers
+
+
+def test_encoder_and_decoder_are_two_schemes() -> None:
+    """T5 has both, so layers need --scheme, which takes a row's name."""
+    checkpoint = _named("encoder/block_000/w", "decoder/block_000/w", "decoder/block_001/w")
+    with pytest.raises(UsageError, match="found t5-encoder and t5-decoder; choose by --scheme"):
+        schemes.find(checkpoint)
+    assert list(schemes.find(checkpoint, "t5-decoder").layers(checkpoint)) == [0, 1]
+
+
+def test_the_containers_own_numbering_is_a_scheme() -> None:
+    """Its name is accepted, it fits beside known ones, and slots follow their variables."""
+    table = {"ranks": {"a": 0, "b": 1}}
+    checkpoint = _named("a", "b", "b/s", "c", layers=table, owners={"b/s": "b", "gone/s": "gone"})
+    found = schemes.find(checkpoint)
+    assert {number: [v.name for v in layer] for number, layer in found.layers(checkpoint).items()} == {
+        0: ["a"],
+        1: ["b", "b/s"],
+    }
+    assert schemes.slots(checkpoint) == {"b/s": "b"}
+    both = _named("a", "dnn/layer0/w", layers={"ranks": {"a": 0}})
+    with pytest.raises(UsageError, match="skflow and ranks"):
+        schemes.find(both)
+    assert schemes.find(both, "ranks").name == "ranks"
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "numbers"),
+    [
+        (["tower/block_0/w", "tower/block_7/w", "head/w"], "tower/block_{K}/**", [0, 7]),
+        (["dense/kernel", "dense_1/kernel", "dense_10/kernel"], "dense{_K}/**", [0, 1, 10]),
+        (["dense_1/kernel", "dense_2/kernel"], "dense_{K}/**", [1, 2]),
+        (["t/l_000/w", "t/l_001/w"], "t/l_{K}/**", [0, 1]),
+        (["t/0/w", "t/1/w"], "t/{K}/**", [0, 1]),
+        (["e/b_0/conv_0/w", "e/b_0/conv_1/w", "e/b_1/conv_0/w"], "e/b_{K}/**", [0, 1]),
+        (["net_50/b1/w", "net_50/b2/w"], "net_50/b{K}/**", [1, 2]),
+        (["fc1.weight", "fc2.weight"], "fc{K}.**", [1, 2]),
+        (["a/l0/w", "a/l1/w", "a/l0/u0/w/Adam", "optimizer/_variables/2", "optimizer/_variables/3",
+          "optimizer/x_0/v", "optimizer/x_1/v", "o/_trainable_variables/0/v", "o/_trainable_variables/1/v",
+          "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH"], "a/l{K}/**", [0, 1]),
+        (["l-1/k/.ATTRIBUTES/VARIABLE_VALUE", "l-2/k/.ATTRIBUTES/VARIABLE_VALUE",
+          "l-2/k/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE"], "l-{K}/**", [1, 2]),
+    ],
+)  # fmt: skip
+def test_an_unknown_scheme_is_inferred(names: list[str], pattern: str, numbers: list[int]) -> None:
+    """The outermost numbered folder gives the scheme; its name is a pattern that --scheme takes."""
+    checkpoint = _named(*names)
+    scheme = schemes.find(checkpoint)
+    assert scheme.name == pattern
+    assert list(scheme.layers(checkpoint)) == numbers
+    assert list(schemes.find(checkpoint, scheme.name).layers(checkpoint)) == numbers
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/l_0/w", "a/l_1/w", "b/l_0/w", "b/l_1/w"], r"several schemes.*a/l_\{K\}/\*\* and b/l_\{K\}/\*\*; choose"),
+        (["dense/w", "dense_1/w", "conv/w", "conv_1/w"], r"conv\{_K\}/\*\* and dense\{_K\}/\*\*"),
+        ([f"p{c}/l_{k}/w" for c in "abcdefgh" for k in (0, 1)], "pf/l_.* and 2 more"),
+        (["w0", "w1"], "fit no known scheme"),
+        (["a/l_1/w", "a/l_01/w"], "fit no known scheme"),
+        (["a*/l_0/w", "a*/l_1/w"], "fit no known scheme"),
+    ],
+)
+def test_names_that_do_not_tell_are_refused(names: list[str], message: str) -> None:
+    """Several candidates are listed in one line; none is the error that asks for --scheme."""
+    with pytest.raises(UsageError, match=message):
+        schemes.find(_named(*names))
+
+
+def test_absurd_names_are_borne() -> None:
+    """Millions of digits or slashes in a name are no layer, and do no harm."""
+    names = ["d/" + "9" * 100_000 + "/w", "a/" * 100_000 + "w", "dnn/layer" + "1" * 100_000 + "/w", "/_1/w"]
+    checkpoint = _named(*names)
+    with pytest.raises(UsageError, match="fit no known scheme"):
+        schemes.find(checkpoint)
+    assert len(schemes.natural_order(checkpoint.variables.values())) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("slot", "variable"),
+    [
+        ("dnn/h/kernel/t_0/Adagrad", "dnn/h/kernel"),
+        ("kernel//part_0/Adam", "kernel"),
+        ("abc/kernel/nel/part_12/Adam_1", "abc/kernel"),
+        ("kernel/0/Momentum", "kernel"),
+        ("w/Adam_3", "w"),
+        ("w/adam_m", "w"),
+        ("training/Adagrad/dnn/w/accumulator", "dnn/w"),
+        ("training/Adam/w/m", "w"),
+        ("a/k/.OPTIMIZER_SLOT/o/m/.ATTRIBUTES/VARIABLE_VALUE", "a/k/.ATTRIBUTES/VARIABLE_VALUE"),
+    ],
+)
+def test_a_slot_finds_its_variable(slot: str, variable: str) -> None:
+    """Every way in which TensorFlow names slots leads back to the variable."""
+    assert schemes.slots(_named(slot, variable, "other")) == {slot: variable}
+
+
+@pytest.mark.parametrize("name", ["w/part_0/m", "w/other/Adam", "training/Trainer/w/m", "w/Adam_x", "w/adam_m/x"])
+def test_what_only_resembles_a_slot_is_none(name: str) -> None:
+    """A name that no optimizer gives is a variable like any other."""
+    assert schemes.slots(_named(name, "w")) == {}
+
+
+def test_the_optimizers_own_variables() -> None:
+    """Slots, beta powers, an optimizer's folder, training/<optimizer>; never weights, rates, steps and counters."""
+    own = {
+        "beta1_power": (), "scope/beta2_power_1": (), "w/Adam": (2,), "optimizer/iter": (),
+        "optimizer/_variables/2": (2,), "model/opt/_iterations": (), "model/opt/_variables/3": (2,),
+        "training/Adam/iter": (), "training/Adam/w/m": (2,),
+        "k/.OPTIMIZER_SLOT/o/m": (2,), "o/decay": (),
+    }  # fmt: skip
+    kept = {
+        "w": (2,), "k": (2,), "learning_rate": (), "global_step": (), "save_counter": (), "optimizer/global_step": (),
+        "optimizer/_trainable_variables/0": (2,), "model/opt/_trainable_variables/0": (2,), "beta1_powers": (),
+        "training/dense/kernel": (2,), "odd/x": (2,),
+    }  # fmt: skip
+    checkpoint: Any = Fake({**own, **kept})
+    assert schemes.optimizer_variables(checkpoint) == set(own)
+
+
+@pytest.mark.parametrize(
+    ("rest", "role"),
+    [
+        ("kernel", "kernel"), ("Linear/Matrix", "kernel"), ("weights", "kernel"), ("attn/w", "kernel"),
+        ("_kernel", "kernel"), ("vars/0", "kernel"), ("x/vars/1", "bias"), ("Bias", "bias"), ("biases", "bias"),
+        ("b", "bias"), ("bias", "bias"),
+        ("gamma", None), ("vars/2", None), ("0", None), ("bw", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_role_is_told_by_the_end_of_the_name(rest: str, role: str | None) -> None:
+    """Kernels and biases are known under all their names; anything else has no role."""
+    assert schemes.role(rest) == role
+
+
+def test_gpt2_layers_of_a_real_checkpoint(samples: Path) -> None:
+    """The sample's transformer blocks are layers by the row gpt-2."""
+    with formats.open(str(samples / "gpt2-toy" / "model.ckpt")) as checkpoint:
+        assert schemes.find(checkpoint).name == "gpt-2"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptsurgeon.errors import DamagedError
+from ckptsurgeon.errors import DamagedError, RefusedError
 from ckptsurgeon.formats import state
 
 KEPT = 'all_model_checkpoint_paths: "m-1"\nall_model_checkpoint_paths: "m-2"\n'
@@ -58,7 +58,6 @@ def test_a_manager_s_file(tmp_path: Path) -> None:
         (b'model_checkpoint_path: "\xff"', "\udcff"),
         ('model_checkpoint_path: "old"\nmodel_checkpoint_path: "new"', "new"),
         ('model_checkpoint_path: "a/b/m"', "a/b/m"),
-        ('model_checkpoint_path: "../m"', "../m"),
         ('model_checkpoint_path: "m-?????-of-00003"', "m-?????-of-00003"),
         ('model_checkpoint_path: "m"\r\n', "m"),
     ],
@@ -79,6 +78,68 @@ def test_a_folder_that_was_moved(tmp_path: Path) -> None:
     assert read(tmp_path, f'model_checkpoint_path: "{tmp_path}/other/m-2"').latest == str(tmp_path / "other" / "m-2")
     (tmp_path / "v1").touch()
     assert read(tmp_path, 'model_checkpoint_path: "/was/here/v1"').latest == str(tmp_path / "v1")
+    (tmp_path / "v1-00000-of-00003").touch()
+    moved = read(tmp_path, 'model_checkpoint_path: "/was/here/v1-?????-of-00003"')
+    assert moved.latest == str(tmp_path / "v1-?????-of-00003")
+
+
+def outside(root: Path) -> tuple[Path, Path]:
+    """A folder `run` with a link `elsewhere` to its sister `other`, in which the checkpoint m-2 stands."""
+    (root / "run").mkdir()
+    (root / "other" / "deeper").mkdir(parents=True)
+    (root / "other" / "m-2.index").touch()
+    (root / "other" / "m-00000-of-00001").touch()
+    (root / "run" / "elsewhere").symlink_to(root / "other")
+    return root / "run", root / "other"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{other}/m-2",
+        "../other/m-2",
+        "elsewhere/m-2",
+        "./elsewhere/deeper/../m-2",
+        "{run}/../other/m-2",
+        "../other/m-00000-of-00001",
+        "../other/m-?????-of-00001",
+        "{run}2/m-2",
+    ],
+)
+def test_a_state_file_does_not_lead_out_of_its_folder(tmp_path: Path, path: str) -> None:
+    """A checkpoint elsewhere that exists is refused in one line, also where its namesake stands in the folder."""
+    run, other = outside(tmp_path)
+    (tmp_path / "run2").symlink_to(other)
+    (run / "m-2.index").touch()
+    found = read(run, f'model_checkpoint_path: "{path.format(run=run, other=other)}"\n{KEPT}')
+    assert found.all == [str(run / "m-1"), str(run / "m-2")]
+    with pytest.raises(RefusedError, match=r"outside its folder; found .*; if that is meant, name that") as raised:
+        _ = found.latest
+    assert str(raised.value).startswith(f"{run / 'checkpoint'}: ")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["../m-3", "../other/m", "elsewhere/m", "/m-3", "/" * 99 + "m-3", "/a" * 2000 + "/m-3", "../a\\000b/m-3"]
+)
+def test_a_path_that_leads_nowhere_is_not_looked_for_elsewhere(tmp_path: Path, path: str) -> None:
+    """What is not there is a name in the folder, whatever folder it had."""
+    run, _ = outside(tmp_path)
+    assert read(run, f'model_checkpoint_path: "{path}"').latest == str(run / path.rpartition("/")[2])
+
+
+def test_a_path_into_the_folder_itself(tmp_path: Path) -> None:
+    """Absolute paths into the folder or below it are followed, through whatever link the folder is spelt."""
+    (tmp_path / "run" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    for name in ("m-2", "below/m-3"):
+        (tmp_path / "run" / f"{name}.index").touch()
+        for one in ("run", "link"):
+            for other in ("run", "link"):
+                path = tmp_path / other / name
+                assert read(tmp_path / one, f'model_checkpoint_path: "{path}"').latest == str(path)
+        path = tmp_path / "run" / ".." / "link" / name
+        assert read(tmp_path / "link", f'model_checkpoint_path: "{path}"').latest == str(path)
 
 
 def test_no_state_file(tmp_path: Path) -> None:
@@ -100,6 +161,7 @@ def test_no_state_file(tmp_path: Path) -> None:
         ("", "names no checkpoint"),
         ('model_checkpoint_path: ""', "names no checkpoint"),
         (KEPT, "names no checkpoint"),
+        (f'model_checkpoint_path: "{"a/" * 5000}m"', "names no checkpoint; expected a path, found 10001 characters"),
         ("model_checkpoint_path", r"not a checkpoint state file \(line 1\)"),
         (f'{KEPT}\nmodel_checkpoint_path: "m', r"not a checkpoint state file \(line 4\)"),
         ('model_checkpoint_path: "m\nn"', "not a checkpoint state file"),
@@ -172,7 +234,7 @@ SLOW = {
 }
 TRY = """
 import sys
-from ckptsurgeon.errors import DamagedError
+from ckptsurgeon.errors import DamagedError, RefusedError
 from ckptsurgeon.formats import state
 for folder in sys.argv[1:]:
     try:

@@ -18,10 +18,15 @@ DONE, FAILED, BUG, INTERRUPTED = 0, 2, 3, 130  # 1 is a verb's own answer: verif
 VERBS = {
     "ls": "list the variables of a checkpoint",
     "layers": "list its layers, and the schemes that name them",
+    "show": "statistics and a histogram of the values",
     "get": "print one variable, or write it as .npy",
     "verify": "check every checksum and bound",
     "graft": "rewrite layers of one checkpoint with those of another",
     "set": "set values of one variable",
+    "rename": "give variables other names",
+    "drop": "take variables, or the optimizer's slots, away",
+    "convert": "write a checkpoint in another format",
+    "cp": "copy a whole checkpoint",
     "train": "train a checkpoint on one mini-batch",
     "ring": "models, trained as independent processes, share their first layers",
 }

@@ -33,6 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="POLICY",
         help="of grafted variables: keep, copy, drop or fill=VALUE; default keep",
     )
+    parser.add_argument("--donor-scheme", metavar="PATTERN", help="how DONOR names its layers, where the two differ")
+    parser.add_argument("--recipient-scheme", metavar="PATTERN", help="how RECIPIENT names them")
+    parser.add_argument("--add", action="store_true", help="add variables that RECIPIENT lacks")
     parser.add_argument("--link", action="store_true", help="share DONOR's data file instead of copying from it")
     add_writing(parser)
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
@@ -48,7 +51,10 @@ def run(args: Namespace) -> int:
         match=args.match,
         exclude=args.exclude,
         scheme=args.scheme,
+        donor_scheme=args.donor_scheme,
+        recipient_scheme=args.recipient_scheme,
         slots=args.slots,
+        add=args.add,
         out=args.out,
         link=args.link,
         wait=args.wait,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon layers CKPT [--scheme PATTERN] [--json]
 
-List the layers of a checkpoint, by every scheme that fits its names; the rest comes last, as layer -.
+List the layers of a checkpoint, by every scheme that fits its names; the rest comes last, as layer -. Where no known
+scheme fits, the schemes are those that the names suggest; each is called by its pattern, which --scheme takes.
 
   ckptsurgeon layers model.ckpt
   ckptsurgeon layers model.ckpt --json
@@ -33,7 +34,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """List layers."""
     with formats.open(args.checkpoint) as checkpoint:
-        fit = [schemes.find(checkpoint, args.scheme)] if args.scheme else schemes.fitting(checkpoint)
+        if args.scheme:
+            fit = [schemes.find(checkpoint, args.scheme)]
+        else:
+            fit = schemes.fitting(checkpoint) or schemes.inferred(checkpoint)
         rows = _rows(checkpoint, fit)
     render.emit(rows, ["layer", "scheme", "variables", "parameters", "bytes"], args.json)
     return 0

@@ -76,10 +76,15 @@ def layers_of(args: argparse.Namespace) -> str | None:
 def add_writing(parser: argparse.ArgumentParser) -> None:
     """The options of all verbs that write a checkpoint."""
     parser.add_argument("-o", dest="out", metavar="OUT", help="write a new checkpoint there, and leave the old one")
-    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="for another writer; default 30")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
-    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
+    add_replacing(parser)
     add_json(parser)
+
+
+def add_replacing(parser: argparse.ArgumentParser) -> None:
+    """The options of what may replace a checkpoint."""
+    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="for another writer; default 30")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

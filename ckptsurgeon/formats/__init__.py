@@ -9,7 +9,7 @@ import os
 
 from .. import errors
 from ..errors import ChangedError
-from . import find
+from . import find, state
 from .bundle import Bundle
 
 TYPE_CHECKING = False
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..checkpoint import Checkpoint
     from ..plan import Plan
     from ..publish import Lock
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _TRIES = 100  # a checkpoint that is replaced more often than that while one reads it is no checkpoint
 
 
-def open(path: str) -> Bundle:
+def open(path: str) -> Checkpoint:
     """Open a checkpoint for reading.
 
     Args:
@@ -38,14 +39,15 @@ def open(path: str) -> Bundle:
         UnsupportedError: something else is there.
         DamagedError: its metadata contradict themselves.
     """
-    for _ in range(_TRIES):
-        with errors.files(path):
-            prefix = find.prefix(path)
-        try:
-            return Bundle(prefix)
-        except ChangedError:
-            continue
-    return Bundle(prefix)
+    return retry(lambda: _open(find.locate(path)))
+
+
+def _open(found: find.Found) -> Checkpoint:
+    if found.format == "tf-v2":
+        return Bundle(found.path, found.folder)
+    from .v1 import V1
+
+    return V1(found.path, found.files)
 
 
 def retry(attempt: Callable[[], Result]) -> Result:
@@ -74,17 +76,17 @@ class locked:
 
     Attributes:
         checkpoint: open.
-        lock: on its index.
+        lock: on its main file.
     """
 
     def __init__(self, path: str, wait: float) -> None:
         from ..publish import Lock
 
         for _ in range(_TRIES):
-            prefix = find.prefix(path)
-            self.lock: Lock = Lock(prefix + ".index", wait)
+            found = find.locate(path)
+            self.lock: Lock = Lock(found.files[0], wait)
             try:
-                self.checkpoint = Bundle(prefix)
+                self.checkpoint = _open(found)
                 if self.lock.holds() and not self.checkpoint.was_replaced():
                     return
                 self.checkpoint.close()
@@ -107,6 +109,7 @@ def save(
     *,
     lock: Lock | None = None,
     out: str | None = None,
+    format: str | None = None,
     link: bool = False,
     force: bool = False,
     sync: bool = True,
@@ -118,6 +121,7 @@ def save(
         plan: what to do.
         lock: on the recipient, from `locked`; needed without `out`.
         out: write a new checkpoint there instead.
+        format: of the new checkpoint, `tf-v2` or `tf-v1`; None: the recipient's.
         link: share the donor's data files instead of copying from them.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
@@ -126,12 +130,58 @@ def save(
     Returns:
         Warnings.
     """
+    recipient = plan.recipient
+    if (format or recipient.format) == "tf-v1":
+        from . import v1_write
+
+        if out is not None:
+            return v1_write.save_as(plan, out, force, sync, wait)
+        assert lock is not None
+        return v1_write.save_in_place(plan, lock, sync, wait)
     from . import bundle_write
 
-    if out is not None:
-        return bundle_write.save_as(plan, out, link, force, sync, wait)
-    assert lock is not None
-    return bundle_write.save_in_place(plan, lock, link, sync, wait)
+    if out is None:
+        assert lock is not None
+        return bundle_write.save_in_place(plan, lock, link, sync, wait)
+    if format is None and isinstance(recipient, Bundle) and recipient.folder is not None:
+        from . import saved_model
+
+        return saved_model.save_as(plan, out, link, force, sync, wait)
+    return bundle_write.save_as(plan, out, link, force, sync, wait)
+
+
+def is_saved_model(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds the variables of a SavedModel folder."""
+    return isinstance(checkpoint, Bundle) and checkpoint.folder is not None
+
+
+def main_file(out: str, like: Checkpoint, format: str | None = None) -> str:
+    """The main file of the checkpoint that `save` would write at `out`.
+
+    Args:
+        out: where.
+        like: the recipient of the plan.
+        format: as `save` takes it.
+    """
+    if (format or like.format) == "tf-v1":
+        return out
+    if format is None and isinstance(like, Bundle) and like.folder is not None:
+        return os.path.join(out, "variables", "variables.index")
+    return out + ".index"
+
+
+def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = True, wait: float = 30.0) -> list[str]:
+    """Copy a whole checkpoint, file by file; see `copying.copy`."""
+    from . import copying
+
+    return copying.copy(checkpoint, out, force, sync, wait)
+
+
+def write_state(out: str, sync: bool = True) -> None:
+    """Write the `checkpoint` file of the folder of a new checkpoint, unless it has one."""
+    folder = os.path.dirname(out) or "."
+    if not os.path.lexists(os.path.join(folder, state.NAME)):
+        state.write(folder, out, [out], sync)
 
 
 def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True) -> None:

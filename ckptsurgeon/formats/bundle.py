@@ -13,9 +13,10 @@ import os
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
+from .bundle_rows import Entry
 from .sstable import read_rows
 from .tensor_proto import check_cover, check_version, decode_shape, decode_slice, dtype_name, slice_key, slice_shape
-from .wire import BYTES, FIXED32, VARINT, crc32c, fields, mask, signed64, varint
+from .wire import BYTES, VARINT, crc32c, fields, mask, signed64, varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..plan import Change
+    from .bundle_graph import BundleGraph
     from .tensor_proto import Slice
 
 MAX_SHARDS = 100_000
 # Of an object-based checkpoint: what follows a variable's name in its key. `ls` leaves it out.
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
 _VALUE_SUFFIX = VALUE_SUFFIX.encode()
 
 
@@ -37,64 +41,19 @@ def shard_path(prefix: str, shard: int, shards: int) -> str:
     return f"{prefix}.data-{shard:05d}-of-{shards:05d}"
 
 
-class Entry:
-    """A BundleEntryProto: where one tensor, or one slice of one, lies.
-
-    Attributes:
-        shape: the still encoded TensorShapeProto.
-        crc: masked CRC-32C of the stored bytes.
-        slices: the still encoded TensorSliceProtos; where there are any, the other fields but dtype and shape mean
-            nothing.
-    """
-
-    __slots__ = ("crc", "dtype", "offset", "shape", "shard", "size", "slices")
-
-    def __init__(self, message: bytes) -> None:
-        self.dtype = self.shard = self.offset = self.size = self.crc = 0
-        self.shape = b""
-        self.slices: list[bytes] = []
-        shapes = 0
-        for number, kind, value, _ in fields(message):
-            if kind == VARINT:
-                if number == 4:
-                    self.offset = signed64(value)
-                elif number == 5:
-                    self.size = signed64(value)
-                elif number == 1:
-                    self.dtype = value
-                elif number == 3:
-                    self.shard = signed64(value)
-                else:
-                    _check_unknown(number)
-            elif kind == BYTES and number == 2:
-                self.shape = value
-                shapes += 1
-            elif kind == FIXED32 and number == 6:
-                self.crc = value
-            elif kind == BYTES and number == 7:
-                self.slices.append(value)
-            else:
-                _check_unknown(number)
-        if shapes > 1:  # protobuf would merge them, which nobody means
-            raise DamagedError("damaged: more than one shape", found=shapes)
-
-
-def _check_unknown(number: int) -> None:
-    if number <= 7:
-        raise DamagedError(f"damaged: the field {number} is of another wire type than it should be")
-
-
 class Bundle(Checkpoint):
     """A TensorFlow V2 checkpoint, open for reading.
 
     Args:
         prefix: path without `.index`.
+        folder: the SavedModel folder that it belongs to, or None.
 
     Raises:
         NotFoundError: no such index.
         DamagedError: the index is cut short, has a wrong checksum, or contradicts itself.
 
     Attributes:
+        folder: the SavedModel folder that it belongs to, or None.
         rows: the index as it stands: key -> encoded entry; the empty key is the header.
         shards: number of data shards.
         stray: keys of slices that belong to no tensor.
@@ -102,14 +61,16 @@ class Bundle(Checkpoint):
 
     format = "tf-v2"
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, folder: str | None = None) -> None:
         super().__init__(prefix, prefix + ".index")
         self.prefix = prefix
+        self.folder = folder
         self.rows: dict[bytes, bytes] = {}
         self.shards = 0  # until the header is read
         self.stray: list[bytes] = []
         self._shapes: dict[bytes, tuple[int, ...]] = {}  # most occur often: slots have their variable's
         self._paths: dict[int, str] = {}
+        self._graph_read: BundleGraph | None = None
         with errors.files(self.main_file):
             fd = self.file(self.main_file)
             try:
@@ -229,6 +190,36 @@ class Bundle(Checkpoint):
                 return short
         return variable
 
+    @property
+    def _graph(self) -> BundleGraph | None:
+        """The object graph, read when it is first asked for; None of a checkpoint without one."""
+        if self._graph_read is None and GRAPH in self.variables:
+            from .bundle_graph import BundleGraph
+
+            self._graph_read = BundleGraph(self)
+        return self._graph_read
+
+    def layer_tables(self) -> dict[str, dict[str, int]]:
+        """As `Checkpoint.layer_tables`."""
+        return self._graph.layer_tables() if self._graph else {}
+
+    def slot_owners(self) -> dict[str, str]:
+        """As `Checkpoint.slot_owners`."""
+        return self._graph.slot_owners() if self._graph else {}
+
+    def full_name(self, name: str) -> str | None:
+        """As `Checkpoint.full_name`."""
+        return self._graph.full_names().get(name) if self._graph else None
+
+    def key_of(self, name: str) -> bytes:
+        """As `Checkpoint.key_of`: of an object-based checkpoint with the end that `ls` leaves out."""
+        key = super().key_of(name)
+        return key if b"/.ATTRIBUTES/" in key or GRAPH not in self.variables else key + _VALUE_SUFFIX
+
+    def consequences(self, changes: list[Change]) -> list[Change]:
+        """As `Checkpoint.consequences`: the object graph follows."""
+        return self._graph.consequences(changes) if self._graph else []
+
     def file(self, path: str) -> int:
         """As `Checkpoint.file`.
 
@@ -338,7 +329,11 @@ class Bundle(Checkpoint):
         """SHA-256 of the index, which holds a checksum of every byte of data, as hexadecimal digits."""
         import hashlib
 
-        return hashlib.sha256(os.pread(self.file(self.main_file), self.main_status.st_size, 0)).hexdigest()
+        return hashlib.sha256(self.index_bytes()).hexdigest()
+
+    def index_bytes(self) -> bytes:
+        """The index file as it stands."""
+        return os.pread(self.file(self.main_file), self.main_status.st_size, 0)
 
 
 def extent_sizes(variable: Variable) -> list[int]:

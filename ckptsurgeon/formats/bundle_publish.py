@@ -118,7 +118,9 @@ class Publication:
                 computed = crc32c(chunk, computed)
         return Place(shard, start, self._offset - start, mask(computed) if crc is None else crc)
 
-    def commit(self, rows: Mapping[bytes, bytes], shards: list[Source], exact: bool = False) -> list[str]:
+    def commit(
+        self, rows: Mapping[bytes, bytes], shards: list[Source], exact: bool = False, index: bytes | None = None
+    ) -> list[str]:
         """Publish rows and shards.
 
         Args:
@@ -126,6 +128,7 @@ class Publication:
             shards: for each shard of the new set what it links to; `staged_data` stands for the staged bytes.
             exact: number the set by its size, in names that no index uses; otherwise by the smallest number that
                 suffices, is not the present one, and has no files.
+            index: the file of these rows, if it is to be written as it is and the number of shards stays.
 
         Returns:
             The paths of the new shards.
@@ -151,7 +154,7 @@ class Publication:
                 self._link(source, path)
             for path in paths[len(shards) :]:
                 os.close(self._staging.create(path))
-        self._publish(rows, count, paths)
+        self._publish(rows, count, paths, index if exact else None)
         return paths
 
     def commit_index(self, rows: Mapping[bytes, bytes]) -> None:
@@ -168,8 +171,8 @@ class Publication:
         """The lock on the index that was published."""
         return self._own_lock
 
-    def _publish(self, rows: Mapping[bytes, bytes], count: int, paths: list[str]) -> None:
-        self._write_index(rows, count)
+    def _publish(self, rows: Mapping[bytes, bytes], count: int, paths: list[str], index: bytes | None = None) -> None:
+        self._write_index(index or _index_of(rows, count))
         with errors.files(self.prefix):
             statuses = [os.stat(path) for path in paths]
             for path in paths:
@@ -252,18 +255,11 @@ class Publication:
         finally:
             os.close(copy)
 
-    def _write_index(self, rows: Mapping[bytes, bytes], count: int) -> None:
+    def _write_index(self, index: bytes) -> None:
         fd = self._own_lock.fd
         with errors.files(self._index_temporary):
             os.ftruncate(fd, 0)
-            parts: list[bytes] = []
-            table = TableBuilder(parts.append)
-            table.add(b"", header_row(count, rows[b""]))
-            for key in sorted(rows):
-                if key:
-                    table.add(key, rows[key])
-            table.finish()
-            write_all(fd, b"".join(parts))
+            write_all(fd, index)
             if self._staging.sync_wanted:
                 os.fsync(fd)
 
@@ -279,6 +275,18 @@ class Publication:
                 remove(path, only=status)
             elif not self.warnings:
                 self.warnings.append(f"{path}: younger than the checkpoint, perhaps a save under way; left alone")
+
+
+def _index_of(rows: Mapping[bytes, bytes], count: int) -> bytes:
+    """The index file with these rows and this number of shards."""
+    parts: list[bytes] = []
+    table = TableBuilder(parts.append)
+    table.add(b"", header_row(count, rows[b""]))
+    for key in sorted(rows):
+        if key:
+            table.add(key, rows[key])
+    table.finish()
+    return b"".join(parts)
 
 
 def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:

@@ -1,12 +1,63 @@
-"""Rows of a TensorBundle's index: made, or pointed elsewhere with all else carried byte for byte."""
+"""Rows of a TensorBundle's index: read, made, or pointed elsewhere with all else carried byte for byte."""
 
 from __future__ import annotations
 
-from ..checkpoint import Variable
+from ..errors import DamagedError
 from .tensor_proto import slice_key
-from .wire import bytes_field, fields, fixed32_field, signed64, varint_field
+from .wire import BYTES, FIXED32, VARINT, bytes_field, fields, fixed32_field, signed64, varint_field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..checkpoint import Variable
 
 _HEADER_VERSION = bytes.fromhex("1a020801")  # VersionDef{producer: 1}
+
+
+class Entry:
+    """A BundleEntryProto: where one tensor, or one slice of one, lies.
+
+    Attributes:
+        shape: the still encoded TensorShapeProto.
+        crc: masked CRC-32C of the stored bytes.
+        slices: the still encoded TensorSliceProtos; where there are any, the other fields but dtype and shape mean
+            nothing.
+    """
+
+    __slots__ = ("crc", "dtype", "offset", "shape", "shard", "size", "slices")
+
+    def __init__(self, message: bytes) -> None:
+        self.dtype = self.shard = self.offset = self.size = self.crc = 0
+        self.shape = b""
+        self.slices: list[bytes] = []
+        shapes = 0
+        for number, kind, value, _ in fields(message):
+            if kind == VARINT:
+                if number == 4:
+                    self.offset = signed64(value)
+                elif number == 5:
+                    self.size = signed64(value)
+                elif number == 1:
+                    self.dtype = value
+                elif number == 3:
+                    self.shard = signed64(value)
+                else:
+                    _check_unknown(number)
+            elif kind == BYTES and number == 2:
+                self.shape = value
+                shapes += 1
+            elif kind == FIXED32 and number == 6:
+                self.crc = value
+            elif kind == BYTES and number == 7:
+                self.slices.append(value)
+            else:
+                _check_unknown(number)
+        if shapes > 1:  # protobuf would merge them, which nobody means
+            raise DamagedError("damaged: more than one shape", found=shapes)
+
+
+def _check_unknown(number: int) -> None:
+    if number <= 7:
+        raise DamagedError(f"damaged: the field {number} is of another wire type than it should be")
 
 
 class Place:
@@ -72,8 +123,14 @@ def moved_row(row: bytes, shard: int) -> bytes:
     return _in_order([*carried, (3, varint_field(3, shard))])
 
 
-def row_keys(variable: Variable) -> list[bytes]:
-    """The keys of the index rows that hold a variable's extents, in the order of the extents."""
+def row_keys(variable: Variable, key: bytes | None = None) -> list[bytes]:
+    """The keys of the index rows that hold a variable's extents, in the order of the extents.
+
+    Args:
+        variable: whose partition counts.
+        key: its key, if not its own.
+    """
+    key = key or variable.key
     if variable.slices is None:
-        return [variable.key]
-    return [slice_key(variable.key, extents) for extents in variable.slices]
+        return [key]
+    return [slice_key(key, extents) for extents in variable.slices]

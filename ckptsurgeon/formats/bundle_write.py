@@ -8,13 +8,14 @@ from functools import partial
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError
-from ..plan import Copy, Fill, Plan, Text
+from ..plan import Copy, Fill, Plan, Result, Text, Values
 from ..publish import Lock, remove
 from .bundle import Bundle, extent_sizes, shard_path
 from .bundle_publish import Publication, Source, shard_files
 from .bundle_rows import Place, entry_row, header_row, moved_row, new_entry_row, row_keys, shard_of
 from .bundle_strings import encode_strings
-from .tensor_proto import NUMBERS, encode_shape
+from .tensor_proto import NUMBERS, encode_shape, encode_slice, same_partition, slice_shape
+from .wire import bytes_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,41 +24,75 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..plan import Content
-
     Piece = Callable[[], tuple[Iterable[bytes], int | None]]
 
 
-def _pieces(bundle: Bundle, variable: Variable, content: Content) -> list[Piece]:
+def _pieces(byteorder: str, result: Result) -> list[Piece]:
     """For each extent of a variable what gives its new bytes as chunks, and their masked checksum if it is known."""
-    if isinstance(content, Copy):
+    variable, content = result.variable, result.content
+    if isinstance(content, Copy) and _is_alike(content, variable, byteorder):
         return [
-            partial(_copied, bundle, content, extent, count)
+            partial(_copied, byteorder, content, extent, count)
             for extent, count in zip(content.variable.extents, extent_sizes(content.variable), strict=True)
         ]
     if isinstance(content, Text):
-        data, crc = encode_strings([content.value], bundle.byteorder)
-        return [lambda: ((data,), crc)]
+        return [partial(_text, content.value, byteorder)]
     from . import bundle_values
 
     if isinstance(content, Fill):
-        element = bundle_values.encode_number(content.number, variable.dtype, bundle.byteorder)
-        return [partial(_filled, element, extent.length) for extent in variable.extents]
-    return [
-        partial(_encoded, part, variable.dtype, bundle.byteorder)
-        for part in bundle_values.split(content.values, variable)
-    ]
+        element = bundle_values.encode_number(content.number, variable.dtype, byteorder)
+        return [partial(_filled, element, count * len(element)) for count in extent_sizes(variable)]
+    parts = _Parts(content, variable)
+    return [partial(_encoded, parts, variable.dtype, byteorder) for _ in extent_sizes(variable)]
 
 
-def _copied(bundle: Bundle, content: Copy, extent: Extent, count: int) -> tuple[Iterable[bytes], int | None]:
+def _is_alike(content: Copy, variable: Variable, byteorder: str) -> bool:
+    """Whether a donor's stored bytes are the recipient's too, but for the order of bytes in numbers."""
+    return (
+        isinstance(content.donor, Bundle)
+        and same_partition(content.variable.slices, variable.slices, variable.shape)
+        and (variable.is_numeric or content.donor.byteorder == byteorder)
+    )
+
+
+class _Parts:
+    """The values of a variable, cut as it is partitioned; read when the first part is asked for, let go after the last.
+
+    Args:
+        content: where they come from.
+        variable: whose partition counts.
+    """
+
+    def __init__(self, content: Copy | Values, variable: Variable) -> None:
+        self._content = content
+        self._variable = variable
+        self._left: list[NDArray[Any]] = []
+
+    def next(self) -> NDArray[Any]:
+        """The next part."""
+        from . import bundle_values
+
+        if not self._left:
+            content = self._content
+            values = content.values if isinstance(content, Values) else content.donor.read(content.variable.name)
+            self._left = bundle_values.split(values, self._variable)[::-1]
+        return self._left.pop()
+
+
+def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[Iterable[bytes], int | None]:
     donor, variable = content.donor, content.variable
     assert isinstance(donor, Bundle)
     if not variable.is_numeric:
         return donor.checked_stream(extent, variable.dtype, count), extent.crc
-    if donor.byteorder == bundle.byteorder:
+    if donor.byteorder == byteorder:
         return donor.checked_chunks(extent), None
     component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
     return (_swapped(chunk, component) for chunk in donor.checked_chunks(extent)), None
+
+
+def _text(value: bytes, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    data, crc = encode_strings([value], byteorder)
+    return (data,), crc
 
 
 def _filled(element: bytes, length: int) -> tuple[Iterable[bytes], int | None]:
@@ -66,10 +101,10 @@ def _filled(element: bytes, length: int) -> tuple[Iterable[bytes], int | None]:
     return (chunk if at < whole else chunk[:rest] for at in range(whole + 1)), None
 
 
-def _encoded(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+def _encoded(parts: _Parts, dtype: str, byteorder: str) -> tuple[Iterable[bytes], int | None]:
     from . import bundle_values
 
-    data, crc = bundle_values.encode(values, dtype, byteorder)
+    data, crc = bundle_values.encode(parts.next(), dtype, byteorder)
     return (data,), crc
 
 
@@ -113,7 +148,7 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
             return publication.commit(*_linked_set(plan, publication, link), exact)
         return publication.commit(*_single_shard(plan, publication), exact)
 
-    return _save_at(out, commit, force, sync, wait)
+    return save_at(out, commit, force, sync, wait)
 
 
 def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wait: float = 30.0) -> None:
@@ -145,7 +180,7 @@ def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wa
             rows[key] = new_entry_row(NUMBERS[dtype], encode_shape(values.shape), place)
         return publication.commit(rows, [publication.staged_data], exact)
 
-    _save_at(prefix, commit, True, sync, wait)
+    save_at(prefix, commit, True, sync, wait)
 
 
 def _keys(prefix: str, names: Iterable[str]) -> dict[bytes, str]:
@@ -177,7 +212,7 @@ def delete(prefix: str) -> None:
             remove(path)
 
 
-def _save_at(
+def save_at(
     prefix: str, commit: Callable[[Publication, bool], list[str]], force: bool, sync: bool, wait: float
 ) -> list[str]:
     """Commit at a prefix where a checkpoint may stand, which is then replaced in two steps.
@@ -217,15 +252,28 @@ def _shards_at(prefix: str) -> int:
 
 
 def _carried_rows(plan: Plan) -> dict[bytes, bytes]:
-    """The recipient's index less the rows of dropped variables."""
+    """The recipient's index less the rows of dropped variables, and with those of renamed ones under their new keys."""
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
     rows = dict(bundle.rows)
+    moved: dict[bytes, bytes] = {}
     for change in plan.changes:
-        if change.action == "dropped":
-            for key in {change.variable.key, *row_keys(change.variable)}:
-                del rows[key]
-    return rows
+        variable = bundle.variables.get(change.variable.name)
+        if variable is None or change.action == "added":
+            continue
+        repartitioned = variable.slices != change.variable.slices
+        if change.action == "dropped" or repartitioned or change.key != variable.key:
+            for old, new in zip(_all_keys(variable), _all_keys(variable, change.key), strict=True):
+                row = rows.pop(old)
+                if change.action != "dropped" and not repartitioned:
+                    moved[new] = row
+    return {**rows, **moved}
+
+
+def _all_keys(variable: Variable, key: bytes | None = None) -> list[bytes]:
+    """The keys of all rows of a variable: of its extents and, if it is partitioned, the one that describes it."""
+    rows = row_keys(variable, key)
+    return rows if variable.slices is None else [key or variable.key, *rows]
 
 
 def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[bytes, bytes], list[Source]]:
@@ -233,11 +281,13 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
     rows = _carried_rows(plan)
-    linked = [change for change in plan.changes if link and isinstance(change.content, Copy)]
-    staged = [change for change in plan.changes if change.content and not (link and isinstance(change.content, Copy))]
-    changed = {key for change in (*linked, *staged) for key in row_keys(change.variable)}
+    changed = [result for result in plan.results() if not result.kept]
+    for result in changed:
+        _describe(result, rows)
+    linked = {id(result): result.content for result in changed if link and isinstance(result.content, Copy)}
+    replaced = {key for result in changed for key in row_keys(result.variable, result.key)}
     carried = {
-        key: shard for key, row in rows.items() if key not in changed and (shard := shard_of(key, row)) is not None
+        key: shard for key, row in rows.items() if key not in replaced and (shard := shard_of(key, row)) is not None
     }
     live = sorted(set(carried.values()))
     numbers = {old: new for new, old in enumerate(live)}
@@ -246,22 +296,37 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
             rows[key] = moved_row(rows[key], numbers[shard])
     shards = [_source(bundle, shard_path(bundle.prefix, shard, bundle.shards), may_copy=True) for shard in live]
     donated: dict[str, int] = {}  # a donor's file -> its number; each is opened and vouched for once
-    for change in linked:
-        assert isinstance(change.content, Copy)
-        for key, extent in zip(row_keys(change.variable), change.content.variable.extents, strict=True):
+    for result in changed:
+        content = linked.get(id(result))
+        if content is None:
+            continue
+        for key, extent in zip(row_keys(result.variable, result.key), content.variable.extents, strict=True):
             if extent.file not in donated:
-                source = _source(change.content.donor, extent.file, may_copy=False)
+                source = _source(content.donor, extent.file, may_copy=False)
                 donated[extent.file] = _number_of(source, shards)
             place = Place(donated[extent.file], extent.offset, extent.length, extent.crc or 0)
             rows[key] = entry_row(rows[key], place)
-    for change in staged:
-        assert change.content is not None
-        pieces = _pieces(bundle, change.variable, change.content)
-        for key, piece in zip(row_keys(change.variable), pieces, strict=True):
+    staged = [result for result in changed if id(result) not in linked]
+    for result in staged:
+        for key, piece in zip(row_keys(result.variable, result.key), _pieces(bundle.byteorder, result), strict=True):
             rows[key] = entry_row(rows[key], publication.stage(*piece(), len(shards)))
     if staged:
         shards.append(publication.staged_data)
     return rows, shards
+
+
+def _describe(result: Result, rows: dict[bytes, bytes]) -> None:
+    """Add rows without a place for a variable that has none yet."""
+    variable, dtype = result.variable, NUMBERS[result.variable.dtype]
+    nowhere = Place(0, 0, 0, 0)
+    if variable.slices is not None:
+        described = new_entry_row(dtype, encode_shape(variable.shape), nowhere)
+        rows.setdefault(
+            result.key, described + b"".join(bytes_field(7, encode_slice(each)) for each in variable.slices)
+        )
+    shapes = [variable.shape] if variable.slices is None else [slice_shape(s, variable.shape) for s in variable.slices]
+    for key, shape in zip(row_keys(variable, result.key), shapes, strict=True):
+        rows.setdefault(key, new_entry_row(dtype, encode_shape(shape), nowhere))
 
 
 def _number_of(source: Source, shards: list[Source]) -> int:
@@ -293,29 +358,40 @@ def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> Source:
 
 
 def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[Source]]:
-    """Rows and one shard with all live bytes, in the order in which the recipient holds them."""
-    bundle = plan.recipient
-    assert isinstance(bundle, Bundle)
-    if bundle.stray:
-        raise DamagedError("holds slices that belong to no variable", path=bundle.prefix, hint="see 'verify'")
-    rows = _carried_rows(plan)
-    contents = {change.variable.name: change.content for change in plan.changes}
-    dropped = {change.variable.name for change in plan.changes if change.action == "dropped"}
-    pieces: list[tuple[Extent, bytes, Piece, bool]] = []
-    for name, variable in bundle.variables.items():
-        if name not in dropped:
-            content = contents.get(name)
-            made = _pieces(bundle, variable, content or Copy(bundle, variable))
-            for key, extent, piece in zip(row_keys(variable), variable.extents, made, strict=True):
-                pieces.append((extent, key, piece, content is None))
-    pieces.sort(key=lambda piece: (piece[0].file, piece[0].offset, piece[1]))
+    """Rows and one shard with all live bytes, in the order in which the recipient holds them, then the added ones."""
+    recipient = plan.recipient
+    byteorder, rows = recipient.byteorder, {b"": header_row(1)}
+    if isinstance(recipient, Bundle):
+        if recipient.stray:
+            raise DamagedError("holds slices that belong to no variable", path=recipient.path, hint="see 'verify'")
+        rows = _carried_rows(plan)
+    pieces: list[tuple[tuple[str, int, int], bytes, Piece, Extent | None]] = []
+    for at, result in enumerate(plan.results()):
+        variable = _simplified(result)
+        _describe(variable, rows)
+        extents = variable.variable.extents
+        made = _pieces(byteorder, variable)
+        for number, (key, piece) in enumerate(zip(row_keys(variable.variable, variable.key), made, strict=True)):
+            placed = isinstance(recipient, Bundle) and extents
+            where = (extents[number].file, extents[number].offset, 0) if placed else ("\U0010ffff", at, number)
+            pieces.append((where, key, piece, extents[number] if placed and result.kept else None))
+    pieces.sort(key=lambda piece: piece[:2])
     shared: dict[tuple[str, int, int], Place] = {}
-    for extent, key, piece, carried in pieces:
-        where = (extent.file, extent.offset, extent.length)
-        place = shared.get(where) if carried else None
+    for _, key, piece, extent in pieces:
+        where = (extent.file, extent.offset, extent.length) if extent else ("", 0, 0)
+        place = shared.get(where) if extent else None
         if place is None:
             place = publication.stage(*piece(), 0)
-            if carried:
+            if extent:
                 shared[where] = place
         rows[key] = entry_row(rows[key], place)
     return rows, [publication.staged_data]
+
+
+def _simplified(result: Result) -> Result:
+    """A result as a bundle holds it: what one slice covers is not partitioned, unless the bundle has it so already."""
+    variable, donor = result.variable, result.content.donor if isinstance(result.content, Copy) else None
+    if (result.kept and isinstance(donor, Bundle)) or not same_partition(variable.slices, None, variable.shape):
+        return result
+    whole = Variable(variable.name, variable.key, variable.dtype, variable.shape, variable.extents)
+    return Result(result.key, whole, result.content, result.kept)

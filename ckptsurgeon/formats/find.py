@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from .. import errors
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What a file is that is no TensorFlow V2 checkpoint, by its first bytes. Only named, never opened.
+# What a file is that is no TensorFlow checkpoint, by its first bytes. Only named, never opened.
 _OTHERS = [
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"PK\x03\x04", "a zip file (.keras, .npz or .pt)"),
@@ -27,37 +28,116 @@ _OTHERS = [
 ]
 
 
-def prefix(path: str) -> str:
-    """The prefix of the TensorFlow V2 checkpoint that a path means.
+_SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # of a V1 checkpoint, or all of them at once
+
+
+class Found:
+    """A checkpoint that was found.
+
+    Attributes:
+        format: `tf-v2` or `tf-v1`.
+        path: of a V2 checkpoint the prefix; of a V1 one its file's path, or what its files' have in common.
+        files: of a V1 checkpoint its files; of a V2 one its index.
+        folder: the SavedModel folder that it belongs to, or None.
+    """
+
+    __slots__ = ("files", "folder", "format", "path")
+
+    def __init__(self, format: str, path: str, files: list[str], folder: str | None = None) -> None:
+        self.format = format
+        self.path = path
+        self.files = files
+        self.folder = folder
+
+
+def locate(path: str) -> Found:
+    """The checkpoint that a path means.
 
     Args:
-        path: a prefix; its `.index`, a `.data-…` or `.meta`; a SavedModel folder; a folder with a `checkpoint` file.
+        path: a prefix; its `.index`, a `.data-…` or `.meta`; a V1 file, or the `-?????-of-NNNNN` of several; a
+            SavedModel folder; a folder with a `checkpoint` file.
 
     Raises:
         NotFoundError: nothing is there, or no checkpoint.
         UnsupportedError: something else is there, which the message names.
-        DamagedError: a folder's state file is damaged, or a file is empty.
+        DamagedError: a folder's state file is damaged, a file is empty, or one of several is missing.
         StorageError: the operating system refused.
     """
     with errors.files(path):
-        return _prefix(path)
+        if not path:
+            raise NotFoundError("no such checkpoint", path="''")
+        found = _bundle(path)  # as in TensorFlow, whatever else has the bare name
+        if found is None and os.path.isdir(path):
+            return _of_folder(path)
+        candidates = [path, *_stripped(path)]
+        for look in (_bundle, _v1):
+            for candidate in candidates:
+                found = found or look(candidate)
+        if found is not None:
+            return found
+        if os.path.isfile(path):
+            raise _explain(path)
+        if ".data-" in os.path.basename(path) or path.endswith(".index"):
+            raise NotFoundError("no such file", path=path)
+        raise NotFoundError("no such checkpoint", path=path, hint=_neighbour(path))
 
 
-def _prefix(path: str) -> str:
-    if not path:
-        raise NotFoundError("no such checkpoint", path="''")
-    if os.path.isfile(path + ".index"):
-        return path  # as in TensorFlow, whatever else has the bare name
-    if os.path.isdir(path):
-        return _of_folder(path)
-    for candidate in _stripped(path):
-        if os.path.isfile(candidate + ".index"):
-            return candidate
+def _bundle(prefix: str) -> Found | None:
+    """The V2 checkpoint with exactly this prefix."""
+    index = prefix + ".index"
+    if not os.path.isfile(index):
+        return None
+    folder, base = os.path.split(prefix)
+    root = os.path.dirname(folder) or "."
+    saved = base == "variables" and os.path.basename(folder) == "variables" and _is_saved_model(root)
+    return Found("tf-v2", prefix, [index], root if saved else None)
+
+
+def _v1(path: str) -> Found | None:
+    """The V1 checkpoint with exactly this path, or that consists of files with this beginning."""
+    shard = _SHARD.fullmatch(path)
     if os.path.isfile(path):
-        raise _explain(path)
-    if ".data-" in os.path.basename(path) or path.endswith(".index"):
-        raise NotFoundError("no such file", path=path)
-    raise NotFoundError("no such checkpoint", path=path, hint=_neighbour(path))
+        if path.endswith(".index") or not _is_table(path):
+            return None
+        return _shards(shard[1], int(shard[2])) if shard else Found("tf-v1", path, [path])
+    if shard:
+        return _shards(shard[1], int(shard[2])) if "?" in path[len(shard[1]) :] else None
+    return _sharded(path)
+
+
+def _shards(stem: str, count: int) -> Found | None:
+    """The V1 checkpoint of this many files.
+
+    Raises:
+        DamagedError: some of them are there, others are not.
+    """
+    paths = [f"{stem}-{shard:05d}-of-{count:05d}" for shard in range(count)]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if not paths or len(missing) == len(paths):
+        return None
+    if missing:
+        raise DamagedError(f"a file of the checkpoint is missing: {missing[0]}", path=stem, expected=f"{count} files")
+    return Found("tf-v1", stem, paths)
+
+
+def _sharded(stem: str) -> Found | None:
+    """The V1 checkpoint whose files begin with `stem`, if there is just one."""
+    folder, base = os.path.split(stem)
+    if not base or not os.path.isdir(folder or "."):
+        return None
+    shape = re.compile(re.escape(base) + r"-\d{5}-of-(\d{5})", re.DOTALL)
+    counts = {int(match[1]) for name in os.listdir(folder or ".") if (match := shape.fullmatch(name))}
+    return _shards(stem, counts.pop()) if len(counts) == 1 else None
+
+
+def _is_table(path: str) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
+        return file.read() == MAGIC
+
+
+def _is_saved_model(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, f"saved_model.{ending}")) for ending in ("pb", "pbtxt"))
 
 
 def _stripped(path: str) -> Iterator[str]:
@@ -70,10 +150,10 @@ def _stripped(path: str) -> Iterator[str]:
         yield os.path.join(folder, stem)
 
 
-def _of_folder(folder: str) -> str:
+def _of_folder(folder: str) -> Found:
     saved = os.path.join(folder, "variables", "variables")
     if os.path.isfile(saved + ".index"):
-        return saved
+        return Found("tf-v2", saved, [saved + ".index"], folder)
     known = state.read(folder)
     if known is None:
         found = sorted(name[: -len(".index")] for name in os.listdir(folder) if name.endswith(".index"))
@@ -82,33 +162,27 @@ def _of_folder(folder: str) -> str:
             path=folder,
             hint=f"name one: {', '.join(found[:3])}" if found else None,
         )
-    if not os.path.isfile(known.latest + ".index"):
+    latest = _bundle(known.latest) or _v1(known.latest)
+    if latest is None:
         if os.path.isfile(known.latest):
             raise _explain(known.latest)
         raise NotFoundError(
             "its 'checkpoint' file names a checkpoint that is not there", path=folder, found=known.latest
         )
-    return known.latest
+    return latest
 
 
 def _explain(path: str) -> CkptSurgeonError:
     """Why a file that exists is no checkpoint that can be opened."""
     with open(path, "rb") as file:
         head = file.read(512)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        tail = file.read(8)
     if path.endswith(".index") or ".data-" in os.path.basename(path):
         return NotFoundError("the checkpoint's other files are not beside it", path=path)
     if not head:
         return DamagedError("an empty file", path=path)
-    if tail == MAGIC:
-        return UnsupportedError(
-            "a TensorFlow V1 checkpoint", path=path, expected="a V2 checkpoint (.index and .data files)"
-        )
     for start, kind in _OTHERS:
         if head.startswith(start):
-            return UnsupportedError(kind, path=path, expected="a TensorFlow V2 checkpoint")
+            return UnsupportedError(kind, path=path, expected="a TensorFlow checkpoint")
     return UnsupportedError("not a checkpoint of a known format", path=path, found=f"first bytes {head[:8].hex()}")
 
 

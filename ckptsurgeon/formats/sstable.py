@@ -16,6 +16,7 @@ TensorFlow does only in part.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 
 from ..errors import DamagedError
 from .wire import crc32c, mask, read_varint, varint
@@ -29,6 +30,7 @@ FOOTER_SIZE = 48
 TRAILER_SIZE = 5
 BLOCK_SIZE = 262144  # TensorFlow's target for a data block, restart points included
 RESTART_INTERVAL = 16  # of data blocks; in the index block every row is a restart point
+_MOST_CACHED = 4 * BLOCK_SIZE  # of a block whose rows are kept; a larger one holds one huge row
 _RAW, _SNAPPY = 0, 1
 _SNAPPY_RATIO = 22  # the format emits at most 64 bytes for 3
 _KEYS_RATIO = 32  # of a block's keys to the block: at most 16 with restart points as TensorFlow sets them
@@ -44,33 +46,102 @@ def read_rows(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[by
     Raises:
         DamagedError: not a table, cut short, a wrong checksum, or rows out of order.
     """
-    if size < FOOTER_SIZE:
-        raise DamagedError("not a table", expected=f"at least {FOOTER_SIZE} bytes", found=size)
-    footer = read(size - FOOTER_SIZE, FOOTER_SIZE)
-    if footer[40:] != MAGIC:
-        raise DamagedError(
-            "not a table, or cut short", expected=f"magic {MAGIC.hex()} at its end", found=footer[40:].hex()
+    yield from Table(read, size).rows()
+
+
+class Table:
+    """A table of which footer and index are in memory; its other blocks are read when they are asked for.
+
+    Args:
+        read: gives the bytes at (offset, length) of the file.
+        size: of the file, in bytes.
+
+    Raises:
+        DamagedError: not a table, cut short, or a wrong checksum of its index.
+    """
+
+    __slots__ = ("_blocks", "_cached", "_metaindex", "_read", "_rows", "_separators")
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        if size < FOOTER_SIZE:
+            raise DamagedError("not a table", expected=f"at least {FOOTER_SIZE} bytes", found=size)
+        footer = read(size - FOOTER_SIZE, FOOTER_SIZE)
+        if footer[40:] != MAGIC:
+            raise DamagedError(
+                "not a table, or cut short", expected=f"magic {MAGIC.hex()} at its end", found=footer[40:].hex()
+            )
+        body = size - FOOTER_SIZE
+        self._metaindex, at = _read_handle(footer, 0, 40, body)
+        index, _ = _read_handle(footer, at, 40, body)
+        plain = b"".join(varint(number) for number in (*self._metaindex, *index)).ljust(40, b"\x00")
+        if footer[:40] != plain:  # so that no bit of a table can change unnoticed
+            raise DamagedError("damaged: the footer of the table", expected=plain.hex(), found=footer[:40].hex())
+        self._read = read
+        self._separators: list[bytes] = []
+        self._blocks: list[tuple[int, int]] = []
+        self._cached = -1  # number of the block whose rows are kept
+        self._rows: dict[bytes, bytes] = {}
+        done = 0
+        for separator, handle in _block_rows(_read_block(read, *index), None):
+            (offset, length), _ = _read_handle(handle, 0, len(handle), body)
+            if offset < done:  # also bounds the work: no byte of the file is read twice
+                raise DamagedError("damaged: the table's blocks overlap", found=f"block at byte {offset}")
+            done = offset + length + TRAILER_SIZE
+            self._separators.append(separator)
+            self._blocks.append((offset, length))
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """All rows in order, one block in memory at a time.
+
+        Raises:
+            DamagedError: a wrong checksum, or rows out of order.
+        """
+        _read_block(self._read, *self._metaindex)  # always empty, but it shows damage like any other
+        last: bytes | None = None
+        for number, separator in enumerate(self._separators):
+            for key, value in _block_rows(_read_block(self._read, *self._blocks[number]), last):
+                last = key
+                yield key, value
+            if last is not None and last > separator:  # whoever looks for it would look in the next block
+                raise _misplaced(last)
+            last = separator
+
+    def first_row(self) -> tuple[bytes, bytes] | None:
+        """The first row, or None of an empty table; its block alone is read and checked."""
+        return next(iter(self._rows_of(0).items()), None) if self._blocks else None
+
+    def block_of(self, key: bytes) -> tuple[int, int] | None:
+        """Offset and length of the one block in which a key can stand, by the index; None if there is none."""
+        number = bisect_left(self._separators, key)
+        return self._blocks[number] if number < len(self._blocks) else None
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None; the one block in which it can stand is read and checked.
+
+        Raises:
+            DamagedError: a wrong checksum, or rows out of order.
+        """
+        number = bisect_left(self._separators, key)
+        return self._rows_of(number).get(key) if number < len(self._blocks) else None
+
+    def _rows_of(self, number: int) -> dict[bytes, bytes]:
+        if number == self._cached:
+            return self._rows
+        rows = dict(
+            _block_rows(
+                _read_block(self._read, *self._blocks[number]), self._separators[number - 1] if number else None
+            )
         )
-    body = size - FOOTER_SIZE
-    metaindex, at = _read_handle(footer, 0, 40, body)
-    index, _ = _read_handle(footer, at, 40, body)
-    plain = b"".join(varint(number) for number in (*metaindex, *index)).ljust(40, b"\x00")
-    if footer[:40] != plain:  # so that no bit of a table can change unnoticed
-        raise DamagedError("damaged: the footer of the table", expected=plain.hex(), found=footer[:40].hex())
-    _read_block(read, *metaindex)  # always empty, but it shows damage like any other
-    done = 0
-    last: bytes | None = None
-    for separator, handle in _block_rows(_read_block(read, *index), None):
-        (offset, length), _ = _read_handle(handle, 0, len(handle), body)
-        if offset < done:  # also bounds the work: no byte of the file is read twice
-            raise DamagedError("damaged: the table's blocks overlap", found=f"block at byte {offset}")
-        done = offset + length + TRAILER_SIZE
-        for key, value in _block_rows(_read_block(read, offset, length), last):
-            last = key
-            yield key, value
-        if last is not None and last > separator:  # whoever looks for it would look in the next block
-            raise DamagedError("damaged: a key of the table in the wrong block", found=_shown(last))
-        last = separator
+        last = next(reversed(rows), b"")
+        if last > self._separators[number]:
+            raise _misplaced(last)
+        if self._blocks[number][1] <= _MOST_CACHED:
+            self._cached, self._rows = number, rows
+        return rows
+
+
+def _misplaced(key: bytes) -> DamagedError:
+    return DamagedError("damaged: a key of the table in the wrong block", found=_shown(key))
 
 
 def _read_handle(data: bytes, at: int, end: int, body: int) -> tuple[tuple[int, int], int]:
@@ -207,10 +278,18 @@ class TableBuilder:
         self._block = _BlockBuilder(RESTART_INTERVAL)
 
     def _write_block(self, block: _BlockBuilder) -> bytes:
-        body = block.finish() + bytes((_RAW,))
-        self._write(body + mask(crc32c(body)).to_bytes(4, "little"))
-        handle = varint(self._offset) + varint(len(body) - 1)
-        self._offset += len(body) + 4
+        parts = [*block.finish(), bytes((_RAW,))]
+        if block.size < 2 * BLOCK_SIZE:  # a larger one holds a huge row, of which this would make copies
+            parts = [b"".join(parts)]
+        length = crc = 0
+        for part in parts:
+            crc = crc32c(part, crc)
+            length += len(part)
+        parts.append(mask(crc).to_bytes(4, "little"))
+        for part in parts if len(parts) > 2 else (b"".join(parts),):
+            self._write(part)
+        handle = varint(self._offset) + varint(length - 1)
+        self._offset += length + 4
         return handle
 
 
@@ -235,16 +314,16 @@ class _BlockBuilder:
         else:
             self._restarts.append(self._length)
             self._since_restart = 0
-        row = varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        self._parts.append(row)
-        self._length += len(row)
+        head = varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:]
+        self._parts += (head, value)
+        self._length += len(head) + len(value)
         self._since_restart += 1
         self._last_key = key
         self.rows += 1
 
-    def finish(self) -> bytes:
+    def finish(self) -> list[bytes]:
         restarts = len(self._restarts)
-        return b"".join(self._parts) + struct.pack(f"<{restarts + 1}I", *self._restarts, restarts)
+        return [*self._parts, struct.pack(f"<{restarts + 1}I", *self._restarts, restarts)]
 
 
 def _shared_length(one: bytes, other: bytes) -> int:

@@ -10,7 +10,7 @@ import os
 import re
 
 from .. import errors
-from ..errors import DamagedError
+from ..errors import DamagedError, RefusedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 1 << 20  # bytes; TensorFlow's own hold a few paths
 NAME = "checkpoint"
+_MAX_PATH = 4096  # characters of a path: operating systems take no longer one, and to resolve it would take long
 
 _FIELD = re.compile(
     rb"""\s*(?:\#[^\n]*|(\w+)\s*:\s*(?:((?:"(?:[^"\\\n]|\\.)*"\s*|'(?:[^'\\\n]|\\.)*'\s*)+)|([-+\w.]+)))[;,]?"""
 )
 _STRING = re.compile(rb""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", re.DOTALL)
+_SHARDS = re.compile(r"(.+)-\?{5}-of-(\d{5})", re.DOTALL)  # all files of a V1 checkpoint
 _LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
 
@@ -31,21 +33,41 @@ class State:
     """What a state file says.
 
     Attributes:
-        latest: prefix of the latest checkpoint.
         all: prefixes of all that are kept, oldest first.
     """
 
-    __slots__ = ("all", "latest")
+    __slots__ = ("_folder", "_latest", "all")
 
-    def __init__(self, latest: str, kept: list[str]) -> None:
-        self.latest = latest
+    def __init__(self, folder: str, latest: str, kept: list[str]) -> None:
+        self._folder = folder
+        self._latest = latest
         self.all = kept
+
+    @property
+    def latest(self) -> str:
+        """Prefix of the latest checkpoint, in the folder or below it.
+
+        Raises:
+            RefusedError: it lies elsewhere. A folder that came from somebody must not choose which of one's own files
+                is opened.
+        """
+        if not _leaves(self._folder, self._latest):
+            return self._latest
+        if not _exists(self._latest):
+            return os.path.join(self._folder, os.path.basename(self._latest))
+        raise RefusedError(
+            "names a checkpoint outside its folder",
+            path=os.path.join(self._folder, NAME),
+            found=self._latest,
+            hint="if that is meant, name that checkpoint itself",
+        )
 
 
 def read(folder: str) -> State | None:
     """The state of a folder, its paths joined to the folder; None if it has no state file.
 
-    A path that leads nowhere, because the folder was moved since, becomes the same name inside the folder.
+    A path that leads nowhere, because the folder was moved since, becomes the same name inside the folder. Nothing in
+    a path is a pattern.
 
     Raises:
         DamagedError: not a state file, too large, or it names no checkpoint.
@@ -59,8 +81,10 @@ def read(folder: str) -> State | None:
     latest = [value for name, value in fields if name == "model_checkpoint_path"]
     if not latest or not latest[-1]:
         raise DamagedError("names no checkpoint", path=path, expected='model_checkpoint_path: "…"')
+    if len(latest[-1]) > _MAX_PATH:
+        raise DamagedError("names no checkpoint", path=path, expected="a path", found=f"{len(latest[-1])} characters")
     kept = [value for name, value in fields if name == "all_model_checkpoint_paths"]
-    return State(_resolve(folder, latest[-1]), [_resolve(folder, value) for value in kept])
+    return State(folder, _resolve(folder, latest[-1]), [_resolve(folder, value) for value in kept])
 
 
 def write(folder: str, latest: str, kept: Iterable[str], sync: bool = True) -> None:
@@ -119,7 +143,23 @@ def _resolve(folder: str, path: str) -> str:
 
 
 def _exists(prefix: str) -> bool:
-    return os.path.isfile(prefix + ".index") or os.path.isfile(prefix)
+    if os.path.isfile(prefix + ".index") or os.path.isfile(prefix):
+        return True
+    shards = _SHARDS.fullmatch(prefix)
+    return shards is not None and os.path.isfile(f"{shards[1]}-00000-of-{shards[2]}")
+
+
+def _leaves(folder: str, prefix: str) -> bool:
+    """Whether a checkpoint lies elsewhere than in a folder or below it, once symbolic links are resolved.
+
+    Links among the checkpoint's own files are the business of whoever made the folder, as everywhere else.
+    """
+    try:
+        there = os.path.realpath(os.path.dirname(prefix))
+        home = os.path.realpath(folder)
+    except ValueError:  # what no file system can spell is nowhere
+        return True
+    return not (there + os.sep).startswith(home.rstrip(os.sep) + os.sep)
 
 
 def _quote(folder: str, path: str) -> str:

@@ -109,6 +109,28 @@ def decode_slice(message: bytes, shape: tuple[int, ...]) -> Slice:
     return tuple(extents)
 
 
+def encode_slice(extents: Slice) -> bytes:
+    """A TensorSliceProto; a dimension left open stays so."""
+    return b"".join(
+        bytes_field(1, varint_field(1, start) + (varint_field(2, length) if length >= 0 else b""))
+        for start, length in extents
+    )
+
+
+def same_partition(one: tuple[Slice, ...] | None, other: tuple[Slice, ...] | None, shape: tuple[int, ...]) -> bool:
+    """Whether two ways to cut a tensor of `shape`, None for not at all, cut it alike and in the same order."""
+    if one == other:
+        return True
+
+    def spelt(slices: tuple[Slice, ...] | None) -> list[list[tuple[int, int]]]:
+        return [
+            [(start, size if length < 0 else length) for (start, length), size in zip(extents, shape, strict=True)]
+            for extents in slices or (((0, -1),) * len(shape),)
+        ]
+
+    return spelt(one) == spelt(other)
+
+
 def slice_shape(extents: Slice, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a slice of a tensor of `shape`."""
     return tuple(size if length < 0 else length for (_, length), size in zip(extents, shape, strict=True))

@@ -1,0 +1,52 @@
+"""The verb `drop`."""
+
+from __future__ import annotations
+
+import sys
+
+from .. import verbs
+from . import render
+from .parser import add_writing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
+
+Take variables away, and their slots with them; an object graph follows. --slots strips all slots and the optimizer's
+own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In place the dropped bytes stay in
+the data file; with -o only live bytes are written.
+
+  ckptsurgeon drop model.ckpt 'logistic_regression/**'
+  ckptsurgeon drop model.ckpt --slots -o small.ckpt
+  ckptsurgeon drop model.ckpt learning_rate --dry-run --json
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `drop`."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="names to drop")
+    parser.add_argument("--slots", action="store_true", help="all slots and the optimizer's own variables")
+    add_writing(parser)
+
+
+def run(args: Namespace) -> int:
+    """Drop."""
+    report = verbs.drop(
+        args.checkpoint,
+        args.globs,
+        slots=args.slots,
+        out=args.out,
+        wait=args.wait,
+        dry_run=args.dry_run,
+        force=args.force,
+    )
+    render.report(report, args.dry_run, args.json)
+    if args.out is None and not args.dry_run:
+        dead = verbs.unreferenced(args.checkpoint)
+        if dead:
+            what = f"{dead} bytes in its data files belong to no variable any more; '-o OUT' writes live bytes alone"
+            print(f"ckptsurgeon: {args.checkpoint}: {what}", file=sys.stderr)
+    return 0

@@ -1,0 +1,100 @@
+"""The verb `show`."""
+
+from __future__ import annotations
+
+import sys
+
+from .. import formats
+from ..selection import Selection
+from . import render
+from .parser import add_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from typing import Any
+
+    from ..checkpoint import Checkpoint, Variable
+
+HELP = """ckptsurgeon show CKPT [GLOB...] [--json]
+
+Print statistics of variables: min, max, mean, std and the share of zeros over the finite elements, and how many are
+NaN or infinite; on a terminal and with --json also a histogram. Complex numbers count by their magnitude. Strings have
+no statistics; a terminal shows how they begin.
+
+  ckptsurgeon show model.ckpt
+  ckptsurgeon show model.ckpt 'dnn/layer1/**' --json
+  ckptsurgeon show model.ckpt dnn/layer0/Linear/Matrix
+"""
+
+COLUMNS = ["name", "dtype", "shape", "min", "max", "mean", "std", "zeros", "nan", "inf"]
+_LEVELS = "▁▂▃▄▅▆▇█"
+_BEGINNING = 40  # characters of a string
+_WIDTH = 50  # of the longest bar
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `show`."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Show."""
+    drawn = sys.stdout.isatty() and not args.json
+
+    def attempt() -> list[dict[str, Any]]:
+        with formats.open(args.checkpoint) as checkpoint:
+            selected = Selection(match=args.globs).variables(checkpoint)
+            return [row(checkpoint, variable, drawn) for variable in selected]
+
+    rows = formats.retry(attempt)
+    render.emit(rows, [*COLUMNS, "values"] if drawn else COLUMNS, args.json)
+    if drawn and len(rows) == 1 and rows[0]["histogram"]:
+        print("\n".join(bars(rows[0]["histogram"])))
+    return 0
+
+
+def row(checkpoint: Checkpoint, variable: Variable, drawn: bool = False) -> dict[str, Any]:
+    """One variable's row.
+
+    Args:
+        checkpoint: open.
+        variable: of it.
+        drawn: add the key `values`, for a terminal: a histogram in one line, or how strings begin.
+    """
+    from .. import summary
+
+    result: dict[str, Any] = {"name": variable.name, "dtype": variable.dtype, "shape": list(variable.shape)}
+    result |= summary.summarize(checkpoint.read(variable.name)) if variable.is_numeric else summary.unknown()
+    if drawn:
+        result["values"] = None
+        if result["histogram"]:
+            result["values"] = sparkline(result["histogram"]["counts"])
+        elif variable.dtype == "string":
+            result["values"] = beginning(checkpoint.read(variable.name).reshape(-1)[:_BEGINNING].tolist())
+    return result
+
+
+def sparkline(counts: list[int]) -> str:
+    """A histogram in one line; an empty bin is blank, any other at least the lowest block."""
+    top = max(counts)
+    return "".join(_LEVELS[-(-count * len(_LEVELS) // top) - 1] if count else " " for count in counts)
+
+
+def bars(histogram: dict[str, Any]) -> list[str]:
+    """A histogram line by line: the bin's first edge, a bar, and the count."""
+    edges, counts = histogram["edges"], histogram["counts"]
+    labels = [render.text(float(edge)) for edge in edges[:-1]]
+    width, top = max(map(len, labels)), max(counts)
+    return [
+        f"{label:>{width}}  {'█' * -(-count * _WIDTH // top)} {count}"
+        for label, count in zip(labels, counts, strict=True)
+    ]
+
+
+def beginning(strings: list[bytes]) -> str:
+    """How strings begin, on one line."""
+    shown = " ".join(each[: _BEGINNING + 1].decode("utf-8", "backslashreplace") for each in strings)
+    return shown if len(shown) <= _BEGINNING else shown[:_BEGINNING] + "…"

@@ -1,0 +1,62 @@
+"""Whether the place that a user named for a result can take it; asked before anything is written."""
+
+from __future__ import annotations
+
+import os
+
+from . import formats
+from .errors import NotFoundError, RefusedError, UsageError
+from .plan import Copy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+    from .plan import Plan
+
+# Endings of OUT that mean another format than a TensorFlow checkpoint's, whose OUT is a prefix without an ending.
+_OTHER_ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors", ".npz", ".npy", ".pt", ".pth", ".onnx", ".tflite", ".gguf")
+
+
+def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> None:
+    """Whether OUT is a place where a new checkpoint can stand.
+
+    Raises:
+        UsageError, NotFoundError, RefusedError: it is not.
+    """
+    ending = os.path.splitext(out)[1]
+    main = formats.main_file(out, like, format)
+    is_folder = format is None and formats.is_saved_model(like)
+    if ending in _OTHER_ENDINGS and not is_folder:
+        raise UsageError(
+            f"-o {out} is the name of another format", expected="a prefix, without an ending", hint="use convert"
+        )
+    if ending in (".index", ".meta") or ".data-" in os.path.basename(out):
+        raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
+    if os.path.isdir(out) and not is_folder:
+        raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
+    if not os.path.basename(out.rstrip(os.sep) if is_folder else out):
+        raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
+    if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):
+        raise NotFoundError("no such folder", path=os.path.dirname(out))
+    if os.path.realpath(main) == os.path.realpath(like.main_file) and not force:
+        raise RefusedError("exists already", path=out, hint="--force replaces it")
+    if os.path.lexists(out if is_folder else main) and not force:
+        raise RefusedError("exists already", path=out, hint="--force replaces it")
+
+
+def check_link(plan: Plan, donor: Checkpoint) -> None:
+    """Whether all that a plan copies from a donor can be shared with it.
+
+    Raises:
+        RefusedError: another format, byte order, or partition.
+    """
+    recipient = plan.recipient
+    if donor.format != "tf-v2" or recipient.format != "tf-v2":
+        what = "--link is for TensorFlow V2 checkpoints alone"
+        raise RefusedError(what, path=donor.path, found=f"{donor.format} and {recipient.format}")
+    if donor.byteorder != recipient.byteorder:
+        raise RefusedError("--link cannot change the byte order", path=donor.path, hint="leave --link out")
+    for change in plan.changes:
+        if isinstance(change.content, Copy) and change.variable.slices != change.content.variable.slices:
+            what = f"--link cannot share {change.name}, which the recipient partitions in another way"
+            raise RefusedError(what, path=donor.path, hint="leave --link out")

@@ -1,0 +1,77 @@
+"""Take out of a plan what would write the bytes that stand there already: what changes nothing writes nothing."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import CkptSurgeonError
+from .plan import Copy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint, Extent, Variable
+    from .plan import Change, Plan
+
+
+def leave(plan: Plan, link: bool) -> None:
+    """Leave the variables of a plan alone whose bytes are the donor's already.
+
+    Args:
+        plan: changed in place.
+        link: whether the donor's files are to be shared, so that equal bytes elsewhere do not count.
+    """
+    for change in plan.changes:
+        content = change.content
+        if change.action != "added" and isinstance(content, Copy):
+            equal = _are_equal(plan.recipient, change.variable, content, link)
+            if equal:
+                _mark(change)
+
+
+def mark(plan: Plan) -> None:
+    """Take note that all variables of a plan have their values already."""
+    for change in plan.changes:
+        _mark(change)
+
+
+def _mark(change: Change) -> None:
+    change.content = None
+    change.reason = "equal already"
+
+
+def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: bool) -> bool:
+    donor, other = content.donor, content.variable
+    alike = donor.format == recipient.format == "tf-v2" and donor.byteorder == recipient.byteorder
+    if alike and variable.slices == other.slices:
+        pairs = list(zip(variable.extents, other.extents, strict=True))
+        return all(_is_same_place(one, two) for one, two in pairs) or (
+            not link
+            and all((one.length, one.crc) == (two.length, two.crc) for one, two in pairs)
+            and all(_hold_the_same(recipient, one, donor, two) for one, two in pairs)
+        )
+    if variable.dtype == "variant":
+        return False
+    try:
+        ours, theirs = recipient.read(variable.name), donor.read(other.name)
+    except CkptSurgeonError:
+        return False  # whoever writes will say what is wrong
+    if variable.dtype == "string":
+        return bool(ours.tolist() == theirs.tolist())
+    return bool(ours.tobytes() == theirs.tobytes())
+
+
+def _is_same_place(one: Extent, other: Extent) -> bool:
+    """Whether two extents are the same bytes of the same file, under whatever names."""
+    if (one.offset, one.length, one.crc) != (other.offset, other.length, other.crc):
+        return False
+    try:
+        return os.path.samefile(one.file, other.file)
+    except OSError:
+        return False
+
+
+def _hold_the_same(ours: Checkpoint, one: Extent, theirs: Checkpoint, other: Extent) -> bool:
+    try:
+        return all(a == b for a, b in zip(ours.chunks(one), theirs.chunks(other), strict=True))
+    except CkptSurgeonError:
+        return False  # whoever writes will say what is wrong
