@@ -45,8 +45,10 @@ def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
     """
     for oddity in checkpoint.oddities():
         yield Finding(checkpoint.path, None, oddity, False)
+    bare = set(checkpoint.data_files)
     for file, extents in _by_file(checkpoint).items():
-        yield from _holes(file, extents)
+        if file in bare:
+            yield from _holes(file, extents)
     missing: set[str] = set()
     for variable in _in_data_order(checkpoint):
         file = variable.extents[0].file if variable.extents else checkpoint.path

@@ -65,10 +65,11 @@ class Pairs:
 
     def _rest(self, scheme: schemes.Scheme, checkpoint: Checkpoint, variable: Variable) -> str:
         """What tells a variable apart within its layer: its name after the layer's, or its last component."""
-        rest = scheme.rest(variable.name)
-        if rest is None:
-            rest = (checkpoint.full_name(variable.name) or variable.name).rpartition("/")[2]
-        return rest
+        if isinstance(scheme, schemes.PatternScheme):
+            match = schemes.compile_pattern(scheme.pattern).fullmatch(variable.name)
+            number = match and max(match.end(group) for group in match.groupdict())
+            return variable.name[number if number and number > 0 else scheme.pattern.index("{") :]
+        return (checkpoint.full_name(variable.name) or variable.name).rpartition("/")[2]
 
     def _schemes(self) -> tuple[schemes.Scheme, schemes.Scheme] | None:
         if not self._looked and self._selection.layers is not None:

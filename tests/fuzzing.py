@@ -571,7 +571,7 @@ def _mutate_v1(rng: random.Random, files: Files) -> Files:
     return {"m": mutate_table(rng, files["m"], _other_rows())}
 
 
-_GRAPH_MODULES = ("object_graph", "object_layers")
+_GRAPH_MODULES = ("object_graph", "object_layers", "object_nodes")
 TARGETS = {
     target.name: target
     for target in (

@@ -19,8 +19,8 @@ V1_DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64", "floa
 V2_DTYPES = (*V1_DTYPES, "qint16", "quint16", "uint32", "uint64", "bfloat16", "float8_e5m2", "float8_e4m3fn", "int4",
              "uint4")  # fmt: skip
 # What TensorFlow itself can read of a partitioned variable of a V2 checkpoint.
-V2_SLICED = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool", "complex64", "complex128", "qint8",
-             "quint8", "qint32", "bfloat16", "int4", "uint4")  # fmt: skip
+V2_SLICED = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool", "complex64", "complex128",
+             "qint8", "quint8", "qint32", "bfloat16", "int4", "uint4")  # fmt: skip
 
 WHOLE = [""]
 PARTITIONS = {
@@ -97,7 +97,9 @@ def tensorflow_reads(tf: Any, path: Path, format: str, dtype: str) -> Any:
     """The variable, whole, as TensorFlow reads it."""
     kind = tf.as_dtype(dtype)
     if format == "tf-v2":
-        found = tf.raw_ops.RestoreV2(prefix=str(path), tensor_names=["tower/w"], shape_and_slices=[""], dtypes=[kind])[0]
+        found = tf.raw_ops.RestoreV2(prefix=str(path), tensor_names=["tower/w"], shape_and_slices=[""], dtypes=[kind])[
+            0
+        ]
     else:
         found = tf.raw_ops.RestoreSlice(file_pattern=str(path), tensor_name="tower/w", shape_and_slice="", dt=kind)
     if dtype.startswith(("qint", "quint")):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, RefusedError
 from ckptsurgeon.formats.object_graph import VALUE, Graph, path_of
-from ckptsurgeon.formats.object_layers import ATTRIBUTE, EDGE, HAS_VALUES, SLOT_VARIABLE, escape, new_part, unescape
+from ckptsurgeon.formats.object_nodes import ATTRIBUTE, EDGE, HAS_VALUES, SLOT_VARIABLE, escape, new_part, unescape
 from ckptsurgeon.formats.wire import bytes_field, varint_field
 
 TRUE, FALSE = bytes_field(5, varint_field(1, 1)), bytes_field(5, b"")

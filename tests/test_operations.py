@@ -190,7 +190,7 @@ def test_add(tmp_path: Path) -> None:
     models.write(tmp_path / "b", 1)
     before = models.read(tmp_path / "b")
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
-    with pytest.raises(RefusedError, match="no variable w.*--add"):
+    with pytest.raises(RefusedError, match=r"no variable w.*--add"):
         verbs.graft(a, b, match=["w"])
     report = verbs.graft(a, b, match=["w"], add=True)
     assert [(row["name"], row["action"], row["bytes"]) for row in report.changed] == [("w", "added", 48)]

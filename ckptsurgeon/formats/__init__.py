@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import ChangedError
+from ..errors import ChangedError, RefusedError
 from . import find, state
 from .bundle import Bundle
 
@@ -134,6 +134,8 @@ def save(
     if (format or recipient.format) == "tf-v1":
         from . import v1_write
 
+        if link:
+            raise RefusedError("--link is for TensorFlow V2 checkpoints alone", path=recipient.path)
         if out is not None:
             return v1_write.save_as(plan, out, force, sync, wait)
         assert lock is not None

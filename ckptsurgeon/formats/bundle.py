@@ -15,7 +15,16 @@ from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
 from .bundle_rows import Entry
 from .sstable import read_rows
-from .tensor_proto import check_cover, check_version, decode_shape, decode_slice, dtype_name, slice_key, slice_shape
+from .tensor_proto import (
+    GRAPH,
+    check_cover,
+    check_version,
+    decode_shape,
+    decode_slice,
+    dtype_name,
+    slice_key,
+    slice_shape,
+)
 from .wire import BYTES, VARINT, crc32c, fields, mask, signed64, varint
 
 TYPE_CHECKING = False
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
 MAX_SHARDS = 100_000
 # Of an object-based checkpoint: what follows a variable's name in its key. `ls` leaves it out.
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
 _VALUE_SUFFIX = VALUE_SUFFIX.encode()
 
 

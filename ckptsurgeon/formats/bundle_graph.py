@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ..errors import CkptSurgeonError
 from ..plan import Change, Copy, Text
-from .bundle import GRAPH
 from .bundle_strings import read_strings
 from .object_graph import Graph
+from .tensor_proto import GRAPH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from collections import Counter
 
 from ..errors import CkptSurgeonError, DamagedError, RefusedError, check
 from . import object_layers
-from .object_layers import (
+from .object_nodes import (
     ATTRIBUTE,
     ATTRIBUTES,
     EDGE,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import TypeVar
 
-    from .object_layers import Path
+    from .object_nodes import Path
 
     Argument = TypeVar("Argument")
 

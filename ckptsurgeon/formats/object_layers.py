@@ -1,4 +1,4 @@
-"""The objects of an object graph, and what their edges say: layers in model order, and whose slots are whose.
+"""What the edges of an object graph say: layers in model order, and whose slots are whose.
 
 Everything goes by edges, not by the text of keys: Keras 3 stores the weights of a compiled model as
 `optimizer/_trainable_variables/N`, and only the graph tells that the same nodes are `_kernel` and `bias` of a layer.
@@ -16,7 +16,7 @@ Observed on Keras 3.15 and tf_keras 2.21.
 
 from __future__ import annotations
 
-from .wire import BYTES, VARINT, bytes_field, fields, signed64, varint_field
+from .object_nodes import ATTRIBUTE, EDGE, KERAS_2_EDGES, SLOT, SLOT_VARIABLE, VALUE, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,18 +24,12 @@ if TYPE_CHECKING:
 
     from .object_graph import Graph
 
-    Path = tuple[str, ...]
     Shapes = Mapping[str, tuple[int, ...]]
-
-ATTRIBUTES = "/.ATTRIBUTES/"
-VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends the key of every variable
-SLOT = "/.OPTIMIZER_SLOT/"
-EDGE, ATTRIBUTE, SLOT_VARIABLE, SAVER, HAS_VALUES = 1, 2, 3, 4, 5  # the fields of a TrackableObject
 
 KERAS_2, KERAS_3, BY_ATTRIBUTE = "keras-2", "keras-3", "attributes"  # schemes
 
-KERAS_2_EDGES = ("layer_with_weights-", "layer-")  # of a model, to each layer; the first counts those with weights
 _TRAINABLE = "_trainable_variables"
+_MAX_DEPTH = 32  # of models in models, and of scopes in a name: more of them only a hostile graph has
 # Edges to what belongs to no layer, or to lists of what stands elsewhere too.
 _BESIDE = frozenset(
     ("optimizer", "keras_api", "metrics", "_metrics", "compiled_metrics", "compiled_loss", "_compile_metrics",
@@ -43,102 +37,6 @@ _BESIDE = frozenset(
      "_seed_generators", "variables", "trainable_variables", "non_trainable_variables", "_all_variables",
      "regularization_losses", "_random_generator")
 )  # fmt: skip
-_MAX_DEPTH = 255  # edges on a path that is followed
-
-
-def escape(name: str) -> str:
-    """The name of an edge as keys spell it."""
-    return name.replace(".", "..").replace("/", ".S")
-
-
-def unescape(name: str) -> str:
-    """The name of the edge that a part of a key spells: `..` is a dot, `.S` a slash."""
-    return ".".join(part.replace(".S", "/") for part in name.split(".."))
-
-
-def path_of(key: str) -> Path | None:
-    """The edges that lead to a key's node by its own word; None for a slot's key, or one that is no object's."""
-    path, found, _ = key.rpartition(ATTRIBUTES)
-    names = path.split("/")
-    return None if not found or SLOT in key or len(names) > _MAX_DEPTH else tuple(map(unescape, names))
-
-
-class Part:
-    """A field of a node, and what it says.
-
-    Attributes:
-        field: EDGE, ATTRIBUTE, SLOT_VARIABLE, another one's number, or 0 for what was taken away.
-        raw: its bytes, tag included.
-        node: the child; the slot. `original`: the variable that has the slot.
-        name: of the edge, the attribute or the slot. `full_name`: of the variable in its program.
-        key: of the attribute's row, or, for tables and iterators, how the keys of its rows begin.
-    """
-
-    __slots__ = ("field", "full_name", "key", "name", "node", "original", "raw")
-
-    def __init__(self, field: int, raw: bytes = b"", message: bytes = b"") -> None:
-        self.field = field
-        self.raw = raw
-        self.node = self.original = 0
-        self.name = self.full_name = self.key = ""
-        for number, kind, value, _ in fields(message):
-            said = _SAID.get((field, number, kind))
-            if said is not None:
-                setattr(self, said, signed64(value) if kind == VARINT else value.decode("utf-8", "surrogateescape"))
-
-
-_SAID = {
-    (EDGE, 1, VARINT): "node", (EDGE, 2, BYTES): "name",
-    (ATTRIBUTE, 1, BYTES): "name", (ATTRIBUTE, 2, BYTES): "full_name", (ATTRIBUTE, 3, BYTES): "key",
-    (SLOT_VARIABLE, 1, VARINT): "original", (SLOT_VARIABLE, 2, BYTES): "name", (SLOT_VARIABLE, 3, VARINT): "node",
-}  # fmt: skip
-
-
-def new_part(field: int, *values: int | str, unknown: bytes = b"") -> Part:
-    """A new part of the values of its fields 1, 2, …; `unknown` fields are carried."""
-    message = b""
-    for number, value in enumerate(values, 1):
-        text = b"" if isinstance(value, int) else value.encode("utf-8", "surrogateescape")
-        message += varint_field(number, value) if isinstance(value, int) else bytes_field(number, text) if text else b""
-    return Part(field, bytes_field(field, message + unknown), message)
-
-
-class Node:
-    """An object: its parts in the file's order, and its bytes, or None once it was edited."""
-
-    __slots__ = ("_index", "parts", "raw")
-
-    def __init__(self, parts: list[Part], raw: bytes | None = None) -> None:
-        self.parts = parts
-        self.raw = raw
-        self._index: dict[str, int] | None = None
-
-    def all(self, field: int) -> list[Part]:
-        """The parts of one kind."""
-        return [part for part in self.parts if part.field == field]
-
-    def child(self, name: str) -> int | None:
-        """The node to which the edge `name` leads."""
-        if self._index is None:
-            self._index = {part.name: part.node for part in self.all(EDGE)}
-        return self._index.get(name)
-
-    def edit(self, parts: list[Part] | None = None) -> list[Part]:
-        """Its parts, or other ones instead, that are about to change."""
-        self.raw = self._index = None
-        self.parts = self.parts if parts is None else parts
-        return self.parts
-
-    def link(self, name: str, number: int, at: int | None = None) -> None:
-        """Make an edge, in the place of a part or at the end."""
-        self.raw = None
-        edge = new_part(EDGE, number, name)
-        if at is None:
-            self.parts.append(edge)
-        else:
-            self.parts[at] = edge
-        if self._index is not None:
-            self._index[name] = number
 
 
 def slot_owners(graph: Graph, shapes: Shapes | None = None) -> dict[str, str]:
@@ -162,18 +60,26 @@ def slot_owners(graph: Graph, shapes: Shapes | None = None) -> dict[str, str]:
             if number in keys and optimizer.child("_iterations") is not None:
                 slots[number] = keys[number]
     names = _unique_names(graph, keys, slots)
+    # Each list, and each pair of them, is looked into once, however many edges lead there.
+    lists: dict[int | None, dict[int, int]] = {}
+    paired: set[tuple[int, int | None]] = set()
     for optimizer in graph.nodes:
-        variables = _listed(graph, optimizer.child(_TRAINABLE))
         for edge in optimizer.all(EDGE) if optimizer.child("_iterations") is not None else ():
             if edge.name not in ("_variables", _TRAINABLE):
-                for at, number in _listed(graph, edge.node).items():
-                    if number in slots and variables.get(at) in keys:
-                        found.setdefault(slots[number], keys[variables[at]])
+                pair = edge.node, optimizer.child(_TRAINABLE)
+                if pair in paired:
+                    continue
+                paired.add(pair)
+                lists.update((each, _listed(graph, each)) for each in pair if each not in lists)
+                items, variables = (lists[each] for each in pair)
+                for at in sorted(items.keys() & variables.keys()):
+                    if items[at] in slots and variables[at] in keys:
+                        found.setdefault(slots[items[at]], keys[variables[at]])
     full_names = graph.full_names()
     for key in slots.values():
         if key not in found:
             parts = full_names.get(key, "").split("/")
-            tails = ("/".join(parts[start:]) for start in range(1, len(parts)))
+            tails = ("/".join(parts[start:]) for start in range(max(1, len(parts) - _MAX_DEPTH), len(parts)))
             owner = next((names[tail] for tail in tails if tail in names), None)
             if owner is not None and (shapes is None or shapes.get(owner) == shapes.get(key)):
                 found[key] = owner
@@ -253,6 +159,7 @@ class _Finder:
             or (node.child("iter") is not None and node.child("learning_rate") is not None)
         } - {0}
         self.slots = set(self.owners)
+        self._parents: dict[int, list[int]] = {}
 
     def schemes(self) -> dict[str, dict[str, int]]:
         """As `layers`."""
@@ -277,20 +184,33 @@ class _Finder:
         """The objects of a node that hold variables: its children, a list's items in its place."""
         found: list[tuple[str, int]] = []
         seen = {number}
+        holding = self._holding(number)
         for edge in self.graph.nodes[number].all(EDGE):
             if edge.name in _BESIDE or edge.node in self.optimizers:
                 continue
             items = _listed(self.graph, edge.node) if edge.node not in self.keys else {}
             inner = [(f"{escape(edge.name)}/{at}", item) for at, item in items.items()]
             for name, child in inner or [(escape(edge.name), edge.node)]:
-                if child not in seen and child not in self.keys and self._holds(child, number):
+                if child not in seen and child not in self.keys and child in holding:
                     seen.add(child)
                     found.append((name, child))
         return found
 
-    def _holds(self, start: int, stop: int) -> bool:
-        """Whether a variable is reached from a node."""
-        return any(True for _ in self._below(start, {start, stop} | self.optimizers))
+    def _holding(self, without: int) -> set[int]:
+        """The nodes from which a variable is reached, but for ways through optimizers and the node `without`."""
+        if not self._parents:
+            for number, node in enumerate(self.graph.nodes):
+                for edge in node.all(EDGE):
+                    if edge.name not in _BESIDE:
+                        self._parents.setdefault(edge.node, []).append(number)
+        stop = self.optimizers | {without}
+        seen, waiting = set(self.keys), list(self.keys)
+        while waiting:
+            for parent in self._parents.get(waiting.pop(), ()):
+                if parent not in seen and parent not in stop:
+                    seen.add(parent)
+                    waiting.append(parent)
+        return seen
 
     def _below(self, start: int, seen: set[int]) -> Iterator[int]:
         """The variables that are reached from a node without passing those that were seen, which grow."""
@@ -333,7 +253,7 @@ class _Finder:
                 if number == 0:  # a class's blocks, or several models: whoever asks has to say
                     return {".": 0, **several}
                 break
-            if children[0][1] in seen:
+            if children[0][1] in seen or len(seen) > _MAX_DEPTH:
                 break
             seen.add(children[0][1])
             path, number = f"{path}{children[0][0]}/", children[0][1]

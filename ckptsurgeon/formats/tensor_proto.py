@@ -35,6 +35,7 @@ DTYPES = {
 }  # fmt: skip
 NUMBERS = {name: number for number, name in DTYPES.items()}
 
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
 MAX_RANK = 254  # TensorShape's own limit
 _MAX_ELEMENTS = 1 << 63
 _PRIME = (1 << 127) - 1
