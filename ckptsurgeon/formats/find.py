@@ -38,7 +38,7 @@ class Found:
         format: `tf-v2` or `tf-v1`.
         path: of a V2 checkpoint the prefix; of a V1 one its file's path, or what its files' have in common.
         files: of a V1 checkpoint its files; of a V2 one its index.
-        folder: the SavedModel folder that it belongs to, or None.
+        folder: the SavedModel folder, if the path was that, or None.
     """
 
     __slots__ = ("files", "folder", "format", "path")
@@ -83,14 +83,9 @@ def locate(path: str) -> Found:
 
 
 def _bundle(prefix: str) -> Found | None:
-    """The V2 checkpoint with exactly this prefix."""
+    """The V2 checkpoint with exactly this prefix; inside a SavedModel a bundle like any other."""
     index = prefix + ".index"
-    if not os.path.isfile(index):
-        return None
-    folder, base = os.path.split(prefix)
-    root = os.path.dirname(folder) or "."
-    saved = base == "variables" and os.path.basename(folder) == "variables" and _is_saved_model(root)
-    return Found("tf-v2", prefix, [index], root if saved else None)
+    return Found("tf-v2", prefix, [index]) if os.path.isfile(index) else None
 
 
 def _v1(path: str) -> Found | None:
@@ -134,10 +129,6 @@ def _is_table(path: str) -> bool:
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
         return file.read() == MAGIC
-
-
-def _is_saved_model(folder: str) -> bool:
-    return any(os.path.isfile(os.path.join(folder, f"saved_model.{ending}")) for ending in ("pb", "pbtxt"))
 
 
 def _stripped(path: str) -> Iterator[str]:
