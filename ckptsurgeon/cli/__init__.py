@@ -7,6 +7,7 @@ is imported, and only its parser is built: a command starts in little more than 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0 done, 1 damage found, 2 refused, 3 our bug, 130 interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
+    # Opening a large checkpoint makes many objects that stay, among which a collection would look in vain each time.
+    gc.set_threshold(100_000)
     _prepare_streams()
     try:
         _turn_sigterm_into_interrupt()

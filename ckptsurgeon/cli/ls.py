@@ -69,7 +69,7 @@ def _rows(checkpoint: Checkpoint, selected: list[Variable], args: Namespace) -> 
         row: dict[str, object] = {
             "name": variable.name,
             "dtype": variable.dtype,
-            "shape": list(variable.shape),
+            "shape": variable.shape,
             "bytes": checkpoint.nbytes(variable),
         }
         if detailed:

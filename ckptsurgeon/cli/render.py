@@ -10,6 +10,7 @@ from ..errors import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from ..plan import Report
 
@@ -34,8 +35,22 @@ def emit(rows: Iterable[Mapping[str, object]], columns: Sequence[str], as_json: 
     elif sys.stdout.isatty():
         _table(list(rows), columns)
     else:
-        for row in rows:
-            print("\t".join(text(row[column]) for column in columns))
+        for group in [rows] if isinstance(rows, list) else ([row] for row in rows):
+            cells = [_texts([row[name] for row in group]) for name in columns]
+            sys.stdout.write("".join([line + "\n" for line in map("\t".join, zip(*cells, strict=True))]))
+
+
+def _texts(values: list[Any]) -> list[str]:
+    """As `text`, of a column; large ones are mostly of one type, and shapes mostly alike."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return [value if value.isprintable() else printable(value) for value in values]
+    if kinds == {int}:
+        return list(map(str, values))
+    if kinds == {tuple}:
+        shown = {value: text(value) for value in set(values)}
+        return [shown[value] for value in values]
+    return list(map(text, values))
 
 
 def text(value: object) -> str:
@@ -44,11 +59,11 @@ def text(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ",".join(map(text, value)) + "]"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return printable(str(value))
+    return printable(value if isinstance(value, str) else str(value))
 
 
 def readable(name: str) -> str:

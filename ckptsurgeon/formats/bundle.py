@@ -8,12 +8,13 @@ Opening reads the index; a shard is opened when its bytes are asked for. Sources
 
 from __future__ import annotations
 
+import math
 import os
 
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
-from .bundle_rows import Entry
+from .bundle_rows import decode_form, split_entry
 from .sstable import read_rows
 from .tensor_proto import (
     GRAPH,
@@ -76,7 +77,8 @@ class Bundle(Checkpoint):
         self.rows: dict[bytes, bytes] = {}
         self.shards = 0  # until the header is read
         self.stray: list[bytes] = []
-        self._shapes: dict[bytes, tuple[int, ...]] = {}  # most occur often: slots have their variable's
+        # By encoding: dtype, shape, item size (0: none) and number of elements, which many variables have in common.
+        self._forms: dict[bytes, tuple[str, tuple[int, ...], int, int]] = {}
         self._paths: dict[int, str] = {}
         self._graph_read: BundleGraph | None = None
         with errors.files(self.main_file):
@@ -101,7 +103,7 @@ class Bundle(Checkpoint):
                 slice_rows[key] = value
             else:
                 try:
-                    self._add(key, Entry(value), slice_rows)
+                    self._add(key, value, slice_rows)
                 except DamagedError as error:
                     raise _within(error, _text(key[:200])) from error
         if not self.shards:
@@ -133,25 +135,22 @@ class Bundle(Checkpoint):
         """As `Checkpoint.oddities`."""
         return [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
 
-    def _add(self, key: bytes, entry: Entry, slice_rows: dict[bytes, bytes]) -> None:
+    def _add(self, key: bytes, row: bytes, slice_rows: dict[bytes, bytes]) -> None:
         short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
-        name = _text(short if short and short not in self.rows else key)
-        dtype = dtype_name(entry.dtype)
-        shape = self._shapes.get(entry.shape)
-        if shape is None:
-            shape = self._shapes[entry.shape] = decode_shape(entry.shape)
-        if not entry.slices:
-            self.variables[name] = Variable(name, key, dtype, shape, (self._extent(entry, dtype, shape),))
+        name = (short if short and short not in self.rows else key).decode("utf-8", "surrogateescape")
+        dtype, shape, extent, encoded = self._stored(row)
+        if not encoded:
+            self.variables[name] = Variable(name, key, dtype, shape, (extent,))
             return
         slices: list[Slice] = []
         extents: list[Extent] = []
-        for message in entry.slices:
+        for message in encoded:
             place = decode_slice(message, shape)
-            row = slice_rows.pop(slice_key(key, place), None)
-            if row is None:
+            piece = slice_rows.pop(slice_key(key, place), None)
+            if piece is None:
                 raise DamagedError("damaged: a slice is missing, or listed twice", found=list(place))
-            kind, extent = self._piece(row)
-            if kind != (dtype, slice_shape(place, shape)):
+            *kind, extent = self._piece(piece)
+            if kind != [dtype, slice_shape(place, shape)]:
                 raise DamagedError(
                     "damaged: a slice is of another kind than its variable",
                     expected=f"{dtype} {list(slice_shape(place, shape))}",
@@ -162,30 +161,34 @@ class Bundle(Checkpoint):
         check_cover(slices, shape)
         self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), tuple(slices))
 
-    def _piece(self, row: bytes) -> tuple[tuple[str, tuple[int, ...]], Extent]:
+    def _piece(self, row: bytes) -> tuple[str, tuple[int, ...], Extent]:
         """Of a slice's row: dtype and shape, and where the bytes lie."""
-        entry = Entry(row)
-        if entry.slices:
+        dtype, shape, extent, encoded = self._stored(row)
+        if encoded:
             raise DamagedError("damaged: a slice in slices")
-        dtype, shape = dtype_name(entry.dtype), decode_shape(entry.shape)
-        return (dtype, shape), self._extent(entry, dtype, shape)
+        return dtype, shape, extent
 
-    def _extent(self, entry: Entry, dtype: str, shape: tuple[int, ...]) -> Extent:
-        shard, item = entry.shard, ITEM_SIZE.get(dtype)
-        if not 0 <= shard < self.shards:
-            raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=shard)
-        if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size >> 63:
-            raise DamagedError("damaged: impossible place", found=f"{entry.size} bytes at {entry.offset}")
-        size = item or 1  # a string takes at least one
-        for dimension in shape:
-            size *= dimension
-        if size != entry.size and (item or size > entry.size):
-            more = "" if item else " or more"
-            raise DamagedError("damaged: wrong size", expected=f"{size} bytes{more}", found=entry.size)
+    def _stored(self, row: bytes) -> tuple[str, tuple[int, ...], Extent, list[bytes]]:
+        """Of a row: dtype, shape, where the bytes lie, and the encoded slices, which lie elsewhere."""
+        form, shard, offset, length, crc, slices = split_entry(row)
+        known = self._forms.get(form)
+        if known is None:
+            dtype, shape = decode_form(form)
+            known = self._forms[form] = dtype, shape, ITEM_SIZE.get(dtype, 0), math.prod(shape)
+        dtype, shape, item, size = known
+        if not slices:
+            if not 0 <= shard < self.shards:
+                raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=shard)
+            if offset < 0 or length < 0 or offset + length >> 63:
+                raise DamagedError("damaged: impossible place", found=f"{length} bytes at {offset}")
+            size *= item or 1  # a string takes at least one
+            if size != length and (item or size > length):
+                more = "" if item else " or more"
+                raise DamagedError("damaged: wrong size", expected=f"{size} bytes{more}", found=length)
         path = self._paths.get(shard)
         if path is None:
             path = self._paths[shard] = shard_path(self.prefix, shard, self.shards)
-        return Extent(path, entry.offset, entry.size, entry.crc)
+        return dtype, shape, Extent(path, offset, length, crc), slices
 
     # -- Checkpoint
 
@@ -317,7 +320,8 @@ class Bundle(Checkpoint):
     def nbytes(self, variable: Variable) -> int | None:
         """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also where damaged data do not tell."""
         if variable.dtype != "string":
-            return sum(extent.length for extent in variable.extents)
+            extents = variable.extents
+            return extents[0].length if len(extents) == 1 else sum(extent.length for extent in extents)
         total = 0
         if variable.size == 1 and len(variable.extents) == 1:
             stored = variable.extents[0].length - 4  # one length and its checksum stand before the bytes

@@ -2,62 +2,101 @@
 
 from __future__ import annotations
 
+import struct
+
 from ..errors import DamagedError
-from .tensor_proto import slice_key
-from .wire import BYTES, FIXED32, VARINT, bytes_field, fields, fixed32_field, signed64, varint_field
+from .tensor_proto import decode_shape, dtype_name, slice_key
+from .wire import BYTES, FIXED32, VARINT, bytes_field, fields, fixed32_field, read_varint, signed64, varint_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..checkpoint import Variable
 
+# A tag is a field's number and its wire type.
+_DTYPE, _SHARD, _OFFSET, _SIZE = (number << 3 | VARINT for number in (1, 3, 4, 5))
+_SHAPE, _CRC = 2 << 3 | BYTES, 6 << 3 | FIXED32
+_CRC_BYTES = struct.Struct("<I").unpack_from
 _HEADER_VERSION = bytes.fromhex("1a020801")  # VersionDef{producer: 1}
 
 
-class Entry:
-    """A BundleEntryProto: where one tensor, or one slice of one, lies.
+def split_entry(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]]:
+    """A BundleEntryProto: what one tensor, or one slice of one, is, and where it lies.
 
-    Attributes:
-        shape: the still encoded TensorShapeProto.
-        crc: masked CRC-32C of the stored bytes.
-        slices: the still encoded TensorSliceProtos; where there are any, the other fields but dtype and shape mean
-            nothing.
+    Returns:
+        Its dtype and shape, encoded, as `decode_form` takes them; the shard; offset and size in bytes; the masked
+        CRC-32C of the stored bytes; the still encoded slices: where there are any, only the first means something.
+
+    Raises:
+        DamagedError: a field is of another kind, or there twice.
     """
-
-    __slots__ = ("crc", "dtype", "offset", "shape", "shard", "size", "slices")
-
-    def __init__(self, message: bytes) -> None:
-        self.dtype = self.shard = self.offset = self.size = self.crc = 0
-        self.shape = b""
-        self.slices: list[bytes] = []
-        shapes = 0
-        for number, kind, value, _ in fields(message):
-            if kind == VARINT:
-                if number == 4:
-                    self.offset = signed64(value)
-                elif number == 5:
-                    self.size = signed64(value)
-                elif number == 1:
-                    self.dtype = value
-                elif number == 3:
-                    self.shard = signed64(value)
-                else:
-                    _check_unknown(number)
-            elif kind == BYTES and number == 2:
-                self.shape = value
-                shapes += 1
-            elif kind == FIXED32 and number == 6:
-                self.crc = value
-            elif kind == BYTES and number == 7:
-                self.slices.append(value)
+    plain = _split_plain(message)
+    if plain is not None:
+        return plain
+    dtype = shard = offset = size = crc = shapes = 0
+    shape = b""
+    slices: list[bytes] = []
+    for number, kind, value, _ in fields(message):
+        if kind == VARINT and number in (1, 3, 4, 5):
+            if number == 1:
+                dtype = value
+            elif number == 3:
+                shard = signed64(value)
+            elif number == 4:
+                offset = signed64(value)
             else:
-                _check_unknown(number)
-        if shapes > 1:  # protobuf would merge them, which nobody means
-            raise DamagedError("damaged: more than one shape", found=shapes)
+                size = signed64(value)
+        elif kind == BYTES and number == 2:
+            shape = value
+            shapes += 1
+        elif kind == FIXED32 and number == 6:
+            crc = value
+        elif kind == BYTES and number == 7:
+            slices.append(value)
+        elif number <= 7:
+            raise DamagedError(f"damaged: the field {number} is of another wire type than it should be")
+    if shapes > 1:  # protobuf would merge them, which nobody means
+        raise DamagedError("damaged: more than one shape", found=shapes)
+    return varint_field(1, dtype) + bytes_field(2, shape), shard, offset, size, crc, slices
 
 
-def _check_unknown(number: int) -> None:
-    if number <= 7:
-        raise DamagedError(f"damaged: the field {number} is of another wire type than it should be")
+def _split_plain(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]] | None:
+    """As `split_entry`, of just the fields, in the order, that TensorFlow writes for a tensor of one extent, or None.
+
+    Opening a large index spends its time here.
+    """
+    end = len(message) - 5
+    if end < 4 or message[0] != _DTYPE or message[1] >= 0x80 or message[2] != _SHAPE or message[3] >= 0x80:
+        return None
+    at = form = 4 + message[3]
+    if at > end or message[end] != _CRC:
+        return None
+    shard = offset = size = 0
+    if message[at] == _SHARD:
+        shard, at = read_varint(message, at + 1, end)
+    if message[at] == _OFFSET:
+        offset, at = read_varint(message, at + 1, end)
+    if message[at] == _SIZE:
+        size, at = message[at + 1], at + 2
+        if size >= 0x80:
+            size, at = read_varint(message, at - 1, end)
+    if at != end or (shard | offset | size) >> 63:
+        return None
+    return message[:form], shard, offset, size, _CRC_BYTES(message, end + 1)[0], []
+
+
+def decode_form(form: bytes) -> tuple[str, tuple[int, ...]]:
+    """The dtype and shape in a form.
+
+    Raises:
+        DamagedError: unknown, or impossible.
+    """
+    dtype, shape = 0, b""
+    for number, _, value, _ in fields(form):
+        if number == 1:
+            dtype = value
+        else:
+            shape = value
+    return dtype_name(dtype), decode_shape(shape)
 
 
 class Place:

@@ -6,6 +6,7 @@ Sources: `tensorflow/core/framework/types.proto`, `tensor_shape.proto`, `tensor_
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 from ..errors import DamagedError
 from .wire import (
@@ -38,6 +39,7 @@ NUMBERS = {name: number for number, name in DTYPES.items()}
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
 MAX_RANK = 254  # TensorShape's own limit
 _MAX_ELEMENTS = 1 << 63
+_KEY_START = ordered_unsigned(0)  # of a slice's key
 _PRIME = (1 << 127) - 1
 
 
@@ -172,8 +174,13 @@ def slice_key(name: bytes, extents: Slice) -> bytes:
 
     The extents are taken as they stand: a full dimension spelt out has another key than one left open.
     """
-    key = ordered_unsigned(0) + ordered_string(name) + ordered_unsigned(len(extents))
-    return key + b"".join(ordered_signed(start) + ordered_signed(length) for start, length in extents)
+    return _KEY_START + ordered_string(name) + _slice_ending(extents)
+
+
+@lru_cache(1 << 8)
+def _slice_ending(extents: Slice) -> bytes:
+    ends = (ordered_signed(start) + ordered_signed(length) for start, length in extents)
+    return ordered_unsigned(len(extents)) + b"".join(ends)
 
 
 def check_version(message: bytes) -> None:

@@ -16,8 +16,8 @@ from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
 from .bundle import VALUE_SUFFIX
 from .sstable import Table
-from .tensor_proto import check_cover, check_version, decode_shape, decode_slice, dtype_name, slice_key
-from .v1_rows import FIELDS, count_of, decode_meta, in_file_order, row_keys, slices_of, tensor_of, value_pieces
+from .tensor_proto import check_cover, check_version, slice_key
+from .v1_rows import FIELDS, count_of, decode_form, in_file_order, row_keys, slices_of, split_meta, tensor_of, value_pieces
 from .wire import BYTES, VARINT, fields
 
 TYPE_CHECKING = False
@@ -72,8 +72,8 @@ class V1(Checkpoint):
         self.more_outside: list[bytes] = []
         self._tables: dict[str, Table] = {}
         self._statuses: dict[str, os.stat_result] = {}
-        self._shapes: dict[bytes, tuple[int, ...]] = {}  # most occur often: slots have their variable's
-        self._slices: dict[tuple[bytes, tuple[int, ...]], Slice] = {}
+        self._forms: dict[bytes, tuple[str, tuple[int, ...], tuple[Slice, ...]]] = {}  # by encoding: most occur often
+        self._blocks: dict[tuple[str, tuple[int, int]], Extent] = {}
         try:
             self._open()
         except BaseException:
@@ -92,10 +92,10 @@ class V1(Checkpoint):
                 self._read_meta(file, table, found)
         for key, (dtype, shape, slices, extents) in found.items():
             try:
-                if len(set(slices)) != len(slices):
-                    raise DamagedError("damaged: a slice is listed twice")
-                is_whole = len(slices) == 1 and all(extent == (0, -1) for extent in slices[0])
+                is_whole = len(slices) == 1 and slices[0] == ((0, -1),) * len(shape)
                 if not is_whole:
+                    if len(set(slices)) != len(slices):
+                        raise DamagedError("damaged: a slice is listed twice")
                     check_cover(slices, shape)
             except DamagedError as error:
                 raise _within(error, key, self.path) from error
@@ -143,32 +143,31 @@ class V1(Checkpoint):
 
     def _add(self, file: str, table: Table, message: bytes, found: Found, here: set[bytes]) -> None:
         """Add a SavedSliceMeta."""
-        key, encoded_shape, number, encoded_slices = decode_meta(message)
+        key, rest = split_meta(message)
         try:
             if not key or key in here:
                 raise DamagedError("damaged: a tensor without a name, or listed twice")
             here.add(key)
-            if not encoded_slices:
-                raise DamagedError("damaged: a tensor without slices")
-            dtype, shape = dtype_name(number), self._shapes.get(encoded_shape)
-            if shape is None:
-                shape = self._shapes[encoded_shape] = decode_shape(encoded_shape)
+            form = self._forms.get(rest)
+            if form is None:
+                form = self._forms[rest] = decode_form(rest)
+            dtype, shape, slices = form
             known = found.setdefault(key, (dtype, shape, [], []))
-            if known[:2] != (dtype, shape):
+            if known[1] != shape or known[0] != dtype:
                 raise DamagedError(
                     "damaged: the files of the set differ",
                     expected=f"{known[0]} {list(known[1])}",
                     found=f"{dtype} {list(shape)}",
                 )
-            for encoded in encoded_slices:
-                extents = self._slices.get((encoded, shape))
-                if extents is None:
-                    extents = self._slices[encoded, shape] = decode_slice(encoded, shape)
+            for extents in slices:
                 block = table.block_of(slice_key(key, extents))
                 if block is None:
                     raise DamagedError("damaged: a slice is missing", found=list(extents))
+                extent = self._blocks.get((file, block))
+                if extent is None:
+                    extent = self._blocks[file, block] = Extent(file, *block, None)
                 known[2].append(extents)
-                known[3].append(Extent(file, *block, None))
+                known[3].append(extent)
         except DamagedError as error:
             raise _within(error, key, file) from error
         self.metas.setdefault(key, []).append(message)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..checkpoint import CHUNK, Variable
 from ..errors import DamagedError
-from .tensor_proto import NUMBERS, decode_slice, encode_shape, encode_slice, slice_key, slice_shape
+from .tensor_proto import NUMBERS, decode_shape, decode_slice, dtype_name, encode_shape, encode_slice, slice_key, slice_shape
 from .wire import BYTES, FIXED32, FIXED64, VARINT, bytes_field, fields, varint, varint_field
 
 TYPE_CHECKING = False
@@ -26,6 +26,7 @@ FIELDS = {
 }  # fmt: skip
 # What TensorFlow puts into a V1 checkpoint, and reads from one: all of these but quint16, as its ops say when tried.
 WRITTEN = frozenset(FIELDS) - {"quint16"}
+_NAME = bytes((1 << 3 | BYTES,))  # tag of a SavedSliceMeta's name
 _CONTINUED = bytes(range(0x80, 0x100))  # bytes of a varint that are not its last
 NEW_VERSION = bytes.fromhex("12020801")  # of a meta: VersionDef{producer: 1}
 
@@ -54,32 +55,51 @@ def in_file_order(variable: Variable) -> list[int]:
     return sorted(range(len(extents)), key=lambda number: (extents[number].file, extents[number].offset))
 
 
-def decode_meta(message: bytes) -> tuple[bytes, bytes, int, list[bytes]]:
-    """Of a SavedSliceMeta: name, encoded shape, DataType, encoded slices."""
-    name = shape = b""
+def split_meta(message: bytes) -> tuple[bytes, bytes]:
+    """Of a SavedSliceMeta: the name, and all other fields, which many variables have in common."""
+    if message[:1] == _NAME and len(message) > 2 and message[1] < 0x80:  # as TensorFlow writes it
+        end = 2 + message[1]
+        return message[2:end], message[end:]
+    name, rest = b"", []
+    for number, kind, value, raw in fields(message):
+        if number == 1 and kind == BYTES and not name:
+            name = value
+        else:
+            rest.append(raw)
+    return name, b"".join(rest)
+
+
+def decode_form(message: bytes) -> tuple[str, tuple[int, ...], tuple[Slice, ...]]:
+    """Of a SavedSliceMeta less its name: dtype, shape, slices.
+
+    Raises:
+        DamagedError: a field is there twice, or of another kind; or what it says makes no sense.
+    """
+    shape = b""
     dtype, slices = 0, []
-    seen = set()
+    seen = {1}
     for number, kind, value, _ in fields(message):
         if number > 4:
             continue
         if kind != (VARINT if number == 3 else BYTES) or (number != 4 and number in seen):
             raise DamagedError(f"damaged: the field {number} of a tensor's meta is of another kind, or there twice")
         seen.add(number)
-        if number == 1:
-            name = value
-        elif number == 2:
+        if number == 2:
             shape = value
         elif number == 3:
             dtype = value
         else:
             slices.append(value)
-    return name, shape, dtype, slices
+    if not slices:
+        raise DamagedError("damaged: a tensor without slices")
+    name, dimensions = dtype_name(dtype), decode_shape(shape)
+    return name, dimensions, tuple(decode_slice(each, dimensions) for each in slices)
 
 
 def _only(message: bytes | memoryview, wanted: tuple[int, ...]) -> dict[int, memoryview]:
     """The length-delimited fields of these numbers, each there once at most, as views: rows may be huge."""
     found: dict[int, memoryview] = {}
-    for number, kind, value, _ in fields(memoryview(message)):  # type: ignore[arg-type]
+    for number, kind, value, _ in fields(memoryview(message)):
         if number in wanted:
             if kind != BYTES or number in found:
                 raise DamagedError(f"damaged: the field {number} of a slice's row is of another kind, or there twice")
@@ -110,7 +130,7 @@ def value_pieces(tensor: memoryview, dtype: str, count: int) -> list[bytes]:
     pieces: list[bytes] = []
     single = bytearray()
     found = 0
-    for number, kind, value, _ in fields(tensor):  # type: ignore[arg-type]
+    for number, kind, value, _ in fields(tensor):
         if number != field:
             continue
         if wire == BYTES and kind == BYTES:

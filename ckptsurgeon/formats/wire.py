@@ -73,8 +73,12 @@ def signed64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def fields(message: bytes) -> Iterator[tuple[int, int, Any, bytes]]:
+def fields(message: Any, at: int = 0) -> Iterator[tuple[int, int, Any, Any]]:
     """The fields of a protobuf message, in the order in which they stand.
+
+    Args:
+        message: bytes, or a memoryview, of which the values then are views too.
+        at: where to begin.
 
     Yields:
         For each field its number, wire type, value (int, or bytes if length-delimited) and own bytes, tag included,
@@ -84,7 +88,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int, Any, bytes]]:
         DamagedError: not a message: a length or number runs past the end, or a wire type is unknown. The fields
             before the damage come first.
     """
-    at, end = 0, len(message)
+    end = len(message)
     while at < end:
         start = at
         # Almost all numbers take one byte; here is where opening a large checkpoint spends its time.
@@ -135,6 +139,8 @@ def bytes_field(number: int, value: bytes) -> bytes:
 
 def ordered_string(value: bytes) -> bytes:
     """A string such that encodings compare as the strings do, whatever follows them."""
+    if b"\x00" not in value and b"\xff" not in value:
+        return value + b"\x00\x01"
     parts = value.split(b"\xff")
     return b"\xff\x00".join(part.replace(b"\x00", b"\x00\xff") for part in parts) + b"\x00\x01"
 
