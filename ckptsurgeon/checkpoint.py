@@ -247,6 +247,18 @@ class Checkpoint(ABC):
             DamagedError: its bytes are not there, or their checksum is wrong.
         """
 
+    def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
+        """The values of a variable in C order, some at a time where its format allows it.
+
+        Yields:
+            One-dimensional arrays of its dtype in native byte order. The checksum is verified by the last one, so
+            whoever cannot take back what it did with the others must `check` the variable before.
+
+        Raises:
+            DamagedError: as `read`.
+        """
+        yield self.read(variable.name).reshape(-1)
+
     @abstractmethod
     def nbytes(self, variable: Variable) -> int | None:
         """Bytes of the values: elements times item size; of strings the sum of their lengths.

@@ -38,8 +38,6 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
         raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
     if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):
         raise NotFoundError("no such folder", path=os.path.dirname(out))
-    if os.path.realpath(main) == os.path.realpath(like.main_file) and not force:
-        raise RefusedError("exists already", path=out, hint="--force replaces it")
     if os.path.lexists(out if is_folder else main) and not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
 

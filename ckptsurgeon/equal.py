@@ -51,6 +51,8 @@ def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: b
         )
     if variable.dtype == "variant":
         return False
+    if donor.format == recipient.format == "tf-v1" and variable.slices == other.slices:
+        return _hold_the_same_rows(recipient, variable, donor, other)
     try:
         ours, theirs = recipient.read(variable.name), donor.read(other.name)
     except CkptSurgeonError:
@@ -75,3 +77,15 @@ def _hold_the_same(ours: Checkpoint, one: Extent, theirs: Checkpoint, other: Ext
         return all(a == b for a, b in zip(ours.chunks(one), theirs.chunks(other), strict=True))
     except CkptSurgeonError:
         return False  # whoever writes will say what is wrong
+
+
+def _hold_the_same_rows(ours: Checkpoint, one: Variable, theirs: Checkpoint, other: Variable) -> bool:
+    """As `_hold_the_same`, of variables of V1 checkpoints, whose values stand in rows, without decoding them."""
+    from .formats.v1 import V1
+
+    assert isinstance(ours, V1)
+    assert isinstance(theirs, V1)
+    try:
+        return all(ours.tensor(one, number) == theirs.tensor(other, number) for number in range(len(one.extents)))
+    except CkptSurgeonError:
+        return False

@@ -5,8 +5,11 @@ A plan is data. `surgeon` makes it from metadata, `formats.save` carries it out,
 
 from __future__ import annotations
 
+from .checkpoint import ITEM_SIZE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -68,17 +71,33 @@ class Text:
         self.value = value
 
 
+class Elements:
+    """Values that are computed while they are written, some at a time.
+
+    Attributes:
+        make: each call gives all elements in C order, as one-dimensional arrays of the variable's dtype, in native
+            byte order.
+        cast_from: the dtype that they had before, where it was another.
+    """
+
+    __slots__ = ("cast_from", "make")
+
+    def __init__(self, make: Callable[[], Iterator[NDArray[Any]]], cast_from: str | None = None) -> None:
+        self.make = make
+        self.cast_from = cast_from
+
+
 if TYPE_CHECKING:
-    Content = Copy | Values | Fill | Text
+    Content = Copy | Values | Elements | Fill | Text
 
 
 class Change:
     """What happens to one variable of the recipient.
 
     Attributes:
-        action: `grafted`, `added`, `set`, `filled`, `updated` (follows from other changes), `unpartitioned`,
-            `renamed`, `dropped`, `skipped` or `kept`.
-        variable: the recipient's; of an added or unpartitioned one what it will be, with no extents yet.
+        action: `grafted`, `added`, `set`, `filled`, `cast`, `averaged`, `updated` (follows from other changes),
+            `unpartitioned`, `renamed`, `dropped`, `extracted`, `skipped` or `kept`.
+        variable: the recipient's; of an added, cast or unpartitioned one what it will be, with no extents yet.
         content: its new bytes; None where it keeps them, or goes.
         source: name of the donor's variable, or the old name of a renamed one, or None.
         reason: why, where it needs saying.
@@ -179,33 +198,23 @@ class Report:
         self.rows: list[dict[str, object]] = []
         changed = set()
         for change in plan.changes:
-            variable = change.variable
-            changed.add(variable.name)
-            written = 0
-            if isinstance(change.content, Text):
-                written = len(change.content.value)
-            elif isinstance(change.content, Copy):
-                written = 0 if linked else change.content.donor.nbytes(change.content.variable) or 0
-            elif change.content is not None:
-                written = plan.recipient.nbytes(variable) or 0
-            self._add(change.name, variable, change.action, change.source, written, change.reason)
+            changed.add(change.variable.name)
+            self._add(change, 0 if linked and isinstance(change.content, Copy) else _size(change))
         for variable in plan.recipient.variables.values():
             if variable.name not in changed:
-                self._add(variable.name, variable, "kept", None, 0, None)
+                self._add(Change("kept", variable), 0)
 
-    def _add(
-        self, name: str, variable: Variable, action: str, source: str | None, written: int, reason: str | None
-    ) -> None:
+    def _add(self, change: Change, written: int) -> None:
         self.rows.append(
             {
-                "name": name,
-                "action": action,
-                "from": source,
-                "dtype": variable.dtype,
-                "shape": list(variable.shape),
+                "name": change.name,
+                "action": change.action,
+                "from": change.source,
+                "dtype": change.variable.dtype,
+                "shape": list(change.variable.shape),
                 "bytes": written,
-                "cast_from": None,
-                "reason": reason,
+                "cast_from": change.content.cast_from if isinstance(change.content, Elements) else None,
+                "reason": change.reason,
             }
         )
 
@@ -213,3 +222,17 @@ class Report:
     def changed(self) -> list[dict[str, object]]:
         """The rows of all variables but the kept ones."""
         return [row for row in self.rows if row["action"] != "kept"]
+
+
+def _size(change: Change) -> int:
+    """Bytes of a change's values."""
+    content, variable = change.content, change.variable
+    if content is None:
+        return 0
+    if isinstance(content, Text):
+        return len(content.value)
+    if isinstance(content, Copy):
+        return content.donor.nbytes(content.variable) or 0
+    if isinstance(content, Values) and variable.dtype == "string":
+        return sum(map(len, content.values.ravel().tolist()))
+    return variable.size * ITEM_SIZE.get(variable.dtype, 0)

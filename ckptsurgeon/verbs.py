@@ -14,11 +14,31 @@ from .selection import Selection
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypedDict
 
     from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Unpack
 
     from .checkpoint import Checkpoint
+
+    class Writing(TypedDict, total=False):
+        """How an operation writes: what all of them take.
+
+        Attributes:
+            out: write the result there, and leave the checkpoint as it is; without it, it is replaced atomically.
+            wait: seconds to wait for another writer; default 30.
+            dry_run: report what would be done, and write nothing.
+            force: replace a checkpoint that stands at `out`.
+            sync: wait until everything is on the disk, the default. Without it the result is safe against a killed
+                process alone.
+        """
+
+        out: str | None
+        wait: float
+        dry_run: bool
+        force: bool
+        sync: bool
+
 
 _FORMATS = {"bundle": "tf-v2", "v1": "tf-v1"}  # what `convert` writes
 
@@ -35,12 +55,8 @@ def graft(
     recipient_scheme: str | None = None,
     slots: str = "keep",
     add: bool = False,
-    out: str | None = None,
     link: bool = False,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **writing: Unpack[Writing],
 ) -> Report:
     """Rewrite chosen variables of the recipient with those of the donor: all of them, or none.
 
@@ -56,12 +72,8 @@ def graft(
             these differ, by their role (kernel, bias).
         slots: what becomes of the slots of the grafted variables: "keep", "copy", "drop" or "fill=NUMBER".
         add: add variables that the recipient lacks.
-        out: write the result there, and leave the recipient as it is.
         link: share the donor's data files, unread, instead of copying from them.
-        wait: seconds to wait for another writer.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk. Without it the result is safe against a killed process alone.
+        writing: see `Writing`.
 
     Returns:
         What was done, variable by variable.
@@ -91,8 +103,9 @@ def graft(
         return plan
 
     opened: list[Checkpoint] = []
+    out = writing.get("out")
     try:
-        return _operate(recipient, make, out, link, wait, dry_run, force, sync)
+        return _operate(recipient, make, link, **writing)
     finally:
         for source in opened:
             source.close()
@@ -102,12 +115,7 @@ def set(
     path: str,
     target: str,
     value: ArrayLike | str,
-    *,
-    out: str | None = None,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **writing: Unpack[Writing],
 ) -> Report:
     """Set values of one variable by hand.
 
@@ -115,11 +123,7 @@ def set(
         path: any spelling of a checkpoint's path.
         target: a name, or a name and an index as in `dnn/layer1/Linear/Bias[3]`.
         value: values of the shape of what is set, or one number for all of it; as text, what a person types.
-        out: as in `graft`, like all that follow.
-        wait: seconds to wait for another writer.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        writing: see `Writing`.
 
     Raises:
         CkptSurgeonError: no such variable, or a value that does not fit it; nothing was written.
@@ -146,7 +150,7 @@ def set(
             equal.mark(plan)
         return plan
 
-    return _operate(path, make, out, False, wait, dry_run, force, sync)
+    return _operate(path, make, **writing)
 
 
 def get(path: str, target: str) -> NDArray[Any]:
@@ -199,11 +203,7 @@ def rename(
     renames: Sequence[str],
     *,
     regex: bool = False,
-    out: str | None = None,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **writing: Unpack[Writing],
 ) -> Report:
     """Give variables other names; their slots and an object graph follow.
 
@@ -211,17 +211,13 @@ def rename(
         path: any spelling of a checkpoint's path.
         renames: `A=B` each, where A is a name, a prefix that ends in `/`, a glob, or with `regex` an expression.
         regex: A is a regular expression, B its replacement.
-        out: as in `graft`, like all that follow.
-        wait: seconds to wait for another writer.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        writing: see `Writing`.
 
     Raises:
         CkptSurgeonError: nothing matches, or two variables would get one name; nothing was written.
     """
     wanted = [Rename(text, regex) for text in renames]
-    return _operate(path, lambda checkpoint: surgeon.rename(checkpoint, wanted), out, False, wait, dry_run, force, sync)
+    return _operate(path, lambda checkpoint: surgeon.rename(checkpoint, wanted), **writing)
 
 
 def drop(
@@ -229,11 +225,7 @@ def drop(
     globs: Sequence[str] = (),
     *,
     slots: bool = False,
-    out: str | None = None,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **writing: Unpack[Writing],
 ) -> Report:
     """Take variables away; their slots and an object graph follow.
 
@@ -241,18 +233,12 @@ def drop(
         path: any spelling of a checkpoint's path.
         globs: of names.
         slots: take all slots and the optimizer's own variables away.
-        out: as in `graft`, like all that follow.
-        wait: seconds to wait for another writer.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        writing: see `Writing`.
 
     Raises:
         CkptSurgeonError: a glob that matches nothing, or nothing would be left; nothing was written.
     """
-    return _operate(
-        path, lambda checkpoint: surgeon.drop(checkpoint, globs, slots), out, False, wait, dry_run, force, sync
-    )
+    return _operate(path, lambda checkpoint: surgeon.drop(checkpoint, globs, slots), **writing)
 
 
 def convert(
@@ -338,12 +324,13 @@ def unreferenced(path: str) -> int | None:
 def _operate(
     path: str,
     make: Callable[[Checkpoint], Plan],
-    out: str | None,
-    link: bool,
-    wait: float,
-    dry_run: bool,
-    force: bool,
-    sync: bool,
+    link: bool = False,
+    *,
+    out: str | None = None,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
 ) -> Report:
     """Open and lock, plan, save; again from the start if a checkpoint was replaced meanwhile."""
 

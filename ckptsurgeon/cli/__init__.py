@@ -95,7 +95,7 @@ def _dispatch(argv: list[str]) -> int:
     parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
     module.add_arguments(parser)
     try:
-        args = parser.parse_args(rest)
+        args = parser.parse(rest)
     except SystemExit:  # --help
         return DONE
     status: int = module.run(args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import verbs
 from . import render
-from .parser import add_json, add_replacing
+from .parser import add_checkpoint, add_json, add_replacing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ cannot hold is refused, all of it at once. Prints nothing but what was changed b
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `convert`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", help="the new checkpoint")
     parser.add_argument("--to", default="bundle", metavar="FORMAT", help="bundle or v1; default bundle")
     parser.add_argument("--unpartition", action="store_true", help="write partitioned variables whole")

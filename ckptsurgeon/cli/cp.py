@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .. import verbs
-from .parser import add_replacing
+from .parser import add_checkpoint, add_replacing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ without a 'checkpoint' file gets one that names OUT by a relative path.
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `cp`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", help="the copy")
     add_replacing(parser)
 

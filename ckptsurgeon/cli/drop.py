@@ -6,7 +6,7 @@ import sys
 
 from .. import verbs
 from . import render
-from .parser import add_writing
+from .parser import add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ the data file; with -o only live bytes are written.
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `drop`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="names to drop")
     parser.add_argument("--slots", action="store_true", help="all slots and the optimizer's own variables")
     add_writing(parser)
@@ -38,10 +38,7 @@ def run(args: Namespace) -> int:
         args.checkpoint,
         args.globs,
         slots=args.slots,
-        out=args.out,
-        wait=args.wait,
-        dry_run=args.dry_run,
-        force=args.force,
+        **writing(args),
     )
     render.report(report, args.dry_run, args.json)
     if args.out is None and not args.dry_run:

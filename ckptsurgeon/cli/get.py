@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 
 from .. import verbs
-from ..errors import UsageError, files
-from . import render
-from .parser import add_json
+from ..errors import UsageError, files, printable
+from .parser import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ a pipe or FILE. bfloat16 and float8 come as float32, int4 as int8, exactly; a sc
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `get`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("target", metavar="NAME[SLICE]", help="what to get")
     parser.add_argument("-o", dest="out", metavar="FILE", help="write it there")
     add_json(parser)
@@ -94,5 +93,5 @@ def _text(values: NDArray[Any]) -> str:
     import numpy as np
 
     if values.dtype.kind == "O" and values.ndim == 0:
-        return render.readable(values.item().decode("utf-8", "surrogateescape"))
+        return printable(values.item().decode("utf-8", "surrogateescape"))
     return np.array2string(values, threshold=10_000, max_line_width=100)

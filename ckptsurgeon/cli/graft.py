@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import verbs
 from . import render
-from .parser import add_selection, add_writing, layers_of
+from .parser import add_selection, add_writing, layers_of, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,11 +55,8 @@ def run(args: Namespace) -> int:
         recipient_scheme=args.recipient_scheme,
         slots=args.slots,
         add=args.add,
-        out=args.out,
         link=args.link,
-        wait=args.wait,
-        dry_run=args.dry_run,
-        force=args.force,
+        **writing(args),
     )
     render.report(report, args.dry_run, args.json, args.quiet, args.verbose)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import formats, schemes
 from . import render
 from .ls import parameters
-from .parser import add_json
+from .parser import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ scheme fits, the schemes are those that the names suggest; each is called by its
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `layers`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("--scheme", metavar="PATTERN", help="how layers are named: 'tower/{K}/**', or a scheme's name")
     add_json(parser)
 

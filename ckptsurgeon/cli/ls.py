@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import formats, schemes
 from ..errors import UsageError
 from . import render
-from .parser import add_json, add_selection, selection_of
+from .parser import add_checkpoint, add_json, add_selection, selection_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ COLUMNS = ["name", "dtype", "shape", "bytes"]
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `ls`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
     add_selection(parser)
     parser.add_argument("-l", dest="long", action="store_true", help="also layer, the slot's variable, and full name")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ..selection import Selection
+    from ..verbs import Writing
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -40,6 +41,11 @@ class Parser(argparse.ArgumentParser):
         )
         # What argparse takes for a negative number and not for an option; its own expression knows no exponents.
         self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf$|nan$)")
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """The arguments; a list of names may go on after options, as `ls CKPT --json GLOB` does."""
+        has_list = any(action.nargs in ("*", "+") for action in self._get_positional_actions())
+        return self.parse_intermixed_args(argv) if has_list else self.parse_args(argv)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
@@ -73,12 +79,22 @@ def layers_of(args: argparse.Namespace) -> str | None:
     return ",".join(args.layers) if args.layers else None
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The argument that names the checkpoint."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+
+
 def add_writing(parser: argparse.ArgumentParser) -> None:
     """The options of all verbs that write a checkpoint."""
     parser.add_argument("-o", dest="out", metavar="OUT", help="write a new checkpoint there, and leave the old one")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     add_replacing(parser)
     add_json(parser)
+
+
+def writing(args: argparse.Namespace) -> Writing:
+    """What the options of `add_writing` say."""
+    return {"out": args.out, "wait": args.wait, "dry_run": args.dry_run, "force": args.force}
 
 
 def add_replacing(parser: argparse.ArgumentParser) -> None:

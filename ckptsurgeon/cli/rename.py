@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import verbs
 from . import render
-from .parser import add_writing
+from .parser import add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ name. Two variables never get one name. No values are copied.
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `rename`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("renames", metavar="A=B", nargs="+", help="old and new name, prefix or glob")
     parser.add_argument("--regex", action="store_true", help="A is a regular expression, B its replacement")
     add_writing(parser)
@@ -36,10 +36,7 @@ def run(args: Namespace) -> int:
         args.checkpoint,
         args.renames,
         regex=args.regex,
-        out=args.out,
-        wait=args.wait,
-        dry_run=args.dry_run,
-        force=args.force,
+        **writing(args),
     )
     render.report(report, args.dry_run, args.json)
     return 0

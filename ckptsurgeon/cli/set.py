@@ -7,7 +7,7 @@ import sys
 from .. import verbs
 from ..errors import RefusedError, files
 from . import render
-from .parser import add_writing
+from .parser import add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ list; - reads an array in .npy format from stdin. A value that does not fit the 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `set`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("target", metavar="NAME[SLICE]", help="what to set")
     parser.add_argument("value", metavar="VALUE", help="a number, a JSON list, @FILE.npy, or - for stdin")
     add_writing(parser)
@@ -41,10 +41,7 @@ def run(args: Namespace) -> int:
         args.checkpoint,
         args.target,
         _value(args.value),
-        out=args.out,
-        wait=args.wait,
-        dry_run=args.dry_run,
-        force=args.force,
+        **writing(args),
     )
     render.report(report, args.dry_run, args.json)
     return 0

@@ -7,7 +7,7 @@ import sys
 from .. import formats
 from ..selection import Selection
 from . import render
-from .parser import add_json
+from .parser import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _WIDTH = 50  # of the longest bar
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `show`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
     add_json(parser)
 

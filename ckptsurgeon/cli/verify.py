@@ -6,7 +6,7 @@ import sys
 
 from .. import verbs
 from . import render
-from .parser import add_json
+from .parser import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Check every checksum and bound, and look for overlaps. Prints what is damaged; e
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `verify`."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+    add_checkpoint(parser)
     parser.add_argument("--all", action="store_true", help="also what is sound, and bytes that no variable refers to")
     parser.add_argument("--finite", action="store_true", help="NaN and infinite values are damage too")
     add_json(parser)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import ChangedError, RefusedError
+from ..errors import ChangedError
 from . import find, state
 from .bundle import Bundle
 
@@ -134,8 +134,6 @@ def save(
     if (format or recipient.format) == "tf-v1":
         from . import v1_write
 
-        if link:
-            raise RefusedError("--link is for TensorFlow V2 checkpoints alone", path=recipient.path)
         if out is not None:
             return v1_write.save_as(plan, out, force, sync, wait)
         assert lock is not None
@@ -145,7 +143,7 @@ def save(
     if out is None:
         assert lock is not None
         return bundle_write.save_in_place(plan, lock, link, sync, wait)
-    if format is None and isinstance(recipient, Bundle) and recipient.folder is not None:
+    if format is None and is_saved_model(recipient):
         from . import saved_model
 
         return saved_model.save_as(plan, out, link, force, sync, wait)
@@ -167,7 +165,7 @@ def main_file(out: str, like: Checkpoint, format: str | None = None) -> str:
     """
     if (format or like.format) == "tf-v1":
         return out
-    if format is None and isinstance(like, Bundle) and like.folder is not None:
+    if format is None and is_saved_model(like):
         return os.path.join(out, "variables", "variables.index")
     return out + ".index"
 

@@ -20,9 +20,7 @@ from .tensor_proto import (
     GRAPH,
     check_cover,
     check_version,
-    decode_shape,
     decode_slice,
-    dtype_name,
     slice_key,
     slice_shape,
 )
@@ -316,6 +314,12 @@ class Bundle(Checkpoint):
         from . import bundle_values
 
         return bundle_values.read(self, self[name])
+
+    def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
+        """As `Checkpoint.elements`: of a variable that is whole and numeric some at a time."""
+        from . import bundle_values
+
+        return bundle_values.elements(self, variable)
 
     def nbytes(self, variable: Variable) -> int | None:
         """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also where damaged data do not tell."""

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 from .. import numeric
 from ..checkpoint import Extent, Variable
 from ..errors import RefusedError, StorageError, UnsupportedError
+from ..plan import Copy, Values
 from .bundle_strings import encode_strings, read_strings
 from .tensor_proto import NUMBERS, slice_shape
 from .wire import crc32c, mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..plan import Elements
     from .bundle import Bundle
 
 
@@ -36,6 +40,26 @@ def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
         _read_extent(bundle, extent, part)
         whole[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)] = part
     return whole
+
+
+def elements(bundle: Bundle, variable: Variable) -> Iterator[NDArray[Any]]:
+    """The values of a variable, some at a time; see `Checkpoint.elements`."""
+    if variable.slices is not None or not variable.is_numeric:
+        yield read(bundle, variable).reshape(-1)
+        return
+    kind = numeric.dtype(variable.dtype)
+    for chunk in bundle.checked_chunks(variable.extents[0]):
+        values = np.frombuffer(chunk, kind)
+        yield values if bundle.byteorder == sys.byteorder else values.byteswap()
+
+
+def values_of(content: Copy | Values | Elements, variable: Variable) -> NDArray[Any]:
+    """All new values of a variable, in memory."""
+    if isinstance(content, Copy):
+        return content.donor.read(content.variable.name)
+    if isinstance(content, Values):
+        return content.values
+    return np.concatenate([*content.make(), np.empty(0, numeric.dtype(variable.dtype))]).reshape(variable.shape)
 
 
 def _check_room(bundle: Bundle, variable: Variable) -> None:
@@ -82,11 +106,16 @@ def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int
     if dtype == "string":
         strings: list[bytes] = values.ravel().tolist()
         return encode_strings(strings, byteorder)
+    data = to_bytes(values, byteorder)
+    return data, mask(crc32c(data))
+
+
+def to_bytes(values: NDArray[Any], byteorder: str) -> bytes:
+    """Numbers as bytes in C order, whatever order they are in."""
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     if byteorder != sys.byteorder and values.dtype.itemsize > 1:
         values = values.byteswap()
-    data = values.tobytes()
-    return data, mask(crc32c(data))
+    return values.tobytes()
 
 
 def encode_number(number: float, dtype: str, byteorder: str) -> bytes:

@@ -8,7 +8,7 @@ from functools import partial
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError
-from ..plan import Copy, Fill, Plan, Result, Text, Values
+from ..plan import Copy, Elements, Fill, Plan, Result, Text, Values
 from ..publish import Lock, remove
 from .bundle import Bundle, extent_sizes, shard_path
 from .bundle_publish import Publication, Source, shard_files
@@ -42,6 +42,8 @@ def _pieces(byteorder: str, result: Result) -> list[Piece]:
     if isinstance(content, Fill):
         element = bundle_values.encode_number(content.number, variable.dtype, byteorder)
         return [partial(_filled, element, count * len(element)) for count in extent_sizes(variable)]
+    if isinstance(content, Elements) and variable.slices is None:
+        return [partial(_computed, content, byteorder)]
     parts = _Parts(content, variable)
     return [partial(_encoded, parts, variable.dtype, byteorder) for _ in extent_sizes(variable)]
 
@@ -63,7 +65,7 @@ class _Parts:
         variable: whose partition counts.
     """
 
-    def __init__(self, content: Copy | Values, variable: Variable) -> None:
+    def __init__(self, content: Copy | Values | Elements, variable: Variable) -> None:
         self._content = content
         self._variable = variable
         self._left: list[NDArray[Any]] = []
@@ -73,8 +75,7 @@ class _Parts:
         from . import bundle_values
 
         if not self._left:
-            content = self._content
-            values = content.values if isinstance(content, Values) else content.donor.read(content.variable.name)
+            values = bundle_values.values_of(self._content, self._variable)
             self._left = bundle_values.split(values, self._variable)[::-1]
         return self._left.pop()
 
@@ -106,6 +107,12 @@ def _encoded(parts: _Parts, dtype: str, byteorder: str) -> tuple[Iterable[bytes]
 
     data, crc = bundle_values.encode(parts.next(), dtype, byteorder)
     return (data,), crc
+
+
+def _computed(content: Elements, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    from . import bundle_values
+
+    return (bundle_values.to_bytes(values, byteorder) for values in content.make()), None
 
 
 def _swapped(chunk: bytes, component: int) -> bytes:
@@ -261,11 +268,11 @@ def _carried_rows(plan: Plan) -> dict[bytes, bytes]:
         variable = bundle.variables.get(change.variable.name)
         if variable is None or change.action == "added":
             continue
-        repartitioned = variable.slices != change.variable.slices
-        if change.action == "dropped" or repartitioned or change.key != variable.key:
+        reshaped = (variable.slices, variable.dtype) != (change.variable.slices, change.variable.dtype)
+        if change.action == "dropped" or reshaped or change.key != variable.key:
             for old, new in zip(_all_keys(variable), _all_keys(variable, change.key), strict=True):
                 row = rows.pop(old)
-                if change.action != "dropped" and not repartitioned:
+                if change.action != "dropped" and not reshaped:
                     moved[new] = row
     return {**rows, **moved}
 

@@ -272,8 +272,7 @@ def _tensors(result: Result) -> Callable[[int], Tensor]:
         element = numeric.cast_exactly(np.asarray(content.number), kind, f"the fill value's dtype {variable.dtype}")
         shapes = [slice_shape(extents, variable.shape) for extents in slices_of(variable)]
         return lambda number: v1_values.encode(np.full(shapes[number], element, kind), variable.dtype)
-    values = content.donor.read(content.variable.name) if isinstance(content, Copy) else content.values
-    parts = bundle_values.split(values, variable)
+    parts = bundle_values.split(bundle_values.values_of(content, variable), variable)
     return lambda number: v1_values.encode(parts[number], variable.dtype)
 
 

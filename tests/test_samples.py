@@ -1,0 +1,52 @@
+"""Other people's checkpoints, listed with digests as a user lists them, against what their own programs read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ckptsurgeon import cli
+from ckptsurgeon.formats.bundle import VALUE_SUFFIX
+
+SAMPLES = (
+    "estimator-linear/model.ckpt-1",
+    "gpt2-toy/model.ckpt",
+    "object-based-two-shards/model.ckpt",
+    "savedmodel/variables/variables",
+    "skflow-2016/time16/model-200",
+    "skflow-2016/time23/model-200",
+    "snappy-index-only/minigo",
+    "v1-sharded-name/export-00000-of-00001",
+)
+
+
+def expected_of(samples: Path, name: str) -> dict[str, list[object]]:
+    """Of each variable, by the name that `ls` gives it: shape, dtype, and the beginning of its digest or None."""
+    variables = json.loads((samples / "expected.json").read_text())[name]["variables"]
+    return {key.removesuffix(VALUE_SUFFIX): told for key, told in variables.items()}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_ls_with_digests_agrees_with_what_others_read(
+    samples: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """`ls --json --sha256` gives every name, shape, dtype and digest; where there is no data, `ls` alone and exit 2."""
+    expected = expected_of(samples, name)
+    has_data = all(digest for _, _, digest in expected.values())
+    status = cli.main(["ls", str(samples / name), "--json", "--sha256"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    if not has_data:
+        assert (status, rows) == (2, [])
+        status = cli.main(["ls", str(samples / name), "--json"])
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert status == 0
+    found = {row["name"]: [row["shape"], row["dtype"], row["sha256"][:16] if has_data else None] for row in rows}
+    assert found == expected
+
+
+def test_the_table_above_has_every_tensorflow_sample(samples: Path) -> None:
+    """No sample of TensorFlow's formats goes unlooked at."""
+    known = json.loads((samples / "expected.json").read_text())
+    assert {name for name, each in known.items() if each["format"].startswith("tf-")} == set(SAMPLES)
