@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from . import schemes
 from .errors import CkptSurgeonError, DamagedError, NotFoundError, files
+from .names import natural_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _in_data_order(checkpoint: Checkpoint) -> list[Variable]:
         first = variable.extents[0] if variable.extents else None
         return (first.file, first.offset) if first else ("", 0)
 
-    return sorted(schemes.natural_order(checkpoint.variables.values()), key=place)
+    return sorted(natural_order(checkpoint.variables.values()), key=place)
 
 
 def _covered(extents: list[Extent]) -> list[tuple[int, int]]:

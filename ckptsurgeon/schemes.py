@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 
 from .errors import CkptSurgeonError, UsageError, check
+from .names import DIGITS, TOKENS, compile_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,34 +57,10 @@ _ROLES = {
     **dict.fromkeys(("bias", "Bias", "biases", "b", "vars/1"), "bias"),
 }
 
-_TOKENS = re.compile(r"\{K\}|\{_K\}|\*\*|\*|\?")
-_TRANSLATED = {
-    "{K}": r"(?P<K>[0-9]{1,18})",
-    "{_K}": r"(?:_(?P<_K>[1-9][0-9]{0,17}))?",
-    "**": r".*",
-    "*": r"[^/]*",
-    "?": r"[^/]",
-}
 _DEEPEST_TAIL = 16  # path components that a partition may leave in a slot's name
 _LAST_NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _OBJECT_VALUE = "/.ATTRIBUTES/"  # in a full key of an object-based checkpoint, after the variable's path
 _MOST_SHOWN = 6  # candidates in one line
-# In groups that Python turns into numbers in no time; a name may hold millions of digits.
-_DIGITS = re.compile(r"([0-9]{1,18})")
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern of names as a regular expression for the whole name; all but its wildcards is literal."""
-    parts, at = [], 0
-    for token in _TOKENS.finditer(pattern):
-        parts += [re.escape(pattern[at : token.start()]), _TRANSLATED[token[0]]]
-        at = token.end()
-    return re.compile("".join(parts) + re.escape(pattern[at:]), re.DOTALL)
-
-
-def natural_key(name: str) -> list[str | int]:
-    """A sort key under which layer2 comes before layer10."""
-    return [int(part) if at % 2 else part for at, part in enumerate(_DIGITS.split(name))]
 
 
 class Scheme(ABC):
@@ -128,15 +105,13 @@ class PatternScheme(Scheme):
             )
         self.name = name
         self.pattern = pattern
-        self._expression = compile_pattern(pattern)
-        self._optional = "{_K}" in pattern
+        self.expression = compile_pattern(pattern)
+        self.group = 1 + [token[-1] == "}" for token in TOKENS.findall(pattern)].index(True)  # the number's
 
     def number(self, name: str) -> int | None:
         """The layer to which a variable's name belongs; None if to none."""
-        match = self._expression.fullmatch(name)
-        if match is None:
-            return None
-        return int(match["_K"] or 0) if self._optional else int(match["K"])
+        match = self.expression.fullmatch(name)
+        return None if match is None else int(match[self.group].lstrip("_") or 0)
 
 
 class TableScheme(Scheme):
@@ -162,7 +137,7 @@ def fitting(checkpoint: Checkpoint) -> list[Scheme]:
     names = checkpoint.variables
     fit: list[Scheme] = []
     for name, pattern in KNOWN:
-        start = _TOKENS.split(pattern, 1)[0]  # looked for first: to compile a pattern takes longer than a small `ls`
+        start = TOKENS.split(pattern, 1)[0]  # looked for first: to compile a pattern takes longer than a small `ls`
         if any(each.startswith(start) for each in names):
             scheme = PatternScheme(name, pattern)
             if any(scheme.number(each) is not None for each in names):
@@ -199,7 +174,7 @@ def find(checkpoint: Checkpoint, pattern: str | None = None) -> Scheme:
         return scheme
     fit = fitting(checkpoint) or inferred(checkpoint)
     if not fit:
-        example = next((name for name in checkpoint.variables if _DIGITS.search(name)), None)
+        example = next((name for name in checkpoint.variables if DIGITS.search(name)), None)
         hint = "name them with --scheme, for instance 'tower/{K}/**'"
         raise UsageError("its names fit no known scheme of layers", path=checkpoint.path, found=example, hint=hint)
     if len(fit) > 1:
@@ -245,7 +220,7 @@ def parse_layers(text: str, numbers: Sequence[int], path: str | None = None) -> 
     there = _spans(numbers)
     for item in text.split(","):
         item = item.strip()
-        span = re.fullmatch(r"(\d+)(-(\d*))?|-(\d+)|all", item)
+        span = re.fullmatch(r"(\d{1,18})(-(\d{0,18}))?|-(\d{1,18})|all", item)
         if span is None:
             problems.append(_bad_range(item))
         elif item == "all":
@@ -272,7 +247,7 @@ def parse_layers(text: str, numbers: Sequence[int], path: str | None = None) -> 
 
 
 def _bad_range(item: str) -> UsageError:
-    halves = re.fullmatch(r"(\d+):(\d+)", item)
+    halves = re.fullmatch(r"(\d{1,18}):(\d{1,18})", item)
     if halves and int(halves[2]) > int(halves[1]):
         first, last = int(halves[1]), int(halves[2]) - 1
         meant = f"{first}-{last}" if last > first else f"{first}"
@@ -320,7 +295,7 @@ def _possible_owners(name: str) -> Iterable[str]:
         training = _TRAINING.fullmatch(base)
         return (training[1],) if training else ()
     stem, _, count = suffix.rpartition("_")
-    if suffix in SLOTS or (stem in SLOTS and _DIGITS.fullmatch(count)):
+    if suffix in SLOTS or (stem in SLOTS and DIGITS.fullmatch(count)):
         return _through_partition(base)
     return ()
 
@@ -393,8 +368,3 @@ def slots_by_variable(checkpoint: Checkpoint) -> dict[str, list[str]]:
     for slot, owner in slots(checkpoint).items():
         owners.setdefault(owner, []).append(slot)
     return owners
-
-
-def natural_order(variables: Iterable[Variable]) -> list[Variable]:
-    """Variables by name, layer2 before layer10."""
-    return sorted(variables, key=lambda variable: natural_key(variable.name))

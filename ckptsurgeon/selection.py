@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import schemes
 from .errors import CkptSurgeonError, UsageError, check, did_you_mean
+from .names import compile_pattern, natural_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Selection:
         if not chosen and not problems:
             problems.append(UsageError("nothing is left of the selection", path=checkpoint.path))
         check(problems)
-        return schemes.natural_order(chosen.values())
+        return natural_order(chosen.values())
 
 
 def matching(checkpoint: Checkpoint, pattern: str) -> list[Variable]:
@@ -80,7 +81,7 @@ def matching(checkpoint: Checkpoint, pattern: str) -> list[Variable]:
     exact = checkpoint.find(pattern)
     if exact is not None:
         return [exact]
-    expression = schemes.compile_pattern(pattern)
+    expression = compile_pattern(pattern)
     return [variable for name, variable in checkpoint.variables.items() if expression.fullmatch(name)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import schemes
 from .checkpoint import Variable
 from .errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
+from .names import natural_key
 from .naming import Pairs, Rename
 from .plan import Change, Copy, Fill, Plan, Values
 from .selection import Selection
@@ -90,6 +91,11 @@ def graft(
     for variable in chosen:
         changes += _graft_one(donor, recipient, variable, pairs, options, problems)
     check(problems)
+    if policy.action == "copy":
+        theirs = schemes.slots_by_variable(donor)
+        for name in [change.name for change in changes if change.action == "added"]:
+            for slot in theirs.get(name, []):
+                changes += _added(recipient, donor, donor[slot], problems)
     if policy.action != "keep":
         grafted = [change for change in changes if change.action == "grafted"]
         changes += _graft_slots(donor, recipient, grafted, policy, problems)
@@ -100,7 +106,7 @@ def graft(
 def _plan(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
     """The plan of these changes and of what follows from them."""
     changes += checkpoint.consequences(changes)
-    changes.sort(key=lambda change: schemes.natural_key(change.name))
+    changes.sort(key=lambda change: natural_key(change.name))
     return Plan(checkpoint, changes)
 
 
@@ -113,10 +119,14 @@ def _graft_one(
     problems: list[CkptSurgeonError],
 ) -> list[Change]:
     """The change that grafts one variable, or none and a problem."""
-    target = pairs.target(variable)
+    try:
+        target = pairs.target(variable)
+    except RefusedError as error:
+        problems.append(error)
+        return []
     if target is None:
         if options.add:
-            return [_added(recipient, donor, variable)]
+            return _added(recipient, donor, variable, problems)
         problems.append(
             RefusedError(
                 f"no variable {variable.name}, which the donor has",
@@ -128,11 +138,17 @@ def _graft_one(
     return _copied(donor, recipient, variable, target, problems)
 
 
-def _added(recipient: Checkpoint, donor: Checkpoint, variable: Variable) -> Change:
-    """The change that adds a donor's variable under its own name."""
+def _added(
+    recipient: Checkpoint, donor: Checkpoint, variable: Variable, problems: list[CkptSurgeonError]
+) -> list[Change]:
+    """The change that adds a donor's variable under its own name, or none and a problem."""
+    if recipient.find(variable.name) is not None:
+        what = f"{variable.name} cannot be added: it is the name of another variable here"
+        problems.append(RefusedError(what, path=recipient.path, hint="leave it out by --exclude"))
+        return []
     key = recipient.key_of(variable.name)
     new = Variable(variable.name, key, variable.dtype, variable.shape, (), variable.slices)
-    return Change("added", new, Copy(donor, variable), variable.name)
+    return [Change("added", new, Copy(donor, variable), variable.name)]
 
 
 def _copied(
@@ -186,24 +202,37 @@ def _graft_slots(
         elif policy.action == "fill":
             changes += [_fill(recipient[slot], policy.number, problems) for slot in mine]
         else:
-            donated = _by_ending(theirs.get(change.source or "", []), change.source or "")
-            wanted = _by_ending(mine, change.variable.name)
-            for ending in donated.keys() | wanted.keys():
-                if ending in donated and ending in wanted:
-                    pair = donor[donated[ending]], recipient[wanted[ending]]
+            donated = _by_kind(donor, theirs.get(change.source or "", []), change.source or "")
+            wanted = _by_kind(recipient, mine, change.variable.name)
+            for kind in sorted(donated.keys() | wanted.keys()):
+                if kind in donated and kind in wanted:
+                    pair = donor[donated[kind]], recipient[wanted[kind]]
                     changes += _copied(donor, recipient, *pair, problems)
                     continue
-                where, lacking = (recipient, donated) if ending in donated else (donor, wanted)
-                whose = "the donor" if ending in donated else "the recipient"
+                where, lacking = (recipient, donated) if kind in donated else (donor, wanted)
+                whose = "the donor" if kind in donated else "the recipient"
                 problems.append(
-                    RefusedError(f"no slot {lacking[ending]}, which {whose} has", path=where.path, hint="--slots keep")
+                    RefusedError(f"no slot {lacking[kind]}, which {whose} has", path=where.path, hint="--slots keep")
                 )
     return changes
 
 
-def _by_ending(slots: list[str], owner: str) -> dict[str, str]:
-    """Slots by what tells them apart from other slots of their variable: what follows its name, or their own order."""
-    return {slot[len(owner) :] if slot.startswith(owner) else str(at): slot for at, slot in enumerate(slots)}
+def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
+    """The slots of a variable by what tells them apart: how its name goes on, or their full names, else their order."""
+    full_name = checkpoint.full_name(owner) or owner
+    found: dict[str, str] = {}
+    for slot in slots:
+        kind = checkpoint.full_name(slot) or ""
+        if schemes.OBJECT_SLOT in slot:  # dense/kernel/.OPTIMIZER_SLOT/optimizer/m
+            kind = slot.rpartition("/")[2]
+        elif slot.startswith(owner):  # dense/kernel/Adam_1
+            kind = slot[len(owner) :]
+        elif kind.endswith(f"/{full_name}"):  # m/dense/kernel
+            kind = kind[: -len(full_name) - 1].rpartition("/")[2]
+        else:  # adam/dense_kernel_momentum
+            kind = kind.rpartition("_")[2]
+        found[f"{kind} {len(found)}" if kind in found else kind] = slot
+    return found
 
 
 def _fill(variable: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 
 from .. import errors
-from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
+from ..checkpoint import Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError
-from ..plan import Copy, Elements, Fill, Plan, Result, Text, Values
+from ..plan import Copy, Plan, Result
 from ..publish import Lock, remove
-from .bundle import Bundle, extent_sizes, shard_path
+from .bundle import Bundle, shard_path
+from .bundle_pieces import pieces_of
 from .bundle_publish import Publication, Source, shard_files
 from .bundle_rows import Place, entry_row, header_row, moved_row, new_entry_row, row_keys, shard_of
-from .bundle_strings import encode_strings
 from .tensor_proto import NUMBERS, encode_shape, encode_slice, same_partition, slice_shape
 from .wire import bytes_field
 
@@ -24,102 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Piece = Callable[[], tuple[Iterable[bytes], int | None]]
-
-
-def _pieces(byteorder: str, result: Result) -> list[Piece]:
-    """For each extent of a variable what gives its new bytes as chunks, and their masked checksum if it is known."""
-    variable, content = result.variable, result.content
-    if isinstance(content, Copy) and _is_alike(content, variable, byteorder):
-        return [
-            partial(_copied, byteorder, content, extent, count)
-            for extent, count in zip(content.variable.extents, extent_sizes(content.variable), strict=True)
-        ]
-    if isinstance(content, Text):
-        return [partial(_text, content.value, byteorder)]
-    from . import bundle_values
-
-    if isinstance(content, Fill):
-        element = bundle_values.encode_number(content.number, variable.dtype, byteorder)
-        return [partial(_filled, element, count * len(element)) for count in extent_sizes(variable)]
-    if isinstance(content, Elements) and variable.slices is None:
-        return [partial(_computed, content, byteorder)]
-    parts = _Parts(content, variable)
-    return [partial(_encoded, parts, variable.dtype, byteorder) for _ in extent_sizes(variable)]
-
-
-def _is_alike(content: Copy, variable: Variable, byteorder: str) -> bool:
-    """Whether a donor's stored bytes are the recipient's too, but for the order of bytes in numbers."""
-    return (
-        isinstance(content.donor, Bundle)
-        and same_partition(content.variable.slices, variable.slices, variable.shape)
-        and (variable.is_numeric or content.donor.byteorder == byteorder)
-    )
-
-
-class _Parts:
-    """The values of a variable, cut as it is partitioned; read when the first part is asked for, let go after the last.
-
-    Args:
-        content: where they come from.
-        variable: whose partition counts.
-    """
-
-    def __init__(self, content: Copy | Values | Elements, variable: Variable) -> None:
-        self._content = content
-        self._variable = variable
-        self._left: list[NDArray[Any]] = []
-
-    def next(self) -> NDArray[Any]:
-        """The next part."""
-        from . import bundle_values
-
-        if not self._left:
-            values = bundle_values.values_of(self._content, self._variable)
-            self._left = bundle_values.split(values, self._variable)[::-1]
-        return self._left.pop()
-
-
-def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[Iterable[bytes], int | None]:
-    donor, variable = content.donor, content.variable
-    assert isinstance(donor, Bundle)
-    if not variable.is_numeric:
-        return donor.checked_stream(extent, variable.dtype, count), extent.crc
-    if donor.byteorder == byteorder:
-        return donor.checked_chunks(extent), None
-    component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
-    return (_swapped(chunk, component) for chunk in donor.checked_chunks(extent)), None
-
-
-def _text(value: bytes, byteorder: str) -> tuple[Iterable[bytes], int | None]:
-    data, crc = encode_strings([value], byteorder)
-    return (data,), crc
-
-
-def _filled(element: bytes, length: int) -> tuple[Iterable[bytes], int | None]:
-    chunk = element * (CHUNK // len(element))
-    whole, rest = divmod(length, len(chunk))
-    return (chunk if at < whole else chunk[:rest] for at in range(whole + 1)), None
-
-
-def _encoded(parts: _Parts, dtype: str, byteorder: str) -> tuple[Iterable[bytes], int | None]:
-    from . import bundle_values
-
-    data, crc = bundle_values.encode(parts.next(), dtype, byteorder)
-    return (data,), crc
-
-
-def _computed(content: Elements, byteorder: str) -> tuple[Iterable[bytes], int | None]:
-    from . import bundle_values
-
-    return (bundle_values.to_bytes(values, byteorder) for values in content.make()), None
-
-
-def _swapped(chunk: bytes, component: int) -> bytes:
-    swapped = bytearray(len(chunk))
-    for byte in range(component):
-        swapped[byte::component] = chunk[component - 1 - byte :: component]
-    return bytes(swapped)
+    from .bundle_pieces import Piece
 
 
 def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
@@ -315,7 +219,7 @@ def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[
             rows[key] = entry_row(rows[key], place)
     staged = [result for result in changed if id(result) not in linked]
     for result in staged:
-        for key, piece in zip(row_keys(result.variable, result.key), _pieces(bundle.byteorder, result), strict=True):
+        for key, piece in zip(row_keys(result.variable, result.key), pieces_of(bundle.byteorder, result), strict=True):
             rows[key] = entry_row(rows[key], publication.stage(*piece(), len(shards)))
     if staged:
         shards.append(publication.staged_data)
@@ -377,7 +281,7 @@ def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, byt
         variable = _simplified(result)
         _describe(variable, rows)
         extents = variable.variable.extents
-        made = _pieces(byteorder, variable)
+        made = pieces_of(byteorder, variable)
         for number, (key, piece) in enumerate(zip(row_keys(variable.variable, variable.key), made, strict=True)):
             placed = isinstance(recipient, Bundle) and extents
             where = (extents[number].file, extents[number].offset, 0) if placed else ("\U0010ffff", at, number)
