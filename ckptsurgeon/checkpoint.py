@@ -33,6 +33,7 @@ ITEM_SIZE = {
     "float4_e2m1fn": 1, "int4": 1, "uint4": 1, "int2": 1, "uint2": 1,
 }  # fmt: skip
 
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
 CHUNK = 1 << 18  # bytes that a copy holds in memory at a time: they stay in the processor's cache from read to write
 
 

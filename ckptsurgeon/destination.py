@@ -6,7 +6,7 @@ import os
 
 from . import formats
 from .errors import NotFoundError, RefusedError, UsageError
-from .plan import Copy
+from .plan import Copy, Elements
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def check_link(plan: Plan, donor: Checkpoint) -> None:
     if donor.byteorder != recipient.byteorder:
         raise RefusedError("--link cannot change the byte order", path=donor.path, hint="leave --link out")
     for change in plan.changes:
+        if isinstance(change.content, Elements):
+            what = f"--link cannot share {change.name}, which is cast or transposed"
+            raise RefusedError(what, path=donor.path, hint="leave --link out")
         if isinstance(change.content, Copy) and change.variable.slices != change.content.variable.slices:
             what = f"--link cannot share {change.name}, which the recipient partitions in another way"
             raise RefusedError(what, path=donor.path, hint="leave --link out")

@@ -10,7 +10,7 @@ from .names import TOKENS, compile_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .checkpoint import Checkpoint, Variable
     from .selection import Selection
@@ -63,6 +63,18 @@ class Pairs:
             return same
         return layers.target(number, variable, self._selection.layers is not None and not self._selection.exclude)
 
+    def lacking(self, found: set[str]) -> list[Variable]:
+        """The variables, slots apart, in the recipient's layers of the selected numbers onto which none is written.
+
+        Args:
+            found: names of those onto which one is.
+        """
+        layers = self._both() if self._selection.layers is not None else None
+        if layers is None:
+            return []
+        numbers = self._selection.layer_numbers(self._donor)
+        return [self._recipient[name] for name in layers.names(numbers) if name not in found]
+
     def _both(self) -> _Layers | None:
         """The layers of both; None if nobody asked for them, or those of the recipient are not to be told."""
         asked = self._selection.scheme or self._recipient_scheme or self._selection.layers
@@ -102,6 +114,10 @@ class _Layers:
         self._donors = _rests(donor, theirs, any(tables))
         self._recipients = _rests(recipient, ours, any(tables))
         self._pairs: dict[int, dict[str, str]] = {}
+
+    def names(self, numbers: Iterable[int]) -> list[str]:
+        """The recipient's variables, slots apart, in the layers of these numbers."""
+        return [name for number in numbers for name in self._recipients.get(number, {})]
 
     def target(self, number: int, variable: Variable, whole: bool) -> Variable | None:
         """The recipient's variable that answers to one of the donor's; None if its layer has none left.
@@ -228,6 +244,27 @@ class Rename:
             for match in matches
             if match is not None
         }
+
+
+class Map(Rename):
+    """Which variable of a donor goes onto which of a recipient.
+
+    Args:
+        text: `A=B` as `Rename` takes it; `B.T`: the matrix is transposed.
+
+    Attributes:
+        transposes: whether it is.
+
+    Raises:
+        UsageError: it is none.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.transposes = text.endswith(".T")
+        super().__init__(text.removesuffix(".T"))
+
+    def __str__(self) -> str:
+        return f"{self.old}={self.new}{'.T' if self.transposes else ''}"
 
 
 def _filled(old: str, new: str, text: str) -> str:

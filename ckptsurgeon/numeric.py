@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from .errors import RefusedError, UnsupportedError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 # TensorFlow's quantized kinds are integers to NumPy; whoever reads them wants the stored numbers.
 _QUANTIZED = {"qint8": "int8", "quint8": "uint8", "qint16": "int16", "quint16": "uint16", "qint32": "int32"}
 
@@ -178,3 +182,29 @@ def from_user(value: Any, dtype_name: str, target: str) -> NDArray[Any]:
         return np.asarray(value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value, object)
     values = parse_value(value) if isinstance(value, str) else np.asarray(value)
     return cast_exactly(values, dtype(dtype_name), target)
+
+
+def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dtype_name: str) -> Iterator[NDArray[Any]]:
+    """The weighted sum of several streams of elements, computed in float64 or complex128.
+
+    Args:
+        streams: one-dimensional arrays each, together equally many elements, however they are cut.
+        shares: one factor for each.
+        dtype_name: of the result, to which it is rounded.
+    """
+    kind = dtype(dtype_name)
+    wide = np.complex128 if kind.kind == "c" else np.float64
+    left = [np.empty(0, wide) for _ in streams]
+    while True:
+        for at, stream in enumerate(streams):
+            while not left[at].size and (part := next(stream, None)) is not None:
+                left[at] = part
+        count = min(part.size for part in left)
+        if not count:
+            return
+        total = np.zeros(count, wide)
+        with np.errstate(all="ignore"):  # of infinities and NaN, which go on as they are
+            for at, share in enumerate(shares):
+                total += left[at][:count].astype(wide) * share
+                left[at] = left[at][count:]
+            yield total.astype(kind)

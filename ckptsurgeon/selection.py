@@ -40,6 +40,11 @@ class Selection:
         """Whether nothing was asked for, which some verbs read as everything."""
         return self.layers is None and not self.match
 
+    def layer_numbers(self, checkpoint: Checkpoint) -> list[int]:
+        """The numbers of the selected layers, rising."""
+        found = schemes.find(checkpoint, self.scheme).layers(checkpoint)
+        return schemes.parse_layers(self.layers or "all", list(found), checkpoint.path)
+
     def variables(self, checkpoint: Checkpoint) -> list[Variable]:
         """The selected variables, slots among them, in natural order; all if nothing was asked for.
 

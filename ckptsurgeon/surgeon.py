@@ -1,250 +1,31 @@
-"""The operations: each looks at metadata alone, reports all that is wrong at once, and returns a Plan."""
+"""The operations but graft: each looks at metadata alone, reports all that is wrong at once, and returns a Plan."""
 
 from __future__ import annotations
 
 from . import schemes
-from .checkpoint import Variable
+from .checkpoint import GRAPH, ITEM_SIZE, Variable
 from .errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
 from .names import natural_key
-from .naming import Pairs, Rename
-from .plan import Change, Copy, Fill, Plan, Values
+from .plan import Change, Copy, Elements, Plan, Values
 from .selection import Selection
+from .slots import SlotPolicy, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
 
     from .checkpoint import Checkpoint
+    from .naming import Rename
 
 
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
-
-
-class Options:
-    """What a graft may do besides.
-
-    Args:
-        recipient_scheme: how the recipient names its layers, where not as the donor does.
-        add: add variables that the recipient lacks.
-    """
-
-    def __init__(self, recipient_scheme: str | None = None, add: bool = False) -> None:
-        self.recipient_scheme = recipient_scheme
-        self.add = add
-
-
-class SlotPolicy:
-    """What becomes of the slots of grafted variables.
-
-    Args:
-        text: `keep` (the recipient's stay), `copy` (the donor's come along), `drop`, or `fill=NUMBER`.
-
-    Raises:
-        UsageError: none of these.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.action, _, number = text.partition("=")
-        self.number = 0.0
-        try:
-            self.number = float(number) if self.action == "fill" else 0.0
-        except ValueError:
-            self.action = ""
-        if self.action not in ("keep", "copy", "drop", "fill") or (number and self.action != "fill"):
-            raise UsageError(f"--slots {text} is no policy", expected="keep, copy, drop or fill=NUMBER")
-
-
-def graft(
-    donor: Checkpoint, recipient: Checkpoint, selection: Selection, slots: str = "keep", options: Options | None = None
-) -> Plan:
-    """Rewrite the selected variables of the recipient with those of the donor.
-
-    Args:
-        donor: open; its names and layer numbers are what the selection means.
-        recipient: open.
-        selection: which variables; slots that it matches follow `slots` alone.
-        slots: see `SlotPolicy`.
-        options: what else is allowed.
-
-    Raises:
-        UsageError: the selection selects nothing, or slots only.
-        RefusedError: a variable is missing in the recipient, or is of another dtype or shape there.
-        Problems: several of these.
-    """
-    policy = SlotPolicy(slots)
-    options = options or Options()
-    donor_slots = schemes.slots(donor)
-    selected = selection.variables(donor)
-    chosen = [variable for variable in selected if variable.name not in donor_slots and variable.name != GRAPH]
-    if not chosen:
-        if selected[0].name == GRAPH:
-            raise UsageError(f"{GRAPH} describes its own checkpoint and cannot be grafted", path=donor.path)
-        raise UsageError(
-            "the selection matches slots only", path=donor.path, hint="select their variables, and --slots copy"
-        )
-    pairs = Pairs(donor, recipient, selection, options.recipient_scheme)
-    problems: list[CkptSurgeonError] = []
-    changes: list[Change] = []
-    for variable in chosen:
-        changes += _graft_one(donor, recipient, variable, pairs, options, problems)
-    check(problems)
-    if policy.action == "copy":
-        theirs = schemes.slots_by_variable(donor)
-        for name in [change.name for change in changes if change.action == "added"]:
-            for slot in theirs.get(name, []):
-                changes += _added(recipient, donor, donor[slot], problems)
-    if policy.action != "keep":
-        grafted = [change for change in changes if change.action == "grafted"]
-        changes += _graft_slots(donor, recipient, grafted, policy, problems)
-        check(problems)
-    return _plan(recipient, changes)
-
-
-def _plan(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
+def plan_of(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
     """The plan of these changes and of what follows from them."""
     changes += checkpoint.consequences(changes)
     changes.sort(key=lambda change: natural_key(change.name))
     return Plan(checkpoint, changes)
-
-
-def _graft_one(
-    donor: Checkpoint,
-    recipient: Checkpoint,
-    variable: Variable,
-    pairs: Pairs,
-    options: Options,
-    problems: list[CkptSurgeonError],
-) -> list[Change]:
-    """The change that grafts one variable, or none and a problem."""
-    try:
-        target = pairs.target(variable)
-    except RefusedError as error:
-        problems.append(error)
-        return []
-    if target is None:
-        if options.add:
-            return _added(recipient, donor, variable, problems)
-        problems.append(
-            RefusedError(
-                f"no variable {variable.name}, which the donor has",
-                path=recipient.path,
-                hint=did_you_mean(variable.name, recipient.variables) or "--add adds it, --exclude leaves it out",
-            )
-        )
-        return []
-    return _copied(donor, recipient, variable, target, problems)
-
-
-def _added(
-    recipient: Checkpoint, donor: Checkpoint, variable: Variable, problems: list[CkptSurgeonError]
-) -> list[Change]:
-    """The change that adds a donor's variable under its own name, or none and a problem."""
-    if recipient.find(variable.name) is not None:
-        what = f"{variable.name} cannot be added: it is the name of another variable here"
-        problems.append(RefusedError(what, path=recipient.path, hint="leave it out by --exclude"))
-        return []
-    key = recipient.key_of(variable.name)
-    new = Variable(variable.name, key, variable.dtype, variable.shape, (), variable.slices)
-    return [Change("added", new, Copy(donor, variable), variable.name)]
-
-
-def _copied(
-    donor: Checkpoint, recipient: Checkpoint, variable: Variable, target: Variable, problems: list[CkptSurgeonError]
-) -> list[Change]:
-    """The change that copies a donor's variable onto one of the recipient, or none and a problem."""
-    whose = "the donor's" if variable.name == target.name else f"the donor's {variable.name}"
-    for kind, expected, found in (
-        ("dtype", variable.dtype, target.dtype),
-        ("shape", list(variable.shape), list(target.shape)),
-    ):
-        if expected != found:
-            problems.append(
-                RefusedError(
-                    f"{target.name} has another {kind} than {whose}",
-                    path=recipient.path,
-                    expected=expected,
-                    found=found,
-                    hint="leave it out by --exclude",
-                )
-            )
-            return []
-    if donor.byteorder != recipient.byteorder and variable.dtype == "variant":
-        problems.append(
-            RefusedError(
-                f"{variable.name} is a variant, which cannot change its byte order",
-                path=recipient.path,
-                expected=recipient.byteorder,
-                found=donor.byteorder,
-                hint="leave it out by --exclude",
-            )
-        )
-        return []
-    return [Change("grafted", target, Copy(donor, variable), variable.name)]
-
-
-def _graft_slots(
-    donor: Checkpoint,
-    recipient: Checkpoint,
-    grafted: list[Change],
-    policy: SlotPolicy,
-    problems: list[CkptSurgeonError],
-) -> list[Change]:
-    """What the policy does to the slots of the grafted variables."""
-    changes = []
-    theirs, ours = schemes.slots_by_variable(donor), schemes.slots_by_variable(recipient)
-    for change in grafted:
-        mine = ours.get(change.variable.name, [])
-        if policy.action == "drop":
-            changes += [Change("dropped", recipient[slot]) for slot in mine]
-        elif policy.action == "fill":
-            changes += [_fill(recipient[slot], policy.number, problems) for slot in mine]
-        else:
-            donated = _by_kind(donor, theirs.get(change.source or "", []), change.source or "")
-            wanted = _by_kind(recipient, mine, change.variable.name)
-            for kind in sorted(donated.keys() | wanted.keys()):
-                if kind in donated and kind in wanted:
-                    pair = donor[donated[kind]], recipient[wanted[kind]]
-                    changes += _copied(donor, recipient, *pair, problems)
-                    continue
-                where, lacking = (recipient, donated) if kind in donated else (donor, wanted)
-                whose = "the donor" if kind in donated else "the recipient"
-                problems.append(
-                    RefusedError(f"no slot {lacking[kind]}, which {whose} has", path=where.path, hint="--slots keep")
-                )
-    return changes
-
-
-def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
-    """The slots of a variable by what tells them apart: how its name goes on, or their full names, else their order."""
-    full_name = checkpoint.full_name(owner) or owner
-    found: dict[str, str] = {}
-    for slot in slots:
-        kind = checkpoint.full_name(slot) or ""
-        if schemes.OBJECT_SLOT in slot:  # dense/kernel/.OPTIMIZER_SLOT/optimizer/m
-            kind = slot.rpartition("/")[2]
-        elif slot.startswith(owner):  # dense/kernel/Adam_1
-            kind = slot[len(owner) :]
-        elif kind.endswith(f"/{full_name}"):  # m/dense/kernel
-            kind = kind[: -len(full_name) - 1].rpartition("/")[2]
-        else:  # adam/dense_kernel_momentum
-            kind = kind.rpartition("_")[2]
-        found[f"{kind} {len(found)}" if kind in found else kind] = slot
-    return found
-
-
-def _fill(variable: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:
-    import numpy as np
-
-    from . import numeric
-
-    try:
-        numeric.cast_exactly(np.asarray(number), numeric.dtype(variable.dtype), variable.name)
-    except CkptSurgeonError as error:
-        problems.append(error)
-    return Change("filled", variable, Fill(number))
 
 
 def assign(checkpoint: Checkpoint, name: str, values: NDArray[Any]) -> Plan:
@@ -292,7 +73,7 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
             dropped[slot] = checkpoint[slot]
     if not set(checkpoint.variables) - set(dropped) - {GRAPH}:
         raise RefusedError("no variable would be left", path=checkpoint.path)
-    return _plan(checkpoint, [Change("dropped", variable) for variable in dropped.values()])
+    return plan_of(checkpoint, [Change("dropped", variable) for variable in dropped.values()])
 
 
 def unpartition(checkpoint: Checkpoint) -> Plan:
@@ -346,7 +127,7 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
             problems.append(RefusedError(f"no variable can have the name {change.name!r}", path=checkpoint.path))
         takers[change.key] = name
     check(problems)
-    return _plan(checkpoint, changes)
+    return plan_of(checkpoint, changes)
 
 
 def _hidden(variable: Variable, name: str) -> str:
@@ -354,3 +135,160 @@ def _hidden(variable: Variable, name: str) -> str:
     key = variable.key.decode("utf-8", "surrogateescape")
     end = key[len(variable.name) :] if key.startswith(variable.name) else ""
     return "" if end and name.endswith(end) else end
+
+
+def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = "keep") -> Plan:
+    """Give variables another dtype: floats are rounded, nothing else may be lost.
+
+    Args:
+        checkpoint: open.
+        dtype: the new one, by its name.
+        selection: which variables; slots follow `slots` alone. If nothing was asked for, all floats.
+        slots: see `SlotPolicy`; `copy` casts them too.
+
+    Raises:
+        UsageError: no such dtype, or nothing was asked for and the dtype is no float's.
+        RefusedError: strings and variants cannot be cast.
+    """
+    policy = SlotPolicy(slots)
+    if dtype not in ITEM_SIZE:
+        raise UsageError(f"no dtype {dtype}", hint=did_you_mean(dtype, ITEM_SIZE) or "float32, bfloat16, int8, …")
+    if selection.is_empty and not _is_float(dtype):
+        raise UsageError(f"floats do not become {dtype} all at once", path=checkpoint.path, expected="a selection")
+    chosen = without_slots(checkpoint, selection.variables(checkpoint))
+    if selection.is_empty:
+        chosen = [variable for variable in chosen if _is_float(variable.dtype)]
+    problems: list[CkptSurgeonError] = []
+    changes = policy.changes(checkpoint, [variable.name for variable in chosen], problems)
+    if policy.action == "copy":
+        owned = schemes.slots_by_variable(checkpoint)
+        slots_of = [checkpoint[slot] for variable in chosen for slot in owned.get(variable.name, [])]
+        chosen += [slot for slot in slots_of if _is_float(slot.dtype) or not _is_float(dtype)]
+    for variable in chosen:
+        if not variable.is_numeric:
+            what = f"{variable.name} cannot be cast: it holds no numbers"
+            problems.append(RefusedError(what, path=checkpoint.path, found=variable.dtype))
+        elif variable.dtype != dtype:
+            new = Variable(variable.name, variable.key, dtype, variable.shape, (), variable.slices)
+            changes.append(Change("cast", new, Elements(_cast(checkpoint, variable, dtype), variable.dtype)))
+    check(problems)
+    return plan_of(checkpoint, changes)
+
+
+def _cast(checkpoint: Checkpoint, variable: Variable, dtype: str) -> Callable[[], Iterator[NDArray[Any]]]:
+    def make() -> Iterator[NDArray[Any]]:
+        from . import numeric
+
+        for part in checkpoint.elements(variable):
+            yield numeric.cast_exactly(part, numeric.dtype(dtype), f"the new dtype of {variable.name}")
+
+    return make
+
+
+def _is_float(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))
+
+
+def _is_averaged(dtype: str) -> bool:
+    return _is_float(dtype) or dtype.startswith("complex")
+
+
+def average(
+    checkpoints: Sequence[Checkpoint], selection: Selection, weights: Sequence[float] = (), slots: str = "keep"
+) -> Plan:
+    """Average variables over checkpoints, in float64; all else is the first one's, integers and strings too.
+
+    Args:
+        checkpoints: open; their names must agree in what is averaged.
+        selection: which variables of the first; slots follow `slots` alone. If nothing was asked for, all.
+        weights: one for each checkpoint, of any sum but 0; none: all alike.
+        slots: see `SlotPolicy`; `copy` averages them too.
+
+    Raises:
+        UsageError: fewer than two checkpoints, or weights that are none.
+        RefusedError: a variable is missing in one of them, or of another shape or kind there.
+        Problems: several of these.
+    """
+    policy, first = SlotPolicy(slots), checkpoints[0]
+    if len(checkpoints) < 2:
+        raise UsageError("one checkpoint has no average", path=first.path, expected="two or more")
+    shares = list(weights) or [1.0] * len(checkpoints)
+    total = sum(shares)
+    if len(shares) != len(checkpoints) or not all(abs(share) < float("inf") for share in shares) or total == 0:
+        found = ",".join(f"{share:g}" for share in shares)
+        raise UsageError("--weights are none", expected=f"{len(checkpoints)} numbers whose sum is not 0", found=found)
+    shares = [share / total for share in shares]
+    chosen = without_slots(first, selection.variables(first))
+    problems: list[CkptSurgeonError] = []
+    changes = policy.changes(first, [variable.name for variable in chosen], problems)
+    if policy.action == "copy":
+        owned = schemes.slots_by_variable(first)
+        chosen += [first[slot] for variable in chosen for slot in owned.get(variable.name, [])]
+    for variable in chosen:
+        if not _is_averaged(variable.dtype):
+            changes.append(Change("kept", variable, reason=f"{variable.dtype}: the first one's"))
+            continue
+        members = [_member(other, variable, problems) for other in checkpoints[1:]]
+        parts = [(first, variable), *(member for member in members if member)]
+        changes.append(Change("averaged", variable, Elements(_mean(parts, shares, variable.dtype))))
+    check(problems)
+    return plan_of(first, changes)
+
+
+def _member(
+    checkpoint: Checkpoint, variable: Variable, problems: list[CkptSurgeonError]
+) -> tuple[Checkpoint, Variable] | None:
+    """The variable of this name in another checkpoint, or None and a problem."""
+    other = checkpoint.find(variable.name)
+    if other is None:
+        hint = did_you_mean(variable.name, checkpoint.variables) or "--exclude leaves it out"
+        what = f"no variable {variable.name}, which the first has"
+        problems.append(RefusedError(what, path=checkpoint.path, hint=hint))
+    elif other.shape != variable.shape or not _is_averaged(other.dtype):
+        problems.append(
+            RefusedError(
+                f"{variable.name} is of another kind than the first one's",
+                path=checkpoint.path,
+                expected=f"{variable.dtype} {list(variable.shape)}",
+                found=f"{other.dtype} {list(other.shape)}",
+                hint="--exclude leaves it out",
+            )
+        )
+    else:
+        return checkpoint, other
+    return None
+
+
+def _mean(
+    parts: list[tuple[Checkpoint, Variable]], shares: list[float], dtype: str
+) -> Callable[[], Iterator[NDArray[Any]]]:
+    def make() -> Iterator[NDArray[Any]]:
+        from . import numeric
+
+        return numeric.mean([checkpoint.elements(variable) for checkpoint, variable in parts], shares, dtype)
+
+    return make
+
+
+def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False) -> Plan:
+    """Keep the selected variables alone; for a new checkpoint.
+
+    Args:
+        checkpoint: open.
+        selection: which variables; an object graph stays, less what goes.
+        slots: keep the slots of the selected variables too.
+
+    Raises:
+        UsageError: nothing is selected, or slots only.
+    """
+    if selection.is_empty:
+        raise UsageError("nothing is selected", path=checkpoint.path, expected="--layers or --match")
+    chosen = {variable.name for variable in without_slots(checkpoint, selection.variables(checkpoint))}
+    if slots:
+        chosen.update(slot for slot, owner in schemes.slots(checkpoint).items() if owner in chosen)
+    changes = [
+        Change("extracted" if name in chosen else "dropped", variable)
+        for name, variable in checkpoint.variables.items()
+        if name in chosen or name != GRAPH
+    ]
+    return plan_of(checkpoint, changes)

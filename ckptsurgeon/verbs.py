@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from . import compare, destination, equal, formats, surgeon
+from . import compare, destination, equal, formats, grafting, surgeon
 from .errors import DamagedError, RefusedError, UsageError
 from .naming import Rename
 from .plan import Plan, Report
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .checkpoint import Checkpoint
+    from .differences import Difference
 
     class Writing(TypedDict, total=False):
         """How an operation writes: what all of them take.
@@ -53,7 +54,10 @@ def graft(
     scheme: str | None = None,
     donor_scheme: str | None = None,
     recipient_scheme: str | None = None,
+    maps: Sequence[str] = (),
     slots: str = "keep",
+    on_mismatch: str = "error",
+    cast: bool = False,
     add: bool = False,
     link: bool = False,
     **writing: Unpack[Writing],
@@ -61,8 +65,8 @@ def graft(
     """Rewrite chosen variables of the recipient with those of the donor: all of them, or none.
 
     Args:
-        donor: any spelling of a checkpoint's path; it is never modified.
-        recipient: any spelling of a checkpoint's path.
+        donor: any spelling of a checkpoint's path, or "-" for stdin; it is never modified.
+        recipient: any spelling of a checkpoint's path; the donor's own only with `maps`.
         layers: a range of layers, inclusive: "0-2", "3,5-", "-1", "all".
         match: globs of names, which select beside the layers.
         exclude: globs of names that are taken away again.
@@ -70,7 +74,12 @@ def graft(
         donor_scheme: how the donor names its layers, where not as the recipient does.
         recipient_scheme: how the recipient does. Within a layer, variables pair by the rest of their names or, where
             these differ, by their role (kernel, bias).
+        maps: `A=B` each: the donor's A (a name, a glob, or a prefix that ends in "/") goes onto the recipient's B,
+            whose n-th wildcard is filled by A's n-th; `B.T` transposes a matrix. Without layers and match, what the
+            maps name is selected.
         slots: what becomes of the slots of the grafted variables: "keep", "copy", "drop" or "fill=NUMBER".
+        on_mismatch: "error", or "skip" variables that are missing on one side, or of another shape or dtype.
+        cast: convert values to the recipient's dtype.
         add: add variables that the recipient lacks.
         link: share the donor's data files, unread, instead of copying from them.
         writing: see `Writing`.
@@ -84,19 +93,21 @@ def graft(
     if scheme is not None and (donor_scheme or recipient_scheme):
         raise UsageError("--scheme is for both checkpoints", expected="it, or --donor-scheme and --recipient-scheme")
     selection = Selection(layers, match, exclude, donor_scheme or scheme)
-    options = surgeon.Options(recipient_scheme, add)
-    if selection.is_empty:
-        raise UsageError("nothing is selected", expected="--layers or --match")
-    surgeon.SlotPolicy(slots)
+    options = grafting.Options(
+        slots, recipient_scheme=recipient_scheme, maps=maps, add=add, cast=cast, on_mismatch=on_mismatch
+    )
+    if selection.is_empty and not maps and donor != "-":
+        raise UsageError("nothing is selected", expected="--layers, --match or --map")
 
     def make(target: Checkpoint) -> Plan:
-        source = formats.open(donor)
+        source = formats.open(donor, os.path.dirname(target.main_file) or ".")
         opened.append(source)
-        if os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
-            raise UsageError("donor and recipient are one checkpoint", path=source.path)
+        if not maps and os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
+            hint = "--map says what goes onto what"
+            raise UsageError("donor and recipient are one checkpoint", path=source.path, hint=hint)
         if out is not None and os.path.realpath(formats.main_file(out, target)) == os.path.realpath(source.main_file):
             raise RefusedError("-o names the donor, which is never modified", path=out)
-        plan = surgeon.graft(source, target, selection, slots, options)
+        plan = grafting.graft(source, target, selection, options)
         if link:
             destination.check_link(plan, source)
         equal.leave(plan, link)
@@ -194,6 +205,48 @@ def verify(path: str, finite: bool = False) -> list[compare.Finding]:
                 return list(compare.verify(checkpoint, finite))
         except DamagedError as error:
             return [compare.damage(path, error)]
+
+    return formats.retry(attempt)
+
+
+def diff(
+    a: str,
+    b: str,
+    *,
+    layers: str | None = None,
+    match: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    scheme: str | None = None,
+    exact: bool = False,
+    values: bool = False,
+    tolerance: float | None = None,
+) -> list[Difference]:
+    """Which variables of two checkpoints differ.
+
+    Args:
+        a: any spelling of a checkpoint's path.
+        b: any spelling of a checkpoint's path.
+        layers: a range of layers of `a`, inclusive: "0-2", "3,5-", "-1", "all".
+        match: globs of names, which select beside the layers.
+        exclude: globs of names that are taken away again.
+        scheme: how layers are named; None: found from the names.
+        exact: compare bytes, whatever the checksums say.
+        values: tell how far numbers are from each other.
+        tolerance: numbers are the same if no two elements are further from each other.
+
+    Returns:
+        One for each variable, in natural order, those with the status "same" among them.
+
+    Raises:
+        CkptSurgeonError: a pattern that matches nothing, a missing data file that is needed, or damaged values.
+    """
+    from .differences import diff as compare_both
+
+    selection = Selection(layers, match, exclude, scheme)
+
+    def attempt() -> list[Difference]:
+        with formats.open(a) as one, formats.open(b) as other:
+            return compare_both(one, other, selection, exact=exact, values=values, tolerance=tolerance)
 
     return formats.retry(attempt)
 

@@ -10,14 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-HELP = """graft DONOR RECIPIENT (--layers RANGE | --match GLOB)... [options]
+HELP = """graft DONOR RECIPIENT (--layers RANGE | --match GLOB | --map A=B)... [options]
 
 Rewrite layers or variables of RECIPIENT with those of DONOR: all or nothing. DONOR is never modified; everything else
-in RECIPIENT is kept byte for byte. With --link the two share a data file, so a later 'rsync --inplace' onto DONOR
-would change RECIPIENT too.
+in RECIPIENT is kept byte for byte. DONOR may be - for stdin: all of it is grafted if nothing is selected. With --link
+the two share a data file, so a later 'rsync --inplace' onto DONOR would change RECIPIENT too.
 
   graft src.ckpt dst.ckpt --layers 0-2
-  graft src.ckpt dst.ckpt --match 'logistic_regression/*' --dry-run
+  graft src.ckpt dst.ckpt --map 'dnn/layer0/=dnn/layer1/' --on-mismatch skip --dry-run
   graft src.ckpt dst.ckpt --layers all --slots copy -o new.ckpt
 """
 
@@ -35,6 +35,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--donor-scheme", metavar="PATTERN", help="how DONOR names its layers, where the two differ")
     parser.add_argument("--recipient-scheme", metavar="PATTERN", help="how RECIPIENT names them")
+    parser.add_argument(
+        "--map",
+        dest="maps",
+        metavar="A=B",
+        action="append",
+        default=[],
+        help="DONOR's A (name, glob, prefix/) goes onto B; B.T transposes",
+    )
+    parser.add_argument(
+        "--on-mismatch", default="error", metavar="WHAT", help="missing, other shape or dtype: error (default) or skip"
+    )
+    parser.add_argument("--cast", action="store_true", help="convert values to RECIPIENT's dtype")
     parser.add_argument("--add", action="store_true", help="add variables that RECIPIENT lacks")
     parser.add_argument("--link", action="store_true", help="share DONOR's data file instead of copying from it")
     add_writing(parser)
@@ -53,7 +65,10 @@ def run(args: Namespace) -> int:
         scheme=args.scheme,
         donor_scheme=args.donor_scheme,
         recipient_scheme=args.recipient_scheme,
+        maps=args.maps,
         slots=args.slots,
+        on_mismatch=args.on_mismatch,
+        cast=args.cast,
         add=args.add,
         link=args.link,
         **writing(args),

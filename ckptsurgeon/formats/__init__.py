@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import ChangedError
+from ..errors import ChangedError, CkptSurgeonError
 from . import find, state
 from .bundle import Bundle
 
@@ -28,18 +28,35 @@ if TYPE_CHECKING:
 _TRIES = 100  # a checkpoint that is replaced more often than that while one reads it is no checkpoint
 
 
-def open(path: str) -> Checkpoint:
+def open(path: str, spool_folder: str | None = None) -> Checkpoint:
     """Open a checkpoint for reading.
 
     Args:
-        path: a prefix, any file of a checkpoint, a SavedModel folder, or a folder with a `checkpoint` file.
+        path: a prefix, any file of a checkpoint, a SavedModel folder, a folder with a `checkpoint` file, or "-" for
+            stdin.
+        spool_folder: where the bytes of stdin are kept meanwhile; None: where temporary files are.
 
     Raises:
         NotFoundError: there is none.
         UnsupportedError: something else is there.
         DamagedError: its metadata contradict themselves.
     """
+    if path == "-":
+        return _open_stdin(spool_folder)
     return retry(lambda: _open(find.locate(path)))
+
+
+def _open_stdin(folder: str | None) -> Checkpoint:
+    from . import stdin
+
+    path = stdin.spool(folder)
+    try:
+        checkpoint = _open(find.locate(path))
+    except CkptSurgeonError as error:
+        error.path = "stdin"
+        raise
+    checkpoint.path = "stdin"
+    return checkpoint
 
 
 def _open(found: find.Found) -> Checkpoint:

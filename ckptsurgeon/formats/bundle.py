@@ -12,12 +12,11 @@ import math
 import os
 
 from .. import errors
-from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
+from ..checkpoint import CHUNK, GRAPH, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
 from .bundle_rows import decode_form, split_entry
 from .sstable import read_rows
 from .tensor_proto import (
-    GRAPH,
     check_cover,
     check_version,
     decode_slice,

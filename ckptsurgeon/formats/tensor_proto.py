@@ -36,7 +36,6 @@ DTYPES = {
 }  # fmt: skip
 NUMBERS = {name: number for number, name in DTYPES.items()}
 
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
 MAX_RANK = 254  # TensorShape's own limit
 _MAX_ELEMENTS = 1 << 63
 _KEY_START = ordered_unsigned(0)  # of a slice's key

@@ -17,7 +17,17 @@ from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
 from .bundle import VALUE_SUFFIX
 from .sstable import Table
 from .tensor_proto import check_cover, check_version, slice_key
-from .v1_rows import FIELDS, count_of, decode_form, in_file_order, row_keys, slices_of, split_meta, tensor_of, value_pieces
+from .v1_rows import (
+    FIELDS,
+    count_of,
+    decode_form,
+    in_file_order,
+    row_keys,
+    slices_of,
+    split_meta,
+    tensor_of,
+    value_pieces,
+)
 from .wire import BYTES, VARINT, fields
 
 TYPE_CHECKING = False

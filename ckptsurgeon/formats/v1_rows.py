@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from ..checkpoint import CHUNK, Variable
 from ..errors import DamagedError
-from .tensor_proto import NUMBERS, decode_shape, decode_slice, dtype_name, encode_shape, encode_slice, slice_key, slice_shape
+from .tensor_proto import (
+    NUMBERS,
+    decode_shape,
+    decode_slice,
+    dtype_name,
+    encode_shape,
+    encode_slice,
+    slice_key,
+    slice_shape,
+)
 from .wire import BYTES, FIXED32, FIXED64, VARINT, bytes_field, fields, varint, varint_field
 
 TYPE_CHECKING = False

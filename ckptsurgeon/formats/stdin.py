@@ -1,0 +1,40 @@
+"""A checkpoint that comes through a pipe: kept in a file without a name, so that nothing of it can be left behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .. import errors
+from ..checkpoint import CHUNK
+from ..errors import UsageError
+from ..publish import write_all
+
+_spooled: list[int] = []  # the descriptor, once stdin was read: it can be read only once
+
+
+def spool(folder: str | None = None) -> str:
+    """A path under which the bytes of stdin can be opened as often as one likes.
+
+    Args:
+        folder: where they are kept; None: where temporary files are.
+
+    Raises:
+        UsageError: stdin is a terminal.
+        StorageError: the operating system refused.
+    """
+    if not _spooled:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("- is stdin, and nothing is piped into it")
+        if folder is None:
+            import tempfile
+
+            folder = tempfile.gettempdir()
+        path = os.path.join(folder, f".ckptsurgeon-tmp.stdin-{os.getpid()}")
+        with errors.files(path):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.unlink(path)
+            while chunk := os.read(sys.stdin.fileno(), CHUNK):
+                write_all(fd, chunk)
+        _spooled.append(fd)
+    return f"/dev/fd/{_spooled[0]}"

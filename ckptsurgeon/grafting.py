@@ -1,0 +1,320 @@
+"""Graft: rewrite variables of one checkpoint with those of another. Decided from metadata alone, as a Plan."""
+
+from __future__ import annotations
+
+from . import schemes
+from .checkpoint import GRAPH, Variable
+from .errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
+from .naming import Map, Pairs
+from .plan import Change, Copy, Elements, Plan
+from .slots import SlotPolicy, without_slots
+from .surgeon import plan_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from .checkpoint import Checkpoint
+    from .plan import Content
+    from .selection import Selection
+
+_KEEP = "--exclude leaves it out, --on-mismatch skip passes it over"
+
+
+class Options:
+    """How a graft goes about it, and what it may do besides.
+
+    Args:
+        slots: what becomes of the slots of the grafted variables, as `SlotPolicy` takes it.
+        recipient_scheme: how the recipient names its layers, where not as the donor does.
+        maps: `A=B` each: which donor's variable goes onto which of the recipient, as `naming.Map` takes them.
+        add: add variables that the recipient lacks.
+        cast: convert values to the recipient's dtype.
+        on_mismatch: `error`, or `skip` variables that are missing on one side, or of another shape or dtype.
+
+    Raises:
+        UsageError: one of them is none.
+    """
+
+    def __init__(
+        self,
+        slots: str = "keep",
+        *,
+        recipient_scheme: str | None = None,
+        maps: Sequence[str] = (),
+        add: bool = False,
+        cast: bool = False,
+        on_mismatch: str = "error",
+    ) -> None:
+        if on_mismatch not in ("error", "skip"):
+            raise UsageError(f"--on-mismatch {on_mismatch} is none", expected="error or skip")
+        self.slots = SlotPolicy(slots)
+        self.recipient_scheme = recipient_scheme
+        self.maps = [Map(text) for text in maps]
+        self.add = add
+        self.cast = cast
+        self.skip = on_mismatch == "skip"
+
+
+def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: Options | None = None) -> Plan:
+    """Rewrite the selected variables of the recipient with those of the donor.
+
+    Args:
+        donor: open; its names and layer numbers are what the selection means.
+        recipient: open.
+        selection: which variables; slots that it matches follow `options.slots` alone. If nothing was asked for, what
+            the maps match, or else everything.
+        options: how.
+
+    Raises:
+        UsageError: the selection selects nothing, or slots only; or a map is never used.
+        RefusedError: a variable is missing on one side, or is of another dtype or shape there.
+        Problems: several of these.
+    """
+    return _Graft(donor, recipient, selection, options or Options()).plan()
+
+
+class _Graft:
+    """A graft that is being planned."""
+
+    def __init__(self, donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: Options) -> None:
+        self.donor = donor
+        self.recipient = recipient
+        self.selection = selection
+        self.options = options
+        self.changes: list[Change] = []
+        self.problems: list[CkptSurgeonError] = []
+        self.transposed: set[str] = set()  # names of the recipient's variables that get a transposed matrix
+        self._pairs = Pairs(donor, recipient, selection, options.recipient_scheme)
+        self._mapped: dict[str, list[tuple[str, Map]]] = {}  # donor's name -> recipient's names
+        for each in options.maps:
+            for name, target in each.apply(donor).items():
+                self._mapped.setdefault(name, []).append((target, each))
+
+    def plan(self) -> Plan:
+        """The plan."""
+        chosen = self._chosen()
+        for variable in chosen:
+            targets = self._mapped.get(variable.name)
+            for name, by in targets or []:
+                self._onto(variable, self.recipient.find(name), name, by.transposes)
+            if targets is None:
+                self._onto_pair(variable)
+        names = {variable.name for variable in chosen}
+        for each in self.options.maps:
+            if not any(by is each for name in names for _, by in self._mapped.get(name, [])):
+                hint = did_you_mean(each.old, self.donor.variables)
+                self.problems.append(UsageError(f"--map {each} is never used", path=self.donor.path, hint=hint))
+        self._check_lacking()
+        self._check_targets()
+        check(self.problems)
+        self._graft_slots()
+        check(self.problems)
+        return plan_of(self.recipient, self.changes)
+
+    def _chosen(self) -> list[Variable]:
+        """The selected variables of the donor, without slots."""
+        if self.selection.is_empty and self.options.maps:
+            selected = [self.donor[name] for name in self._mapped]
+            if not selected:
+                return []  # all maps are unused, which is said of each
+        else:
+            selected = self.selection.variables(self.donor)
+        if [variable.name for variable in selected] == [GRAPH]:
+            raise UsageError(f"{GRAPH} describes its own checkpoint and cannot be grafted", path=self.donor.path)
+        return [variable for variable in without_slots(self.donor, selected) if variable.name != GRAPH]
+
+    def _onto_pair(self, variable: Variable) -> None:
+        """Plan the graft of a variable that no map names."""
+        try:
+            target = self._pairs.target(variable)
+        except RefusedError as error:
+            self.problems.append(error)
+        else:
+            self._onto(variable, target, target.name if target else variable.name, False)
+
+    def _onto(self, variable: Variable, target: Variable | None, name: str, transposed: bool) -> None:
+        """Plan the graft of one variable onto a target, which the recipient may lack."""
+        if target is not None:
+            content = self._content(variable, target, transposed)
+            if content is not None:
+                self.transposed.update([target.name] if transposed else [])
+                self.changes.append(Change("grafted", target, content, variable.name))
+            return
+        new = Variable(name, self.recipient.key_of(name), variable.dtype, variable.shape, (), variable.slices)
+        if transposed:
+            new = Variable(name, new.key, variable.dtype, variable.shape[::-1], ())
+        if self.options.add:
+            self._add(variable, new, transposed)
+            return
+        what = f"no variable {name}, which the donor has" if name == variable.name else f"no variable {name}"
+        near = did_you_mean(name, self.recipient.variables)
+        self._mismatch(
+            RefusedError(what, path=self.recipient.path, hint=near or "--add adds it, --exclude leaves it out"),
+            Change("skipped", new, None, variable.name, "missing in the recipient"),
+        )
+
+    def _add(self, variable: Variable, new: Variable, transposed: bool) -> None:
+        """Plan that a variable of the donor is added."""
+        if self.recipient.find(new.name) is not None:
+            what = f"{new.name} cannot be added: it is the name of another variable here"
+            self.problems.append(RefusedError(what, path=self.recipient.path, hint="leave it out by --exclude"))
+            return
+        content = self._content(variable, new, transposed)
+        if content is not None:
+            self.changes.append(Change("added", new, content, variable.name))
+
+    def _mismatch(self, problem: CkptSurgeonError, skipped: Change) -> None:
+        """A problem, or what is skipped instead."""
+        if self.options.skip:
+            self.changes.append(skipped)
+        else:
+            self.problems.append(problem)
+
+    def _content(self, variable: Variable, target: Variable, transposed: bool) -> Content | None:
+        """What the target gets from a variable of the donor; None, and a problem, if it cannot."""
+        whose = "the donor's" if variable.name == target.name else f"the donor's {variable.name}"
+        shape = variable.shape[::-1] if transposed else variable.shape
+        problem: CkptSurgeonError | None = None
+        if transposed and len(shape) != 2:
+            problem = RefusedError(f"{variable.name}.T is none", path=self.donor.path, expected="a matrix", found=shape)
+        elif not transposed and len(shape) > 1 and _is_dotted(variable.name) != _is_dotted(target.name):
+            problem = self._layout(variable, target)
+        elif self.donor.byteorder != self.recipient.byteorder and variable.dtype == "variant":
+            problem = RefusedError(
+                f"{variable.name} is a variant, which cannot change its byte order",
+                path=self.recipient.path,
+                expected=self.recipient.byteorder,
+                found=self.donor.byteorder,
+                hint="leave it out by --exclude",
+            )
+        if problem is not None:
+            self.problems.append(problem)
+            return None
+        casts = self.options.cast and variable.is_numeric and target.is_numeric
+        for kind, expected, found, differs, hint in (
+            ("dtype", variable.dtype, target.dtype, variable.dtype != target.dtype and not casts, "--cast converts it"),
+            ("shape", list(shape), list(target.shape), shape != target.shape, ""),
+        ):
+            if differs:
+                self._mismatch(
+                    RefusedError(
+                        f"{target.name} has another {kind} than {whose}",
+                        path=self.recipient.path,
+                        expected=expected,
+                        found=found,
+                        hint=f"{hint}, {_KEEP}" if hint and variable.is_numeric and target.is_numeric else _KEEP,
+                    ),
+                    Change("skipped", target, None, variable.name, f"another {kind} than the donor's: {expected}"),
+                )
+                return None
+        if transposed or variable.dtype != target.dtype:
+            old = variable.dtype if variable.dtype != target.dtype else None
+            return Elements(lambda: _computed(self.donor, variable, target.dtype, transposed), old)
+        return Copy(self.donor, variable)
+
+    def _layout(self, variable: Variable, target: Variable) -> CkptSurgeonError | None:
+        """The problem that one side is a kernel and the other's layout is [out, in], whatever the shapes."""
+        other = target.name if _is_dotted(variable.name) else variable.name
+        if schemes.role(other) != "kernel":
+            return None
+        return RefusedError(
+            f"{variable.name} and {target.name} are laid out differently: a dotted .weight is [out, in]",
+            path=self.recipient.path,
+            hint=f"--map {variable.name}={target.name}.T transposes it",
+        )
+
+    def _check_lacking(self) -> None:
+        """Variables that the recipient's layers have and the donor's have not."""
+        found = {change.variable.name for change in self.changes}
+        if self.options.maps or self.selection.exclude or self.problems:
+            return  # not whole layers were asked for; or what is lacking follows from the problems
+        for variable in self._pairs.lacking(found):
+            self._mismatch(
+                RefusedError(
+                    f"the donor has no variable for {variable.name}",
+                    path=self.recipient.path,
+                    hint="--on-mismatch skip leaves it as it is",
+                ),
+                Change("skipped", variable, None, None, "missing in the donor"),
+            )
+
+    def _check_targets(self) -> None:
+        """No variable gets the values of two."""
+        sources: dict[str, str] = {}
+        for change in self.changes:
+            if change.action == "skipped":
+                continue
+            first = sources.setdefault(change.name, change.source or "")
+            if first != change.source:
+                what = f"{first} and {change.source} would both become {change.name}"
+                self.problems.append(RefusedError(what, path=self.recipient.path))
+
+    def _graft_slots(self) -> None:
+        """What the policy does to the slots of the grafted variables."""
+        policy = self.options.slots
+        grafted = [change for change in self.changes if change.action == "grafted"]
+        added = [change for change in self.changes if change.action == "added"]
+        self.changes += policy.changes(self.recipient, [change.name for change in grafted], self.problems)
+        if policy.action != "copy":
+            return
+        theirs, ours = schemes.slots_by_variable(self.donor), schemes.slots_by_variable(self.recipient)
+        for change in added:
+            for slot in theirs.get(change.source or "", []):
+                source = change.source or ""
+                name = change.name + slot[len(source) :] if slot.startswith(source) else slot
+                self._onto(self.donor[slot], None, name, change.name in self.transposed)
+        for change in grafted:
+            donated = _by_kind(self.donor, theirs.get(change.source or "", []), change.source or "")
+            wanted = _by_kind(self.recipient, ours.get(change.name, []), change.name)
+            for kind in sorted(donated.keys() | wanted.keys()):
+                if kind in donated and kind in wanted:
+                    target = self.recipient[wanted[kind]]
+                    self._onto(self.donor[donated[kind]], target, target.name, change.name in self.transposed)
+                    continue
+                where, lacking = (self.recipient, donated) if kind in donated else (self.donor, wanted)
+                whose = "the donor" if kind in donated else "the recipient"
+                self._mismatch(
+                    RefusedError(f"no slot {lacking[kind]}, which {whose} has", path=where.path, hint="--slots keep"),
+                    Change("skipped", self._slot(lacking[kind]), None, None, f"only {whose} has this slot"),
+                )
+
+    def _slot(self, name: str) -> Variable:
+        """A slot that only one side has."""
+        return self.recipient.find(name) or self.donor[name]
+
+
+def _is_dotted(name: str) -> bool:
+    """Whether a name is of the kind `encoder.layer.0.weight`, whose matrices are [out, in]."""
+    return name.endswith(".weight")
+
+
+def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
+    """The slots of a variable by what tells them apart: how its name goes on, or their full names, else their order."""
+    full_name = checkpoint.full_name(owner) or owner
+    found: dict[str, str] = {}
+    for slot in slots:
+        kind = checkpoint.full_name(slot) or ""
+        if schemes.OBJECT_SLOT in slot:  # dense/kernel/.OPTIMIZER_SLOT/optimizer/m
+            kind = slot.rpartition("/")[2]
+        elif slot.startswith(owner):  # dense/kernel/Adam_1
+            kind = slot[len(owner) :]
+        elif kind.endswith(f"/{full_name}"):  # m/dense/kernel
+            kind = kind[: -len(full_name) - 1].rpartition("/")[2]
+        else:  # adam/dense_kernel_momentum
+            kind = kind.rpartition("_")[2]
+        found[f"{kind} {len(found)}" if kind in found else kind] = slot
+    return found
+
+
+def _computed(donor: Checkpoint, variable: Variable, dtype: str, transposed: bool) -> Iterator[NDArray[Any]]:
+    """The elements of a donor's variable in another dtype, or of its transposed matrix."""
+    from . import numeric
+
+    kind = numeric.dtype(dtype)
+    parts = iter([donor.read(variable.name).T.reshape(-1)]) if transposed else donor.elements(variable)
+    for part in parts:
+        yield numeric.cast_exactly(part, kind, f"the recipient's dtype of {variable.name}")
