@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .plan import Plan
 
-# Endings of OUT that mean another format than a TensorFlow checkpoint's, whose OUT is a prefix without an ending.
-_OTHER_ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors", ".npz", ".npy", ".pt", ".pth", ".onnx", ".tflite", ".gguf")
+# Endings that mean a format that is not written.
+_OTHER_ENDINGS = (".h5", ".hdf5", ".keras", ".pt", ".pth", ".onnx", ".tflite", ".gguf")
 
 
 def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> None:
@@ -23,14 +23,14 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     Raises:
         UsageError, NotFoundError, RefusedError: it is not.
     """
-    ending = os.path.splitext(out)[1]
+    kind = format or like.format
     main = formats.main_file(out, like, format)
     is_folder = format is None and formats.is_saved_model(like)
-    if ending in _OTHER_ENDINGS and not is_folder:
-        raise UsageError(
-            f"-o {out} is the name of another format", expected="a prefix, without an ending", hint="use convert"
-        )
-    if ending in (".index", ".meta") or ".data-" in os.path.basename(out):
+    meant = formats.format_of(out)
+    if not is_folder and (os.path.splitext(out)[1] in _OTHER_ENDINGS or meant not in (None, kind)):
+        raise UsageError(f"-o {out} is the name of another format", expected=f"one of {kind}", hint="use convert")
+    is_bundle = kind == "tf-v2"
+    if kind.startswith("tf-") and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
     if os.path.isdir(out) and not is_folder:
         raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
@@ -38,8 +38,21 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
         raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
     if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):
         raise NotFoundError("no such folder", path=os.path.dirname(out))
-    if os.path.lexists(out if is_folder else main) and not force:
+    if not is_bundle and os.path.lexists(out + ".index"):
+        raise RefusedError("a TensorFlow V2 checkpoint has this name, and would win", path=out, hint="choose another")
+    stands = os.path.lexists(out) or (is_bundle and os.path.lexists(main))  # a V1 file may have a bundle's bare name
+    if stands and not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
+
+
+def check_not(out: str, like: Checkpoint, donor: Checkpoint) -> None:
+    """Whether OUT is no input, which is never modified.
+
+    Raises:
+        RefusedError: it is.
+    """
+    if os.path.realpath(formats.main_file(out, like)) == os.path.realpath(donor.main_file):
+        raise RefusedError("-o names the donor, which is never modified", path=out)
 
 
 def check_link(plan: Plan, donor: Checkpoint) -> None:

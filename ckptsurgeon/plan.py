@@ -179,6 +179,22 @@ class Plan:
                 found.append(Result(change.key, change.variable, change.content, False))
         return found
 
+    def size(self, whole: bool) -> int:
+        """Bytes of values that carrying it out writes, as far as metadata tell: strings may take more.
+
+        Args:
+            whole: whether those that stay as they are count too.
+        """
+        total = 0
+        for result in self.results():
+            if whole or not result.kept:
+                item, content = ITEM_SIZE.get(result.variable.dtype), result.content
+                if item:
+                    total += result.variable.size * item
+                elif isinstance(content, Copy):
+                    total += sum(extent.length for extent in content.variable.extents)
+        return total
+
 
 class Report:
     """What an operation did, or with `--dry-run` would do.

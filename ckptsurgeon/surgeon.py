@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .checkpoint import Checkpoint
     from .naming import Rename
+    from .plan import Content
 
 
 def plan_of(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
@@ -76,14 +77,52 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
     return plan_of(checkpoint, [Change("dropped", variable) for variable in dropped.values()])
 
 
-def unpartition(checkpoint: Checkpoint) -> Plan:
-    """Every partitioned variable becomes one whole; for a new checkpoint alone."""
-    changes = []
+def reshape(checkpoint: Checkpoint, maps: Sequence[str] = (), unpartition: bool = False, graph: bool = True) -> Plan:
+    """Everything as it is, for a new checkpoint, but under other names or in another form.
+
+    Args:
+        checkpoint: open.
+        maps: `A=B` each, as `naming.Map` takes them.
+        unpartition: every partitioned variable becomes one whole.
+        graph: keep an object graph, which means nothing in formats that have none.
+
+    Raises:
+        UsageError: a map is never used.
+        RefusedError: two variables would get one name.
+        Problems: several of these.
+    """
+    from .naming import Map
+
+    wanted = [Map(text) for text in maps]
+    plan = rename(checkpoint, wanted)
+    renamed = {change.variable.name: change for change in plan.changes}
+    transposed = {name for each in wanted if each.transposes for name in each.apply(checkpoint)}
+    changes = [change for change in plan.changes if graph or change.variable.name != GRAPH]
     for variable in checkpoint.variables.values():
-        if variable.slices is not None:
-            whole = Variable(variable.name, variable.key, variable.dtype, variable.shape, ())
-            changes.append(Change("unpartitioned", whole, Copy(checkpoint, variable)))
+        change = renamed.get(variable.name)
+        if variable.name in transposed:
+            if len(variable.shape) != 2:
+                what = f"{variable.name}.T is none"
+                raise RefusedError(what, path=checkpoint.path, expected="a matrix", found=list(variable.shape))
+            form = Variable(variable.name, variable.key, variable.dtype, variable.shape[::-1], ())
+            content: Content = Elements(_transposed(checkpoint, variable))
+        elif unpartition and variable.slices is not None:
+            form = Variable(variable.name, variable.key, variable.dtype, variable.shape, ())
+            content = Copy(checkpoint, variable)
+        else:
+            continue
+        if change is None:
+            changes.append(Change("unpartitioned", form, content))
+        else:
+            change.variable, change.content = form, content
+    if not graph and GRAPH in checkpoint.variables:
+        changes.append(Change("dropped", checkpoint[GRAPH], reason="it means nothing in this format"))
+    changes.sort(key=lambda change: natural_key(change.name))
     return Plan(checkpoint, changes)
+
+
+def _transposed(checkpoint: Checkpoint, variable: Variable) -> Callable[[], Iterator[NDArray[Any]]]:
+    return lambda: iter([checkpoint.read(variable.name).T.reshape(-1)])
 
 
 def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
         sync: bool
 
 
-_FORMATS = {"bundle": "tf-v2", "v1": "tf-v1"}  # what `convert` writes
-
-
 def graft(
     donor: str,
     recipient: str,
@@ -105,8 +102,8 @@ def graft(
         if not maps and os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
             hint = "--map says what goes onto what"
             raise UsageError("donor and recipient are one checkpoint", path=source.path, hint=hint)
-        if out is not None and os.path.realpath(formats.main_file(out, target)) == os.path.realpath(source.main_file):
-            raise RefusedError("-o names the donor, which is never modified", path=out)
+        if out is not None:
+            destination.check_not(out, target, source)
         plan = grafting.graft(source, target, selection, options)
         if link:
             destination.check_link(plan, source)
@@ -116,7 +113,7 @@ def graft(
     opened: list[Checkpoint] = []
     out = writing.get("out")
     try:
-        return _operate(recipient, make, link, **writing)
+        return operate(recipient, make, link, **writing)
     finally:
         for source in opened:
             source.close()
@@ -161,7 +158,7 @@ def set(
             equal.mark(plan)
         return plan
 
-    return _operate(path, make, **writing)
+    return operate(path, make, **writing)
 
 
 def get(path: str, target: str) -> NDArray[Any]:
@@ -270,7 +267,7 @@ def rename(
         CkptSurgeonError: nothing matches, or two variables would get one name; nothing was written.
     """
     wanted = [Rename(text, regex) for text in renames]
-    return _operate(path, lambda checkpoint: surgeon.rename(checkpoint, wanted), **writing)
+    return operate(path, lambda checkpoint: surgeon.rename(checkpoint, wanted), **writing)
 
 
 def drop(
@@ -278,6 +275,7 @@ def drop(
     globs: Sequence[str] = (),
     *,
     slots: bool = False,
+    compact: bool = False,
     **writing: Unpack[Writing],
 ) -> Report:
     """Take variables away; their slots and an object graph follow.
@@ -286,86 +284,66 @@ def drop(
         path: any spelling of a checkpoint's path.
         globs: of names.
         slots: take all slots and the optimizer's own variables away.
+        compact: write the data again without the dropped bytes, which else stay in the file.
         writing: see `Writing`.
 
     Raises:
         CkptSurgeonError: a glob that matches nothing, or nothing would be left; nothing was written.
     """
-    return _operate(path, lambda checkpoint: surgeon.drop(checkpoint, globs, slots), **writing)
+    return operate(path, lambda checkpoint: surgeon.drop(checkpoint, globs, slots), compact=lambda: compact, **writing)
 
 
-def convert(
+def cast(
     path: str,
-    out: str,
+    dtype: str,
     *,
-    to: str = "bundle",
-    unpartition: bool = False,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    layers: str | None = None,
+    match: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    scheme: str | None = None,
+    slots: str = "keep",
+    **writing: Unpack[Writing],
 ) -> Report:
-    """Write a checkpoint in another format.
+    """Give variables another dtype: floats are rounded, nothing else may be lost.
 
     Args:
         path: any spelling of a checkpoint's path.
-        out: where; what stands there is replaced only with `force`.
-        to: "bundle" (TensorFlow V2) or "v1".
-        unpartition: write partitioned variables whole.
-        wait: seconds to wait for another writer of `out`.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        dtype: the new one, by its name.
+        layers: as in `graft`, like the three that follow; if nothing is selected, all floats are.
+        match: globs of names.
+        exclude: globs of names that are taken away again.
+        scheme: how layers are named.
+        slots: of the variables that are cast: "keep" their dtype, "copy" (cast them too), "drop" or "fill=NUMBER".
+        writing: see `Writing`.
 
     Raises:
-        CkptSurgeonError: the format cannot hold a variable; nothing was written.
+        CkptSurgeonError: no such dtype, or a value that it cannot hold; nothing was written.
     """
-    format = _FORMATS.get(to)
-    if format is None:
-        raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(_FORMATS))
-
-    def attempt() -> Report:
-        with formats.open(path) as checkpoint:
-            plan = surgeon.unpartition(checkpoint) if unpartition else Plan(checkpoint, [])
-            report = Report(out, plan)
-            destination.check_out(out, checkpoint, format, force)
-            if dry_run:
-                return report
-            if format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint):
-                report.warnings = formats.copy(checkpoint, out, force, sync, wait)
-            else:
-                report.warnings = formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
-            return report
-
-    return formats.retry(attempt)
+    selection = Selection(layers, match, exclude, scheme)
+    return operate(path, lambda checkpoint: surgeon.cast(checkpoint, dtype, selection, slots), **writing)
 
 
-def cp(path: str, out: str, *, wait: float = 30.0, force: bool = False, sync: bool = True) -> list[str]:
-    """Copy a whole checkpoint, every checksum verified; a folder without a `checkpoint` file gets one.
+def compact(path: str, **writing: Unpack[Writing]) -> int:
+    """Write a checkpoint again without the bytes that no variable refers to; where there are none, nothing is written.
 
     Args:
         path: any spelling of a checkpoint's path.
-        out: where: a prefix, of a SavedModel a folder.
-        wait: seconds to wait for another writer of `out`.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        writing: see `Writing`.
 
     Returns:
-        Warnings.
+        Bytes that were, or with `dry_run` would be, given back.
 
     Raises:
-        CkptSurgeonError: a checksum is wrong, or something stands at `out`; nothing was written.
+        CkptSurgeonError: a data file is missing or a checksum wrong; nothing was written.
     """
 
-    def attempt() -> list[str]:
-        with formats.open(path) as checkpoint:
-            destination.check_out(out, checkpoint, None, force)
-            warnings = formats.copy(checkpoint, out, force, sync, wait)
-            if not formats.is_saved_model(checkpoint):
-                formats.write_state(out, sync)
-            return warnings
+    def make(checkpoint: Checkpoint) -> Plan:
+        dead.append(compare.dead_bytes(checkpoint))
+        return Plan(checkpoint, [])
 
-    return formats.retry(attempt)
+    dead: list[int] = []
+    operate(path, make, compact=lambda: dead[-1] > 0, **writing)
+    return dead[-1]
 
 
 def unreferenced(path: str) -> int | None:
@@ -374,25 +352,40 @@ def unreferenced(path: str) -> int | None:
         return compare.unreferenced(checkpoint)
 
 
-def _operate(
+def operate(
     path: str,
     make: Callable[[Checkpoint], Plan],
     link: bool = False,
     *,
+    compact: Callable[[], bool] = lambda: False,
     out: str | None = None,
     wait: float = 30.0,
     dry_run: bool = False,
     force: bool = False,
     sync: bool = True,
 ) -> Report:
-    """Open and lock, plan, save; again from the start if a checkpoint was replaced meanwhile."""
+    """Open and lock, plan, save; again from the start if a checkpoint was replaced meanwhile.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        make: gives the plan.
+        link: share the donor's data files.
+        compact: asked after the plan was made: write all live bytes again, and nothing else.
+        out: as in `Writing`, like all that follow.
+        wait: seconds to wait for another writer.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+    """
 
     def attempt() -> Report:
         if out is None and not dry_run:
             with formats.locked(path, wait) as held:
                 plan = make(held.checkpoint)
                 report = Report(held.checkpoint.path, plan, link)
-                if not plan.changes_nothing:
+                if compact():
+                    report.warnings = formats.compact(plan, held.lock, sync, wait)
+                elif not plan.changes_nothing:
                     report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
                 return report
         with formats.open(path) as checkpoint:

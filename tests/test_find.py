@@ -86,7 +86,6 @@ def test_a_state_file_from_elsewhere(folder: Path) -> None:
 OTHERS = [
     (b"\x89HDF\r\n\x1a\n" + b"\x00" * 20, "an HDF5 file"),
     (b"PK\x03\x04rest", "a zip file"),
-    (b"\x93NUMPY\x01\x00", "a NumPy array"),
     (b"GGUF\x03", "a GGUF file"),
     (b"\x80\x02}q\x00.", "a pickle"),
     (b"\x80\x04}.", "a pickle"),
@@ -100,11 +99,11 @@ OTHERS = [
 def test_other_files_are_named(tmp_path: Path, content: bytes, kind: str) -> None:
     """A file of another kind is called by its name, and nothing in it is looked into."""
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(UnsupportedError, match=kind) as raised:
+    with pytest.raises((UnsupportedError, DamagedError), match=kind) as raised:
         find.locate(str(tmp_path / "file"))
     assert str(tmp_path / "file") in str(raised.value)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "file"')
-    with pytest.raises(UnsupportedError, match=kind):
+    with pytest.raises((UnsupportedError, DamagedError), match=kind):
         find.locate(str(tmp_path))
 
 
@@ -199,6 +198,8 @@ def test_samples_by_their_folders(samples: Path) -> None:
     for spelling in (f"{stem}-00000-of-00001", f"{stem}-?????-of-00001", str(stem)):
         found = find.locate(spelling)
         assert (found.format, found.path, found.files) == ("tf-v1", str(stem), [f"{stem}-00000-of-00001"])
-    for name, kind in (("keras-pair/model.h5", "HDF5"), ("keras-pair/model.keras", "zip"), ("npz/weights.npz", "zip")):
+    assert find.locate(str(samples / "npz" / "weights.npz")).format == "npz"
+    assert find.locate(str(samples / "safetensors")).format == "safetensors"
+    for name, kind in (("keras-pair/model.h5", "HDF5"), ("keras-pair/model.keras", "Keras file")):
         with pytest.raises(UnsupportedError, match=kind):
             find.locate(str(samples / name))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from strategies import same
 
-from ckptsurgeon import formats, numeric, verbs
+from ckptsurgeon import formats, numeric, producing, verbs
 from ckptsurgeon.plan import Plan
 
 pytestmark = pytest.mark.tensorflow
@@ -160,8 +160,8 @@ def test_several_blocks_byte_for_byte(tf: Any, tmp_path: Path) -> None:
         filename=str(tmp_path / "b"), tensor_names=[names[at] for at in kept], data=[tensors[at] for at in kept]
     )
     for name in ("a", "b"):
-        verbs.cp(str(tmp_path / name), str(tmp_path / f"{name}-cp"))
-        verbs.convert(str(tmp_path / name), str(tmp_path / f"{name}-same"), to="bundle" if name == "a" else "v1")
+        producing.cp(str(tmp_path / name), str(tmp_path / f"{name}-cp"))
+        producing.convert(str(tmp_path / name), str(tmp_path / f"{name}-same"), to="bundle" if name == "a" else "v1")
         with formats.open(str(tmp_path / name)) as checkpoint:
             formats.save(Plan(checkpoint, []), out=str(tmp_path / f"{name}-save"))
         for kind in ("cp", "same", "save"):

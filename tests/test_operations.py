@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Arrays, checkpoints, same
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats, producing, verbs
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, NotFoundError, RefusedError, UsageError
 
 MATRIX, BIAS = "dnn/layer0/Linear/Matrix", "dnn/layer0/Linear/Bias"
@@ -207,7 +207,7 @@ def test_graft_between_formats(tmp_path: Path, formats_: tuple[str, str]) -> Non
     arrays = []
     for name, seed, kind in (("a", 1, formats_[0]), ("b", 2, formats_[1])):
         arrays.append(models.write(tmp_path / f"{name}2", seed))
-        verbs.convert(str(tmp_path / f"{name}2"), str(tmp_path / name), to=kind)
+        producing.convert(str(tmp_path / f"{name}2"), str(tmp_path / name), to=kind)
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     verbs.graft(a, b, layers="0-1")
     assert models.equal(models.read(tmp_path / "b"), models.grafted(arrays[1], arrays[0], (0, 1)))
@@ -230,8 +230,8 @@ def test_convert_there_and_back(tmp_path: Path, arrays: Arrays) -> None:
         for path in tmp_path.glob(f"{name}*"):
             path.unlink()
     formats.write(str(tmp_path / "a"), arrays, sync=False)
-    verbs.convert(str(tmp_path / "a"), str(tmp_path / "b"), to="v1", sync=False)
-    verbs.convert(str(tmp_path / "b"), str(tmp_path / "c"), sync=False)
+    producing.convert(str(tmp_path / "a"), str(tmp_path / "b"), to="v1", sync=False)
+    producing.convert(str(tmp_path / "b"), str(tmp_path / "c"), sync=False)
     for end in (".index", ".data-00000-of-00001"):
         assert Path(f"{tmp_path}/a{end}").read_bytes() == Path(f"{tmp_path}/c{end}").read_bytes()
     one, other = models.read(tmp_path / "a"), models.read(tmp_path / "b")
@@ -246,7 +246,7 @@ def test_convert_refuses_what_v1_cannot_hold(tmp_path: Path) -> None:
     arrays = {"a": np.zeros(2, ml_dtypes.bfloat16), "b": np.zeros(2, np.uint32), "c": np.zeros(2, np.float32)}
     formats.write(str(tmp_path / "m"), arrays)
     with pytest.raises(CkptSurgeonError) as raised:
-        verbs.convert(str(tmp_path / "m"), str(tmp_path / "out"), to="v1")
+        producing.convert(str(tmp_path / "m"), str(tmp_path / "out"), to="v1")
     assert ["bfloat16" in line or "uint32" in line for line in raised.value.lines] == [True, True]
     assert not (tmp_path / "out").exists()
 
@@ -256,7 +256,7 @@ def test_unpartition(tmp_path: Path) -> None:
     path = partitioned(tmp_path / "m", value(), COLUMNS)
     for kind in ("bundle", "v1"):
         out = tmp_path / kind
-        verbs.convert(str(path), str(out), to=kind, unpartition=True)
+        producing.convert(str(path), str(out), to=kind, unpartition=True)
         with formats.open(str(out)) as checkpoint:
             assert checkpoint["w"].slices is None
             assert same(checkpoint.read("w"), value())
@@ -266,8 +266,8 @@ def test_unpartition(tmp_path: Path) -> None:
 def test_partitions_survive_a_conversion(tmp_path: Path, to: str) -> None:
     """Slices stay as they are cut in both formats."""
     path = partitioned(tmp_path / "m", value(), ROWS)
-    verbs.convert(str(path), str(tmp_path / "v1"), to="v1")
-    verbs.convert(str(tmp_path / "v1"), str(tmp_path / "out"), to=to)
+    producing.convert(str(path), str(tmp_path / "v1"), to="v1")
+    producing.convert(str(tmp_path / "v1"), str(tmp_path / "out"), to=to)
     with formats.open(str(tmp_path / "out")) as checkpoint:
         assert checkpoint["w"].slices == tuple(ROWS)
         assert same(checkpoint.read("w"), value())
@@ -281,7 +281,7 @@ def test_cp_is_byte_for_byte(tmp_path: Path) -> None:
     path = partitioned(tmp_path / "m", value(), ROWS)
     Path(f"{path}.meta").write_bytes(b"graph")
     (tmp_path / "to").mkdir()
-    verbs.cp(str(path), str(tmp_path / "to" / "n"))
+    producing.cp(str(path), str(tmp_path / "to" / "n"))
     for file in tmp_path.glob("m.*"):
         assert (tmp_path / "to" / file.name.replace("m.", "n.", 1)).read_bytes() == file.read_bytes()
     assert len(list((tmp_path / "to").iterdir())) == len(list(tmp_path.glob("m.*"))) + 1
@@ -297,16 +297,16 @@ def test_cp_refuses_damage_and_what_stands_there(model: Path) -> None:
     models.write(out, 3)
     before = models.snapshot(model.parent)
     with pytest.raises(RefusedError, match="exists already"):
-        verbs.cp(str(model), str(out))
+        producing.cp(str(model), str(out))
     with pytest.raises(NotFoundError, match="no such folder"):
-        verbs.cp(str(model), str(model.parent / "no" / "out"))
+        producing.cp(str(model), str(model.parent / "no" / "out"))
     assert models.snapshot(model.parent) == before
-    verbs.cp(str(model), str(out), force=True)
+    producing.cp(str(model), str(out), force=True)
     assert models.equal(models.read(out), models.read(model))
     data = Path(f"{model}.data-00000-of-00001")
     data.write_bytes(b"\x7f" + data.read_bytes()[1:])
     with pytest.raises(DamagedError, match="wrong checksum"):
-        verbs.cp(str(model), str(model.parent / "third"))
+        producing.cp(str(model), str(model.parent / "third"))
     assert not list(model.parent.glob("third*"))
 
 
@@ -334,7 +334,7 @@ def test_a_saved_model_is_written_as_a_folder(tmp_path: Path) -> None:
     assert models.snapshot(source) == before
     with pytest.raises(RefusedError, match="exists already"):
         verbs.set(str(source), "learning_rate", 3.0, out=str(out))
-    verbs.cp(str(source), str(tmp_path / "copy"))
+    producing.cp(str(source), str(tmp_path / "copy"))
     assert {name: data for name, (data, _) in models.snapshot(tmp_path / "copy").items()} == {
         name: data for name, (data, _) in before.items()
     }

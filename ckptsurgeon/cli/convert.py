@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from .. import verbs
+from .. import producing
 from . import render
-from .parser import add_checkpoint, add_json, add_replacing
+from .parser import add_checkpoint, add_json, add_maps, add_replacing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-HELP = """ckptsurgeon convert CKPT OUT [--to FORMAT] [--unpartition] [options]
+HELP = """ckptsurgeon convert CKPT OUT [--to FORMAT] [--map A=B] [--unpartition] [options]
 
-Write a checkpoint in another format: bundle (TensorFlow V2, the default) or v1 (TensorFlow before 1.0). What the format
-cannot hold is refused, all of it at once. Prints nothing but what was changed besides the format.
+Write a checkpoint in another format: bundle (TensorFlow V2), v1 (TensorFlow before 1.0), safetensors, npz or npy, by
+OUT's ending or --to. What the format cannot hold is refused, all of it at once; an object graph, which means nothing
+outside TensorFlow, is left out. Prints nothing but what was changed besides the format.
 
+  ckptsurgeon convert model.ckpt model.safetensors
   ckptsurgeon convert model.ckpt old.ckpt --to v1
-  ckptsurgeon convert model.ckpt copy.ckpt
-  ckptsurgeon convert model.ckpt whole.ckpt --unpartition --dry-run
+  ckptsurgeon convert model.ckpt whole.ckpt --map 'dnn/layer*/Linear/Matrix=layers.*.weight.T' --unpartition --dry-run
 """
 
 
@@ -25,7 +26,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `convert`."""
     add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", help="the new checkpoint")
-    parser.add_argument("--to", default="bundle", metavar="FORMAT", help="bundle or v1; default bundle")
+    parser.add_argument("--to", metavar="FORMAT", help="bundle, v1, safetensors, npz or npy; default by OUT's ending")
+    add_maps(parser, "A (name, glob, prefix/) is called B in OUT; B.T transposes")
     parser.add_argument("--unpartition", action="store_true", help="write partitioned variables whole")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     add_replacing(parser)
@@ -34,10 +36,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Convert."""
-    report = verbs.convert(
+    report = producing.convert(
         args.checkpoint,
         args.out,
         to=args.to,
+        maps=args.maps,
         unpartition=args.unpartition,
         wait=args.wait,
         dry_run=args.dry_run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import verbs
+from .. import producing
 from .parser import add_checkpoint, add_replacing
 
 TYPE_CHECKING = False
@@ -31,6 +31,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Copy."""
-    for warning in verbs.cp(args.checkpoint, args.out, wait=args.wait, force=args.force):
+    for warning in producing.cp(args.checkpoint, args.out, wait=args.wait, force=args.force):
         print(f"ckptsurgeon: warning: {warning}", file=sys.stderr)
     return 0

@@ -16,7 +16,7 @@ HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
 
 Take variables away, and their slots with them; an object graph follows. --slots strips all slots and the optimizer's
 own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In place the dropped bytes stay in
-the data file; with -o only live bytes are written.
+the data file, unless --compact writes it again; with -o only live bytes are written.
 
   ckptsurgeon drop model.ckpt 'logistic_regression/**'
   ckptsurgeon drop model.ckpt --slots -o small.ckpt
@@ -29,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="names to drop")
     parser.add_argument("--slots", action="store_true", help="all slots and the optimizer's own variables")
+    parser.add_argument("--compact", action="store_true", help="write the data again without the dropped bytes")
     add_writing(parser)
 
 
@@ -38,12 +39,13 @@ def run(args: Namespace) -> int:
         args.checkpoint,
         args.globs,
         slots=args.slots,
+        compact=args.compact,
         **writing(args),
     )
     render.report(report, args.dry_run, args.json)
     if args.out is None and not args.dry_run:
         dead = verbs.unreferenced(args.checkpoint)
         if dead:
-            what = f"{dead} bytes in its data files belong to no variable any more; '-o OUT' writes live bytes alone"
+            what = f"{dead} bytes in its data files belong to no variable any more; 'ckptsurgeon compact' reclaims them"
             print(f"ckptsurgeon: {args.checkpoint}: {what}", file=sys.stderr)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import verbs
 from . import render
-from .parser import add_selection, add_writing, layers_of, writing
+from .parser import add_maps, add_selection, add_slots, add_writing, selected, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,22 +27,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("donor", metavar="DONOR", help="a prefix, any of its files, or a folder")
     parser.add_argument("recipient", metavar="RECIPIENT", help="likewise; replaced atomically, unless with -o")
     add_selection(parser)
-    parser.add_argument(
-        "--slots",
-        default="keep",
-        metavar="POLICY",
-        help="of grafted variables: keep, copy, drop or fill=VALUE; default keep",
-    )
+    add_slots(parser, "of grafted variables")
     parser.add_argument("--donor-scheme", metavar="PATTERN", help="how DONOR names its layers, where the two differ")
     parser.add_argument("--recipient-scheme", metavar="PATTERN", help="how RECIPIENT names them")
-    parser.add_argument(
-        "--map",
-        dest="maps",
-        metavar="A=B",
-        action="append",
-        default=[],
-        help="DONOR's A (name, glob, prefix/) goes onto B; B.T transposes",
-    )
+    add_maps(parser, "DONOR's A (name, glob, prefix/) goes onto B; B.T transposes")
     parser.add_argument(
         "--on-mismatch", default="error", metavar="WHAT", help="missing, other shape or dtype: error (default) or skip"
     )
@@ -59,10 +47,7 @@ def run(args: Namespace) -> int:
     report = verbs.graft(
         args.donor,
         args.recipient,
-        layers=layers_of(args),
-        match=args.match,
-        exclude=args.exclude,
-        scheme=args.scheme,
+        **selected(args),
         donor_scheme=args.donor_scheme,
         recipient_scheme=args.recipient_scheme,
         maps=args.maps,

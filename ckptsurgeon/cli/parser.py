@@ -9,10 +9,19 @@ from ..errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Sequence
+    from typing import NoReturn, TypedDict
 
     from ..selection import Selection
     from ..verbs import Writing
+
+    class Selected(TypedDict):
+        """The parts of a selection."""
+
+        layers: str | None
+        match: Sequence[str]
+        exclude: Sequence[str]
+        scheme: str | None
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -74,6 +83,11 @@ def selection_of(args: argparse.Namespace, globs: list[str] | None = None) -> Se
     return Selection(layers_of(args), [*(globs or []), *args.match], args.exclude, args.scheme)
 
 
+def selected(args: argparse.Namespace) -> Selected:
+    """What the options of `add_selection` select, as functions take it."""
+    return {"layers": layers_of(args), "match": args.match, "exclude": args.exclude, "scheme": args.scheme}
+
+
 def layers_of(args: argparse.Namespace) -> str | None:
     """The range that one or several `--layers` mean together."""
     return ",".join(args.layers) if args.layers else None
@@ -82,6 +96,18 @@ def layers_of(args: argparse.Namespace) -> str | None:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """The argument that names the checkpoint."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
+
+
+def add_slots(parser: argparse.ArgumentParser, whose: str) -> None:
+    """The option `--slots` that takes a policy."""
+    parser.add_argument(
+        "--slots", default="keep", metavar="POLICY", help=f"{whose}: keep, copy, drop or fill=VALUE; default keep"
+    )
+
+
+def add_maps(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """The option `--map`."""
+    parser.add_argument("--map", dest="maps", metavar="A=B", action="append", default=[], help=meaning)
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import ChangedError, CkptSurgeonError
+from ..errors import ChangedError, CkptSurgeonError, StorageError
 from . import find, state
 from .bundle import Bundle
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ..publish import Lock
 
     Result = TypeVar("Result")
+
+# What users call the formats that are written, and the endings of names that mean one.
+FORMATS = {"bundle": "tf-v2", "v1": "tf-v1", "safetensors": "safetensors", "npz": "npz", "npy": "npy"}
+_ENDINGS = {".safetensors": "safetensors", ".npz": "npz", ".npy": "npy"}
 
 _TRIES = 100  # a checkpoint that is replaced more often than that while one reads it is no checkpoint
 
@@ -62,9 +66,17 @@ def _open_stdin(folder: str | None) -> Checkpoint:
 def _open(found: find.Found) -> Checkpoint:
     if found.format == "tf-v2":
         return Bundle(found.path, found.folder)
-    from .v1 import V1
+    if found.format == "tf-v1":
+        from .v1 import V1
 
-    return V1(found.path, found.files)
+        return V1(found.path, found.files)
+    if found.format == "safetensors":
+        from .safetensors import SafeTensors
+
+        return SafeTensors(found.path, found.files)
+    from .npz import Npy, Npz
+
+    return Npz(found.path) if found.format == "npz" else Npy(found.path)
 
 
 def retry(attempt: Callable[[], Result]) -> Result:
@@ -138,7 +150,7 @@ def save(
         plan: what to do.
         lock: on the recipient, from `locked`; needed without `out`.
         out: write a new checkpoint there instead.
-        format: of the new checkpoint, `tf-v2` or `tf-v1`; None: the recipient's.
+        format: of the new checkpoint, one of the values of `FORMATS`; None: the recipient's.
         link: share the donor's data files instead of copying from them.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
@@ -148,23 +160,108 @@ def save(
         Warnings.
     """
     recipient = plan.recipient
-    if (format or recipient.format) == "tf-v1":
+    kind = format or recipient.format
+    if not link:
+        _check_room(plan, out or recipient.main_file, out is not None or kind != "tf-v2")
+    if kind == "tf-v2":
+        return _save_bundle(plan, lock, out, format, link, force, sync, wait)
+    if kind == "tf-v1":
         from . import v1_write
 
         if out is not None:
             return v1_write.save_as(plan, out, force, sync, wait)
         assert lock is not None
         return v1_write.save_in_place(plan, lock, sync, wait)
+    if kind == "safetensors":
+        from . import safetensors_write
+
+        if out is not None:
+            return safetensors_write.save_as(plan, out, force, sync, wait)
+        assert lock is not None
+        return safetensors_write.save_in_place(plan, lock, sync, wait)
+    from . import npz_write
+
+    if out is not None:
+        return npz_write.save_as(plan, out, kind, force, sync, wait)
+    assert lock is not None
+    return npz_write.save_in_place(plan, lock, sync, wait)
+
+
+def _save_bundle(
+    plan: Plan, lock: Lock | None, out: str | None, format: str | None, link: bool, force: bool, sync: bool, wait: float
+) -> list[str]:
     from . import bundle_write
 
     if out is None:
         assert lock is not None
         return bundle_write.save_in_place(plan, lock, link, sync, wait)
-    if format is None and is_saved_model(recipient):
+    if format is None and is_saved_model(plan.recipient):
         from . import saved_model
 
         return saved_model.save_as(plan, out, link, force, sync, wait)
     return bundle_write.save_as(plan, out, link, force, sync, wait)
+
+
+def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> list[str]:
+    """Carry a plan out in its recipient, a TensorFlow V2 checkpoint, all of which is written again in one shard.
+
+    Args:
+        plan: what to do besides.
+        lock: on the recipient, from `locked`.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+
+    Returns:
+        Warnings.
+    """
+    from . import bundle_write
+
+    _check_room(plan, plan.recipient.main_file, True)
+    return bundle_write.compact(plan, lock, sync, wait)
+
+
+def stream(plan: Plan, layers: Mapping[str, int]) -> None:
+    """Send what a plan leaves to stdout, as safetensors.
+
+    Args:
+        plan: what to do.
+        layers: name -> number of its layer, for the metadata.
+
+    Raises:
+        UnsupportedError: no safetensors file can hold a variable.
+    """
+    import sys
+
+    from . import safetensors_write
+
+    safetensors_write.stream(plan, sys.stdout.buffer.write, layers)
+
+
+def _check_room(plan: Plan, path: str, whole: bool) -> None:
+    """Raise, before anything is written, where the disk has no room for it.
+
+    Args:
+        plan: what to do.
+        path: of the file that is written, or of one beside it.
+        whole: whether kept variables are written too.
+    """
+    folder = os.path.dirname(path.rstrip(os.sep)) or "."
+    needed = plan.size(whole)
+    with errors.files(folder):
+        disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if needed > free:
+        raise StorageError("not enough room on the disk", path=folder, expected=f"{needed} bytes", found=f"{free} free")
+
+
+def format_of(out: str) -> str | None:
+    """The format that the ending of a new checkpoint's name means; None for a name without one, as TensorFlow's are."""
+    return _ENDINGS.get(os.path.splitext(out)[1])
+
+
+def has_state(checkpoint: Checkpoint) -> bool:
+    """Whether a `checkpoint` file may stand beside a checkpoint."""
+    return checkpoint.format.startswith("tf-") and not is_saved_model(checkpoint)
 
 
 def is_saved_model(checkpoint: Checkpoint) -> bool:
@@ -180,7 +277,7 @@ def main_file(out: str, like: Checkpoint, format: str | None = None) -> str:
         like: the recipient of the plan.
         format: as `save` takes it.
     """
-    if (format or like.format) == "tf-v1":
+    if (format or like.format) != "tf-v2":
         return out
     if format is None and is_saved_model(like):
         return os.path.join(out, "variables", "variables.index")

@@ -137,7 +137,30 @@ def save_at(
             return publication.warnings
     if not force:
         raise RefusedError("exists already", path=prefix, hint="--force replaces it")
-    with Lock(index, wait) as lock, Publication(prefix, sync, wait, lock, _shards_at(prefix)) as publication:
+    with Lock(index, wait) as lock:
+        return _replace(prefix, commit, lock, _shards_at(prefix), sync, wait)
+
+
+def compact(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out in its recipient, whose index is locked: live bytes alone in one shard, under the usual names.
+
+    Raises:
+        As `save_in_place`.
+    """
+    bundle = plan.recipient
+    assert isinstance(bundle, Bundle)
+
+    def commit(publication: Publication, exact: bool) -> list[str]:
+        return publication.commit(*_single_shard(plan, publication), exact)
+
+    return _replace(bundle.prefix, commit, lock, bundle.shards, sync, wait)
+
+
+def _replace(
+    prefix: str, commit: Callable[[Publication, bool], list[str]], lock: Lock, present: int, sync: bool, wait: float
+) -> list[str]:
+    """Replace a checkpoint as a whole: by a set of another number, then under the usual names, if these are free."""
+    with Publication(prefix, sync, wait, lock, present) as publication:
         paths = commit(publication, False)
         live = [path for path in paths if os.path.getsize(path)] or paths[:1]
         if not any(number == len(live) for _, number, _ in shard_files(prefix)):
@@ -172,7 +195,8 @@ def _carried_rows(plan: Plan) -> dict[bytes, bytes]:
         variable = bundle.variables.get(change.variable.name)
         if variable is None or change.action == "added":
             continue
-        reshaped = (variable.slices, variable.dtype) != (change.variable.slices, change.variable.dtype)
+        form = change.variable
+        reshaped = (variable.slices, variable.dtype, variable.shape) != (form.slices, form.dtype, form.shape)
         if change.action == "dropped" or reshaped or change.key != variable.key:
             for old, new in zip(_all_keys(variable), _all_keys(variable, change.key), strict=True):
                 row = rows.pop(old)

@@ -14,20 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What a file is that is no TensorFlow checkpoint, by its first bytes. Only named, never opened.
-_OTHERS = [
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (b"PK\x03\x04", "a zip file (.keras, .npz or .pt)"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"GGUF", "a GGUF file"),
-    (b"\x80\x02", "a pickle"),
-    (b"\x80\x04", "a pickle"),
-    (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched"),
-    (b"<!DOCTYPE", "an HTML page"),
-    (b"<html", "an HTML page"),
-]
-
-
+_EXPECTED = "a checkpoint of TensorFlow, safetensors, npz or npy"
 _SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # of a V1 checkpoint, or all of them at once
 
 
@@ -35,9 +22,9 @@ class Found:
     """A checkpoint that was found.
 
     Attributes:
-        format: `tf-v2` or `tf-v1`.
-        path: of a V2 checkpoint the prefix; of a V1 one its file's path, or what its files' have in common.
-        files: of a V1 checkpoint its files; of a V2 one its index.
+        format: `tf-v2`, `tf-v1`, `safetensors`, `npz` or `npy`.
+        path: of a V2 checkpoint the prefix; else the file's path, or of several what the user called them.
+        files: all of them; of a V2 checkpoint its index. The first is the main file.
         folder: the SavedModel folder, if the path was that, or None.
     """
 
@@ -55,7 +42,8 @@ def locate(path: str) -> Found:
 
     Args:
         path: a prefix; its `.index`, a `.data-…` or `.meta`; a V1 file, or the `-?????-of-NNNNN` of several; a
-            SavedModel folder; a folder with a `checkpoint` file.
+            SavedModel folder; a folder with a `checkpoint` file; a safetensors file, the index of several, or a folder
+            of Hugging Face's; an npz or npy file.
 
     Raises:
         NotFoundError: nothing is there, or no checkpoint.
@@ -70,12 +58,12 @@ def locate(path: str) -> Found:
         if found is None and os.path.isdir(path):
             return _of_folder(path)
         candidates = [path, *_stripped(path)]
-        for look in (_bundle, _v1):
+        for look in (_bundle, _v1, _safetensors, _numpy):
             for candidate in candidates:
                 found = found or look(candidate)
         if found is not None:
             return found
-        if os.path.isfile(path):
+        if os.path.exists(path):
             raise _explain(path)
         if ".data-" in os.path.basename(path) or path.endswith(".index"):
             raise NotFoundError("no such file", path=path)
@@ -98,6 +86,26 @@ def _v1(path: str) -> Found | None:
     if shard:
         return _shards(shard[1], int(shard[2])) if "?" in path[len(shard[1]) :] else None
     return _sharded(path)
+
+
+def _safetensors(path: str) -> Found | None:
+    """The safetensors checkpoint that a path means: a file, one of a set or its index, or a folder."""
+    if not path.endswith((".safetensors", ".json")) and not os.path.exists(path):
+        return None
+    from . import safetensors_set
+
+    files = safetensors_set.locate(path)
+    return Found("safetensors", path, files) if files else None
+
+
+def _numpy(path: str) -> Found | None:
+    """The npz or npy file of this path."""
+    if not os.path.isfile(path):
+        return None
+    from . import npz
+
+    kind = npz.kind_of(path)
+    return Found(kind, path, [path]) if kind else None
 
 
 def _shards(stem: str, count: int) -> Found | None:
@@ -147,6 +155,14 @@ def _of_folder(folder: str) -> Found:
         return Found("tf-v2", saved, [saved + ".index"], folder)
     known = state.read(folder)
     if known is None:
+        from . import foreign
+
+        safetensors = _safetensors(folder)
+        if safetensors is not None:
+            return safetensors
+        other = foreign.explain(folder, _EXPECTED)
+        if other is not None:
+            raise other
         found = sorted(name[: -len(".index")] for name in os.listdir(folder) if name.endswith(".index"))
         raise NotFoundError(
             "a folder without a checkpoint" if not found else "a folder without a 'checkpoint' file",
@@ -165,16 +181,16 @@ def _of_folder(folder: str) -> Found:
 
 def _explain(path: str) -> CkptSurgeonError:
     """Why a file that exists is no checkpoint that can be opened."""
-    with open(path, "rb") as file:
-        head = file.read(512)
+    from . import foreign
+
     if path.endswith(".index") or ".data-" in os.path.basename(path):
         return NotFoundError("the checkpoint's other files are not beside it", path=path)
-    if not head:
-        return DamagedError("an empty file", path=path)
-    for start, kind in _OTHERS:
-        if head.startswith(start):
-            return UnsupportedError(kind, path=path, expected="a TensorFlow checkpoint")
-    return UnsupportedError("not a checkpoint of a known format", path=path, found=f"first bytes {head[:8].hex()}")
+    other = foreign.explain(path, _EXPECTED)
+    if other is not None:
+        return other
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return UnsupportedError("not a checkpoint of a known format", path=path, found=f"first bytes {head.hex()}")
 
 
 def _neighbour(path: str) -> str | None:

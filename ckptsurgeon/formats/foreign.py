@@ -1,0 +1,191 @@
+"""Names what cannot be opened for what it is, by its first bytes or by a folder's files. Nothing is loaded or run."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
+from . import zipped
+
+_TAR = 257  # offset of a tar file's mark
+_HEAD = 4096  # bytes that are looked at
+_MOST_MEMBERS = 10_000  # of a zip file, whose names are looked at
+
+# What a file is, by what it begins with, and what to do with it.
+_STARTS = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", None),
+    (b"\x93NUMPY", "a NumPy array", None),
+    (b"GGUF", "a GGUF file", "convert it with llama.cpp's or gguf's tools"),
+    (b"FUGG", "a big-endian GGUF file", None),
+    (b"lmgg", "a GGML file", None),
+    (b"tjgg", "a GGML file", None),
+    (b"\x1f\x8b", "a file packed by gzip", "unpack it first"),
+    (b"BZh", "a file packed by bzip2", "unpack it first"),
+    (b"\xfd7zXZ\0", "a file packed by xz", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a file packed by zstd", "unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"\x89PNG", "a picture", None),
+    (b"%PDF", "a PDF document", None),
+)
+_LFS = b"version https://git-lfs"
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
+# torch.save before 1.6: a pickle of this number, of protocol 2.
+_LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+_TEXT_PICKLE = re.compile(rb"\([dl]p[0-9]+\n|c[\w.]+\n\w+\n")  # of protocol 0: a dict, a list, or a call
+_ORBAX = ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA", "commit_success.txt")
+_ZARR = (".zarray", ".zgroup", "zarr.json")
+
+_ONE_LINE = (
+    'python -c "import sys, torch; from safetensors.torch import save_file; s = torch.load(sys.argv[1], '
+    "map_location='cpu', weights_only=True); s = s.get('state_dict', s); save_file({{k: v.clone().contiguous() "
+    'for k, v in s.items() if torch.is_tensor(v)}}, sys.argv[2])" {source} {target}'
+)
+
+
+def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
+    """What a file or a folder is that is no checkpoint of a known format.
+
+    Args:
+        path: of a file, or of a folder.
+        expected: what the caller can open, for the message.
+
+    Returns:
+        The error that says so; None if nothing tells.
+    """
+    if os.path.isdir(path):
+        return _folder(path)
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    if not head:
+        return DamagedError("an empty file", path=path)
+    if not any(head) and len(head) == _HEAD:
+        return DamagedError("damaged: nothing but zero bytes at its start", path=path)
+    if head.startswith(_LFS):
+        what = "a Git LFS pointer: the file itself was not fetched"
+        return UnsupportedError(what, path=path, hint="'git lfs pull' fetches it")
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].lower().startswith(_PAGES):
+        return UnsupportedError("an HTML page, as a failed download leaves it", path=path, hint="download it again")
+    if head.startswith((zipped.MAGIC, zipped.EMPTY)):
+        return _zip(path)
+    if head.startswith(_LEGACY_TORCH):
+        return _torch("a PyTorch file of before 1.6, which is a pickle", path)
+    if _is_pickle(head):
+        if path.endswith((".pt", ".pth", ".bin", ".ckpt")):
+            return _torch("a pickle, which is never loaded", path)
+        return UnsupportedError("a pickle, which is never loaded", path=path, expected=expected)
+    for start, kind, hint in _STARTS:
+        if head.startswith(start):
+            return UnsupportedError(kind, path=path, expected=expected, hint=hint)
+    if _has_user_block(path):
+        return UnsupportedError("an HDF5 file", path=path, expected=expected)
+    if head[4:8] == b"TFL3":
+        return UnsupportedError("a TFLite model", path=path, expected=expected)
+    if head[_TAR : _TAR + 5] == b"ustar":
+        return UnsupportedError("a tar archive", path=path, hint="unpack it first")
+    if _is_onnx(head, path):
+        return UnsupportedError("an ONNX model", path=path, expected=expected)
+    if os.path.basename(path) == "saved_model.pb":
+        return UnsupportedError("the graph of a SavedModel", path=path, hint="name its folder")
+    return None
+
+
+def _folder(path: str) -> CkptSurgeonError | None:
+    names = set(os.listdir(path))
+    if not names.isdisjoint(_ORBAX) or any(name.startswith("ocdbt.process_") for name in names):
+        hint = "export it with Orbax, for instance as npz or safetensors"
+        return UnsupportedError("an Orbax checkpoint", path=path, hint=hint)
+    steps = [name for name in names if os.path.isfile(os.path.join(path, name, _ORBAX[0]))]
+    if steps:
+        last = sorted(steps, key=lambda name: (len(name), name))[-1]
+        return UnsupportedError("a folder of Orbax checkpoints", path=path, found=f"{len(steps)}, the last {last}")
+    if not names.isdisjoint(_ZARR):
+        return UnsupportedError("a Zarr folder", path=path)
+    if any(name.endswith(".distcp") for name in names):
+        hint = "torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes one file of it"
+        return UnsupportedError("a distributed PyTorch checkpoint", path=path, hint=hint)
+    for name in sorted(names):
+        if name.startswith("pytorch_model") and name.endswith(".bin"):
+            return _torch("a folder with a PyTorch file, which holds a pickle", path, os.path.join(path, name))
+    return None
+
+
+def _torch(what: str, path: str, source: str | None = None) -> UnsupportedError:
+    import shlex
+
+    source = source or path
+    target = os.path.splitext(source)[0] + ".safetensors"
+    line = _ONE_LINE.format(source=shlex.quote(source), target=shlex.quote(target))
+    return UnsupportedError(what, path=path, hint=f"where PyTorch is: {line}")
+
+
+def _zip(path: str) -> CkptSurgeonError:
+    """What a zip file is, by the names in it."""
+    try:
+        with open(path, "rb") as file:
+            fd = file.fileno()
+            size = os.fstat(fd).st_size
+            found = zipped.Directory(lambda offset, length: os.pread(fd, length, offset), size).members
+    except CkptSurgeonError as error:
+        error.path = error.path or path
+        error.what = f"a zip file: {error.what}"
+        return error
+    names = [member.text for member in found[:_MOST_MEMBERS]]
+    lasts = {name.rpartition("/")[2] for name in names}
+    if "data.pkl" in lasts:
+        if "constants.pkl" in lasts:
+            return _torch("a TorchScript or PyTorch file, which holds a pickle", path)
+        return _torch("a PyTorch file, which holds a pickle", path)
+    if "config.json" in lasts and any(last.startswith("model.weights") for last in lasts):
+        return UnsupportedError("a Keras file (.keras)", path=path)
+    shown = ", ".join(names[:3]) or "nothing"
+    return UnsupportedError("a zip file of another kind", path=path, expected="arrays (.npy)", found=shown[:200])
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Whether a file begins as pickles do: of protocol 2 to 5 with its number and a plausible next mark, or as text."""
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return head[2:3] in (
+            b"\x95",
+            b"}",
+            b"]",
+            b"(",
+            b"c",
+            b"K",
+            b"\x8a",
+            b"X",
+            b"\x8c",
+            b")",
+            b"N",
+            b"G",
+            b"J",
+            b"M",
+        )
+    return _TEXT_PICKLE.match(head) is not None
+
+
+def _has_user_block(path: str) -> bool:
+    """Whether it is an HDF5 file after a block of the user's own, which takes 512 bytes times a power of two."""
+    with open(path, "rb") as file:
+        for at in (512, 1024, 2048, 4096):
+            file.seek(at)
+            if file.read(8) == _STARTS[0][0]:
+                return True
+    return False
+
+
+def _is_onnx(head: bytes, path: str) -> bool:
+    """Whether it begins as a ModelProto does: ir_version, then the producer's name. ONNX has no mark of its own."""
+    if len(head) < 8 or head[0] != 8 or not 1 <= head[1] <= 32:
+        return False
+    if path.endswith(".onnx"):
+        return True
+    length = head[3]
+    name, after = head[4 : 4 + length], head[4 + length : 5 + length]
+    return (
+        head[2:3] == b"\x12"
+        and 0 < length < 100
+        and name.isascii()
+        and name.decode().isprintable()
+        and (after in (b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42"))
+    )

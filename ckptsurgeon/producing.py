@@ -1,0 +1,208 @@
+"""The operations whose result is a new checkpoint: average, extract, convert, cp."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from . import destination, formats, schemes, surgeon
+from .errors import UsageError
+from .plan import Plan, Report
+from .selection import Selection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .checkpoint import Checkpoint
+
+
+def average(
+    paths: Sequence[str],
+    out: str,
+    *,
+    layers: str | None = None,
+    match: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    scheme: str | None = None,
+    weights: Sequence[float] = (),
+    slots: str = "keep",
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
+) -> Report:
+    """Average floats over checkpoints, in float64; all else is the first one's.
+
+    Args:
+        paths: any spellings of the checkpoints' paths, two or more.
+        out: where, in the format of the first.
+        layers: as in `verbs.graft`, like the three that follow; counted on the first. If nothing is selected,
+            everything is.
+        match: globs of names.
+        exclude: globs of names that are taken away again.
+        scheme: how layers are named.
+        weights: one for each checkpoint, of any sum but 0.
+        slots: "keep" (the first one's), "copy" (averaged too), "drop" or "fill=NUMBER".
+        wait: as in `verbs.Writing`, like all that follow.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Raises:
+        CkptSurgeonError: the checkpoints differ in what is averaged; nothing was written.
+    """
+    selection = Selection(layers, match, exclude, scheme)
+
+    def attempt() -> Report:
+        with ExitStack() as stack:
+            checkpoints = [stack.enter_context(formats.open(path)) for path in paths]
+            destination.check_out(out, checkpoints[0], None, force)
+            for other in checkpoints[1:]:
+                destination.check_not(out, checkpoints[0], other)
+            plan = surgeon.average(checkpoints, selection, weights, slots)
+            return _written(plan, out, None, wait=wait, dry_run=dry_run, force=force, sync=sync)
+
+    return formats.retry(attempt)
+
+
+def extract(
+    path: str,
+    out: str,
+    *,
+    layers: str | None = None,
+    match: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    scheme: str | None = None,
+    slots: bool = False,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
+) -> Report:
+    """Write the selected variables alone.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        out: where; its ending tells the format, else it is the input's. "-" streams safetensors to stdout.
+        layers: as in `verbs.graft`, like the three that follow.
+        match: globs of names.
+        exclude: globs of names that are taken away again.
+        scheme: how layers are named.
+        slots: the slots of the selected variables too.
+        wait: as in `verbs.Writing`, like all that follow.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Raises:
+        CkptSurgeonError: nothing is selected, or the format cannot hold it; nothing was written.
+    """
+    selection = Selection(layers, match, exclude, scheme)
+
+    def attempt() -> Report:
+        with formats.open(path) as checkpoint:
+            plan = surgeon.extract(checkpoint, selection, slots)
+            if out == "-":
+                report = Report("stdout", plan)
+                if not dry_run:
+                    formats.stream(plan, _layers(checkpoint, selection.scheme))
+                return report
+            format = formats.format_of(out)
+            destination.check_out(out, checkpoint, format, force)
+            return _written(plan, out, format, wait=wait, dry_run=dry_run, force=force, sync=sync)
+
+    return formats.retry(attempt)
+
+
+def convert(
+    path: str,
+    out: str,
+    *,
+    to: str | None = None,
+    maps: Sequence[str] = (),
+    unpartition: bool = False,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
+) -> Report:
+    """Write a checkpoint in another format.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        out: where; what stands there is replaced only with `force`.
+        to: "bundle" (TensorFlow V2), "v1", "safetensors" or "npz"; None: by the ending of `out`, else "bundle".
+        maps: `A=B` each: new names, as `verbs.graft` takes them; `B.T` transposes a matrix.
+        unpartition: write partitioned variables whole.
+        wait: as in `verbs.Writing`, like all that follow.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Raises:
+        CkptSurgeonError: the format cannot hold a variable; nothing was written.
+    """
+    format = formats.FORMATS.get(to) if to is not None else formats.format_of(out) or "tf-v2"
+    if format is None:
+        raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(formats.FORMATS))
+
+    def attempt() -> Report:
+        with formats.open(path) as checkpoint:
+            plan = surgeon.reshape(checkpoint, maps, unpartition, graph=format.startswith("tf-"))
+            destination.check_out(out, checkpoint, format, force)
+            alike = format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint)
+            if alike and not dry_run:
+                report = Report(out, plan)
+                report.warnings = formats.copy(checkpoint, out, force, sync, wait)
+                return report
+            return _written(plan, out, format, wait=wait, dry_run=dry_run, force=force, sync=sync)
+
+    return formats.retry(attempt)
+
+
+def cp(path: str, out: str, *, wait: float = 30.0, force: bool = False, sync: bool = True) -> list[str]:
+    """Copy a whole checkpoint, every checksum verified; a folder without a `checkpoint` file gets one.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        out: where: a prefix, of a SavedModel a folder.
+        wait: seconds to wait for another writer of `out`.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        CkptSurgeonError: a checksum is wrong, or something stands at `out`; nothing was written.
+    """
+
+    def attempt() -> list[str]:
+        with formats.open(path) as checkpoint:
+            destination.check_out(out, checkpoint, None, force)
+            warnings = formats.copy(checkpoint, out, force, sync, wait)
+            if formats.has_state(checkpoint):
+                formats.write_state(out, sync)
+            return warnings
+
+    return formats.retry(attempt)
+
+
+def _layers(checkpoint: Checkpoint, scheme: str | None) -> dict[str, int]:
+    """The number of each variable's layer, where a scheme tells it."""
+    try:
+        found = schemes.find(checkpoint, scheme)
+    except UsageError:
+        return {}
+    numbers = {name: found.number(name) for name in checkpoint.variables}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _written(
+    plan: Plan, out: str, format: str | None, *, wait: float, dry_run: bool, force: bool, sync: bool
+) -> Report:
+    """Carry out a plan whose result is a new checkpoint."""
+    report = Report(out, plan)
+    if not dry_run:
+        report.warnings = formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
+    return report
