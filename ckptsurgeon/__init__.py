@@ -15,15 +15,43 @@ _HOMES = {
     "CkptSurgeonError": "errors",
     "Checkpoint": "checkpoint",
     "Variable": "checkpoint",
-    "graft": "verbs",
+    "average": "producing",
+    "cast": "verbs",
+    "compact": "verbs",
+    "convert": "producing",
+    "cp": "producing",
+    "diff": "looking",
+    "drop": "verbs",
+    "extract": "producing",
     "get": "verbs",
+    "graft": "verbs",
     "open": "formats",
+    "rename": "verbs",
     "set": "verbs",
-    "verify": "verbs",
     "skflow": "",
+    "verify": "looking",
 }
 
-__all__ = ["Checkpoint", "CkptSurgeonError", "Variable", "get", "graft", "open", "set", "skflow", "verify"]
+__all__ = [
+    "Checkpoint",
+    "CkptSurgeonError",
+    "Variable",
+    "average",
+    "cast",
+    "compact",
+    "convert",
+    "cp",
+    "diff",
+    "drop",
+    "extract",
+    "get",
+    "graft",
+    "open",
+    "rename",
+    "set",
+    "skflow",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Mapping
 
 from .errors import DamagedError, NotFoundError, did_you_mean, files
 
@@ -103,8 +104,8 @@ class Variable:
         return self.dtype in ITEM_SIZE
 
 
-class Checkpoint(ABC):
-    """A set of named variables on disk: a mapping of names to `Variable`s, open until closed.
+class Checkpoint(Mapping[str, Variable]):
+    """A set of named variables on disk: a mapping of names to `Variable`s, open until closed, equal to itself alone.
 
     Attributes:
         path: the name that errors and reports use; of a TensorBundle, its prefix.
@@ -143,6 +144,14 @@ class Checkpoint(ABC):
             hint = did_you_mean(name, self.variables) or f"'ckptsurgeon ls {self.path}' lists them"
             raise NotFoundError(f"no variable {name}", path=self.path, hint=hint)
         return variable
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The variable of this name, or `default`."""
+        variable = self.find(name)
+        return default if variable is None else variable
+
+    __eq__ = object.__eq__  # of mappings it would compare all variables, which are equal to themselves alone
+    __hash__ = object.__hash__
 
     def find(self, name: str) -> Variable | None:
         """The variable of this name, or of this name less a trailing `:0`; None if there is none."""

@@ -37,7 +37,7 @@ from handmade import HandMade, Row, block, number, sealed, snappy, strings, tabl
 from strategies import _PARTS, DTYPES
 
 from ckptsurgeon import cli, formats, numeric, schemes, verbs
-from ckptsurgeon.errors import CkptSurgeonError
+from ckptsurgeon.errors import CkptSurgeonError, RefusedError
 from ckptsurgeon.formats.sstable import read_rows
 from ckptsurgeon.formats.tensor_proto import NUMBERS, slice_key
 from ckptsurgeon.formats.wire import BYTES, FIXED32, FIXED64, VARINT, bytes_field, fields, varint
@@ -526,6 +526,7 @@ def _mutate_graph(rng: random.Random, files: Files) -> Files:
 def graph_calls(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is done with an object graph itself."""
     from ckptsurgeon.formats.object_graph import Graph
+    from ckptsurgeon.formats.object_nodes import path_of
 
     stored = (folder / "graph").read_bytes() if (folder / "graph").exists() else b""
 
@@ -536,17 +537,47 @@ def graph_calls(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         graph.layers(graph.keys())
         assert graph.encode() == stored, "what is not edited is not carried byte for byte"
 
-    def edit(change: Callable[[Graph, list[str]], None]) -> None:
+    def edited(graph: Graph, change: Callable[[], None]) -> Graph | None:
+        """A graph, read again after a change; None if that was refused, as it may be."""
+        try:
+            change()
+        except RefusedError as error:
+            check_lines("edit", error)
+            assert graph.encode() == stored, "a refused edit changed something"
+            return None
+        return Graph(graph.encode())
+
+    def drop(picked: slice) -> None:
         graph = Graph(stored)
-        change(graph, sorted(graph.keys()))
-        Graph(graph.encode())
+        rows = sorted(graph.keys())[picked]
+        after = edited(graph, lambda: graph.drop(rows))
+        assert after is None or not set(rows) & after.keys().keys(), "a row that was dropped is still there"
+
+    def rename(picked: slice, new: Callable[[str], str]) -> None:
+        graph = Graph(stored)
+        before = graph.keys()
+        changes = {key: new(key) for key in sorted(before)[picked]}
+        after = edited(graph, lambda: graph.rename(changes))
+        found = after.keys() if after else {}
+        for old, node in before.items() if after else ():
+            key = changes.get(old, old)
+            path = path_of(key) if key != old else None
+            assert found.get(key) == node, f"{key!r} belongs to another object"
+            assert not after or path in (None, path_of(old)) or after.at(path or ()) == node, f"{key!r}: no path"
+
+    def add() -> None:
+        graph = Graph(stored)
+        rows = {f"new/a{VALUE}": "new/a", f"new/b{VALUE}": ""}
+        after = edited(graph, lambda: graph.add(rows))
+        assert after is None or rows.keys() <= after.keys().keys(), "nothing was added"
 
     yield "graph", look
-    if importlib.util.find_spec("ckptsurgeon.formats.object_edit") is None:
-        return
-    yield "graph: drop", lambda: edit(lambda graph, keys: graph.drop(keys[:2]))
-    yield "graph: rename", lambda: edit(lambda graph, keys: graph.rename({key: f"new/{key}" for key in keys[-2:]}))
-    yield "graph: add", lambda: edit(lambda graph, keys: graph.add({f"new/a{VALUE}": "new/a"}))
+    yield "graph: drop some", lambda: drop(slice(2))
+    yield "graph: drop every row", lambda: drop(slice(None))
+    yield "graph: rename some", lambda: rename(slice(-2, None), lambda key: f"new/{key}")
+    yield "graph: rename every row", lambda: rename(slice(None), lambda key: f"new/{key}")
+    yield "graph: rename to one place", lambda: rename(slice(None), lambda key: f"new/{key.partition('/')[2]}")
+    yield "graph: add", add
 
 
 def _graph_of(files: Files) -> bytes:
@@ -571,7 +602,7 @@ def _mutate_v1(rng: random.Random, files: Files) -> Files:
     return {"m": mutate_table(rng, files["m"], _other_rows())}
 
 
-_GRAPH_MODULES = ("object_graph", "object_layers", "object_nodes")
+_GRAPH_MODULES = ("object_graph",)
 TARGETS = {
     target.name: target
     for target in (
@@ -645,14 +676,19 @@ def _attempt(name: str, call: Callable[[], object]) -> float:
         call()
     except CkptSurgeonError as error:
         sign = -1
-        for line in error.lines:
-            assert len(line.splitlines()) == 1, f"{name}: not one line: {line!r}"
-            assert len(line) < 30_000, f"{name}: a line of {len(line)} characters"
+        check_lines(name, error)
     except AssertionError as error:
         raise AssertionError(f"{name}: {error}") from error
     except Exception as error:
         raise AssertionError(f"{name}: {type(error).__name__}: {str(error)[:300]}") from error
     return sign * (time.perf_counter() - start)
+
+
+def check_lines(name: str, error: CkptSurgeonError) -> None:
+    """An error of ours is told in lines, none of which is endless."""
+    for line in error.lines:
+        assert len(line.splitlines()) == 1, f"{name}: not one line: {line!r}"
+        assert len(line) < 30_000, f"{name}: a line of {len(line)} characters"
 
 
 def write_case(files: Files, folder: Path) -> None:

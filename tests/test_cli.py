@@ -231,7 +231,7 @@ MISTAKES = [
     ("ls flipped", "flipped.index: damaged: wrong checksum"),
     ("ls text.txt", "text.txt: not a checkpoint of a known format"),
     ("ls a --nonsense", "unrecognized arguments: --nonsense"),
-    ("ls a --tree", "unrecognized arguments: --tree"),
+    ("ls a --tre", "unrecognized arguments: --tre"),
     ("ls", "the following arguments are required: CKPT"),
     ("list a", "no verb list"),
     ("grft a b", "no verb grft; did you mean graft"),

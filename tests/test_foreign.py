@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
 import shlex
@@ -89,6 +90,12 @@ def test_what_is_damaged_is_said_to_be(tmp_path: Path) -> None:
         error = foreign.explain(str(tmp_path / "m"))
         assert isinstance(error, DamagedError)
         assert str(error).startswith(f"{tmp_path / 'm'}: {message}")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """What is no regular file is not opened."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "no regular file" in str(foreign.explain(str(tmp_path / "pipe")))
 
 
 def test_what_nothing_tells(tmp_path: Path) -> None:

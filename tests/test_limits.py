@@ -321,16 +321,59 @@ BROAD: dict[str, Callable[[], list[bytes]]] = {
     "a slot with a long name": lambda: [
         edge(1), edge(2, "_variables") + edge(3, "_iterations"), edge(3, "0"), named("a", "x/" * 100_000)
     ],
+    "slots whose names have long ends": lambda: [
+        edge(1), edge(2, "_variables") + edge(3, "_iterations"), fan(1000, "", 3),
+        *[named(f"a{at}", f"{at}/" * 40 + "x" * 1000) for at in range(1000)],
+    ],
+    "models that share a list of layers": lambda: [
+        fan(4000), *[edge(4001, "layers")] * 4000, fan(4000, "", 4002), *[edge(8002)] * 4000, named("a")
+    ],
+    "models that share a variable with many slots": lambda: [
+        fan(4000) + slot(4002, 4003), *[edge(4001, "layer")] * 4000, edge(4002), named("a"),
+        b"".join(slot(4002, at) for at in range(4004, 8004)), *[named(f"s{at}") for at in range(4000)],
+    ],
+    "models that share many layers": lambda: [
+        fan(3000) + edge(0, "save_counter"), *[edge(3001, "_operations")] * 3000, fan(3000, "", 3002),
+        *[edge(6002 + at, "v") for at in range(3000)], *[named(f"a{at}") for at in range(3000)],
+    ],
+    "a list by many names": lambda: [
+        b"".join(edge(1, f"n{at}") for at in range(8000)), fan(8000, "", 2), *[edge(8002)] * 8000, named("a")
+    ],
+    "a model in a model in a model": lambda: [
+        *[edge(at + 1, "model") + edge(100, "model") for at in range(40)],
+        *[edge(41)] * 60, fan(6000, "c", 101), *[edge(6101) + edge(0) + edge(100)] * 6000, edge(6102), named("a"),
+    ],
+    "lists of slots for each of many lists": lambda: [
+        fan(150), *[fan(150, "list", 301) + edge(151 + at, "_trainable_variables") + edge(601, "_iterations")
+                    + edge(301, "_variables") for at in range(150)],
+        *[fan(150, "", 451)] * 300, *[named(f"a{at}") for at in range(151)],
+    ],
+    "a row of a table": lambda: [edge(1, "x"), named("a/.ATTRIBUTES/" + "-" * 200_000)],
+    "edges of one name": lambda: [
+        b"".join(edge(1 + at, "layer-0") for at in range(8000)), *[named(f"layer-0/{at}") for at in range(8000)]
+    ],
+    "a place for each of many others": lambda: [
+        fan(4000, "a"), *[edge(4001, "b")] * 4000, named("a0/b") + named("a1/b") + named("a2/b")
+    ],
+    "empty nodes": lambda: [b""] * (1 << 19),
+    "nodes with little": lambda: [b"\x0a\x00"] * (1 << 18),
+    "edges to one node": lambda: [bytes_field(1, b"") * (1 << 19)],
+    "edges by many names": lambda: [b"".join(edge(0, chr(at + 256)) for at in range(50_000)) * 2, named("a")],
+    "attributes of one node": lambda: [bytes_field(2, b"") * (1 << 19)],
+    "attributes of many nodes": lambda: [bytes_field(2, b"")] * (1 << 18),
+    "slots of one node": lambda: [bytes_field(3, b"") * (1 << 19)],
+    "flags of one node": lambda: [number(5, 1) * (1 << 19)],
+    "variables of little": lambda: [bytes_field(2, bytes_field(1, b"VARIABLE_VALUE"))] * (1 << 15),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROAD)
 def test_13_no_object_graph_keeps_one_waiting(tmp_path: Path, name: str) -> None:
-    """Graphs of some 200 KB in which one walk per child, layer, optimizer or part of a name takes long."""
+    """Graphs of up to a mebibyte: a walk per child, model or name would take long, an object per part much memory."""
     data = graph(*BROAD[name]())
     small = {"graph": graph(named("a"))}
     target = fuzzing.Target("broad", lambda: [small], lambda rng, files: {"graph": data}, more=fuzzing.graph_calls)
-    result = fuzzing.run_batch(target, tmp_path / "case", 0, 0, 1, time.monotonic() + 600, None, 20.0)
+    result = fuzzing.run_batch(target, tmp_path / "case", 0, 0, 1, time.monotonic() + 600, None, 100.0)
     assert result.failures == []
 
 

@@ -5,15 +5,28 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from handmade import HandMade, strings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, RefusedError
-from ckptsurgeon.formats.object_graph import VALUE, Graph, path_of
-from ckptsurgeon.formats.object_nodes import ATTRIBUTE, EDGE, HAS_VALUES, SLOT_VARIABLE, escape, new_part, unescape
-from ckptsurgeon.formats.wire import bytes_field, varint_field
+from ckptsurgeon.formats.object_graph import Graph
+from ckptsurgeon.formats.object_nodes import (
+    ATTRIBUTE,
+    EDGE,
+    HAS_VALUES,
+    SLOT_VARIABLE,
+    VALUE,
+    escape,
+    new_part,
+    path_of,
+    unescape,
+)
+from ckptsurgeon.formats.wire import bytes_field, fields, varint_field
+from ckptsurgeon.plan import Change, Text
 
 TRUE, FALSE = bytes_field(5, varint_field(1, 1)), bytes_field(5, b"")
 UNKNOWN = bytes_field(9, b"from the future")
@@ -21,12 +34,12 @@ UNKNOWN = bytes_field(9, b"from the future")
 
 def node(**edges: int) -> bytes:
     """An object with edges to others."""
-    return b"".join(new_part(EDGE, number, name).raw for name, number in edges.items())
+    return b"".join(new_part(EDGE, number, name) for name, number in edges.items())
 
 
 def row(key: str, full_name: str = "", unknown: bytes = b"") -> bytes:
     """The attribute of a variable."""
-    return new_part(ATTRIBUTE, "VARIABLE_VALUE", full_name, key + VALUE, unknown=unknown).raw
+    return new_part(ATTRIBUTE, "VARIABLE_VALUE", full_name, key + VALUE, unknown=unknown)
 
 
 def graph(*nodes: bytes) -> Graph:
@@ -43,20 +56,29 @@ def keras_2() -> Graph:
         node(kernel=5) + TRUE,
         row("model/layer_with_weights-0/kernel", "a/kernel", UNKNOWN) + TRUE,
         row("model/layer_with_weights-1/kernel", "b/kernel") + TRUE,
-        node() + new_part(SLOT_VARIABLE, 4, "m", 7).raw + TRUE,
+        node() + new_part(SLOT_VARIABLE, 4, "m", 7) + TRUE,
         row("model/layer_with_weights-0/kernel/.OPTIMIZER_SLOT/optimizer/m") + TRUE,
     )
 
 
+def flags(found: Graph) -> list[bytes]:
+    """The has_checkpoint_values of each object, all of which have one."""
+    nodes = [fields(message) for number, _, message, _ in fields(found.encode()) if number == 1]
+    return [next(raw for field, _, _, raw in node if field == HAS_VALUES) for node in nodes]
+
+
 def tree(found: Graph, start: int = 0, depth: int = 4) -> dict[str, str]:
     """The path of edges to each key, as far as `depth`, to the key itself."""
+    objects = found.objects
     paths = {"": start}
     keys: dict[str, str] = {}
     for _ in range(depth):
         keys |= {
-            path: part.key.removesuffix(VALUE) for path, at in paths.items() for part in found.nodes[at].all(ATTRIBUTE)
+            path: objects.keys[each].removesuffix(VALUE)
+            for path, at in paths.items()
+            for each in objects.attributes_of(at)
         }
-        paths = {f"{path}/{e.name}": e.node for path, at in paths.items() for e in found.nodes[at].all(EDGE)}
+        paths = {f"{path}/{name}": child for path, at in paths.items() for name, child in objects.edges(at)}
     return keys
 
 
@@ -66,6 +88,55 @@ def test_names_come_back_from_keys(name: str) -> None:
     assert unescape(escape(name)) == name
     assert "/" not in escape(name)
     assert path_of(f"model/{escape(name)}{VALUE}") == ("model", name)
+
+
+def long(value: int, spare: int) -> bytes:
+    """A varint that is longer than it has to be."""
+    digits = [value >> 7 * at & 0x7F for at in range(max(1, -(-value.bit_length() // 7)) + spare)]
+    return bytes(digit | 0x80 for digit in digits[:-1]) + bytes(digits[-1:])
+
+
+numbers = st.sampled_from([0, 1, 5, 127, 128, 200, 16383, 16384, 20_000])
+spare = st.integers(0, 2)
+inner = st.one_of(  # fields of an edge, an attribute or a slot, known and unknown ones
+    st.builds(
+        lambda field, value, more: varint_field(field, 1)[:1] + long(value, more), st.integers(1, 4), numbers, spare
+    ),
+    st.builds(
+        lambda field, value, more: bytes_field(field, b"")[:1] + long(len(value), more) + value,
+        st.integers(1, 4),
+        st.sampled_from([b"", b"name", b"VARIABLE_VALUE", b"x" * 130, b"\xff"]),
+        spare,
+    ),
+    st.sampled_from([b"\x25four", b"\x21eight..."[:9]]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.lists(inner, max_size=4), spare), max_size=6))
+def test_every_spelling_is_read(parts: list[tuple[int, list[bytes], int]]) -> None:
+    """Numbers of any length, fields in any order, again and again, and unknown ones: read as protobuf means them."""
+    message = b""
+    edges: list[tuple[str, int]] = []
+    attributes: list[tuple[str, str, str]] = []
+    slots: list[tuple[int, int]] = []
+    for field, each, more in parts:
+        body = b"".join(each)
+        message += bytes_field(field, b"")[:1] + long(len(body), more) + body
+        said = {(number, kind): value for number, kind, value, _ in fields(body)}
+        texts = [said.get((number, 2), b"").decode("utf-8", "surrogateescape") for number in (1, 2, 3)]
+        if field == EDGE:
+            edges.append((texts[1], said.get((1, 0), 0)))
+        elif field == ATTRIBUTE:
+            attributes.append((texts[0], texts[1], texts[2]))
+        elif field == SLOT_VARIABLE:
+            slots.append((said.get((1, 0), 0), said.get((3, 0), 0)))
+    data = bytes_field(1, message) + bytes_field(1, b"") * 20_000
+    objects = Graph(data).objects
+    assert list(objects.edges(0)) == edges
+    full_names = [name.decode("utf-8", "surrogateescape") for name in objects.full_names()]
+    assert list(zip(objects.attributes, full_names, objects.keys, strict=True)) == attributes
+    assert list(zip(objects.originals, objects.slots, strict=True)) == slots
 
 
 @settings(deadline=None)
@@ -110,10 +181,10 @@ def test_every_flipped_bit_is_survived() -> None:
     [
         [],
         [node(child=1)],
-        [new_part(EDGE, -1, "child").raw],
-        [new_part(SLOT_VARIABLE, 1, "m", 0).raw],
-        [new_part(SLOT_VARIABLE, 0, "m", 1).raw],
-        [new_part(EDGE, 1 << 40, "child").raw],
+        [new_part(EDGE, -1, "child")],
+        [new_part(SLOT_VARIABLE, 1, "m", 0)],
+        [new_part(SLOT_VARIABLE, 0, "m", 1)],
+        [new_part(EDGE, 1 << 40, "child")],
         [varint_field(1, 1)],
     ],
 )
@@ -136,6 +207,22 @@ def sample(samples: Path) -> tuple[bytes, dict[str, tuple[int, ...]]]:
         shapes = {each.key.decode(): each.shape for each in checkpoint.variables.values()}
         data: bytes = checkpoint.read("_CHECKPOINTABLE_OBJECT_GRAPH").item()
     return data, shapes
+
+
+def test_a_damaged_graph_is_in_nobody_s_way(tmp_path: Path) -> None:
+    """Who asks for layers, slots or names is told of a damaged graph; changes that do not concern it go through."""
+    made = HandMade()
+    made.add("a" + VALUE, np.zeros(2, np.float32))
+    made.add("_CHECKPOINTABLE_OBJECT_GRAPH", strings(node(child=1)).reshape(()))
+    with formats.open(str(made.write(tmp_path / "m"))) as checkpoint:
+        variable = checkpoint.variables["a"]
+        for ask in (checkpoint.layer_tables, checkpoint.slot_owners, lambda: checkpoint.full_name("a")):
+            with pytest.raises(DamagedError, match="object graph") as raised:
+                ask()
+            assert str(raised.value).startswith(str(tmp_path / "m"))
+        assert checkpoint.consequences([Change("grafted", variable, Text(b""))]) == []
+        with pytest.raises(DamagedError, match="object graph"):
+            checkpoint.consequences([Change("dropped", variable, None)])
 
 
 def test_an_early_keras_2_is_understood(sample: tuple[bytes, dict[str, tuple[int, ...]]]) -> None:
@@ -212,6 +299,41 @@ def test_a_place_that_is_left_is_taken() -> None:
     assert found.encode() == before
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_two_objects_come_to_one_place(stays: bool) -> None:
+    """Where the rows of two objects get one path, at any depth, the object there has all of them, none is lost."""
+    nodes = [node(a=1, b=2), node(x=3, u=4), node(x=5, y=6), node(w=7), row("a/u"), node(v=8), row("b/y")]
+    nodes += [row("a/x/w"), row("b/x/v"), row("a/z") if stays else b""]
+    nodes[1] += node(z=9) if stays else b""
+    for first, second in ("ab", "ba"):
+        found = graph(*nodes)
+        keys = [
+            key
+            for each in (first, second)
+            for key in list(found.keys())
+            if key.startswith(each) and key != "a/z" + VALUE
+        ]
+        found.rename({key: f"c{key[1:]}" for key in keys})
+        reached = {f"/{key}": key for key in ("c/u", "c/y", "c/x/w", "c/x/v")}
+        assert tree(found).items() >= reached.items()
+        assert found.at(("a", "z")) == (9 if stays else None)
+
+
+def test_edits_follow_each_other() -> None:
+    """A graph can be edited again and again, by itself or as a copy, and a copy's edits are not its own."""
+    found = keras_2()
+    before = found.encode()
+    other = found.copy()
+    first, second, slot = list(other.keys())
+    other.drop([first, slot])
+    other.rename({second: f"net/w{VALUE}"})
+    other.add({f"net/v{VALUE}": "v"})
+    assert other.keys().keys() == {f"net/w{VALUE}", f"net/v{VALUE}"}
+    assert tree(other).keys() == {"/net/w", "/net/v"}
+    assert found.encode() == before
+    assert tree(found).keys() == tree(keras_2()).keys()
+
+
 def test_a_row_whose_key_is_no_path_gets_one() -> None:
     """A key that led nowhere leads to its object once it is renamed, and what had its path stays."""
     found = graph(node(a=1, b=2), row("somewhere/else"), row("b"))
@@ -257,23 +379,22 @@ def test_a_dropped_variable_leaves_no_edge() -> None:
         found.drop([first])
     found.drop([first, slot])
     assert tree(found).keys() == {"/model/layer_with_weights-1/kernel", "/model/layer-1/kernel"}
-    flags = [node.all(HAS_VALUES)[0].raw for node in found.nodes]
-    assert flags == [TRUE, TRUE, FALSE, TRUE, FALSE, TRUE, FALSE, FALSE]
-    assert not any(part.field == SLOT_VARIABLE for node in found.nodes for part in node.parts)
+    assert flags(found) == [TRUE, TRUE, FALSE, TRUE, FALSE, TRUE, FALSE, FALSE]
+    assert not found.objects.slots
     found.drop([second])
-    assert {node.all(HAS_VALUES)[0].raw for node in found.nodes} == {FALSE}
+    assert set(flags(found)) == {FALSE}
 
 
 def test_added_variables_make_their_path() -> None:
     """Objects along a path are made once, those that are there are used, and flags say that there are values."""
     found = keras_2()
     found.drop(list(found.keys()))
-    count = len(found.nodes)
+    count = len(found.objects)
     found.add({f"model/new/w{VALUE}": "new/w", f"model/new/b{VALUE}": "", f"model/layer-0/x.Sy{VALUE}": ""})
-    assert len(found.nodes) == count + 4
+    assert len(found.objects) == count + 4
     assert found.at(("model", "layer_with_weights-0", "x/y")) == found.at(("model", "layer-0", "x/y")) == count + 3
     assert found.full_names() == {f"model/new/w{VALUE}": "new/w"}
-    assert [node.all(HAS_VALUES)[0].raw == TRUE for node in found.nodes] == [
+    assert [flag == TRUE for flag in flags(found)] == [
         *(number in (0, 1, 2) for number in range(count)), *[True] * 4
     ]  # fmt: skip
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import RefusedError
-from ckptsurgeon.formats.object_graph import VALUE, Graph
+from ckptsurgeon.formats.object_graph import Graph
+from ckptsurgeon.formats.object_nodes import VALUE
 
 pytestmark = pytest.mark.tensorflow
 

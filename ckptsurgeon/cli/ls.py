@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ls CKPT [GLOB...] [options]
 
-List the variables of a checkpoint: name, dtype, shape, bytes. Reads no tensor.
+List the variables of a checkpoint: name, dtype, shape, bytes. Reads no tensor. With --checkpoints CKPT is a folder, all
+of whose checkpoints are listed: path, format, bytes of their files, and whether its 'checkpoint' file names it.
 
-  ckptsurgeon ls model.ckpt
+  ckptsurgeon ls model.ckpt --tree
   ckptsurgeon ls model.ckpt 'dnn/layer0/**' --no-slots --json
   ckptsurgeon ls model.ckpt --layers 1- --sort size
 """
@@ -35,11 +36,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--sort", choices=("name", "size"), default="name", help="size: the largest first")
     parser.add_argument("--sha256", action="store_true", help="also a digest of the values; reads them")
     parser.add_argument("--total", action="store_true", help="one line: variables, parameters, bytes, …")
+    parser.add_argument("--tree", action="store_true", help="by folders, with what they hold")
+    parser.add_argument("--checkpoints", action="store_true", help="the checkpoints in the folder CKPT")
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """List."""
+    if args.checkpoints:
+        rows = formats.checkpoints(args.checkpoint)
+        render.emit(rows, ["checkpoint", "format", "bytes", "latest"], args.json)
+        return 0
+    if args.tree:
+        return _tree(args)
 
     def attempt() -> list[dict[str, object]]:
         with formats.open(args.checkpoint) as checkpoint:
@@ -55,6 +64,19 @@ def run(args: Namespace) -> int:
         return 0
     columns = COLUMNS + (["layer", "slot_of", "full_name"] if args.long else []) + (["sha256"] if args.sha256 else [])
     render.emit(formats.retry(attempt), columns, args.json)
+    return 0
+
+
+def _tree(args: Namespace) -> int:
+    from . import tree
+
+    if args.json:
+        raise UsageError("--tree is for people to read", hint="leave --tree or --json out")
+    with formats.open(args.checkpoint) as checkpoint:
+        slots = schemes.slots(checkpoint) if args.no_slots else {}
+        selected = selection_of(args, args.globs).variables(checkpoint)
+        for line in tree.lines(checkpoint, [variable for variable in selected if variable.name not in slots]):
+            print(line)
     return 0
 
 

@@ -79,6 +79,34 @@ def _open(found: find.Found) -> Checkpoint:
     return Npz(found.path) if found.format == "npz" else Npy(found.path)
 
 
+def checkpoints(folder: str) -> list[dict[str, object]]:
+    """The checkpoints in a folder, in natural order of their names.
+
+    Args:
+        folder: path.
+
+    Returns:
+        Dicts with the keys checkpoint (its path), format, bytes (of all its files) and latest (whether the folder's
+        `checkpoint` file names it so).
+
+    Raises:
+        NotFoundError: there is no such folder, or no checkpoint in it.
+    """
+    from ..names import natural_key
+
+    latest = state.read(folder) if os.path.isdir(folder) else None
+    found = sorted(find.in_folder(folder), key=lambda each: natural_key(each.path))
+    return [
+        {
+            "checkpoint": each.path,
+            "format": each.format,
+            "bytes": sum(os.path.getsize(path) for path in find.files_of(each)),
+            "latest": latest is not None and os.path.realpath(latest.latest) == os.path.realpath(each.path),
+        }
+        for each in found
+    ]
+
+
 def retry(attempt: Callable[[], Result]) -> Result:
     """Do `attempt` again as long as a checkpoint was replaced while it was read.
 

@@ -5,11 +5,11 @@ The graph stands in the bundle as one string variable; `object_graph` knows what
 
 from __future__ import annotations
 
+from ..checkpoint import GRAPH
 from ..errors import CkptSurgeonError
 from ..plan import Change, Copy, Text
 from .bundle_strings import read_strings
 from .object_graph import Graph
-from .tensor_proto import GRAPH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,27 +23,31 @@ if TYPE_CHECKING:
 class BundleGraph:
     """The object graph of a bundle, by the names of variables.
 
+    Every method but the last one reads it, once, and raises what is wrong with it: DamagedError if it is no graph or
+    its checksum is wrong, NotFoundError if the shard that holds it is missing. `consequences` does so only for changes
+    that concern it.
+
     Args:
         bundle: that has one.
-
-    Raises:
-        DamagedError: the graph is none, or its checksum is wrong.
-        NotFoundError: the shard that holds it is missing.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._names = {_text(variable.key): name for name, variable in bundle.variables.items()}
-        self._graph = self._read()
+        self._read: Graph | None = None
         self._full_names: dict[str, str] | None = None
 
-    def _read(self) -> Graph:
-        extent = self._bundle.variables[GRAPH].extents[0]
-        try:
-            return Graph(read_strings(self._bundle, extent, 1)[0])
-        except CkptSurgeonError as error:
-            error.path = error.path or f"{self._bundle.path}: {GRAPH}"
-            raise
+    @property
+    def _graph(self) -> Graph:
+        """The graph, read when it is first asked for."""
+        if self._read is None:
+            extent = self._bundle.variables[GRAPH].extents[0]
+            try:
+                self._read = Graph(read_strings(self._bundle, extent, 1)[0])
+            except CkptSurgeonError as error:
+                error.path = error.path or f"{self._bundle.path}: {GRAPH}"
+                raise
+        return self._read
 
     def full_names(self) -> dict[str, str]:
         """The names that variables had in their program."""
@@ -68,12 +72,12 @@ class BundleGraph:
         """The change of the graph that follows from other changes, if any does."""
         if any(change.variable.name == GRAPH for change in changes):
             return []  # whoever changes the graph itself knows better
-        graph = self._read()
         dropped = [_text(change.key) for change in changes if change.action == "dropped"]
         renamed = {_text(change.variable.key): _text(change.key) for change in changes if change.action == "renamed"}
         added = {_text(change.key): _full_name(change) for change in changes if change.action == "added"}
         if not dropped and not renamed and not added:
             return []
+        graph = self._graph.copy()
         try:
             graph.drop(dropped)
             graph.rename(renamed)

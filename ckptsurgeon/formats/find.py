@@ -179,6 +179,43 @@ def _of_folder(folder: str) -> Found:
     return latest
 
 
+def in_folder(folder: str) -> list[Found]:
+    """The checkpoints whose files lie in a folder.
+
+    Raises:
+        NotFoundError: there is none, or no such folder.
+    """
+    with errors.files(folder):
+        if not os.path.isdir(folder):
+            raise NotFoundError("no such folder", path=folder)
+        found: dict[tuple[str, ...], Found] = {}
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if not os.path.isfile(path) or ".data-" in name or name == state.NAME or name.startswith("."):
+                continue
+            try:
+                if name.endswith(".index"):
+                    each = _bundle(path[: -len(".index")])
+                else:
+                    each = _v1(path) or _safetensors(path) or _numpy(path)
+            except CkptSurgeonError:
+                continue  # one of several files is missing; whoever opens it will be told
+            if each is not None:
+                found.setdefault(tuple(each.files), each)
+        if not found:
+            raise NotFoundError("a folder without a checkpoint", path=folder)
+        return list(found.values())
+
+
+def files_of(found: Found) -> list[str]:
+    """All files of a checkpoint that was found."""
+    if found.format != "tf-v2":
+        return found.files
+    folder, base = os.path.split(found.path)
+    names = (name for name in os.listdir(folder or ".") if name.startswith(f"{base}.data-"))
+    return [*found.files, *(os.path.join(folder, name) for name in names)]
+
+
 def _explain(path: str) -> CkptSurgeonError:
     """Why a file that exists is no checkpoint that can be opened."""
     from . import foreign

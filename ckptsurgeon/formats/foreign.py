@@ -55,6 +55,8 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     """
     if os.path.isdir(path):
         return _folder(path)
+    if not os.path.isfile(path):
+        return UnsupportedError("no regular file", path=path, expected=expected)  # a pipe could be waited for for ever
     with open(path, "rb") as file:
         head = file.read(_HEAD)
     if not head:
@@ -95,7 +97,8 @@ def _folder(path: str) -> CkptSurgeonError | None:
     if not names.isdisjoint(_ORBAX) or any(name.startswith("ocdbt.process_") for name in names):
         hint = "export it with Orbax, for instance as npz or safetensors"
         return UnsupportedError("an Orbax checkpoint", path=path, hint=hint)
-    steps = [name for name in names if os.path.isfile(os.path.join(path, name, _ORBAX[0]))]
+    numbered = [name for name in names if name[-1:].isdigit()]
+    steps = [name for name in numbered if os.path.isfile(os.path.join(path, name, _ORBAX[0]))]
     if steps:
         last = sorted(steps, key=lambda name: (len(name), name))[-1]
         return UnsupportedError("a folder of Orbax checkpoints", path=path, found=f"{len(steps)}, the last {last}")

@@ -7,29 +7,27 @@ Everything goes by edges, not by the text of keys: Keras 3 stores the weights of
     Keras 3        model --_operations--> list --K--> layer; a Sequential has its list in `_functional`
     by attribute   model --any name--> layer, or list --K--> layer: models that are classes of their own, tf.Module
 
-    old optimizers         slot_variables, and keys <variable>/.OPTIMIZER_SLOT/<optimizer>/<slot>
-    Keras 2.11 and later   optimizer --_momentums--> list --I--> slot, with the full name Adam/m/<variable's full name>
-    Keras 3                the same, and optimizer --_trainable_variables--> list --I--> variable, with the same I
-
-Observed on Keras 3.15 and tf_keras 2.21.
+`object_slots` tells whose slots are whose. Observed on Keras 3.15 and tf_keras 2.21.
 """
 
 from __future__ import annotations
 
-from .object_nodes import ATTRIBUTE, EDGE, KERAS_2_EDGES, SLOT, SLOT_VARIABLE, VALUE, escape
+from .object_nodes import KERAS_2_EDGES, SLOT, Parents, escape
+from .object_slots import TRAINABLE, full_names_of, index_of, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-    from .object_graph import Graph
-
-    Shapes = Mapping[str, tuple[int, ...]]
+    from .object_nodes import Objects
 
 KERAS_2, KERAS_3, BY_ATTRIBUTE = "keras-2", "keras-3", "attributes"  # schemes
 
-_TRAINABLE = "_trainable_variables"
-_MAX_DEPTH = 32  # of models in models, and of scopes in a name: more of them only a hostile graph has
+_MAX_DEPTH = 32  # of models in models: more of them only a hostile graph has
+# Models that share so many of their objects only a hostile graph has.
+_SPARE_STEPS, _MOST_STEPS = 500_000, 4  # in any case; for each object and edge
+_ENTRY_STEPS = 4  # what an entry in a table of layers counts, since it takes memory
+_TELLING = ("_iterations", "iter", "learning_rate", "_functional", "_operations", TRAINABLE)  # names of edges
 # Edges to what belongs to no layer, or to lists of what stands elsewhere too.
 _BESIDE = frozenset(
     ("optimizer", "keras_api", "metrics", "_metrics", "compiled_metrics", "compiled_loss", "_compile_metrics",
@@ -39,93 +37,7 @@ _BESIDE = frozenset(
 )  # fmt: skip
 
 
-def slot_owners(graph: Graph, shapes: Shapes | None = None) -> dict[str, str]:
-    """The variable to which each optimizer slot belongs, where that is sure.
-
-    Args:
-        graph: of the checkpoint.
-        shapes: of the rows, by key; a slot that is told by its full name must have its variable's shape.
-
-    Returns:
-        Slot's key -> variable's key.
-    """
-    keys = _node_keys(graph)
-    found: dict[str, str] = {}
-    slots: dict[int, str] = {}  # of new optimizers: node -> key
-    for optimizer in graph.nodes:
-        for part in optimizer.all(SLOT_VARIABLE):
-            if part.node in keys and part.original in keys:
-                found.setdefault(keys[part.node], keys[part.original])
-        for number in _listed(graph, optimizer.child("_variables")).values():
-            if number in keys and optimizer.child("_iterations") is not None:
-                slots[number] = keys[number]
-    names = _unique_names(graph, keys, slots)
-    # Each list, and each pair of them, is looked into once, however many edges lead there.
-    lists: dict[int | None, dict[int, int]] = {}
-    paired: set[tuple[int, int | None]] = set()
-    for optimizer in graph.nodes:
-        for edge in optimizer.all(EDGE) if optimizer.child("_iterations") is not None else ():
-            if edge.name not in ("_variables", _TRAINABLE):
-                pair = edge.node, optimizer.child(_TRAINABLE)
-                if pair in paired:
-                    continue
-                paired.add(pair)
-                lists.update((each, _listed(graph, each)) for each in pair if each not in lists)
-                items, variables = (lists[each] for each in pair)
-                for at in sorted(items.keys() & variables.keys()):
-                    if items[at] in slots and variables[at] in keys:
-                        found.setdefault(slots[items[at]], keys[variables[at]])
-    full_names = graph.full_names()
-    for key in slots.values():
-        if key not in found:
-            parts = full_names.get(key, "").split("/")
-            tails = ("/".join(parts[start:]) for start in range(max(1, len(parts) - _MAX_DEPTH), len(parts)))
-            owner = next((names[tail] for tail in tails if tail in names), None)
-            if owner is not None and (shapes is None or shapes.get(owner) == shapes.get(key)):
-                found[key] = owner
-    known = set(keys.values())
-    for key in known - found.keys():
-        owner = key.partition(SLOT)[0] + VALUE
-        if SLOT in key and owner in known:
-            found[key] = owner
-    return found
-
-
-def _node_keys(graph: Graph) -> dict[int, str]:
-    """The key of the variable that each node is."""
-    return {
-        number: part.key
-        for number, node in enumerate(graph.nodes)
-        for part in node.parts
-        if part.field == ATTRIBUTE and part.name == "VARIABLE_VALUE"
-    }
-
-
-def _unique_names(graph: Graph, keys: Mapping[int, str], slots: Mapping[int, str]) -> dict[str, str]:
-    """The keys of the variables, slots apart, whose full name no other one has, by full name."""
-    full_names = graph.full_names()
-    found: dict[str, str] = {}
-    twice: set[str] = set()
-    for number, key in keys.items():
-        name = full_names.get(key, "")
-        if number not in slots and SLOT not in key and name:
-            twice.update([name] if name in found else ())
-            found[name] = key
-    return {name: key for name, key in found.items() if name not in twice}
-
-
-def _listed(graph: Graph, number: int | None) -> dict[int, int]:
-    """The items of a list's node, by index, rising; empty for what is no list."""
-    items = {} if number is None else {_index(edge.name): edge.node for edge in graph.nodes[number].all(EDGE)}
-    return {} if -1 in items else dict(sorted(items.items()))
-
-
-def _index(name: str) -> int:
-    """The number that a name is, or -1."""
-    return int(name) if name.isdecimal() and name.isascii() and len(name) < 19 else -1
-
-
-def layers(graph: Graph, keys: Iterable[str]) -> dict[str, dict[str, int]]:
+def layers(objects: Objects, keys: Iterable[str], owners: Mapping[str, str]) -> dict[str, dict[str, int]]:
     """The layers of each model that a checkpoint tracks.
 
     Models within a model are layers of it. A variable that two layers share belongs to the first, a slot to its
@@ -133,39 +45,46 @@ def layers(graph: Graph, keys: Iterable[str]) -> dict[str, dict[str, int]]:
     an exported SavedModel), full names tell the layers, if they are unique.
 
     Args:
-        graph: of the checkpoint.
+        objects: of the checkpoint.
         keys: of the rows that count.
+        owners: slot's key -> its variable's key.
 
     Returns:
         Scheme -> variable's key -> number of its layer, from 0 among those that have variables, in model order.
         A scheme is called `keras-2`, `keras-3` or `attributes`, followed by the path of its model if there are
         several.
     """
-    return _Finder(graph, set(keys)).schemes()
+    return _Finder(objects, keys if isinstance(keys, dict) else set(keys), owners).schemes()
 
 
 class _Finder:
     """The search for the layers of a graph."""
 
-    def __init__(self, graph: Graph, keys: set[str]) -> None:
-        self.graph = graph
-        self.keys = {number: key for number, key in _node_keys(graph).items() if key in keys and SLOT not in key}
-        self.owners = {slot: owner for slot, owner in slot_owners(graph).items() if slot in keys}
-        self.optimizers = {
-            number
-            for number, node in enumerate(graph.nodes)
-            if node.all(SLOT_VARIABLE)
-            or node.child("_iterations") is not None
-            or (node.child("iter") is not None and node.child("learning_rate") is not None)
-        } - {0}
-        self.slots = set(self.owners)
-        self._parents: dict[int, list[int]] = {}
+    def __init__(self, objects: Objects, keys: Container[str], owners: Mapping[str, str]) -> None:
+        self.objects = objects
+        self.keys = objects.variables
+        if not all(key in keys and SLOT not in key for key in self.keys.values()):
+            self.keys = {number: key for number, key in self.keys.items() if key in keys and SLOT not in key}
+        self.owners = owners
+        if not all(slot in keys for slot in owners):
+            self.owners = {slot: owner for slot, owner in owners.items() if slot in keys}
+        self._slots: dict[str, list[str]] = {}  # by variable, made when it is first asked for
+        self.named = named = objects.named(_TELLING)
+        old = named["iter"].keys() & named["learning_rate"].keys()
+        self.optimizers = {*objects.keepers, *named["_iterations"], *old} - {0}
+        self._parents: Parents | None = None
+        # Each list is looked into once, however many edges lead there.
+        self._lists: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
+        self._size = len(objects) + len(objects.children)
+        self._steps = _SPARE_STEPS + _MOST_STEPS * self._size
 
     def schemes(self) -> dict[str, dict[str, int]]:
         """As `layers`."""
         models = self._models()
         found: dict[str, dict[str, int]] = {}
         for path, number in models.items():
+            if self._steps <= 0:
+                break
             kind, roots = self._layers_of(number)
             ranks = self._ranks(number, roots)
             if ranks:
@@ -173,82 +92,100 @@ class _Finder:
         names: dict[str, dict[str, int]] = {}
         for name, ranks in found.items():
             names[name if len(found) > 1 else name.split(" ")[0]] = ranks
-        weights = self._stray_weights(found)
+        weights = self._stray_weights(bool(found))
         if weights:
             by_name = self._by_full_name(weights)
             # Some of a model's layers are not reached by edges: ranks among the others would mislead.
             return {KERAS_3: by_name} if by_name else {}
         return names
 
-    def _children(self, number: int) -> list[tuple[str, int]]:
-        """The objects of a node that hold variables: its children, a list's items in its place."""
-        found: list[tuple[str, int]] = []
-        seen = {number}
-        holding = self._holding(number)
-        for edge in self.graph.nodes[number].all(EDGE):
-            if edge.name in _BESIDE or edge.node in self.optimizers:
-                continue
-            items = _listed(self.graph, edge.node) if edge.node not in self.keys else {}
-            inner = [(f"{escape(edge.name)}/{at}", item) for at, item in items.items()]
-            for name, child in inner or [(escape(edge.name), edge.node)]:
-                if child not in seen and child not in self.keys and child in holding:
-                    seen.add(child)
-                    found.append((name, child))
+    def _list(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
+        """As `listed`."""
+        found = self._lists.get(number)
+        if found is None:
+            found = self._lists[number] = listed(self.objects, number)
         return found
 
-    def _holding(self, without: int) -> set[int]:
-        """The nodes from which a variable is reached, but for ways through optimizers and the node `without`."""
-        if not self._parents:
-            for number, node in enumerate(self.graph.nodes):
-                for edge in node.all(EDGE):
-                    if edge.name not in _BESIDE:
-                        self._parents.setdefault(edge.node, []).append(number)
-        stop = self.optimizers | {without}
-        seen, waiting = set(self.keys), list(self.keys)
+    def _children(self, number: int) -> list[tuple[str, int]]:
+        """The objects of a node that may hold variables: its children, a list's items in its place."""
+        found: list[tuple[str, int]] = []
+        seen = {number}
+        looked: set[int] = set()
+        for edge, node in self.objects.edges(number):
+            if edge in _BESIDE or node in self.optimizers or node in looked:
+                continue
+            looked.add(node)
+            indices, items = self._list(node) if node not in self.keys else ((), ())
+            self._steps -= len(indices)
+            for at, child in zip(indices or [-1], items or [node], strict=True):
+                if child not in seen and child not in self.keys:
+                    seen.add(child)
+                    found.append((f"{escape(edge)}/{at}" if indices else escape(edge), child))
+        return found
+
+    def _holding(self, without: int) -> bytearray:
+        """Of each node, whether a variable is reached from it, ways through optimizers and the node `without` apart."""
+        if self._parents is None:
+            self._parents = Parents(self.objects)
+        last, before, parent_of = self._parents.last, self._parents.before, self._parents.parent
+        names = self.objects.names
+        seen = bytearray(len(self.objects))
+        for number in (*self.optimizers, without, *self.keys):
+            seen[number] = 1
+        waiting = list(self.keys)
         while waiting:
-            for parent in self._parents.get(waiting.pop(), ()):
-                if parent not in seen and parent not in stop:
-                    seen.add(parent)
+            edge = last[waiting.pop()]
+            while edge >= 0:
+                parent = parent_of[edge]
+                if not seen[parent] and names[edge] not in _BESIDE:
+                    seen[parent] = 1
                     waiting.append(parent)
+                edge = before[edge]
+        for number in {without, *self.optimizers} - self.keys.keys():
+            seen[number] = 0
         return seen
 
     def _below(self, start: int, seen: set[int]) -> Iterator[int]:
         """The variables that are reached from a node without passing those that were seen, which grow."""
+        first, names, children = self.objects.first, self.objects.names, self.objects.children
         waiting = [start]
-        while waiting:
+        while waiting and self._steps > 0:
             number = waiting.pop()
             if number in self.keys:
                 yield number
-            for edge in reversed(self.graph.nodes[number].all(EDGE)):
-                if edge.name not in _BESIDE and edge.node not in seen:
-                    seen.add(edge.node)
-                    waiting.append(edge.node)
+            self._steps -= 1 + first[number + 1] - first[number]
+            for edge in range(first[number + 1] - 1, first[number] - 1, -1):
+                child = children[edge]
+                if child not in seen and child not in self.optimizers and names[edge] not in _BESIDE:
+                    seen.add(child)
+                    waiting.append(child)
 
     def _kind(self, number: int) -> str:
         """Of the model that a node is."""
-        node = self.graph.nodes[number]
-        if any(edge.name.startswith(KERAS_2_EDGES) for edge in node.all(EDGE)):
+        if any(name.startswith(KERAS_2_EDGES) for name, _ in self.objects.edges(number)):
             return KERAS_2
-        functional = node.child("_functional")
-        inner = node if functional is None else self.graph.nodes[functional]
-        return KERAS_3 if inner.child("_operations") is not None else BY_ATTRIBUTE
+        inner = self.named["_functional"].get(number, number)
+        return KERAS_3 if inner in self.named["_operations"] else BY_ATTRIBUTE
 
     def _is_layer(self, number: int) -> bool:
         """Whether a node has variables of its own, and is no model."""
-        edges = self.graph.nodes[number].all(EDGE)
-        return self._kind(number) == BY_ATTRIBUTE and any(edge.node in self.keys for edge in edges)
+        has_own = any(child in self.keys for _, child in self.objects.edges(number))
+        return has_own and self._kind(number) == BY_ATTRIBUTE
 
     def _models(self) -> dict[str, int]:
         """The outermost models, by path: what a root, or the only child of one after the other, tracks."""
         path, number, seen = "", 0, {0}
         while self._kind(number) == BY_ATTRIBUTE:
             children = self._children(number)
+            if len(children) != 1 or self._kind(children[0][1]) == BY_ATTRIBUTE:  # else there is but one way on
+                holding = self._holding(number)
+                children = [(name, child) for name, child in children if holding[child]]
             if not children or any(self._is_layer(child) for _, child in children):
                 break
             if len(children) > 1:
                 kinds = {self._kind(child) for _, child in children}
                 several = {f"{path}{name}": child for name, child in children}
-                if BY_ATTRIBUTE not in kinds or self.graph.nodes[number].child("save_counter") is not None:
+                if BY_ATTRIBUTE not in kinds or self.objects.child(number, "save_counter") is not None:
                     return several
                 if number == 0:  # a class's blocks, or several models: whoever asks has to say
                     return {".": 0, **several}
@@ -261,46 +198,62 @@ class _Finder:
 
     def _layers_of(self, number: int) -> tuple[str, list[int]]:
         """The kind of a model, and its layers in order, those without variables included."""
-        kind, node = self._kind(number), self.graph.nodes[number]
+        kind = self._kind(number)
         if kind == KERAS_2:
             for start in KERAS_2_EDGES:
-                edges = [edge for edge in node.all(EDGE) if edge.name.startswith(start)]
-                if edges:
-                    return kind, [edge.node for edge in sorted(edges, key=lambda edge: _index(edge.name[len(start) :]))]
+                ranked = [
+                    (index_of(name[len(start) :]), child)
+                    for name, child in self.objects.edges(number)
+                    if name.startswith(start)
+                ]
+                if ranked:
+                    return kind, [child for _, child in sorted(ranked, key=lambda each: each[0])]
         if kind == KERAS_3:
-            functional = node.child("_functional")
-            inner = node if functional is None else self.graph.nodes[functional]
-            return kind, list(_listed(self.graph, inner.child("_operations")).values())
+            _, items = self._list(self.named["_operations"][self.named["_functional"].get(number, number)])
+            self._steps -= len(items)
+            return kind, list(items)
         return kind, [child for _, child in self._children(number)]
 
     def _ranks(self, model: int, roots: list[int]) -> dict[str, int]:
-        """The number of the layer of each variable, and of its slots."""
+        """The number of the layer of each variable, and of its slots; nothing for what only a hostile graph has."""
         found: dict[str, int] = {}
-        rank, seen = 0, {0, model, *roots} | self.optimizers
-        for root in roots:
+        rank, seen = 0, {0, model, *roots}
+        self._steps -= len(seen)
+        for root in roots if self._steps > 0 else ():
             variables = [self.keys[number] for number in self._below(root, seen)]
-            fresh = [key for key in variables if key not in found and key not in self.slots]
+            fresh = [key for key in variables if key not in found and key not in self.owners]
             found.update(dict.fromkeys(fresh, rank))
             rank += bool(fresh)
-        return self._with_slots(found)
+        found = self._with_slots(found)
+        self._steps -= _ENTRY_STEPS * len(found)
+        return found if self._steps > 0 else {}
 
     def _with_slots(self, found: dict[str, int]) -> dict[str, int]:
-        return found | {slot: found[owner] for slot, owner in self.owners.items() if owner in found}
+        if 2 * len(found) > len(self.owners):
+            return found | {slot: found[owner] for slot, owner in self.owners.items() if owner in found}
+        if not self._slots:
+            for slot, owner in self.owners.items():
+                self._slots.setdefault(owner, []).append(slot)
+        return found | {slot: rank for owner, rank in found.items() for slot in self._slots.get(owner, ())}
 
-    def _stray_weights(self, found: Mapping[str, Mapping[str, int]]) -> list[int]:
+    def _stray_weights(self, ranked: bool) -> list[int]:
         """The weights, in order, of a model that is not tracked, or of which a part is not."""
-        tracked = set(self._below(0, {0} | self.optimizers))
-        lists = [self.graph.nodes[number].child(_TRAINABLE) for number in sorted(self.optimizers)]
-        lists += [] if found else [self.graph.nodes[0].child("variables")]
-        for each in lists:
-            numbers = [number for number in _listed(self.graph, each).values() if number in self.keys]
+        objects = self.objects
+        trainable = self.named[TRAINABLE]
+        lists = [trainable[number] for number in sorted(self.optimizers) if number in trainable]
+        variables = None if ranked else objects.child(0, "variables")
+        lists += [] if variables is None else [variables]
+        self._steps = self._size + 1  # of each object and edge once
+        tracked = set(self._below(0, {0})) if lists else set()
+        for each in dict.fromkeys(lists):
+            numbers = [number for number in self._list(each)[1] if number in self.keys]
             if any(number not in tracked for number in numbers):
                 return numbers
         return []
 
     def _by_full_name(self, weights: list[int]) -> dict[str, int]:
         """Layers by what full names begin with, in the order of their weights; none where names are not unique."""
-        full_names = self.graph.full_names()
+        full_names = full_names_of(self.objects, set(self.keys.values()))
         names = [full_names.get(self.keys[number], "") for number in weights]
         if len(set(names)) < len(names) or not all("/" in name for name in names):
             return {}
