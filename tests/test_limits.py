@@ -524,11 +524,14 @@ OTHERS = [
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_14_15_16_other_files_are_refused_unread(refusals: dict[str, list[list[Any]]], name: str) -> None:
-    """HDF5, zip and pickle: exit status 2, one line that names the file; no other file is opened, nothing executed."""
+    """HDF5, zip and pickle: one line that names the file; no other file is opened, nothing executed.
+
+    Exit status 2, or 1 where `verify` says that what seems to be an npz is damaged.
+    """
     for path, status, out, err, opened in refusals[name]:
-        assert (status, out) == (2, "")
-        assert len(err.splitlines()) == 1
-        assert path in err
+        [line] = (out + err).splitlines()
+        assert status == (1 if out and name in {each + ending for each in ZIPS for ending in ENDINGS} else 2)
+        assert path in line
         assert set(opened) == {path}
 
 
