@@ -31,10 +31,11 @@ ITEM_SIZE = {
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
     "qint8": 1, "quint8": 1, "qint16": 2, "quint16": 2, "qint32": 4,
     "float8_e5m2": 1, "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e4m3b11fnuz": 1, "float8_e5m2fnuz": 1,
-    "float4_e2m1fn": 1, "int4": 1, "uint4": 1, "int2": 1, "uint2": 1,
+    "float8_e8m0fnu": 1, "float4_e2m1fn": 1, "int4": 1, "uint4": 1, "int2": 1, "uint2": 1,
 }  # fmt: skip
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
+STORED = "stored"  # the scheme of a streamed checkpoint, which brings the numbers of its layers along
 CHUNK = 1 << 18  # bytes that a copy holds in memory at a time: they stay in the processor's cache from read to write
 
 

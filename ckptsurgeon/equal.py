@@ -41,7 +41,7 @@ def _mark(change: Change) -> None:
 
 def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: bool) -> bool:
     donor, other = content.donor, content.variable
-    alike = donor.format == recipient.format == "tf-v2" and donor.byteorder == recipient.byteorder
+    alike = donor.format == recipient.format in ("tf-v2", "safetensors") and donor.byteorder == recipient.byteorder
     if alike and variable.slices == other.slices:
         pairs = list(zip(variable.extents, other.extents, strict=True))
         return all(_is_same_place(one, two) for one, two in pairs) or (

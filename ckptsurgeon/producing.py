@@ -151,7 +151,8 @@ def convert(
             plan = surgeon.reshape(checkpoint, maps, unpartition, graph=format.startswith("tf-"))
             destination.check_out(out, checkpoint, format, force)
             alike = format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint)
-            if alike and not dry_run:
+            is_one = format == "tf-v2" or checkpoint.shards == 1  # a set of files becomes one
+            if alike and is_one and not dry_run:
                 report = Report(out, plan)
                 report.warnings = formats.copy(checkpoint, out, force, sync, wait)
                 return report

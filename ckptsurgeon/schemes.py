@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 
+from .checkpoint import STORED
 from .errors import CkptSurgeonError, UsageError, check
 from .names import DIGITS, TOKENS, compile_pattern
 
@@ -173,6 +174,7 @@ def find(checkpoint: Checkpoint, pattern: str | None = None) -> Scheme:
             raise UsageError(f"no variable fits --scheme {pattern}", path=checkpoint.path)
         return scheme
     fit = fitting(checkpoint) or inferred(checkpoint)
+    fit = [scheme for scheme in fit if scheme.name == STORED] or fit  # whoever streamed it has chosen already
     if not fit:
         example = next((name for name in checkpoint.variables if DIGITS.search(name)), None)
         hint = "name them with --scheme, for instance 'tower/{K}/**'"

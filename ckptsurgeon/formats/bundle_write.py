@@ -6,7 +6,7 @@ import os
 
 from .. import errors
 from ..checkpoint import Checkpoint, Extent, Variable
-from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError
+from ..errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError, UnsupportedError
 from ..plan import Copy, Plan, Result
 from ..publish import Lock, remove
 from .bundle import Bundle, shard_path
@@ -39,6 +39,7 @@ def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -
     """
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
+    _check(plan, bundle.prefix)
     with Publication(bundle.prefix, sync, wait, lock, bundle.shards) as publication:
         if not any(change.content for change in plan.changes):
             publication.commit_index(_carried_rows(plan))
@@ -53,6 +54,7 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
     Raises:
         RefusedError: there is one already, without `force`; and as `save_in_place`.
     """
+    _check(plan, out)
 
     def commit(publication: Publication, exact: bool) -> list[str]:
         if link:
@@ -60,6 +62,20 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
         return publication.commit(*_single_shard(plan, publication), exact)
 
     return save_at(out, commit, force, sync, wait)
+
+
+def _check(plan: Plan, path: str) -> None:
+    """Raise all that keeps what a plan leaves from being stored: dtypes that other containers alone have.
+
+    Raises:
+        UnsupportedError, Problems: there are some.
+    """
+    problems: list[CkptSurgeonError] = []
+    for result in plan.results():
+        if result.variable.dtype not in NUMBERS:
+            what = f"{result.variable.name}: a TensorFlow checkpoint holds no {result.variable.dtype}"
+            problems.append(UnsupportedError(what, path=path, hint="cast it, or leave it out"))
+    errors.check(problems)
 
 
 def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wait: float = 30.0) -> None:

@@ -69,9 +69,9 @@ def _copy_bundle(bundle: Bundle, out: str, force: bool, sync: bool, wait: float)
 def _copy_files(checkpoint: Checkpoint, out: str, force: bool, sync: bool) -> list[str]:
     if checkpoint.shards > 1:
         raise RefusedError(
-            "a V1 checkpoint of several files, which no single rename can put in place",
+            "a checkpoint of several files, which no single rename can put in place",
             path=checkpoint.path,
-            hint="'convert --to v1' makes one file of it",
+            hint=f"'convert --to {'v1' if checkpoint.format == 'tf-v1' else checkpoint.format}' makes one file of it",
         )
     if os.path.lexists(out) and not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")

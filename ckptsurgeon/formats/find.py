@@ -153,7 +153,12 @@ def _of_folder(folder: str) -> Found:
     saved = os.path.join(folder, "variables", "variables")
     if os.path.isfile(saved + ".index"):
         return Found("tf-v2", saved, [saved + ".index"], folder)
-    known = state.read(folder)
+    try:
+        known = state.read(folder)
+    except DamagedError as error:
+        from . import foreign
+
+        raise foreign.explain(folder, _EXPECTED) or error from None  # Orbax too has a file called `checkpoint`
     if known is None:
         from . import foreign
 
@@ -169,7 +174,7 @@ def _of_folder(folder: str) -> Found:
             path=folder,
             hint=f"name one: {', '.join(found[:3])}" if found else None,
         )
-    latest = _bundle(known.latest) or _v1(known.latest)
+    latest = _bundle(known.latest) or _v1(known.latest) or _safetensors(known.latest) or _numpy(known.latest)
     if latest is None:
         if os.path.isfile(known.latest):
             raise _explain(known.latest)

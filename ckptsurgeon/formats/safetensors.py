@@ -16,7 +16,7 @@ import os
 import sys
 
 from .. import errors
-from ..checkpoint import CHUNK, Checkpoint, Extent, Variable
+from ..checkpoint import CHUNK, STORED, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError
 from .json_scan import Scanner
 from .safetensors_set import INDEX, members, weight_map
@@ -42,7 +42,6 @@ BITS = dict(KINDS.values())
 METADATA = "__metadata__"
 # The key of the metadata under which a streamed checkpoint keeps its layers: a JSON object, name -> number.
 LAYERS = "ckptsurgeon.layers"
-STORED = "stored"  # the name of that numbering among the schemes
 
 MAX_HEADER = 100_000_000  # bytes, the library's limit
 _FIELDS = {"dtype", "shape", "data_offsets"}
