@@ -23,7 +23,7 @@ _HOMES = {
     "diff": "looking",
     "drop": "verbs",
     "extract": "producing",
-    "get": "verbs",
+    "get": "looking",
     "graft": "verbs",
     "open": "formats",
     "rename": "verbs",

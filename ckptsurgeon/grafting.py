@@ -99,8 +99,8 @@ class _Graft:
         chosen = self._chosen()
         for variable in chosen:
             targets = self._mapped.get(variable.name)
-            for name, by in targets or []:
-                self._onto(variable, self.recipient.find(name), name, by.transposes)
+            for name, transposes in dict.fromkeys((name, by.transposes) for name, by in targets or []):
+                self._onto(variable, self.recipient.find(name), name, transposes)
             if targets is None:
                 self._onto_pair(variable)
         names = {variable.name for variable in chosen}
@@ -112,7 +112,9 @@ class _Graft:
         self._check_targets()
         check(self.problems)
         self._graft_slots()
+        self._check_targets()
         check(self.problems)
+        self.changes.sort(key=lambda change: change.action != "skipped")  # of one name, the last in a plan counts
         return plan_of(self.recipient, self.changes)
 
     def _chosen(self) -> list[Variable]:
@@ -163,6 +165,10 @@ class _Graft:
             what = f"{new.name} cannot be added: it is the name of another variable here"
             self.problems.append(RefusedError(what, path=self.recipient.path, hint="leave it out by --exclude"))
             return
+        if not new.key or new.key[0] == 0:
+            what = f"no variable can have the name {new.name!r}"
+            self.problems.append(RefusedError(what, path=self.recipient.path))
+            return
         content = self._content(variable, new, transposed)
         if content is not None:
             self.changes.append(Change("added", new, content, variable.name))
@@ -195,11 +201,13 @@ class _Graft:
             self.problems.append(problem)
             return None
         casts = self.options.cast and variable.is_numeric and target.is_numeric
+        fits = True
         for kind, expected, found, differs, hint in (
             ("dtype", variable.dtype, target.dtype, variable.dtype != target.dtype and not casts, "--cast converts it"),
             ("shape", list(shape), list(target.shape), shape != target.shape, ""),
         ):
-            if differs:
+            if differs and (fits or not self.options.skip):  # one row for what is skipped, but all problems
+                fits = False
                 self._mismatch(
                     RefusedError(
                         f"{target.name} has another {kind} than {whose}",
@@ -210,7 +218,8 @@ class _Graft:
                     ),
                     Change("skipped", target, None, variable.name, f"another {kind} than the donor's: {expected}"),
                 )
-                return None
+        if not fits:
+            return None
         if transposed or variable.dtype != target.dtype:
             old = variable.dtype if variable.dtype != target.dtype else None
             return Elements(lambda: _computed(self.donor, variable, target.dtype, transposed), old)
@@ -224,7 +233,7 @@ class _Graft:
         return RefusedError(
             f"{variable.name} and {target.name} are laid out differently: a dotted .weight is [out, in]",
             path=self.recipient.path,
-            hint=f"--map {variable.name}={target.name}.T transposes it",
+            hint=f"--map {variable.name}={target.name}.T transposes it" if len(variable.shape) == 2 else _KEEP,
         )
 
     def _check_lacking(self) -> None:
@@ -243,15 +252,17 @@ class _Graft:
             )
 
     def _check_targets(self) -> None:
-        """No variable gets the values of two."""
-        sources: dict[str, str] = {}
+        """No variable gets the values of two, or one's in two ways."""
+        first: dict[str, Change] = {}
         for change in self.changes:
-            if change.action == "skipped":
+            other = change if change.action == "skipped" else first.setdefault(change.name, change)
+            if other is change:
                 continue
-            first = sources.setdefault(change.name, change.source or "")
-            if first != change.source:
-                what = f"{first} and {change.source} would both become {change.name}"
-                self.problems.append(RefusedError(what, path=self.recipient.path))
+            what = f"{other.source} and {change.source} would both become {change.name}"
+            if other.source is None or change.source is None:
+                by_map, by_slots = (change, other) if other.source is None else (other, change)
+                what = f"{change.name} would get {by_map.source} by a map, and be {by_slots.action} by --slots"
+            self.problems.append(RefusedError(what, path=self.recipient.path))
 
     def _graft_slots(self) -> None:
         """What the policy does to the slots of the grafted variables."""

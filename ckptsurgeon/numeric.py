@@ -194,7 +194,8 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
     """
     kind = dtype(dtype_name)
     wide = np.complex128 if kind.kind == "c" else np.float64
-    left = [np.empty(0, wide) for _ in streams]
+    left: list[NDArray[Any]] = [np.empty(0, kind) for _ in streams]
+    total, scaled = np.empty(0, wide), np.empty(0, wide)
     while True:
         for at, stream in enumerate(streams):
             while not left[at].size and (part := next(stream, None)) is not None:
@@ -202,9 +203,15 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
         count = min(part.size for part in left)
         if not count:
             return
-        total = np.zeros(count, wide)
+        if total.size != count:
+            total, scaled = np.empty(count, wide), np.empty(count, wide)
         with np.errstate(all="ignore"):  # of infinities and NaN, which go on as they are
             for at, share in enumerate(shares):
-                total += left[at][:count].astype(wide) * share
+                np.copyto(scaled if at else total, left[at][:count])
+                if at:
+                    scaled *= share
+                    total += scaled
+                else:
+                    total *= share
                 left[at] = left[at][count:]
             yield total.astype(kind)

@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .checkpoint import Checkpoint
-
 
 def average(
     paths: Sequence[str],
@@ -57,7 +55,7 @@ def average(
         with ExitStack() as stack:
             checkpoints = [stack.enter_context(formats.open(path)) for path in paths]
             destination.check_out(out, checkpoints[0], None, force)
-            for other in checkpoints[1:]:
+            for other in checkpoints:
                 destination.check_not(out, checkpoints[0], other)
             plan = surgeon.average(checkpoints, selection, weights, slots)
             return _written(plan, out, None, wait=wait, dry_run=dry_run, force=force, sync=sync)
@@ -101,13 +99,14 @@ def extract(
 
     def attempt() -> Report:
         with formats.open(path) as checkpoint:
-            plan = surgeon.extract(checkpoint, selection, slots)
+            format = "safetensors" if out == "-" else formats.format_of(out)
+            graph = (format or checkpoint.format).startswith("tf-")
+            plan = surgeon.extract(checkpoint, selection, slots, graph)
             if out == "-":
                 report = Report("stdout", plan)
                 if not dry_run:
-                    formats.stream(plan, _layers(checkpoint, selection.scheme))
+                    formats.stream(plan, _layers(plan, selection.scheme))
                 return report
-            format = formats.format_of(out)
             destination.check_out(out, checkpoint, format, force)
             return _written(plan, out, format, wait=wait, dry_run=dry_run, force=force, sync=sync)
 
@@ -189,13 +188,14 @@ def cp(path: str, out: str, *, wait: float = 30.0, force: bool = False, sync: bo
     return formats.retry(attempt)
 
 
-def _layers(checkpoint: Checkpoint, scheme: str | None) -> dict[str, int]:
-    """The number of each variable's layer, where a scheme tells it."""
+def _layers(plan: Plan, scheme: str | None) -> dict[str, int]:
+    """The number of the layer of each variable that a plan leaves, where a scheme tells it."""
     try:
-        found = schemes.find(checkpoint, scheme)
+        found = schemes.find(plan.recipient, scheme)
     except UsageError:
         return {}
-    numbers = {name: found.number(name) for name in checkpoint.variables}
+    names = [result.variable.name for result in plan.results()]
+    numbers = {name: found.number(name) for name in names}
     return {name: number for name, number in numbers.items() if number is not None}
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .naming import Rename
     from .plan import Content
 
+_LARGE = 1 << 20  # elements of a variable for which a second thread is worth its start
+
 
 def plan_of(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
     """The plan of these changes and of what follows from them."""
@@ -97,13 +99,17 @@ def reshape(checkpoint: Checkpoint, maps: Sequence[str] = (), unpartition: bool 
     plan = rename(checkpoint, wanted)
     renamed = {change.variable.name: change for change in plan.changes}
     transposed = {name for each in wanted if each.transposes for name in each.apply(checkpoint)}
+    transposed.update(slot for slot, owner in schemes.slots(checkpoint).items() if owner in transposed)
+    problems: list[CkptSurgeonError] = []
     changes = [change for change in plan.changes if graph or change.variable.name != GRAPH]
     for variable in checkpoint.variables.values():
         change = renamed.get(variable.name)
         if variable.name in transposed:
             if len(variable.shape) != 2:
                 what = f"{variable.name}.T is none"
-                raise RefusedError(what, path=checkpoint.path, expected="a matrix", found=list(variable.shape))
+                found = list(variable.shape)
+                problems.append(RefusedError(what, path=checkpoint.path, expected="a matrix", found=found))
+                continue
             form = Variable(variable.name, variable.key, variable.dtype, variable.shape[::-1], ())
             content: Content = Elements(_transposed(checkpoint, variable))
         elif unpartition and variable.slices is not None:
@@ -115,6 +121,7 @@ def reshape(checkpoint: Checkpoint, maps: Sequence[str] = (), unpartition: bool 
             changes.append(Change("unpartitioned", form, content))
         else:
             change.variable, change.content = form, content
+    check(problems)
     if not graph and GRAPH in checkpoint.variables:
         changes.append(Change("dropped", checkpoint[GRAPH], reason="it means nothing in this format"))
     changes.sort(key=lambda change: natural_key(change.name))
@@ -208,7 +215,7 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
             what = f"{variable.name} cannot be cast: it holds no numbers"
             problems.append(RefusedError(what, path=checkpoint.path, found=variable.dtype))
         elif variable.dtype != dtype:
-            new = Variable(variable.name, variable.key, dtype, variable.shape, (), variable.slices)
+            new = Variable(variable.name, variable.key, dtype, variable.shape, variable.extents, variable.slices)
             changes.append(Change("cast", new, Elements(_cast(checkpoint, variable, dtype), variable.dtype)))
     check(problems)
     return plan_of(checkpoint, changes)
@@ -269,7 +276,7 @@ def average(
             continue
         members = [_member(other, variable, problems) for other in checkpoints[1:]]
         parts = [(first, variable), *(member for member in members if member)]
-        changes.append(Change("averaged", variable, Elements(_mean(parts, shares, variable.dtype))))
+        changes.append(Change("averaged", variable, Elements(_mean(parts, shares, variable))))
     check(problems)
     return plan_of(first, changes)
 
@@ -283,7 +290,11 @@ def _member(
         hint = did_you_mean(variable.name, checkpoint.variables) or "--exclude leaves it out"
         what = f"no variable {variable.name}, which the first has"
         problems.append(RefusedError(what, path=checkpoint.path, hint=hint))
-    elif other.shape != variable.shape or not _is_averaged(other.dtype):
+    elif (
+        other.shape != variable.shape
+        or not _is_averaged(other.dtype)
+        or (other.dtype.startswith("complex") and not variable.dtype.startswith("complex"))
+    ):
         problems.append(
             RefusedError(
                 f"{variable.name} is of another kind than the first one's",
@@ -299,23 +310,27 @@ def _member(
 
 
 def _mean(
-    parts: list[tuple[Checkpoint, Variable]], shares: list[float], dtype: str
+    parts: list[tuple[Checkpoint, Variable]], shares: list[float], like: Variable
 ) -> Callable[[], Iterator[NDArray[Any]]]:
     def make() -> Iterator[NDArray[Any]]:
         from . import numeric
+        from .prefetch import prefetched
 
-        return numeric.mean([checkpoint.elements(variable) for checkpoint, variable in parts], shares, dtype)
+        elements = [checkpoint.elements(variable) for checkpoint, variable in parts]
+        mean = numeric.mean(elements, shares, like.dtype)
+        return mean if like.size < _LARGE else prefetched(mean)
 
     return make
 
 
-def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False) -> Plan:
+def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, graph: bool = True) -> Plan:
     """Keep the selected variables alone; for a new checkpoint.
 
     Args:
         checkpoint: open.
-        selection: which variables; an object graph stays, less what goes.
+        selection: which variables.
         slots: keep the slots of the selected variables too.
+        graph: keep an object graph, less what goes; it means nothing in formats that have none.
 
     Raises:
         UsageError: nothing is selected, or slots only.
@@ -330,4 +345,8 @@ def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False) -
         for name, variable in checkpoint.variables.items()
         if name in chosen or name != GRAPH
     ]
-    return plan_of(checkpoint, changes)
+    plan = plan_of(checkpoint, changes)
+    if not graph and GRAPH in checkpoint.variables and GRAPH not in chosen:
+        plan.changes = [change for change in plan.changes if change.name != GRAPH]
+        plan.changes.append(Change("dropped", checkpoint[GRAPH], reason="it means nothing in this format"))
+    return plan

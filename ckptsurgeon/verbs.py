@@ -1,12 +1,16 @@
-"""The operations from paths to report: open, lock, plan, save. What the command line and the Python API both call."""
+"""The operations that change a checkpoint, from paths to report: open, lock, plan, save.
+
+What the command line and the Python API both call. `producing` has those whose result is a new checkpoint, `looking`
+those that change nothing.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 
 from . import compare, destination, equal, formats, grafting, surgeon
-from .errors import DamagedError, RefusedError, UsageError
+from .errors import RefusedError, UsageError
+from .looking import split_index
 from .naming import Rename
 from .plan import Plan, Report
 from .selection import Selection
@@ -14,13 +18,12 @@ from .selection import Selection
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, TypedDict
+    from typing import TypedDict
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
     from typing_extensions import Unpack
 
     from .checkpoint import Checkpoint
-    from .differences import Difference
 
     class Writing(TypedDict, total=False):
         """How an operation writes: what all of them take.
@@ -139,7 +142,7 @@ def set(
     from . import numeric
 
     def make(checkpoint: Checkpoint) -> Plan:
-        name, index = _split_index(checkpoint, target)
+        name, index = split_index(checkpoint, target)
         variable = checkpoint[name]
         values = checkpoint.read(variable.name)
         part = numeric.at_index(values, index, name)
@@ -159,93 +162,6 @@ def set(
         return plan
 
     return operate(path, make, **writing)
-
-
-def get(path: str, target: str) -> NDArray[Any]:
-    """The values of one variable.
-
-    Args:
-        path: any spelling of a checkpoint's path.
-        target: a name, or a name and an index as in `dnn/layer1/Linear/Bias[0:2]`.
-
-    Raises:
-        CkptSurgeonError: no such variable, or its bytes are damaged.
-    """
-    from . import numeric
-
-    def attempt() -> NDArray[Any]:
-        with formats.open(path) as checkpoint:
-            name, index = _split_index(checkpoint, target)
-            return numeric.at_index(checkpoint.read(name), index, name)
-
-    return formats.retry(attempt)
-
-
-def verify(path: str, finite: bool = False) -> list[compare.Finding]:
-    """Whether the bytes of a checkpoint are what its metadata say.
-
-    Args:
-        path: any spelling of a checkpoint's path.
-        finite: look for NaN and infinities too.
-
-    Returns:
-        What was looked at; those that are not `ok` are damage.
-
-    Raises:
-        NotFoundError: there is no such checkpoint.
-        UnsupportedError: something else is there.
-    """
-
-    def attempt() -> list[compare.Finding]:
-        try:
-            with formats.open(path) as checkpoint:
-                return list(compare.verify(checkpoint, finite))
-        except DamagedError as error:
-            return [compare.damage(path, error)]
-
-    return formats.retry(attempt)
-
-
-def diff(
-    a: str,
-    b: str,
-    *,
-    layers: str | None = None,
-    match: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    scheme: str | None = None,
-    exact: bool = False,
-    values: bool = False,
-    tolerance: float | None = None,
-) -> list[Difference]:
-    """Which variables of two checkpoints differ.
-
-    Args:
-        a: any spelling of a checkpoint's path.
-        b: any spelling of a checkpoint's path.
-        layers: a range of layers of `a`, inclusive: "0-2", "3,5-", "-1", "all".
-        match: globs of names, which select beside the layers.
-        exclude: globs of names that are taken away again.
-        scheme: how layers are named; None: found from the names.
-        exact: compare bytes, whatever the checksums say.
-        values: tell how far numbers are from each other.
-        tolerance: numbers are the same if no two elements are further from each other.
-
-    Returns:
-        One for each variable, in natural order, those with the status "same" among them.
-
-    Raises:
-        CkptSurgeonError: a pattern that matches nothing, a missing data file that is needed, or damaged values.
-    """
-    from .differences import diff as compare_both
-
-    selection = Selection(layers, match, exclude, scheme)
-
-    def attempt() -> list[Difference]:
-        with formats.open(a) as one, formats.open(b) as other:
-            return compare_both(one, other, selection, exact=exact, values=values, tolerance=tolerance)
-
-    return formats.retry(attempt)
 
 
 def rename(
@@ -346,12 +262,6 @@ def compact(path: str, **writing: Unpack[Writing]) -> int:
     return dead[-1]
 
 
-def unreferenced(path: str) -> int | None:
-    """Bytes in a checkpoint's data files that no variable refers to; None if a data file is missing."""
-    with formats.open(path) as checkpoint:
-        return compare.unreferenced(checkpoint)
-
-
 def operate(
     path: str,
     make: Callable[[Checkpoint], Plan],
@@ -398,13 +308,3 @@ def operate(
             return report
 
     return formats.retry(attempt)
-
-
-def _split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, ...] | None]:
-    """A name and an index; a variable whose name itself ends in brackets wins."""
-    bracket = re.fullmatch(r"(.+)\[([^\[\]]*)\]", target, re.DOTALL)
-    if bracket is None or checkpoint.find(target) is not None:
-        return target, None
-    from . import numeric
-
-    return bracket[1], numeric.parse_index(bracket[2])

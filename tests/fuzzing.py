@@ -36,7 +36,7 @@ import numpy as np
 from handmade import HandMade, Row, block, number, sealed, snappy, strings, table, with_index
 from strategies import _PARTS, DTYPES
 
-from ckptsurgeon import cli, formats, numeric, schemes, verbs
+from ckptsurgeon import cli, formats, looking, numeric, schemes
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError
 from ckptsurgeon.formats.sstable import read_rows
 from ckptsurgeon.formats.tensor_proto import NUMBERS, slice_key
@@ -419,7 +419,7 @@ class Target:
         """What is done with a case, as (name, call)."""
         path = str(folder / self.path)
         yield "open and read", lambda: _read(path)
-        yield "verify", lambda: verbs.verify(path)
+        yield "verify", lambda: looking.verify(path)
         yield "ls -l", lambda: _command("ls", path, "-l", "--json")
         yield "layers", lambda: _command("layers", path)
         yield from self._more(folder)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import Arrays, arrays, checkpoints, same
 from test_sstable import EXAMPLE
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats, looking
 from ckptsurgeon.errors import ChangedError, DamagedError, NotFoundError, RefusedError, UnsupportedError
 from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.formats.bundle_strings import lengths_crc
@@ -41,7 +41,7 @@ def assert_holds(prefix: Path, expected: Arrays) -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert same(found[name], values), name
-    assert all(finding.ok for finding in verbs.verify(str(prefix)))
+    assert all(finding.ok for finding in looking.verify(str(prefix)))
 
 
 def test_the_worked_example(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_any_partition_is_put_together(tmp_path: Path, values: Any, data: st.Dat
         stored = sum(map(len, values.ravel())) if values.dtype.kind == "O" else values.nbytes
         assert bundle.nbytes(bundle["v/part"]) == stored
         assert bundle.stray == []
-    assert all(finding.ok for finding in verbs.verify(str(tmp_path / "m")))
+    assert all(finding.ok for finding in looking.verify(str(tmp_path / "m")))
 
 
 @pytest.mark.parametrize("cuts", [[((0, 2), (0, -1)), ((2, 2), (0, -1))], [((0, 2), (0, 3)), ((2, 2), (0, 3))]])
@@ -226,12 +226,12 @@ def test_variants_are_listed_and_checked_but_not_read(tmp_path: Path) -> None:
         assert bundle.nbytes(bundle["it"]) == len(stored)
         with pytest.raises(UnsupportedError):
             bundle.read("it")
-    assert [finding.ok for finding in verbs.verify(str(tmp_path / "m"))] == [True]
+    assert [finding.ok for finding in looking.verify(str(tmp_path / "m"))] == [True]
     for at in range(len(stored)):
         damaged = bytearray(stored)
         damaged[at] ^= 1
         Path(f"{tmp_path / 'm'}.data-00000-of-00001").write_bytes(damaged)
-        assert [finding.ok for finding in verbs.verify(str(tmp_path / "m"))] == [False]
+        assert [finding.ok for finding in looking.verify(str(tmp_path / "m"))] == [False]
 
 
 def test_an_empty_string_tensor_of_no_bytes(tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_stray_slices_are_an_oddity(tmp_path: Path) -> None:
     with Bundle(str(tmp_path / "m")) as bundle:
         assert list(bundle) == ["a"]
         assert len(bundle.stray) == 2
-    assert sum(not finding.ok for finding in verbs.verify(str(tmp_path / "m"))) == 2
+    assert sum(not finding.ok for finding in looking.verify(str(tmp_path / "m"))) == 2
 
 
 def test_a_variable_in_thirty_thousand_slices(tmp_path: Path) -> None:

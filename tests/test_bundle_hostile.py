@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Arrays, same
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats, looking
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, UnsupportedError
 from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.formats.tensor_proto import slice_key
@@ -77,7 +77,7 @@ def examine(prefix: Path, values: Arrays = VALUES) -> list[str]:
         bundle = formats.open(str(prefix))
     except CkptSurgeonError as error:
         assert_one_line(error, prefix)
-        findings = verbs.verify(str(prefix))
+        findings = looking.verify(str(prefix))
         assert [finding.ok for finding in findings] == [False]
         return ["open"]
     with bundle:
@@ -93,7 +93,7 @@ def examine(prefix: Path, values: Arrays = VALUES) -> list[str]:
                 failed.append(name)
             else:
                 assert name not in values or same(found, values[name])
-    for finding in verbs.verify(str(prefix)):
+    for finding in looking.verify(str(prefix)):
         if finding.ok:
             assert finding.name not in failed
         elif finding.name not in failed:
@@ -447,7 +447,7 @@ def test_shapes_that_numpy_lacks(tmp_path: Path, shape: tuple[int, ...], dtype: 
     crc = string_stream([b"x"])[1] if dtype == "string" else masked(stored)
     made.rows[b"odd"] = entry(dtype, shape, **{**made.place(stored), "crc": crc})
     prefix = made.write(tmp_path / "m")
-    assert [finding.ok for finding in verbs.verify(str(prefix))] == [True]
+    assert [finding.ok for finding in looking.verify(str(prefix))] == [True]
     with formats.open(str(prefix)) as bundle:
         assert bundle["odd"].shape == shape
         with pytest.raises(UnsupportedError, match="no NumPy array") as raised:
@@ -575,7 +575,7 @@ for prefix in sys.argv[1:]:
     except CkptSurgeonError as error:
         print(type(error).__name__, error)
     if "sparse" not in prefix:  # terabytes of zeros take their time, and no memory
-        assert not all(finding.ok for finding in verbs.verify(prefix)) or "share" in prefix
+        assert not all(finding.ok for finding in looking.verify(prefix)) or "share" in prefix
 """
 
 

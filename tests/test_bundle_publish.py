@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from crash import CALLS, Failing, files_of, survives
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats, looking, verbs
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, RefusedError, StorageError
 from ckptsurgeon.plan import Change, Copy, Plan
 from ckptsurgeon.publish import Lock, write_file
@@ -75,7 +75,7 @@ def test_killed_at_every_point_leaves_the_old_or_the_new_checkpoint(tmp_path: Pa
         else:
             found = models.read(result)
             assert models.equal(found, new) or (old is not None and models.equal(found, old))
-            assert all(finding.ok for finding in verbs.verify(str(result)))
+            assert all(finding.ok for finding in looking.verify(str(result)))
             outcomes.add("new" if models.equal(found, new) else "old")
         after = models.snapshot(folder)
         assert {file: after[file] for file in after if file.startswith("a.")} == {
@@ -369,7 +369,7 @@ def test_a_disk_that_fails_while_a_large_graft_is_copied_is_noticed(
     with pytest.raises(StorageError, match="input/output error"):
         verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     assert files_of(tmp_path / "b") == before
-    assert not verbs.get(str(tmp_path / "b"), "dnn/layer0/w").any()
+    assert not looking.get(str(tmp_path / "b"), "dnn/layer0/w").any()
     verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     assert models.equal(models.read(tmp_path / "b"), {**large, "x": np.zeros(1)})
 

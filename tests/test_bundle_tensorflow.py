@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from strategies import Arrays, arrays, checkpoints, numbers, same
 from test_bundle import MATRIX, SAMPLES, VALUE, assert_holds, cuts_of, read_all
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats, looking
 from ckptsurgeon.formats import state
 from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.formats.sstable import BLOCK_SIZE
@@ -188,7 +188,7 @@ def test_variants_that_tensorflow_writes_are_sound(tf: Any, tmp_path: Path) -> N
             ("one", "variant", ()),
             ("several", "variant", (3,)),
         ]
-    assert [finding.ok for finding in verbs.verify(str(tmp_path / "m"))] == [True, True]
+    assert [finding.ok for finding in looking.verify(str(tmp_path / "m"))] == [True, True]
 
 
 def test_object_based_checkpoints(tf: Any, tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ MISTAKES = [
     ("graft a b --layers 0:2", "did you mean 0-1 (inclusive)"),
     ("graft a b --match nope", "a: nothing matches nope"),
     ("graft a wide --layers 0", "wide: dnn/layer0/Linear/Matrix has another shape than the donor's; "
-                                "expected [4, 4], found [6, 4]; --exclude leaves it out, --on-mismatch skip passes it over"),
+                                "expected [4, 4], found [6, 4]; --exclude leaves it out, --on-mismatch skip passes"),
     ("graft a b --layers 0 --slots kep", "--slots kep is no policy"),
     ("graft a b --layers 0 --on-mismatch ignore", "--on-mismatch ignore is none; expected error or skip"),
     ("graft a b --map nope=x", "a: --map nope=x is never used"),

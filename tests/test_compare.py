@@ -8,15 +8,18 @@ from pathlib import Path
 import models
 import numpy as np
 import pytest
+from handmade import HandMade
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptsurgeon import compare, formats, verbs
+from ckptsurgeon import compare, formats, looking, verbs
 from ckptsurgeon.errors import NotFoundError
+from ckptsurgeon.formats import v1_write
+from ckptsurgeon.plan import Plan
 
 
 def _problems(path: Path, finite: bool = False) -> list[tuple[str | None, str | None]]:
-    return [(finding.name, finding.problem) for finding in verbs.verify(str(path), finite) if not finding.ok]
+    return [(finding.name, finding.problem) for finding in looking.verify(str(path), finite) if not finding.ok]
 
 
 def _data(path: Path) -> Path:
@@ -26,7 +29,7 @@ def _data(path: Path) -> Path:
 def test_a_sound_checkpoint_is_sound(tmp_path: Path) -> None:
     """Every variable is looked at, and nothing is found."""
     arrays = models.write(tmp_path / "m", 1)
-    findings = verbs.verify(str(tmp_path / "m"))
+    findings = looking.verify(str(tmp_path / "m"))
     assert {finding.name for finding in findings} == set(arrays)
     assert all(finding.ok and finding.problem is None for finding in findings)
 
@@ -84,12 +87,12 @@ def test_an_index_that_does_not_open_is_damage(tmp_path: Path) -> None:
     models.write(tmp_path / "m", 1)
     index = tmp_path / "m.index"
     index.write_bytes(index.read_bytes()[:-20])
-    [finding] = verbs.verify(str(tmp_path / "m"))
+    [finding] = looking.verify(str(tmp_path / "m"))
     assert finding.file == str(index)
     assert not finding.ok
     assert "cut short" in str(finding.problem)
     with pytest.raises(NotFoundError):
-        verbs.verify(str(tmp_path / "nothing"))
+        looking.verify(str(tmp_path / "nothing"))
 
 
 def test_not_finite_values_are_found_on_request(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_unreferenced_bytes_are_counted_and_are_no_damage(tmp_path: Path) -> Non
         grafted = sum(checkpoint[f"dnn/layer0/Linear/{role}"].extents[0].length for role in ("Matrix", "Bias"))
         assert compare.unreferenced(checkpoint) == size  # the donor's other bytes, and the old ones of layer 0
         assert grafted < size
-    findings = verbs.verify(str(tmp_path / "b"))
+    findings = looking.verify(str(tmp_path / "b"))
     assert [finding for finding in findings if not finding.ok] == []
     assert sum("no variable refers to" in str(finding.problem) for finding in findings) == 2
 
@@ -133,3 +136,38 @@ def test_every_sample_is_sound(samples: Path) -> None:
     for name in ("estimator-linear/model.ckpt-1", "gpt2-toy/model.ckpt", "object-based-two-shards", "savedmodel"):
         assert _problems(samples / name) == []
     assert _problems(samples / "snappy-index-only/minigo") == [(None, "missing")]
+
+
+def test_values_are_looked_at_while_their_checksum_is_computed(tmp_path: Path) -> None:
+    """--finite counts over all chunks of a large variable, and tells damage as it is told without."""
+    values = np.zeros(300_000, np.complex64)
+    values[[0, 32_768, 299_999]] = np.nan, complex(0, np.inf), np.nan
+    formats.write(str(tmp_path / "m"), {"a": values, "b": np.zeros(300_000)})
+    assert _problems(tmp_path / "m", finite=True) == [("a", "2 NaN and 1 infinite of 300000 values")]
+    content = bytearray(_data(tmp_path / "m").read_bytes())
+    content[-1] ^= 1
+    content[8] ^= 1
+    _data(tmp_path / "m").write_bytes(content)
+    found = _problems(tmp_path / "m", finite=True)
+    assert [name for name, _ in found] == ["a", "b"]
+    assert found == _problems(tmp_path / "m")
+
+
+def test_not_finite_values_are_found_in_partitions_and_in_v1(tmp_path: Path) -> None:
+    """--finite sees the slices of a partitioned variable, and the values of a V1 checkpoint."""
+    values = np.asarray([[1, np.nan], [np.inf, 1]], np.float32)
+    made = HandMade(2)
+    made.add_sliced("w", values, (((0, 1), (0, -1)), ((1, 1), (0, -1))))
+    made.write(tmp_path / "m")
+    with formats.open(str(tmp_path / "m")) as checkpoint:
+        v1_write.save_as(Plan(checkpoint, []), str(tmp_path / "v1"), False, False, 0.0)
+    for name in ("m", "v1"):
+        assert _problems(tmp_path / name) == []
+        assert _problems(tmp_path / name, finite=True) == [("w", "1 NaN and 1 infinite of 4 values")]
+
+
+def test_a_missing_shard_is_told_once_when_values_are_looked_at(tmp_path: Path) -> None:
+    """A shard that is missing is told once with --finite too."""
+    models.write(tmp_path / "m", 1)
+    _data(tmp_path / "m").unlink()
+    assert _problems(tmp_path / "m", finite=True) == [(None, "missing")]

@@ -41,7 +41,7 @@ import pytest
 from handmade import HandMade, number, strings, table
 from test_bundle_hostile import BAD_DATA, BAD_INDEXES, examine, sound
 
-from ckptsurgeon import cli, formats, verbs
+from ckptsurgeon import cli, formats, looking
 from ckptsurgeon.errors import DamagedError, NotFoundError, RefusedError
 from ckptsurgeon.formats.object_graph import Graph
 from ckptsurgeon.formats.tensor_proto import slice_key
@@ -131,7 +131,7 @@ def test_11_a_v1_slice_has_as_many_values_as_it_should(tmp_path: Path, dtype: in
         checkpoint.read("v")
     assert len(str(raised.value).splitlines()) == 1
     assert "v" in str(raised.value)
-    assert not all(finding.ok for finding in verbs.verify(str(tmp_path / "m")))
+    assert not all(finding.ok for finding in looking.verify(str(tmp_path / "m")))
 
 
 def test_11_a_v1_slice_that_declares_much_takes_no_memory(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import verbs
+from .. import looking, verbs
 from . import render
 from .parser import add_checkpoint, add_writing, writing
 
@@ -44,7 +44,7 @@ def run(args: Namespace) -> int:
     )
     render.report(report, args.dry_run, args.json)
     if args.out is None and not args.dry_run:
-        dead = verbs.unreferenced(args.checkpoint)
+        dead = looking.unreferenced(args.checkpoint)
         if dead:
             what = f"{dead} bytes in its data files belong to no variable any more; 'ckptsurgeon compact' reclaims them"
             print(f"ckptsurgeon: {args.checkpoint}: {what}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import verbs
+from .. import looking
 from ..errors import UsageError, files, printable
 from .parser import add_checkpoint, add_json
 
@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
     """Get."""
     from .. import numeric
 
-    values = numeric.portable(verbs.get(args.checkpoint, args.target))
+    values = numeric.portable(looking.get(args.checkpoint, args.target))
     if args.json:
         import json
 

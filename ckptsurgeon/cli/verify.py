@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import verbs
+from .. import looking
 from . import render
 from .parser import add_checkpoint, add_json
 
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Verify."""
-    findings = verbs.verify(args.checkpoint, args.finite)
+    findings = looking.verify(args.checkpoint, args.finite)
     damaged = [finding for finding in findings if not finding.ok]
     rows = [
         {"file": finding.file, "name": finding.name, "problem": finding.problem, "ok": finding.ok}

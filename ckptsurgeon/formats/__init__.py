@@ -190,7 +190,8 @@ def save(
     recipient = plan.recipient
     kind = format or recipient.format
     if not link:
-        _check_room(plan, out or recipient.main_file, out is not None or kind != "tf-v2")
+        whole = out is not None or kind != "tf-v2"  # then kept variables are written too
+        _check_room(plan.size(whole), out or recipient.main_file)
     if kind == "tf-v2":
         return _save_bundle(plan, lock, out, format, link, force, sync, wait)
     if kind == "tf-v1":
@@ -231,7 +232,7 @@ def _save_bundle(
 
 
 def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> list[str]:
-    """Carry a plan out in its recipient, a TensorFlow V2 checkpoint, all of which is written again in one shard.
+    """Carry a plan out in its recipient and leave no byte that no variable refers to: a bundle becomes one shard.
 
     Args:
         plan: what to do besides.
@@ -242,9 +243,11 @@ def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> li
     Returns:
         Warnings.
     """
+    if plan.recipient.format != "tf-v2":  # what is one file is written whole anyway
+        return [] if plan.changes_nothing else save(plan, lock=lock, sync=sync, wait=wait)
     from . import bundle_write
 
-    _check_room(plan, plan.recipient.main_file, True)
+    _check_room(plan.size(True), plan.recipient.main_file)
     return bundle_write.compact(plan, lock, sync, wait)
 
 
@@ -265,16 +268,14 @@ def stream(plan: Plan, layers: Mapping[str, int]) -> None:
     safetensors_write.stream(plan, sys.stdout.buffer.write, layers)
 
 
-def _check_room(plan: Plan, path: str, whole: bool) -> None:
+def _check_room(needed: int, path: str) -> None:
     """Raise, before anything is written, where the disk has no room for it.
 
     Args:
-        plan: what to do.
+        needed: bytes.
         path: of the file that is written, or of one beside it.
-        whole: whether kept variables are written too.
     """
     folder = os.path.dirname(path.rstrip(os.sep)) or "."
-    needed = plan.size(whole)
     with errors.files(folder):
         disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
@@ -316,6 +317,11 @@ def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = Tru
     """Copy a whole checkpoint, file by file; see `copying.copy`."""
     from . import copying
 
+    needed = 0
+    for path in checkpoint.data_files or [checkpoint.main_file]:
+        with errors.files(path):
+            needed += os.stat(path).st_size
+    _check_room(needed, out)
     return copying.copy(checkpoint, out, force, sync, wait)
 
 

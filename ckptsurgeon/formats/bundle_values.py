@@ -44,13 +44,27 @@ def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
 
 def elements(bundle: Bundle, variable: Variable) -> Iterator[NDArray[Any]]:
     """The values of a variable, some at a time; see `Checkpoint.elements`."""
-    if variable.slices is not None or not variable.is_numeric:
+    extents = _in_c_order(variable) if variable.is_numeric else None
+    if extents is None:
         yield read(bundle, variable).reshape(-1)
         return
     kind = numeric.dtype(variable.dtype)
-    for chunk in bundle.checked_chunks(variable.extents[0]):
-        values = np.frombuffer(chunk, kind)
-        yield values if bundle.byteorder == sys.byteorder else values.byteswap()
+    for extent in extents:
+        for chunk in bundle.checked_chunks(extent):
+            values = np.frombuffer(chunk, kind)
+            yield values if bundle.byteorder == sys.byteorder else values.byteswap()
+
+
+def _in_c_order(variable: Variable) -> list[Extent] | None:
+    """The extents whose values, one after the other, are in C order; None if there are no such."""
+    if variable.slices is None:
+        return list(variable.extents)
+    rest = variable.shape[1:]
+    for part in variable.slices:
+        if any(length not in (-1, size) for (_, length), size in zip(part[1:], rest, strict=True)):
+            return None
+    pairs = sorted(zip(variable.slices, variable.extents, strict=True), key=lambda pair: pair[0][0])
+    return [extent for _, extent in pairs]
 
 
 def values_of(content: Copy | Values | Elements, variable: Variable) -> NDArray[Any]:

@@ -247,7 +247,7 @@ class V1(Checkpoint):
                 v1_values.check(values, variable.dtype)
         return tensor
 
-    def encoded_values(self, variable: Variable, number: int) -> list[bytes]:
+    def pieces(self, variable: Variable, number: int) -> list[bytes]:
         """The encoded values of a variable's slice, in pieces, as many as there should be; of strings, each one.
 
         Raises:
@@ -291,7 +291,7 @@ class V1(Checkpoint):
         if item:
             return variable.size * item
         try:
-            return sum(len(string) for number in in_file_order(variable) for string in self.encoded_values(variable, number))
+            return sum(len(string) for number in in_file_order(variable) for string in self.pieces(variable, number))
         except CkptSurgeonError:
             return None
 

@@ -46,7 +46,7 @@ def read(checkpoint: V1, variable: Variable) -> NDArray[Any]:
 
 
 def _read_slice(checkpoint: V1, variable: Variable, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    pieces = checkpoint.encoded_values(variable, number)
+    pieces = checkpoint.pieces(variable, number)
     values = _allocate(checkpoint, variable, shape)
     flat = values.reshape(-1)
     if variable.dtype == "string":

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Callable
 
-from .. import formats, verbs
+from .. import formats, looking
 from ..errors import CkptSurgeonError, DamagedError, RefusedError, check
 from . import environment, retention
 from . import spec as spec_of
@@ -105,6 +105,6 @@ def _problem(folder: Folder, history: History, model: str, step: int) -> str | N
         with formats.open(prefix) as checkpoint:
             if checkpoint.fingerprint() != history.fingerprint(model, step):
                 return f"{prefix}: is not the checkpoint that the journal names"
-        return next((f"{prefix}: {finding.problem}" for finding in verbs.verify(prefix) if not finding.ok), None)
+        return next((f"{prefix}: {finding.problem}" for finding in looking.verify(prefix) if not finding.ok), None)
     except CkptSurgeonError as error:
         return str(error)

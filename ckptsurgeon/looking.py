@@ -1,0 +1,129 @@
+"""The operations that change nothing, from paths to what is found there: get, verify, diff.
+
+Each imports what it needs alone: they are run often, on checkpoints that are read in less time than an import takes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from . import formats
+from .errors import DamagedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from .checkpoint import Checkpoint
+    from .compare import Finding
+    from .differences import Difference
+
+
+def verify(path: str, finite: bool = False) -> list[Finding]:
+    """Whether the bytes of a checkpoint are what its metadata say.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        finite: look for NaN and infinities too.
+
+    Returns:
+        What was looked at; those that are not `ok` are damage.
+
+    Raises:
+        NotFoundError: there is no such checkpoint.
+        UnsupportedError: something else is there.
+    """
+    from . import compare
+
+    def attempt() -> list[Finding]:
+        try:
+            with formats.open(path) as checkpoint:
+                return list(compare.verify(checkpoint, finite))
+        except DamagedError as error:
+            return [compare.damage(path, error)]
+
+    return formats.retry(attempt)
+
+
+def diff(
+    a: str,
+    b: str,
+    *,
+    layers: str | None = None,
+    match: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    scheme: str | None = None,
+    exact: bool = False,
+    values: bool = False,
+    tolerance: float | None = None,
+) -> list[Difference]:
+    """Which variables of two checkpoints differ.
+
+    Args:
+        a: any spelling of a checkpoint's path.
+        b: any spelling of a checkpoint's path.
+        layers: a range of layers of `a`, inclusive: "0-2", "3,5-", "-1", "all".
+        match: globs of names, which select beside the layers.
+        exclude: globs of names that are taken away again.
+        scheme: how layers are named; None: found from the names.
+        exact: compare bytes, whatever the checksums say.
+        values: tell how far numbers are from each other.
+        tolerance: numbers are the same if no two elements are further from each other.
+
+    Returns:
+        One for each variable, in natural order, those with the status "same" among them.
+
+    Raises:
+        CkptSurgeonError: a pattern that matches nothing, a missing data file that is needed, or damaged values.
+    """
+    from . import differences
+    from .selection import Selection
+
+    selection = Selection(layers, match, exclude, scheme)
+
+    def attempt() -> list[Difference]:
+        with formats.open(a) as one, formats.open(b) as other:
+            return differences.diff(one, other, selection, exact=exact, values=values, tolerance=tolerance)
+
+    return formats.retry(attempt)
+
+
+def get(path: str, target: str) -> NDArray[Any]:
+    """The values of one variable.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        target: a name, or a name and an index as in `dnn/layer1/Linear/Bias[0:2]`.
+
+    Raises:
+        CkptSurgeonError: no such variable, or its bytes are damaged.
+    """
+    from . import numeric
+
+    def attempt() -> NDArray[Any]:
+        with formats.open(path) as checkpoint:
+            name, index = split_index(checkpoint, target)
+            return numeric.at_index(checkpoint.read(name), index, name)
+
+    return formats.retry(attempt)
+
+
+def unreferenced(path: str) -> int | None:
+    """Bytes in a checkpoint's data files that no variable refers to; None if a data file is missing."""
+    from . import compare
+
+    with formats.open(path) as checkpoint:
+        return compare.unreferenced(checkpoint)
+
+
+def split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, ...] | None]:
+    """A name and an index; a variable whose name itself ends in brackets wins."""
+    bracket = re.fullmatch(r"(.+)\[([^\[\]]*)\]", target, re.DOTALL)
+    if bracket is None or checkpoint.find(target) is not None:
+        return target, None
+    from . import numeric
+
+    return bracket[1], numeric.parse_index(bracket[2])

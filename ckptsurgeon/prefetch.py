@@ -1,0 +1,59 @@
+"""Work for two processors: what one thread computes while another writes what came before."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeVar
+
+    Item = TypeVar("Item")
+
+_DEPTH = 4  # items that are ready before they are asked for
+_POLL = 0.1  # seconds after which a thread that cannot go on looks whether it still should
+
+
+def prefetched(items: Iterator[Item]) -> Iterator[Item]:
+    """The items of an iterator, which runs ahead in a thread of its own; what it raises is raised here.
+
+    Args:
+        items: used by that thread alone until this iterator is exhausted or closed.
+    """
+    import queue
+    import threading
+
+    ready: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(_DEPTH)
+    stopped = threading.Event()
+
+    def put(more: bool, value: Item | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                ready.put((more, value), timeout=_POLL)
+                return
+            except queue.Full:
+                continue
+
+    def run() -> None:
+        try:
+            for item in items:
+                put(True, item)
+                if stopped.is_set():
+                    return
+            put(False, None)
+        except BaseException as error:  # raised again where the items are used
+            put(False, error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, value = ready.get()
+            if more:
+                yield value  # type: ignore[misc]
+            elif isinstance(value, BaseException):
+                raise value
+            else:
+                return
+    finally:
+        stopped.set()
+        thread.join()
