@@ -36,7 +36,7 @@ ITEM_SIZE = {
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
 STORED = "stored"  # the scheme of a streamed checkpoint, which brings the numbers of its layers along
-CHUNK = 1 << 18  # bytes that a copy holds in memory at a time: they stay in the processor's cache from read to write
+CHUNK = 1 << 19  # bytes that a copy holds in memory at a time: they stay in the processor's cache from read to write
 
 
 class Extent:

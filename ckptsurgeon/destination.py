@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 # Endings that mean a format that is not written.
-_OTHER_ENDINGS = (".h5", ".hdf5", ".keras", ".pt", ".pth", ".onnx", ".tflite", ".gguf")
+_OTHER_ENDINGS = (".pt", ".pth", ".onnx", ".tflite", ".gguf")
 
 
 def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> None:
@@ -51,7 +51,8 @@ def check_not(out: str, like: Checkpoint, donor: Checkpoint) -> None:
     Raises:
         RefusedError: it is.
     """
-    if os.path.realpath(formats.main_file(out, like)) == os.path.realpath(donor.main_file):
+    named = (out, formats.main_file(out, like))  # a bundle's bare name may be another format's file
+    if os.path.realpath(donor.main_file) in map(os.path.realpath, named):
         raise RefusedError("-o names the donor, which is never modified", path=out)
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint, Extent, Variable
     from .plan import Change, Plan
 
+_BARE = ("tf-v2", "safetensors", "hdf5", "keras-zip")  # formats whose extents hold the values as such
+
 
 def leave(plan: Plan, link: bool) -> None:
     """Leave the variables of a plan alone whose bytes are the donor's already.
@@ -41,7 +43,8 @@ def _mark(change: Change) -> None:
 
 def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: bool) -> bool:
     donor, other = content.donor, content.variable
-    alike = donor.format == recipient.format in ("tf-v2", "safetensors") and donor.byteorder == recipient.byteorder
+    alike = donor.format == recipient.format in _BARE and donor.byteorder == recipient.byteorder
+    alike = alike and len(variable.extents) == len(other.extents) > 0  # of HDF5, what is not packed
     if alike and variable.slices == other.slices:
         pairs = list(zip(variable.extents, other.extents, strict=True))
         return all(_is_same_place(one, two) for one, two in pairs) or (

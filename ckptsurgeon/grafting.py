@@ -93,14 +93,17 @@ class _Graft:
         for each in options.maps:
             for name, target in each.apply(donor).items():
                 self._mapped.setdefault(name, []).append((target, each))
+        self._promoted = self._slots_onto_weights()
 
     def plan(self) -> Plan:
         """The plan."""
         chosen = self._chosen()
         for variable in chosen:
             targets = self._mapped.get(variable.name)
+            only = self._promoted.get(variable.name)
             for name, transposes in dict.fromkeys((name, by.transposes) for name, by in targets or []):
-                self._onto(variable, self.recipient.find(name), name, transposes)
+                if only is None or name in only:
+                    self._onto(variable, self.recipient.find(name), name, transposes)
             if targets is None:
                 self._onto_pair(variable)
         names = {variable.name for variable in chosen}
@@ -118,7 +121,7 @@ class _Graft:
         return plan_of(self.recipient, self.changes)
 
     def _chosen(self) -> list[Variable]:
-        """The selected variables of the donor, without slots."""
+        """The selected variables of the donor, without slots but for those that a map makes weights."""
         if self.selection.is_empty and self.options.maps:
             selected = [self.donor[name] for name in self._mapped]
             if not selected:
@@ -127,7 +130,21 @@ class _Graft:
             selected = self.selection.variables(self.donor)
         if [variable.name for variable in selected] == [GRAPH]:
             raise UsageError(f"{GRAPH} describes its own checkpoint and cannot be grafted", path=self.donor.path)
-        return [variable for variable in without_slots(self.donor, selected) if variable.name != GRAPH]
+        chosen = without_slots(self.donor, selected, self._promoted)
+        return [variable for variable in chosen if variable.name != GRAPH]
+
+    def _slots_onto_weights(self) -> dict[str, set[str]]:
+        """By slot of the donor, the variables that are nobody's slot onto which maps send it: averages onto weights."""
+        found: dict[str, set[str]] = {}
+        if not self._mapped:
+            return found
+        theirs, ours = schemes.slots(self.donor), schemes.slots(self.recipient)
+        for slot in theirs.keys() & self._mapped.keys():
+            for name, _ in self._mapped[slot]:
+                target = self.recipient.find(name)
+                if target is not None and target.name not in ours:
+                    found.setdefault(slot, set()).add(name)
+        return found
 
     def _onto_pair(self, variable: Variable) -> None:
         """Plan the graft of a variable that no map names."""
@@ -171,6 +188,7 @@ class _Graft:
             return
         content = self._content(variable, new, transposed)
         if content is not None:
+            self.transposed.update([new.name] if transposed else [])
             self.changes.append(Change("added", new, content, variable.name))
 
     def _mismatch(self, problem: CkptSurgeonError, skipped: Change) -> None:

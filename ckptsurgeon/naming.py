@@ -209,7 +209,7 @@ class Rename:
     """
 
     def __init__(self, text: str, regex: bool = False) -> None:
-        self.old, equals, self.new = text.partition("=")
+        self.old, equals, self.new = _parted(text) if regex else text.partition("=")
         if not equals or not self.old:
             raise UsageError(f"{text!r} is no rename", expected="A=B")
         self._regex: re.Pattern[str] | None = None
@@ -232,18 +232,23 @@ class Rename:
         exact = checkpoint.find(self.old)
         if exact is not None:
             return {exact.name: self.new}
-        old, new = TOKENS.findall(self.old), TOKENS.findall(self.new)
+        rest = "**" if self.old.endswith("/") else ""  # a prefix, perhaps with wildcards too
+        old, new = TOKENS.findall(self.old + rest), TOKENS.findall(self.new + rest)
         if len(old) != len(new):
             raise UsageError(f"'{self.old}={self.new}': the two names have different numbers of wildcards")
-        if self.old.endswith("/"):
-            return {name: self.new + name[len(self.old) :] for name in names if name.startswith(self.old)}
-        matches = map(compile_pattern(self.old).fullmatch, names)
-        first, *literals = TOKENS.split(self.new)
+        matches = map(compile_pattern(self.old + rest).fullmatch, names)
+        first, *literals = TOKENS.split(self.new + rest)
         return {
             match[0]: first + "".join(map("".join, zip(map(_filled, old, new, match.groups()), literals, strict=True)))
             for match in matches
             if match is not None
         }
+
+
+def _parted(text: str) -> tuple[str, str, str]:
+    """A=B as `str.partition` parts it, but at a = that is no part of A's `(?=`, `(?<=` or `(?P=`, if there is one."""
+    found = re.search(r"(?<!\(\?)(?<!\(\?<)(?<!\(\?P)=", text)
+    return (text[: found.start()], "=", text[found.end() :]) if found else text.partition("=")
 
 
 class Map(Rename):

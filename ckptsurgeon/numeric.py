@@ -194,6 +194,9 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
     """
     kind = dtype(dtype_name)
     wide = np.complex128 if kind.kind == "c" else np.float64
+    # Equal shares are factored out, where no sum of numbers of this dtype can be too large.
+    factor = shares[0] if kind.itemsize < 8 and len(set(shares)) == 1 else 1.0
+    shares = [share / factor for share in shares]
     left: list[NDArray[Any]] = [np.empty(0, kind) for _ in streams]
     total, scaled = np.empty(0, wide), np.empty(0, wide)
     while True:
@@ -204,14 +207,16 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
         if not count:
             return
         if total.size != count:
-            total, scaled = np.empty(count, wide), np.empty(count, wide)
+            total, scaled = np.zeros(count, wide), np.empty(count, wide)
         with np.errstate(all="ignore"):  # of infinities and NaN, which go on as they are
+            total[...] = 0
             for at, share in enumerate(shares):
-                np.copyto(scaled if at else total, left[at][:count])
-                if at:
-                    scaled *= share
-                    total += scaled
-                else:
-                    total *= share
+                some = left[at][:count]
                 left[at] = left[at][count:]
+                if share != 1:
+                    np.copyto(scaled, some)
+                    scaled *= share
+                    some = scaled
+                total += some
+            total *= factor
             yield total.astype(kind)

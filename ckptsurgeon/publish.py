@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
+_BLOCK = 1 << 18  # bytes that are written at a time: they stay in the processor's cache meanwhile
+_WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
 
 
 class Lock:
@@ -214,6 +216,49 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+class Appender:
+    """Writes at the end of an open file, and lets the disk begin while more is written.
+
+    Args:
+        fd: open for writing, empty.
+        staging: that syncs it.
+
+    Attributes:
+        size: bytes that were taken.
+    """
+
+    def __init__(self, fd: int, staging: Staging) -> None:
+        self.size = 0
+        self._fd = fd
+        self._staging = staging
+        self._pending: list[bytes] = []  # variables may be small, and are written together
+        self._held = self._begun = 0
+
+    def append(self, data: bytes) -> None:
+        """Take bytes.
+
+        Raises:
+            OSError: they could not be written.
+        """
+        self._pending.append(data)
+        self._held += len(data)
+        self.size += len(data)
+        if self._held >= _BLOCK:
+            self.flush()
+            if self.size - self._begun >= _WRITEBACK:
+                self._begun = self.size
+                self._staging.begin_sync(self._fd)
+
+    def flush(self) -> None:
+        """Hand all bytes to the operating system.
+
+        Raises:
+            OSError: it refused.
+        """
+        write_all(self._fd, self._pending[0] if len(self._pending) == 1 else b"".join(self._pending))
+        self._pending, self._held = [], 0
 
 
 def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> None:

@@ -8,7 +8,7 @@ from .plan import Change, Fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from .checkpoint import Checkpoint, Variable
 
@@ -63,14 +63,14 @@ def _filled(slot: Variable, number: float, problems: list[CkptSurgeonError]) -> 
     return Change("filled", slot, Fill(number))
 
 
-def without_slots(checkpoint: Checkpoint, selected: list[Variable]) -> list[Variable]:
-    """The selected variables that are nobody's slot.
+def without_slots(checkpoint: Checkpoint, selected: list[Variable], but: Container[str] = ()) -> list[Variable]:
+    """The selected variables that are nobody's slot, or are named in `but`.
 
     Raises:
         UsageError: there is none.
     """
     slots = schemes.slots(checkpoint)
-    chosen = [variable for variable in selected if variable.name not in slots]
+    chosen = [variable for variable in selected if variable.name not in slots or variable.name in but]
     if not chosen:
         hint = "select their variables, and --slots copy"
         raise UsageError("the selection matches slots only", path=checkpoint.path, hint=hint)

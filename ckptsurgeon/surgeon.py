@@ -164,7 +164,9 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
         change = Change("renamed", variable, source=name)
         if new.get(name, name) != name:
             change.name = new[name]
-            change.key = (change.name + _hidden(variable, change.name)).encode("utf-8", "surrogateescape")
+            # Without its graph a checkpoint is no object-based one any more, and its names are plain.
+            hidden = _hidden(variable, change.name) if GRAPH in checkpoint.variables else ""
+            change.key = (change.name + hidden).encode("utf-8", "surrogateescape")
             changes.append(change)
         if change.key in takers:
             what = f"{takers[change.key]} and {name} would both be {change.name}"

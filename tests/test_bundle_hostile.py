@@ -562,7 +562,7 @@ def _Snappy_of_4_GiB(prefix: Path) -> object:
 CHILD = """
 import resource, sys
 import numpy, ml_dtypes, cramjam
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats, looking
 from ckptsurgeon.errors import CkptSurgeonError
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)

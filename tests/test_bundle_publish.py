@@ -17,10 +17,10 @@ from crash import CALLS, Failing, files_of, survives
 
 from ckptsurgeon import formats, looking, verbs
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, RefusedError, StorageError
+from ckptsurgeon.grafting import graft as plan_graft
 from ckptsurgeon.plan import Change, Copy, Plan
 from ckptsurgeon.publish import Lock, write_file
 from ckptsurgeon.selection import Selection
-from ckptsurgeon.surgeon import graft as plan_graft
 
 Operation = Callable[[], object]
 
@@ -207,7 +207,7 @@ def test_a_donor_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None
     original = formats.open
     replaced = []
 
-    def open_then_replace(path: str) -> object:
+    def open_then_replace(path: str, spool_folder: str | None = None) -> object:
         checkpoint = original(path)
         if path.endswith("a") and not replaced:
             replaced.append(path)

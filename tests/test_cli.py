@@ -247,7 +247,7 @@ MISTAKES = [
     ("graft a b --layers 0 --spread", "unrecognized arguments: --spread"),
     ("graft a a --layers 0", "donor and recipient are one checkpoint"),
     ("graft damaged b --layers 0", "damaged.data-00000-of-00001: damaged: wrong checksum"),
-    ("graft short b --layers 2", "short.data-00000-of-00001: cut short; expected at least"),
+    ("graft short b --layers 2", "short.data-00000-of-00001: cut short, of dnn/layer2/Linear/Bias; expected at least"),
     ("graft noshard b --layers 2", "noshard.data-00000-of-00001: no such file or directory"),
     ("graft a truncated --layers 0", "truncated.index: not a table, or cut short"),
     ("graft a b --layers 0 -o c.h5", "use convert"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats, looking, verbs
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, UsageError
 
 
@@ -51,7 +51,7 @@ def test_any_history_of_grafts_gives_just_what_was_asked_for(tmp_path: Path, dat
         assert {k: v for k, v in after.items() if k.startswith("donor")} == {
             k: v for k, v in before.items() if k.startswith("donor")
         }
-    assert all(finding.ok for finding in verbs.verify(str(tmp_path / "b")))
+    assert all(finding.ok for finding in looking.verify(str(tmp_path / "b")))
 
 
 def test_slots_are_kept_copied_dropped_or_filled(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_name_with_brackets_wins_over_a_slice(tmp_path: Path) -> None:
     found = models.read(tmp_path / "m")
     assert found["x[0]"] == 5
     assert not found["x"].any()
-    assert verbs.get(str(tmp_path / "m"), "x[0]") == 5
+    assert looking.get(str(tmp_path / "m"), "x[0]") == 5
 
 
 def test_small_floats_strings_and_integers_are_set_and_got(tmp_path: Path) -> None:
@@ -235,10 +235,10 @@ def test_small_floats_strings_and_integers_are_set_and_got(tmp_path: Path) -> No
     formats.write(str(tmp_path / "m"), arrays)
     for target, value in (("bf[1]", "1.5"), ("i4[0]", "-8"), ("flag", "true"), ("text", "néw")):
         verbs.set(str(tmp_path / "m"), target, value)
-    assert verbs.get(str(tmp_path / "m"), "bf").tolist() == [0, 1.5]
-    assert verbs.get(str(tmp_path / "m"), "i4").tolist() == [-8, 0]
-    assert verbs.get(str(tmp_path / "m"), "flag")
-    assert verbs.get(str(tmp_path / "m"), "text").item() == "néw".encode()
+    assert looking.get(str(tmp_path / "m"), "bf").tolist() == [0, 1.5]
+    assert looking.get(str(tmp_path / "m"), "i4").tolist() == [-8, 0]
+    assert looking.get(str(tmp_path / "m"), "flag")
+    assert looking.get(str(tmp_path / "m"), "text").item() == "néw".encode()
     with pytest.raises(CkptSurgeonError, match="9 does not fit"):
         verbs.set(str(tmp_path / "m"), "i4[0]", "9")
 
@@ -299,4 +299,4 @@ def test_a_pipe_in_the_place_of_a_data_file_does_not_block(pair: tuple[str, str]
     data.unlink()
     os.mkfifo(data)
     with pytest.raises(CkptSurgeonError, match="not a regular file"):
-        verbs.get(pair[0], "dnn/layer0/Linear/Bias")
+        looking.get(pair[0], "dnn/layer0/Linear/Bias")

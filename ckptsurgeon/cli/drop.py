@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
 
-Take variables away, and their slots with them; an object graph follows. --slots strips all slots and the optimizer's
-own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In place the dropped bytes stay in
-the data file, unless --compact writes it again; with -o only live bytes are written.
+Take variables away, and their slots with them; an object graph follows. --slots strips all slots (moving averages are
+some) and the optimizer's own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In place
+the dropped bytes stay in the data file, unless --compact writes it again; with -o only live bytes are written.
 
   ckptsurgeon drop model.ckpt 'logistic_regression/**'
   ckptsurgeon drop model.ckpt --slots -o small.ckpt

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 # What users call the formats that are written, and the endings of names that mean one.
 FORMATS = {"bundle": "tf-v2", "v1": "tf-v1", "safetensors": "safetensors", "npz": "npz", "npy": "npy"}
-_ENDINGS = {".safetensors": "safetensors", ".npz": "npz", ".npy": "npy"}
+_ENDINGS = {
+    ".safetensors": "safetensors", ".npz": "npz", ".npy": "npy", ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras-zip",
+}  # fmt: skip
 
 _TRIES = 100  # a checkpoint that is replaced more often than that while one reads it is no checkpoint
 
@@ -74,6 +76,11 @@ def _open(found: find.Found) -> Checkpoint:
         from .safetensors import SafeTensors
 
         return SafeTensors(found.path, found.files)
+    if found.format in ("hdf5", "keras-zip"):
+        from .hdf5 import Hdf5
+        from .keras_zip import KerasZip
+
+        return (Hdf5 if found.format == "hdf5" else KerasZip)(found.path, found.files)
     from .npz import Npy, Npz
 
     return Npz(found.path) if found.format == "npz" else Npy(found.path)
@@ -208,6 +215,13 @@ def save(
             return safetensors_write.save_as(plan, out, force, sync, wait)
         assert lock is not None
         return safetensors_write.save_in_place(plan, lock, sync, wait)
+    if kind in ("hdf5", "keras-zip"):
+        from . import hdf5_write
+
+        if out is not None:
+            return hdf5_write.save_as(plan, out, kind, force, sync, wait)
+        assert lock is not None
+        return hdf5_write.save_in_place(plan, lock, sync, wait)
     from . import npz_write
 
     if out is not None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from functools import partial
 
 from ..checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
+from ..errors import DamagedError
 from ..plan import Copy, Elements, Fill, Result, Text, Values
+from ..prefetch import prefetched
 from .bundle import Bundle, extent_sizes
 from .bundle_strings import encode_strings
 from .tensor_proto import same_partition
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
 
     Piece = Callable[[], tuple[Iterable[bytes], int | None]]
+
+_LARGE = 1 << 23  # bytes of an extent for which a second thread, which reads, is worth its start
 
 
 def pieces_of(byteorder: str, result: Result) -> list[Piece]:
@@ -79,9 +83,19 @@ def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[
     if not variable.is_numeric:
         return donor.checked_stream(extent, variable.dtype, count), extent.crc
     if donor.byteorder == byteorder:
-        return donor.checked_chunks(extent), None
+        chunks = _naming(variable, donor.checked_chunks(extent))
+        return chunks if extent.length < _LARGE else prefetched(chunks), extent.crc
     component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
-    return (_swapped(chunk, component) for chunk in donor.checked_chunks(extent)), None
+    return (_swapped(chunk, component) for chunk in _naming(variable, donor.checked_chunks(extent))), None
+
+
+def _naming(variable: Variable, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Chunks of a variable; damage that they show is told with its name."""
+    try:
+        yield from chunks
+    except DamagedError as error:
+        error.what += f", of {variable.name}"
+        raise
 
 
 def _text(value: bytes, byteorder: str) -> tuple[Iterable[bytes], int | None]:

@@ -21,7 +21,7 @@ import re
 from .. import errors
 from ..checkpoint import CHUNK
 from ..errors import BusyError, ChangedError, RefusedError
-from ..publish import Lock, Staging, held_signals, remove, write_all
+from ..publish import Appender, Lock, Staging, held_signals, remove, write_all
 from .bundle import shard_path
 from .bundle_rows import Place, header_row
 from .sstable import TableBuilder
@@ -29,8 +29,6 @@ from .wire import crc32c, mask
 
 # What a file system says that has no hard links, or not between these two folders, or no more of them.
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
-
-_WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,10 +78,7 @@ class Publication:
         self._data_path = prefix + ".ckptsurgeon-tmp.data"
         self._index_temporary = prefix + ".ckptsurgeon-tmp.index"
         self._data_fd = -1
-        self._offset = 0
-        self._pending: list[bytes] = []  # chunks of small variables, which are written together
-        self._pending_size = 0
-        self._handed_on = 0  # bytes that the disk has been asked to write already
+        self._data: Appender | None = None
         # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
         # writer that comes before the old names are removed.
         with errors.files(self._folder):
@@ -105,18 +100,19 @@ class Publication:
             crc: their masked checksum, where it is not that of the bytes alone; None: computed.
             shard: number in the new set.
         """
-        if self._data_fd < 0:
+        if self._data is None:
             self._data_fd = self._staging.create(self._data_path)
-        start, computed = self._offset, 0
+            self._data = Appender(self._data_fd, self._staging)
+        start, computed = self._data.size, 0
         for chunk in chunks:
-            self._pending.append(chunk)
-            self._pending_size += len(chunk)
-            if self._pending_size >= CHUNK:
-                self._flush()
-            self._offset += len(chunk)
+            try:
+                self._data.append(chunk)
+            except OSError:
+                with errors.files(self._data_path):
+                    raise
             if crc is None:
                 computed = crc32c(chunk, computed)
-        return Place(shard, start, self._offset - start, mask(computed) if crc is None else crc)
+        return Place(shard, start, self._data.size - start, mask(computed) if crc is None else crc)
 
     def commit(
         self, rows: Mapping[bytes, bytes], shards: list[Source], exact: bool = False, index: bytes | None = None
@@ -137,8 +133,9 @@ class Publication:
             BusyError: somebody saved meanwhile; nothing was changed.
             ChangedError: a file that was to be linked was replaced; start over.
         """
-        self._flush()
         with errors.files(self._data_path):
+            if self._data:
+                self._data.flush()
             self._staging.finish_sync()
         count = len(shards)
         if not exact:
@@ -211,15 +208,6 @@ class Publication:
     ) -> None:
         self.close(failed=error is not None)
         errors.files(self.prefix).__exit__(kind, error, trace)  # what the operating system refused, in one line
-
-    def _flush(self) -> None:
-        with errors.files(self._data_path):
-            if self._pending:
-                write_all(self._data_fd, b"".join(self._pending))
-        self._pending, self._pending_size = [], 0
-        if self._offset - self._handed_on >= _WRITEBACK:
-            self._handed_on = self._offset
-            self._staging.begin_sync(self._data_fd)
 
     def _link(self, source: Source, path: str) -> None:
         with errors.files(source.path):

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_EXPECTED = "a checkpoint of TensorFlow, safetensors, npz or npy"
+_EXPECTED = "a checkpoint of TensorFlow, Keras, safetensors, npz or npy"
 _SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # of a V1 checkpoint, or all of them at once
 
 
@@ -22,7 +22,7 @@ class Found:
     """A checkpoint that was found.
 
     Attributes:
-        format: `tf-v2`, `tf-v1`, `safetensors`, `npz` or `npy`.
+        format: `tf-v2`, `tf-v1`, `safetensors`, `npz`, `npy`, `hdf5` or `keras-zip`.
         path: of a V2 checkpoint the prefix; else the file's path, or of several what the user called them.
         files: all of them; of a V2 checkpoint its index. The first is the main file.
         folder: the SavedModel folder, if the path was that, or None.
@@ -43,7 +43,7 @@ def locate(path: str) -> Found:
     Args:
         path: a prefix; its `.index`, a `.data-…` or `.meta`; a V1 file, or the `-?????-of-NNNNN` of several; a
             SavedModel folder; a folder with a `checkpoint` file; a safetensors file, the index of several, or a folder
-            of Hugging Face's; an npz or npy file.
+            of Hugging Face's; an npz or npy file; an HDF5 file, the `.weights.json` of several, or a Keras file.
 
     Raises:
         NotFoundError: nothing is there, or no checkpoint.
@@ -58,7 +58,7 @@ def locate(path: str) -> Found:
         if found is None and os.path.isdir(path):
             return _of_folder(path)
         candidates = [path, *_stripped(path)]
-        for look in (_bundle, _v1, _safetensors, _numpy):
+        for look in (_bundle, _v1, _safetensors, _numpy, _keras):
             for candidate in candidates:
                 found = found or look(candidate)
         if found is not None:
@@ -106,6 +106,21 @@ def _numpy(path: str) -> Found | None:
 
     kind = npz.kind_of(path)
     return Found(kind, path, [path]) if kind else None
+
+
+def _one_file(path: str) -> Found | None:
+    """The checkpoint of this path that is no TensorFlow one."""
+    return _safetensors(path) or _numpy(path) or _keras(path)
+
+
+def _keras(path: str) -> Found | None:
+    """The HDF5 or Keras file of this path, the index of several, or the folder of an unzipped one."""
+    if not os.path.exists(path):
+        return None
+    from . import keras_find
+
+    found = keras_find.locate(path)
+    return Found(found[0], path, found[1]) if found else None
 
 
 def _shards(stem: str, count: int) -> Found | None:
@@ -162,9 +177,9 @@ def _of_folder(folder: str) -> Found:
     if known is None:
         from . import foreign
 
-        safetensors = _safetensors(folder)
-        if safetensors is not None:
-            return safetensors
+        other_format = _safetensors(folder) or _keras(folder)
+        if other_format is not None:
+            return other_format
         other = foreign.explain(folder, _EXPECTED)
         if other is not None:
             raise other
@@ -174,7 +189,7 @@ def _of_folder(folder: str) -> Found:
             path=folder,
             hint=f"name one: {', '.join(found[:3])}" if found else None,
         )
-    latest = _bundle(known.latest) or _v1(known.latest) or _safetensors(known.latest) or _numpy(known.latest)
+    latest = _bundle(known.latest) or _v1(known.latest) or _one_file(known.latest)
     if latest is None:
         if os.path.isfile(known.latest):
             raise _explain(known.latest)
@@ -202,7 +217,7 @@ def in_folder(folder: str) -> list[Found]:
                 if name.endswith(".index"):
                     each = _bundle(path[: -len(".index")])
                 else:
-                    each = _v1(path) or _safetensors(path) or _numpy(path)
+                    each = _v1(path) or _one_file(path)
             except CkptSurgeonError:
                 continue  # one of several files is missing; whoever opens it will be told
             if each is not None:

@@ -7,16 +7,13 @@ import os
 
 from .. import errors
 from ..errors import BusyError, RefusedError
-from ..publish import Lock, Staging, held_signals, write_all
+from ..publish import Appender, Lock, Staging, held_signals, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Fill = Callable[["Output"], None]
-
-_BUFFER = 1 << 20  # bytes that are written at a time: variables may be small
-_WRITEBACK = 32 << 20  # bytes after which the disk is told to begin
 
 
 class Output:
@@ -26,29 +23,22 @@ class Output:
         path: of the file.
         fd: open for writing, empty.
         staging: that syncs it.
-
-    Attributes:
-        size: bytes that were written.
     """
 
     def __init__(self, path: str, fd: int, staging: Staging) -> None:
         self.path = path
-        self.size = 0
         self._fd = fd
-        self._staging = staging
-        self._pending: list[bytes] = []
-        self._flushed = 0
-        self._begun = 0
+        self._appender = Appender(fd, staging)
+
+    @property
+    def size(self) -> int:
+        """Bytes that were written."""
+        return self._appender.size
 
     def write(self, data: bytes) -> None:
         """Add bytes at the end."""
-        self._pending.append(data)
-        self.size += len(data)
-        if self.size - self._flushed >= _BUFFER:
-            self.flush()
-            if self.size - self._begun >= _WRITEBACK:
-                self._begun = self.size
-                self._staging.begin_sync(self._fd)
+        with errors.files(self.path):
+            self._appender.append(data)
 
     def patch(self, at: int, data: bytes) -> None:
         """Replace bytes that were written before."""
@@ -61,9 +51,7 @@ class Output:
     def flush(self) -> None:
         """Hand on what was kept back."""
         with errors.files(self.path):
-            write_all(self._fd, b"".join(self._pending))
-        self._pending = []
-        self._flushed = self.size
+            self._appender.flush()
 
 
 def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[str]:

@@ -74,6 +74,11 @@ def _stored(content: Copy) -> Iterator[bytes] | None:
     if isinstance(donor, Npz):
         stored, form = donor.plain_chunks(variable), donor.forms[variable.name]
         return swapped(stored, variable.dtype) if stored and form and form.order == ">" else stored
+    if donor.format in ("hdf5", "keras-zip"):
+        from .hdf5 import Hdf5
+
+        assert isinstance(donor, Hdf5)
+        return donor.plain_chunks(variable) if variable.is_numeric else None
     if isinstance(donor, Bundle) and variable.slices is None and variable.is_numeric:
         found = donor.checked_chunks(variable.extents[0])
         return found if donor.byteorder == "little" else swapped(found, variable.dtype)

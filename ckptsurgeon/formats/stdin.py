@@ -8,7 +8,7 @@ import sys
 from .. import errors
 from ..checkpoint import CHUNK
 from ..errors import UsageError
-from ..publish import write_all
+from ..publish import remove, write_all
 
 _spooled: list[int] = []  # the descriptor, once stdin was read: it can be read only once
 
@@ -17,7 +17,7 @@ def spool(folder: str | None = None) -> str:
     """A path under which the bytes of stdin can be opened as often as one likes.
 
     Args:
-        folder: where they are kept; None: where temporary files are.
+        folder: where they are kept; where temporary files are, if it is None or cannot be written.
 
     Raises:
         UsageError: stdin is a terminal.
@@ -26,15 +26,27 @@ def spool(folder: str | None = None) -> str:
     if not _spooled:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("- is stdin, and nothing is piped into it")
-        if folder is None:
+        if folder is None or not os.access(folder, os.W_OK):
             import tempfile
 
             folder = tempfile.gettempdir()
-        path = os.path.join(folder, f".ckptsurgeon-tmp.stdin-{os.getpid()}")
-        with errors.files(path):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            os.unlink(path)
+        with errors.files(folder):
+            fd = _nameless(folder)
             while chunk := os.read(sys.stdin.fileno(), CHUNK):
                 write_all(fd, chunk)
         _spooled.append(fd)
     return f"/dev/fd/{_spooled[0]}"
+
+
+def _nameless(folder: str) -> int:
+    """A new file in a folder, open, that no name leads to."""
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            pass  # not on this file system: it gets a name for an instant
+    path = os.path.join(folder, f".ckptsurgeon-tmp.stdin-{os.getpid()}")
+    remove(path)  # of a crashed process of this number
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return fd
