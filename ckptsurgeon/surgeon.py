@@ -206,6 +206,8 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
     chosen = without_slots(checkpoint, selection.variables(checkpoint))
     if selection.is_empty:
         chosen = [variable for variable in chosen if _is_float(variable.dtype)]
+    elif GRAPH not in selection.match:  # a glob that matches everything means the values
+        chosen = [variable for variable in chosen if variable.name != GRAPH]
     problems: list[CkptSurgeonError] = []
     changes = policy.changes(checkpoint, [variable.name for variable in chosen], problems)
     if policy.action == "copy":
@@ -332,7 +334,8 @@ def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, g
         checkpoint: open.
         selection: which variables.
         slots: keep the slots of the selected variables too.
-        graph: keep an object graph, less what goes; it means nothing in formats that have none.
+        graph: keep an object graph, less what goes; it means nothing in formats that have none, and stays there only
+            if its own name is selected.
 
     Raises:
         UsageError: nothing is selected, or slots only.
@@ -348,7 +351,7 @@ def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, g
         if name in chosen or name != GRAPH
     ]
     plan = plan_of(checkpoint, changes)
-    if not graph and GRAPH in checkpoint.variables and GRAPH not in chosen:
+    if not graph and GRAPH in checkpoint.variables and GRAPH not in selection.match:
         plan.changes = [change for change in plan.changes if change.name != GRAPH]
         plan.changes.append(Change("dropped", checkpoint[GRAPH], reason="it means nothing in this format"))
     return plan

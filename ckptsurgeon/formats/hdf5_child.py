@@ -1,0 +1,310 @@
+"""Runs libhdf5 in a forked child, under limits: it can crash on a damaged file, or never come to an end.
+
+No other process ever calls libhdf5. The child has the files that it is given and can open no other, so that nothing
+outside them is read whatever they say. Parent and child talk through two pipes in messages: a letter, a length, and as
+many bytes. The parent asks by J (JSON) and may add D (data) and an F (no more of it); the child answers by any number
+of D and a last J or E (the error, as JSON). A child that dies is one DamagedError.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+import signal
+import struct
+import sys
+
+from ..errors import ChangedError, DamagedError, RefusedError, StorageError, UnsupportedError
+from ..publish import write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any, NoReturn
+
+    from ..errors import CkptSurgeonError
+
+_HEAD = struct.Struct("<cQ")
+_MOST_JSON = 16 << 20  # bytes of an answer, beside four for each byte of the file
+_MEMORY = 1 << 30  # bytes of address space beyond what the process has before it opens the file
+_SECONDS = 4  # of processor time, beside those for the size of what is asked for
+_SLOWEST = 2 << 20  # bytes a second that even the slowest machine gets through
+_MOST_SECONDS = 600
+_PATIENCE = 60  # seconds without a word, beside four for each second of processor time
+_KINDS: dict[str, type[CkptSurgeonError]] = {
+    each.__name__: each for each in (DamagedError, UnsupportedError, RefusedError, StorageError, ChangedError)
+}
+
+
+class Part:
+    """A range of an open file that is an HDF5 file.
+
+    Attributes:
+        file: path of the file, or what its checkpoint calls it.
+        fd: its descriptor.
+        base: offset of the first byte.
+        size: bytes.
+    """
+
+    __slots__ = ("base", "fd", "file", "size")
+
+    def __init__(self, file: str, fd: int, base: int, size: int) -> None:
+        self.file = file
+        self.fd = fd
+        self.base = base
+        self.size = size
+
+
+class Child:
+    """A forked process that reads HDF5 files, and may write one.
+
+    Args:
+        path: what errors name.
+        parts: the files to read.
+        target: an empty file, open for reading and writing, to make an HDF5 file of; or None.
+    """
+
+    def __init__(self, path: str, parts: list[Part], target: int | None = None) -> None:
+        if not hasattr(os, "fork"):
+            raise UnsupportedError("HDF5 files are not read on this system, which has no fork", path=path)
+        self.path = path
+        self._size = sum(part.size for part in parts)
+        self._seconds = 0
+        asked, self._to = os.pipe()
+        self._from, answered = os.pipe()
+        self.pid = _fork()
+        if not self.pid:
+            _become_child(parts, target, asked, answered)
+        os.close(asked)
+        os.close(answered)
+
+    def ask(
+        self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0
+    ) -> Iterator[bytes | dict[str, Any]]:
+        """What the child answers: data as bytes, and at the end a dict.
+
+        Args:
+            request: what it is to do.
+            data: to be sent after it.
+            room: bytes that it will have to get through, beside those of the files.
+
+        Raises:
+            DamagedError: the file is damaged, or the child died of it.
+            CkptSurgeonError: what the child raised.
+        """
+        self._seconds = min(_MOST_SECONDS, _SECONDS + (self._size + room) // _SLOWEST)
+        try:
+            _send(self._to, b"J", json.dumps({**request, "seconds": self._seconds}).encode())
+            if data is not None:
+                for chunk in data:
+                    _send(self._to, b"D", chunk)
+                _send(self._to, b"F", b"")
+        except BrokenPipeError:
+            pass  # it died, or it says what is wrong
+        while True:
+            kind, length = _HEAD.unpack(self._receive(_HEAD.size))
+            if kind not in (b"J", b"D", b"E") or length > _MOST_JSON + 4 * self._size:
+                self._die("says what nobody understands")
+            answer = self._receive(length)
+            if kind == b"D":
+                yield answer
+                continue
+            try:
+                told = json.loads(answer)
+            except ValueError:
+                self._die("says what nobody understands")
+            if kind == b"E":
+                raise _error(told, self.path)
+            yield told
+            return
+
+    def answer(self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0) -> dict[str, Any]:
+        """As `ask`, of an answer without data."""
+        for told in self.ask(request, data, room):
+            if isinstance(told, dict):
+                return told
+        self._die("says what nobody understands")
+
+    def _receive(self, length: int) -> bytes:
+        import select
+
+        found = bytearray()
+        poll = select.poll()
+        poll.register(self._from, select.POLLIN)
+        while len(found) < length:
+            if not poll.poll((_PATIENCE + 4 * self._seconds) * 1000):
+                self._die("does not come to an end with it")
+            chunk = os.read(self._from, min(length - len(found), 1 << 20))
+            if not chunk:
+                self._die(None)
+            found += chunk
+        return bytes(found)
+
+    def _die(self, what: str | None) -> NoReturn:
+        """Raise that the child died, or that it must."""
+        status = self.close(kill=what is not None)
+        if what is None:
+            number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            what = f"dies of it ({signal.Signals(number).name})" if number in set(signal.Signals) else "dies of it"
+            what = "does not come to an end with it" if number == signal.SIGXCPU else what
+        raise DamagedError(f"damaged: the HDF5 library {what}", path=self.path)
+
+    def close(self, kill: bool = True) -> int:
+        """End the child; its status."""
+        if not self.pid:
+            return 0
+        pid, self.pid = self.pid, 0
+        os.close(self._to)
+        os.close(self._from)
+        try:
+            if kill:
+                os.kill(pid, signal.SIGKILL)
+            return os.waitpid(pid, 0)[1]
+        except (ChildProcessError, ProcessLookupError):
+            return 0  # the program around us ignores its children
+
+
+def _fork() -> int:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which holds what the child needs
+        return os.fork()
+
+
+def _send(fd: int, kind: bytes, data: bytes) -> None:
+    write_all(fd, _HEAD.pack(kind, len(data)) + data if len(data) < 1 << 16 else _HEAD.pack(kind, len(data)))
+    if len(data) >= 1 << 16:
+        write_all(fd, data)
+
+
+def _error(told: dict[str, Any], path: str) -> CkptSurgeonError:
+    kind = _KINDS.get(str(told.get("kind")), DamagedError)
+    found = {key: told[key] for key in ("expected", "found", "hint") if told.get(key) is not None}
+    return kind(str(told.get("what")), path=path, **found)
+
+
+# -- the child
+
+
+class Parent:
+    """The parent, as the child sees it."""
+
+    def __init__(self, asked: int, answered: int) -> None:
+        self._asked = asked
+        self._answered = answered
+
+    def request(self) -> dict[str, Any] | None:
+        """What the parent asks for next; None if it has gone."""
+        head = self._read(_HEAD.size)
+        if head is None:
+            return None
+        found: dict[str, Any] = json.loads(self._read(_HEAD.unpack(head)[1]) or b"{}")
+        return found
+
+    def data(self) -> Iterator[bytes]:
+        """What the parent sends after a request, to the end of it."""
+        while head := self._read(_HEAD.size):
+            kind, length = _HEAD.unpack(head)
+            if kind == b"F":
+                return
+            yield self._read(length) or b""
+
+    def send(self, data: bytes) -> None:
+        """Send data."""
+        _send(self._answered, b"D", data)
+
+    def done(self, answer: dict[str, Any]) -> None:
+        """Send the end of an answer."""
+        _send(self._answered, b"J", json.dumps(answer).encode())
+
+    def failed(self, error: CkptSurgeonError) -> None:
+        """Send what went wrong."""
+        told = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
+        told |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
+        _send(self._answered, b"E", json.dumps(told).encode())
+
+    def _read(self, length: int) -> bytes | None:
+        found = bytearray()
+        while len(found) < length:
+            chunk = os.read(self._asked, min(length - len(found), 1 << 20))
+            if not chunk:
+                return None
+            found += chunk
+        return bytes(found)
+
+
+def _become_child(parts: list[Part], target: int | None, asked: int, answered: int) -> NoReturn:
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair, who ends us
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGPIPE, signal.SIGSEGV, signal.SIGABRT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        if "faulthandler" in sys.modules:
+            sys.modules["faulthandler"].disable()
+        fds = [part.fd for part in parts] + [asked, answered] + ([] if target is None else [target])
+        _close_others(fds, parts)
+        parent = Parent(asked, answered)
+        try:
+            from . import hdf5_worker
+        except ImportError as error:
+            parent.failed(UnsupportedError(f"HDF5 files need h5py: {error}", hint="pip install h5py"))
+            os._exit(0)
+        hdf5_worker.serve(parent, parts, target)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def _close_others(fds: list[int], parts: list[Part]) -> None:
+    """Close what is not ours, as the parent's locks; and be silent.
+
+    Where the program around us uses h5py, it may have these very files open, which must not vanish under it.
+    """
+    silent = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(silent, fd)
+    ours = {(status.st_dev, status.st_ino) for status in (os.fstat(part.fd) for part in parts)}
+    for fd in range(3, max(1024, max(fds) + 1)):
+        try:
+            status = os.fstat(fd)
+            if fd not in fds and not ("h5py" in sys.modules and (status.st_dev, status.st_ino) in ours):
+                os.close(fd)
+        except OSError:
+            continue
+
+
+def limit() -> None:
+    """Take no more memory than is needed, and open nothing else; all modules must be there."""
+    import resource
+
+    for codec in ("ascii", "utf-8"):  # whose modules could not be found later
+        codecs.lookup(codec)
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            _lower(resource.RLIMIT_AS, int(file.read().split()[0]) * resource.getpagesize() + _MEMORY)
+    except OSError:
+        pass  # no Linux: its limits are others
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_NOFILE, 3)  # nothing else can be opened from here on
+
+
+def _lower(what: int, limit: int) -> None:
+    import resource
+
+    hard = resource.getrlimit(what)[1]
+    if hard == resource.RLIM_INFINITY or hard > limit:
+        resource.setrlimit(what, (limit, hard))
+
+
+def limit_seconds(seconds: int) -> None:
+    """Die after so many more seconds of processor time."""
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    if hard == resource.RLIM_INFINITY or hard > limit:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
