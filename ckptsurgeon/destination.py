@@ -29,7 +29,6 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     meant = formats.format_of(out)
     if not is_folder and (os.path.splitext(out)[1] in _OTHER_ENDINGS or meant not in (None, kind)):
         raise UsageError(f"-o {out} is the name of another format", expected=f"one of {kind}", hint="use convert")
-    is_bundle = kind == "tf-v2"
     if kind.startswith("tf-") and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
     if os.path.isdir(out) and not is_folder:
@@ -38,10 +37,10 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
         raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
     if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):
         raise NotFoundError("no such folder", path=os.path.dirname(out))
-    if not is_bundle and os.path.lexists(out + ".index"):
+    if not kind.startswith("tf-") and os.path.lexists(out + ".index"):
         raise RefusedError("a TensorFlow V2 checkpoint has this name, and would win", path=out, hint="choose another")
-    stands = os.path.lexists(out) or (is_bundle and os.path.lexists(main))  # a V1 file may have a bundle's bare name
-    if stands and not force:
+    # A V1 file and a V2 checkpoint may have one name.
+    if (os.path.lexists(out) or os.path.lexists(main) or os.path.lexists(out + ".index")) and not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
 
 
@@ -51,7 +50,7 @@ def check_not(out: str, like: Checkpoint, donor: Checkpoint) -> None:
     Raises:
         RefusedError: it is.
     """
-    named = (out, formats.main_file(out, like))  # a bundle's bare name may be another format's file
+    named = (out, out + ".index", formats.main_file(out, like))  # one name may mean files of several formats
     if os.path.realpath(donor.main_file) in map(os.path.realpath, named):
         raise RefusedError("-o names the donor, which is never modified", path=out)
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from .errors import CkptSurgeonError
-from .plan import Copy
+from .plan import Copy, Elements, Fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
     from .checkpoint import Checkpoint, Extent, Variable
     from .plan import Change, Plan
 
@@ -16,18 +22,22 @@ _BARE = ("tf-v2", "safetensors", "hdf5", "keras-zip")  # formats whose extents h
 
 
 def leave(plan: Plan, link: bool) -> None:
-    """Leave the variables of a plan alone whose bytes are the donor's already.
+    """Leave the variables of a plan alone that hold already what they would get.
 
     Args:
         plan: changed in place.
         link: whether the donor's files are to be shared, so that equal bytes elsewhere do not count.
     """
     for change in plan.changes:
-        content = change.content
-        if change.action != "added" and isinstance(content, Copy):
+        content, equal = change.content, False
+        if isinstance(content, Copy) and change.action != "added":
             equal = _are_equal(plan.recipient, change.variable, content, link)
-            if equal:
-                _mark(change)
+        elif isinstance(content, Elements) and change.action == "grafted":
+            equal = _gives_the_same(plan.recipient, change.variable, content.make)
+        elif isinstance(content, Fill):
+            equal = _gives_the_same(plan.recipient, change.variable, partial(_filled, content, change.variable))
+        if equal:
+            _mark(change)
 
 
 def mark(plan: Plan) -> None:
@@ -63,6 +73,25 @@ def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: b
     if variable.dtype == "string":
         return bool(ours.tolist() == theirs.tolist())
     return bool(ours.tobytes() == theirs.tobytes())
+
+
+def _gives_the_same(recipient: Checkpoint, variable: Variable, make: Callable[[], Iterator[NDArray[Any]]]) -> bool:
+    """Whether a variable holds what is computed for it."""
+    from . import numeric
+
+    try:
+        return numeric.same(make(), recipient.elements(recipient[variable.name]))
+    except CkptSurgeonError:
+        return False  # whoever writes will say what is wrong
+
+
+def _filled(content: Fill, variable: Variable) -> Iterator[NDArray[Any]]:
+    import numpy as np
+
+    from . import numeric
+
+    element = numeric.cast_exactly(np.asarray(content.number), numeric.dtype(variable.dtype), variable.name)
+    yield np.broadcast_to(element, variable.size)
 
 
 def _is_same_place(one: Extent, other: Extent) -> bool:

@@ -197,8 +197,31 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
     # Equal shares are factored out, where no sum of numbers of this dtype can be too large.
     factor = shares[0] if kind.itemsize < 8 and len(set(shares)) == 1 else 1.0
     shares = [share / factor for share in shares]
-    left: list[NDArray[Any]] = [np.empty(0, kind) for _ in streams]
     total, scaled = np.empty(0, wide), np.empty(0, wide)
+    for parts in aligned(streams):
+        if total.size != parts[0].size:
+            total, scaled = np.empty(parts[0].size, wide), np.empty(parts[0].size, wide)
+        total[...] = 0
+        with np.errstate(all="ignore"):  # of infinities and NaN, which go on as they are
+            for part, share in zip(parts, shares, strict=True):
+                if share == 1:
+                    total += part
+                else:
+                    np.copyto(scaled, part)
+                    scaled *= share
+                    total += scaled
+            total *= factor
+            yield total.astype(kind)
+
+
+def same(one: Iterator[NDArray[Any]], other: Iterator[NDArray[Any]]) -> bool:
+    """Whether two streams of equally many elements hold the same bytes."""
+    return all(a.tobytes() == b.tobytes() for a, b in aligned([one, other]))
+
+
+def aligned(streams: Sequence[Iterator[NDArray[Any]]]) -> Iterator[list[NDArray[Any]]]:
+    """Streams of equally many elements, cut alike: lists of equally long parts, one of each."""
+    left = [np.empty(0)] * len(streams)
     while True:
         for at, stream in enumerate(streams):
             while not left[at].size and (part := next(stream, None)) is not None:
@@ -206,17 +229,5 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
         count = min(part.size for part in left)
         if not count:
             return
-        if total.size != count:
-            total, scaled = np.zeros(count, wide), np.empty(count, wide)
-        with np.errstate(all="ignore"):  # of infinities and NaN, which go on as they are
-            total[...] = 0
-            for at, share in enumerate(shares):
-                some = left[at][:count]
-                left[at] = left[at][count:]
-                if share != 1:
-                    np.copyto(scaled, some)
-                    scaled *= share
-                    some = scaled
-                total += some
-            total *= factor
-            yield total.astype(kind)
+        yield [part[:count] for part in left]
+        left = [part[count:] for part in left]

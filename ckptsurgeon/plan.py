@@ -97,7 +97,7 @@ class Change:
     Attributes:
         action: `grafted`, `added`, `set`, `filled`, `cast`, `averaged`, `updated` (follows from other changes),
             `unpartitioned`, `renamed`, `dropped`, `extracted`, `skipped` or `kept`.
-        variable: the recipient's; of an added, cast or unpartitioned one what it will be, with no extents yet.
+        variable: the recipient's; of an added, cast or unpartitioned one what it will be, which lies nowhere yet.
         content: its new bytes; None where it keeps them, or goes.
         source: name of the donor's variable, or the old name of a renamed one, or None.
         reason: why, where it needs saying.
@@ -203,13 +203,15 @@ class Report:
         path: the checkpoint that holds the result.
         rows: one for each changed variable, then one for each kept one: dicts with the keys name, action, from,
             dtype, shape, bytes (written), cast_from, reason.
+        reclaimed: bytes of the old files that the result has not, where it was written anew for that.
         warnings: what the user should know besides.
     """
 
-    __slots__ = ("path", "rows", "warnings")
+    __slots__ = ("path", "reclaimed", "rows", "warnings")
 
     def __init__(self, path: str, plan: Plan, linked: bool = False) -> None:
         self.path = path
+        self.reclaimed = 0
         self.warnings: list[str] = []
         self.rows: list[dict[str, object]] = []
         changed = set()
@@ -244,7 +246,7 @@ def _size(change: Change) -> int:
     """Bytes of a change's values."""
     content, variable = change.content, change.variable
     if content is None:
-        return 0
+        return 0 if change.action != "extracted" else variable.size * ITEM_SIZE.get(variable.dtype, 0)
     if isinstance(content, Text):
         return len(content.value)
     if isinstance(content, Copy):

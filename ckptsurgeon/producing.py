@@ -204,6 +204,8 @@ def _written(
 ) -> Report:
     """Carry out a plan whose result is a new checkpoint."""
     report = Report(out, plan)
-    if not dry_run:
+    if dry_run:
+        formats.check(plan, out, format)
+    else:
         report.warnings = formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
     return report

@@ -100,7 +100,7 @@ def graft(
         raise UsageError("nothing is selected", expected="--layers, --match or --map")
 
     def make(target: Checkpoint) -> Plan:
-        source = formats.open(donor, os.path.dirname(target.main_file) or ".")
+        source = formats.open(donor)
         opened.append(source)
         if not maps and os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
             hint = "--map says what goes onto what"
@@ -115,6 +115,8 @@ def graft(
 
     opened: list[Checkpoint] = []
     out = writing.get("out")
+    if donor == "-":
+        formats.spool_beside(recipient)  # before the recipient is locked: a stream may take its time
     try:
         return operate(recipient, make, link, **writing)
     finally:
@@ -239,7 +241,7 @@ def cast(
     return operate(path, lambda checkpoint: surgeon.cast(checkpoint, dtype, selection, slots), **writing)
 
 
-def compact(path: str, **writing: Unpack[Writing]) -> int:
+def compact(path: str, **writing: Unpack[Writing]) -> Report:
     """Write a checkpoint again without the bytes that no variable refers to; where there are none, nothing is written.
 
     Args:
@@ -247,7 +249,7 @@ def compact(path: str, **writing: Unpack[Writing]) -> int:
         writing: see `Writing`.
 
     Returns:
-        Bytes that were, or with `dry_run` would be, given back.
+        What was, or with `dry_run` would be, done; `reclaimed` says how many bytes that gives back.
 
     Raises:
         CkptSurgeonError: a data file is missing or a checksum wrong; nothing was written.
@@ -258,8 +260,9 @@ def compact(path: str, **writing: Unpack[Writing]) -> int:
         return Plan(checkpoint, [])
 
     dead: list[int] = []
-    operate(path, make, compact=lambda: dead[-1] > 0, **writing)
-    return dead[-1]
+    report = operate(path, make, compact=lambda: dead[-1] > 0, **writing)
+    report.reclaimed = dead[-1]
+    return report
 
 
 def operate(
@@ -303,7 +306,9 @@ def operate(
                 destination.check_out(out, checkpoint, None, force)
             plan = make(checkpoint)
             report = Report(out or checkpoint.path, plan, link)
-            if not dry_run:
+            if dry_run:
+                formats.check(plan, out, None)
+            else:
                 report.warnings = formats.save(plan, out=out, link=link, force=force, sync=sync, wait=wait)
             return report
 

@@ -207,7 +207,7 @@ def test_a_donor_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None
     original = formats.open
     replaced = []
 
-    def open_then_replace(path: str, spool_folder: str | None = None) -> object:
+    def open_then_replace(path: str) -> object:
         checkpoint = original(path)
         if path.endswith("a") and not replaced:
             replaced.append(path)

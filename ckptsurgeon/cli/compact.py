@@ -29,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Compact."""
-    reclaimed = verbs.compact(args.checkpoint, **writing(args))
-    render.emit([{"path": args.out or args.checkpoint, "reclaimed": reclaimed}], ("path", "reclaimed"), args.json)
+    report = verbs.compact(args.checkpoint, **writing(args))
+    done = {"path": args.out or args.checkpoint, "reclaimed": report.reclaimed}
+    render.emit([done], ("path", "reclaimed"), args.json)
+    render.warn(report)
     return 0

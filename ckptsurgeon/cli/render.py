@@ -123,5 +123,10 @@ def report(result: Report, dry_run: bool, as_json: bool, quiet: bool = False, ve
             written = sum(row["bytes"] for row in result.rows if isinstance(row["bytes"], int))
             done = "would be written; nothing was" if dry_run else "written"
             print(f"{len(result.changed)} variables of {result.path}; {size(written)} {done}")
+    warn(result)
+
+
+def warn(result: Report) -> None:
+    """Print what the user should know besides."""
     for warning in result.warnings:
         print(f"ckptsurgeon: warning: {warning}", file=sys.stderr)

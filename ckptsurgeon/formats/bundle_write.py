@@ -39,7 +39,7 @@ def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -
     """
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
-    _check(plan, bundle.prefix)
+    check(plan, None)
     with Publication(bundle.prefix, sync, wait, lock, bundle.shards) as publication:
         if not any(change.content for change in plan.changes):
             publication.commit_index(_carried_rows(plan))
@@ -54,7 +54,7 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
     Raises:
         RefusedError: there is one already, without `force`; and as `save_in_place`.
     """
-    _check(plan, out)
+    check(plan, out)
 
     def commit(publication: Publication, exact: bool) -> list[str]:
         if link:
@@ -64,17 +64,17 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
     return save_at(out, commit, force, sync, wait)
 
 
-def _check(plan: Plan, path: str) -> None:
-    """Raise all that keeps what a plan leaves from being stored: dtypes that other containers alone have.
+def check(plan: Plan, out: str | None) -> None:
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
 
     Raises:
-        UnsupportedError, Problems: there are some.
+        UnsupportedError, Problems: dtypes that other containers alone have.
     """
     problems: list[CkptSurgeonError] = []
     for result in plan.results():
         if result.variable.dtype not in NUMBERS:
             what = f"{result.variable.name}: a TensorFlow checkpoint holds no {result.variable.dtype}"
-            problems.append(UnsupportedError(what, path=path, hint="cast it, or leave it out"))
+            problems.append(UnsupportedError(what, path=out or plan.recipient.path, hint="cast it, or leave it out"))
     errors.check(problems)
 
 

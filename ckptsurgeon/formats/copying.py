@@ -39,8 +39,8 @@ def copy(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float)
         warnings = _copy_bundle(checkpoint, out, force, sync, wait)
     else:
         warnings = _copy_files(checkpoint, out, force, sync)
-    meta = checkpoint.path + ".meta"
-    if os.path.isfile(meta):
+    meta = checkpoint.main_file.removesuffix(".index") + ".meta"
+    if checkpoint.format.startswith("tf-") and os.path.isfile(meta):
         write_file(out + ".meta", _chunks(meta), sync)
     return warnings
 
@@ -60,10 +60,18 @@ def _copy_bundle(bundle: Bundle, out: str, force: bool, sync: bool, wait: float)
         try:
             for path, copied in zip(bundle.data_files, copies, strict=True):
                 write_file(copied, _chunks(path), sync=False)
-            return save_at(out, commit, force, sync, wait)
+            warnings = save_at(out, commit, force, sync, wait)
         finally:
-            for path in copies:
-                remove(path)
+            left = [path for path in copies if not _is_gone(path)]
+    return warnings + [f"{path}: written, but not tidied up" for path in left]
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        remove(path)
+    except OSError:  # the copy stands all the same
+        return False
+    return True
 
 
 def _copy_files(checkpoint: Checkpoint, out: str, force: bool, sync: bool) -> list[str]:

@@ -53,6 +53,15 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
     return one_file.save_as(out, _writer(plan, out, format).fill, force, sync, wait)
 
 
+def check(plan: Plan, out: str | None, format: str) -> None:
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+
+    Raises:
+        UnsupportedError, RefusedError, Problems: it cannot.
+    """
+    _writer(plan, out or plan.recipient.path, format)
+
+
 def _writer(plan: Plan, path: str, format: str) -> _Npz | _Npy:
     results = plan.results()
     if format == "npz":

@@ -47,9 +47,9 @@ MAX_HEADER = 100_000_000  # bytes, the library's limit
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _LONGEST_ENTRY = 1 << 14  # bytes of JSON
 # Memory: what a variable or a pair of metadata takes beside its name, and what all may take beyond the files' bytes.
-_PER_VARIABLE = 700
+_PER_VARIABLE = 420
 _PER_PAIR = 200
-_SPARE = 40 << 20
+_SPARE = 64 << 20  # 100,000 variables are honest
 
 
 class SafeTensors(Checkpoint):

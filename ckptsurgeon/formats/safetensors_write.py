@@ -43,9 +43,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     """
     recipient = plan.recipient
     assert isinstance(recipient, SafeTensors)
-    file = _only_file(plan, recipient)
-    results = [result for result in plan.results() if _is_in(result, file, recipient)]
-    layout = _Layout(results, _carried_metadata(plan, recipient, file), recipient, file)
+    file, layout = _in_place(plan, recipient)
     if os.path.realpath(file) == os.path.realpath(lock.path):
         return one_file.replace(file, layout.fill, lock, sync, wait)
     with Lock(file, wait) as own:
@@ -58,6 +56,26 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
                 raise BusyError("somebody saved it meanwhile", path=recipient.path, hint="try again")
 
         return one_file.replace(file, fill, own, sync, wait)
+
+
+def _in_place(plan: Plan, recipient: SafeTensors) -> tuple[str, _Layout]:
+    """The file that is replaced, and what it is to be."""
+    file = _only_file(plan, recipient)
+    results = [result for result in plan.results() if _is_in(result, file, recipient)]
+    return file, _Layout(results, _carried_metadata(plan, recipient, file), recipient, file)
+
+
+def check(plan: Plan, out: str | None) -> None:
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+
+    Raises:
+        RefusedError, UnsupportedError, Problems: it cannot.
+    """
+    if out is not None:
+        _whole(plan, out, None)
+    else:
+        assert isinstance(plan.recipient, SafeTensors)
+        _in_place(plan, plan.recipient)
 
 
 def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[str]:

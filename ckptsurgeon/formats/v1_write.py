@@ -51,12 +51,21 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
         DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
         StorageError: the operating system refused; the recipient is unharmed.
     """
+    check(plan, None)
+    return _save(plan, plan.recipient.main_file, lock, sync, wait)
+
+
+def check(plan: Plan, out: str | None) -> None:
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+
+    Raises:
+        RefusedError, Problems: it cannot.
+    """
     recipient = plan.recipient
-    assert isinstance(recipient, V1)
-    if recipient.shards > 1:
+    if out is None and recipient.shards > 1:
         what = f"a V1 checkpoint of {recipient.shards} files cannot be replaced in place"
         raise RefusedError(what, path=recipient.path, hint="use -o OUT")
-    return _save(plan, recipient.files[0], lock, sync, wait)
+    _check(plan, sorted(plan.results(), key=lambda result: result.key), out or recipient.path)
 
 
 def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[str]:

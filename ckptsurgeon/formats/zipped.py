@@ -29,7 +29,7 @@ _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _FULL = 0xFFFFFFFF
 _PER_MEMBER = 1200  # bytes of memory, with what a checkpoint keeps of it
-_SPARE = 48 << 20  # that members may take beyond the file's size
+_SPARE = 160 << 20  # that members may take beyond the file's size: 100,000 of them are honest
 _EPOCH = 33 << 16  # the earliest time that a zip file knows: a checkpoint that we write holds no time stamps
 
 

@@ -1,0 +1,191 @@
+"""What all formats can do with a plan: check it, carry it out, in its recipient or as a new checkpoint, or stream it.
+
+Writers are imported where something is written, so that a listing does not pay for them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import errors
+from ..errors import StorageError
+from .bundle import Bundle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..checkpoint import Checkpoint
+    from ..plan import Plan
+    from ..publish import Lock
+
+
+def save(
+    plan: Plan,
+    *,
+    lock: Lock | None = None,
+    out: str | None = None,
+    format: str | None = None,
+    link: bool = False,
+    force: bool = False,
+    sync: bool = True,
+    wait: float = 30.0,
+) -> list[str]:
+    """Carry a plan out.
+
+    Args:
+        plan: what to do.
+        lock: on the recipient, from `locked`; needed without `out`.
+        out: write a new checkpoint there instead.
+        format: of the new checkpoint, one of the values of `FORMATS`; None: the recipient's.
+        link: share the donor's data files instead of copying from them.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer of `out`.
+
+    Returns:
+        Warnings.
+    """
+    recipient = plan.recipient
+    kind = format or recipient.format
+    if not link:
+        whole = out is not None or kind != "tf-v2"  # then kept variables are written too
+        _check_room(plan.size(whole), out or recipient.main_file)
+    if kind == "tf-v2":
+        return _save_bundle(plan, lock, out, format, link, force, sync, wait)
+    if kind == "tf-v1":
+        from . import v1_write
+
+        if out is not None:
+            return v1_write.save_as(plan, out, force, sync, wait)
+        assert lock is not None
+        return v1_write.save_in_place(plan, lock, sync, wait)
+    if kind == "safetensors":
+        from . import safetensors_write
+
+        if out is not None:
+            return safetensors_write.save_as(plan, out, force, sync, wait)
+        assert lock is not None
+        return safetensors_write.save_in_place(plan, lock, sync, wait)
+    if kind in ("hdf5", "keras-zip"):
+        from . import hdf5_write
+
+        if out is not None:
+            return hdf5_write.save_as(plan, out, kind, force, sync, wait)
+        assert lock is not None
+        return hdf5_write.save_in_place(plan, lock, sync, wait)
+    from . import npz_write
+
+    if out is not None:
+        return npz_write.save_as(plan, out, kind, force, sync, wait)
+    assert lock is not None
+    return npz_write.save_in_place(plan, lock, sync, wait)
+
+
+def check(plan: Plan, out: str | None, format: str | None) -> None:
+    """Whether `save` would carry a plan out, as far as metadata tell.
+
+    Args:
+        plan: what to do.
+        out: where; None: in its recipient.
+        format: as `save` takes it.
+
+    Raises:
+        CkptSurgeonError: the format cannot hold what the plan leaves, or no single rename replaces it.
+    """
+    kind = format or plan.recipient.format
+    if kind == "tf-v2":
+        from . import bundle_write
+
+        bundle_write.check(plan, out)
+    elif kind == "tf-v1":
+        from . import v1_write
+
+        v1_write.check(plan, out)
+    elif kind == "safetensors":
+        from . import safetensors_write
+
+        safetensors_write.check(plan, out)
+    elif kind in ("npz", "npy"):
+        from . import npz_write
+
+        npz_write.check(plan, out, kind)
+
+
+def _save_bundle(
+    plan: Plan, lock: Lock | None, out: str | None, format: str | None, link: bool, force: bool, sync: bool, wait: float
+) -> list[str]:
+    from . import bundle_write
+
+    if out is None:
+        assert lock is not None
+        return bundle_write.save_in_place(plan, lock, link, sync, wait)
+    if format is None and (isinstance(plan.recipient, Bundle) and plan.recipient.folder is not None):
+        from . import saved_model
+
+        return saved_model.save_as(plan, out, link, force, sync, wait)
+    return bundle_write.save_as(plan, out, link, force, sync, wait)
+
+
+def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> list[str]:
+    """Carry a plan out in its recipient and leave no byte that no variable refers to: a bundle becomes one shard.
+
+    Args:
+        plan: what to do besides.
+        lock: on the recipient, from `locked`.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+
+    Returns:
+        Warnings.
+    """
+    if plan.recipient.format != "tf-v2":  # what is one file is written whole anyway
+        return [] if plan.changes_nothing else save(plan, lock=lock, sync=sync, wait=wait)
+    from . import bundle_write
+
+    _check_room(plan.size(True), plan.recipient.main_file)
+    return bundle_write.compact(plan, lock, sync, wait)
+
+
+def stream(plan: Plan, layers: Mapping[str, int]) -> None:
+    """Send what a plan leaves to stdout, as safetensors.
+
+    Args:
+        plan: what to do.
+        layers: name -> number of its layer, for the metadata.
+
+    Raises:
+        UnsupportedError: no safetensors file can hold a variable.
+    """
+    import sys
+
+    from . import safetensors_write
+
+    safetensors_write.stream(plan, sys.stdout.buffer.write, layers)
+
+
+def _check_room(needed: int, path: str) -> None:
+    """Raise, before anything is written, where the disk has no room for it.
+
+    Args:
+        needed: bytes.
+        path: of the file that is written, or of one beside it.
+    """
+    folder = os.path.dirname(path.rstrip(os.sep)) or "."
+    with errors.files(folder):
+        disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if needed > free:
+        raise StorageError("not enough room on the disk", path=folder, expected=f"{needed} bytes", found=f"{free} free")
+
+
+def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = True, wait: float = 30.0) -> list[str]:
+    """Copy a whole checkpoint, file by file; see `copying.copy`."""
+    from . import copying
+
+    needed = 0
+    for path in checkpoint.data_files or [checkpoint.main_file]:
+        with errors.files(path):
+            needed += os.stat(path).st_size
+    _check_room(needed, out)
+    return copying.copy(checkpoint, out, force, sync, wait)
