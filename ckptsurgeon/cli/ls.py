@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import formats, schemes
 from ..errors import UsageError
+from ..names import natural_key
 from . import render
 from .parser import add_checkpoint, add_json, add_selection, selection_of
 
@@ -44,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """List."""
     if args.checkpoints:
-        rows = formats.checkpoints(args.checkpoint)
+        rows = sorted(formats.checkpoints(args.checkpoint), key=lambda row: natural_key(str(row["checkpoint"])))
         render.emit(rows, ["checkpoint", "format", "bytes", "latest"], args.json)
         return 0
     if args.tree:

@@ -96,7 +96,7 @@ def _open(found: find.Found) -> Checkpoint:
 
 
 def checkpoints(folder: str) -> list[dict[str, object]]:
-    """The checkpoints in a folder, in natural order of their names.
+    """The checkpoints in a folder.
 
     Args:
         folder: path.
@@ -108,10 +108,7 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
     Raises:
         NotFoundError: there is no such folder, or no checkpoint in it.
     """
-    from ..names import natural_key
-
     latest = state.read(folder) if os.path.isdir(folder) else None
-    found = sorted(find.in_folder(folder), key=lambda each: natural_key(each.path))
     return [
         {
             "checkpoint": each.path,
@@ -119,7 +116,7 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
             "bytes": sum(os.path.getsize(path) for path in find.files_of(each)),
             "latest": latest is not None and os.path.realpath(latest.latest) == os.path.realpath(each.path),
         }
-        for each in found
+        for each in find.in_folder(folder)
     ]
 
 

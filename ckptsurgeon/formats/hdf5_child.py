@@ -1,9 +1,9 @@
-"""Runs libhdf5 in a forked child, under limits: it can crash on a damaged file, or never come to an end.
+"""Runs libhdf5 in forked children, under limits: it can crash on a damaged file, or never come to an end.
 
-No other process ever calls libhdf5. The child has the files that it is given and can open no other, so that nothing
+No other process ever calls libhdf5. A child has the files that it is given and can open no other, so that nothing
 outside them is read whatever they say. Parent and child talk through two pipes in messages: a letter, a length, and as
 many bytes. The parent asks by J (JSON) and may add D (data) and an F (no more of it); the child answers by any number
-of D and a last J or E (the error, as JSON). A child that dies is one DamagedError.
+of D and a last J or E (the error, as JSON). A child that dies is one DamagedError. `hdf5_nursery` makes children.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import math
 import os
 import signal
 import struct
-import sys
 
-from ..errors import ChangedError, DamagedError, RefusedError, StorageError, UnsupportedError
+from ..errors import ChangedError, DamagedError, RefusedError, StorageError, UnsupportedError, files
 from ..publish import write_all
 
 TYPE_CHECKING = False
@@ -64,21 +63,32 @@ class Child:
         path: what errors name.
         parts: the files to read.
         target: an empty file, open for reading and writing, to make an HDF5 file of; or None.
+
+    Raises:
+        UnsupportedError: there is no h5py, or this system cannot fork.
+        StorageError: the operating system refused.
     """
 
     def __init__(self, path: str, parts: list[Part], target: int | None = None) -> None:
-        if not hasattr(os, "fork"):
-            raise UnsupportedError("HDF5 files are not read on this system, which has no fork", path=path)
+        from . import hdf5_nursery
+
         self.path = path
         self._size = sum(part.size for part in parts)
         self._seconds = 0
         asked, self._to = os.pipe()
         self._from, answered = os.pipe()
-        self.pid = _fork()
-        if not self.pid:
-            _become_child(parts, target, asked, answered)
-        os.close(asked)
-        os.close(answered)
+        self._nursery: hdf5_nursery.Nursery | None = None
+        try:
+            with files(path):
+                self._nursery = hdf5_nursery.mine()
+                self.pid = self._nursery.child(parts, target, asked, answered)
+        except BaseException:
+            os.close(self._to)
+            os.close(self._from)
+            raise
+        finally:
+            os.close(asked)
+            os.close(answered)
 
     def ask(
         self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0
@@ -153,25 +163,12 @@ class Child:
 
     def close(self, kill: bool = True) -> int:
         """End the child; its status."""
-        if not self.pid:
+        if not self.pid or self._nursery is None:
             return 0
         pid, self.pid = self.pid, 0
         os.close(self._to)
         os.close(self._from)
-        try:
-            if kill:
-                os.kill(pid, signal.SIGKILL)
-            return os.waitpid(pid, 0)[1]
-        except (ChildProcessError, ProcessLookupError):
-            return 0  # the program around us ignores its children
-
-
-def _fork() -> int:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which holds what the child needs
-        return os.fork()
+        return self._nursery.end(pid, kill)
 
 
 def _send(fd: int, kind: bytes, data: bytes) -> None:
@@ -234,46 +231,6 @@ class Parent:
                 return None
             found += chunk
         return bytes(found)
-
-
-def _become_child(parts: list[Part], target: int | None, asked: int, answered: int) -> NoReturn:
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair, who ends us
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGPIPE, signal.SIGSEGV, signal.SIGABRT):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
-        if "faulthandler" in sys.modules:
-            sys.modules["faulthandler"].disable()
-        fds = [part.fd for part in parts] + [asked, answered] + ([] if target is None else [target])
-        _close_others(fds, parts)
-        parent = Parent(asked, answered)
-        try:
-            from . import hdf5_worker
-        except ImportError as error:
-            parent.failed(UnsupportedError(f"HDF5 files need h5py: {error}", hint="pip install h5py"))
-            os._exit(0)
-        hdf5_worker.serve(parent, parts, target)
-    except BaseException:
-        os._exit(1)
-    os._exit(0)
-
-
-def _close_others(fds: list[int], parts: list[Part]) -> None:
-    """Close what is not ours, as the parent's locks; and be silent.
-
-    Where the program around us uses h5py, it may have these very files open, which must not vanish under it.
-    """
-    silent = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(silent, fd)
-    ours = {(status.st_dev, status.st_ino) for status in (os.fstat(part.fd) for part in parts)}
-    for fd in range(3, max(1024, max(fds) + 1)):
-        try:
-            status = os.fstat(fd)
-            if fd not in fds and not ("h5py" in sys.modules and (status.st_dev, status.st_ino) in ours):
-                os.close(fd)
-        except OSError:
-            continue
 
 
 def limit() -> None:

@@ -17,6 +17,7 @@ from ..publish import remove
 from . import plain
 from .hdf5 import Hdf5
 from .hdf5_child import Child
+from .keras_layers import legacy_root
 from .keras_names import Arrangement
 
 TYPE_CHECKING = False
@@ -163,6 +164,26 @@ class Edits:
 
     def _write(self, fd: int) -> None:
         file = self.file
+        needs_order = legacy_root(file.groups[0]) is None
+        for part in file.parts:
+            part.fd = file.file(part.file)
+        for strict in (False, True):
+            request, sent = self._request(strict)
+            os.ftruncate(fd, 0)
+            child = Child(file.path, file.parts, fd)
+            try:
+                answer = child.answer(request, (chunk for chunks in sent for chunk in chunks), 2 * self._room())
+            finally:
+                child.close()
+            if answer.get("ordered") is True or not needs_order:
+                break
+        part = file.parts[0]
+        for at, chunk in enumerate(file.chunks(Extent(part.file, part.base, file.blocks[0], None))):
+            os.pwrite(fd, chunk, at * CHUNK)
+
+    def _request(self, strict: bool) -> tuple[dict[str, Any], list[Iterator[bytes]]]:
+        """What a child is to write, and the values that it will want."""
+        file = self.file
         moves: list[tuple[str | None, str]] = []
         datasets: list[dict[str, Any]] = [
             {"path": path, "source": [number, path], "form": None}
@@ -180,21 +201,11 @@ class Edits:
             source = [0, None] if dataset is None else [dataset.part, dataset.path]
             datasets.append({"path": new, "source": source, "form": form})
         arrangement = Arrangement(file, moves)
-        request = {"do": "write", "groups": arrangement.groups, "lists": arrangement.lists, "datasets": datasets}
-        room = sum(form["item"] * result.variable.size for result in self.results if (form := self._size(result)))
-        for part in file.parts:
-            part.fd = file.file(part.file)
-        child = Child(file.path, file.parts, fd)
-        try:
-            child.answer(request, (chunk for chunks in sent for chunk in chunks), 2 * room)
-        finally:
-            child.close()
-        part = file.parts[0]
-        for at, chunk in enumerate(file.chunks(Extent(part.file, part.base, file.blocks[0], None))):
-            os.pwrite(fd, chunk, at * CHUNK)
+        lists = {"groups": arrangement.groups, "lists": arrangement.lists}
+        return {"do": "write", "strict": strict, "datasets": datasets, **lists}, sent
 
-    def _size(self, result: Result) -> dict[str, int]:
-        return {"item": ITEM_SIZE.get(result.variable.dtype, 1)}
+    def _room(self) -> int:
+        return sum(result.variable.size * ITEM_SIZE.get(result.variable.dtype, 1) for result in self.results)
 
     def _form(self, result: Result, dataset: Dataset | None) -> tuple[dict[str, Any], Iterator[bytes]]:
         """How a new dataset is made, and its values."""

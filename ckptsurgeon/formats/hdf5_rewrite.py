@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 64512  # bytes of an attribute, as Keras has it
 _KEPT_FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF, h5z.FILTER_FLETCHER32)
+_HEADERS = 640  # bytes that an object's header and its share of its folder take, about
 _LIBVER = {0: "earliest", 1: "earliest", 2: "v108"}
 
 
@@ -50,15 +51,27 @@ class _Values:
             raise DamagedError("too many values came")
 
 
-def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[str, Any]) -> None:
-    """Write a file as the parent describes it: its groups, their lists, and its datasets."""
+def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[str, Any]) -> dict[str, Any]:
+    """Write a file as the parent describes it: its groups, their lists, and its datasets.
+
+    libhdf5 puts small headers into holes that others left. So that there are few, all headers get one block; a parent
+    that is told that the order suffered all the same can ask for a file without the reuse of holes.
+
+    Returns:
+        Whether the datasets' headers stand in the order in which they were made.
+    """
     plist = sources[0].id.get_create_plist()
     version = _LIBVER.get(plist.get_version()[0], "v110")
     tracks = bool(plist.get_link_creation_order() & h5p.CRT_ORDER_TRACKED)
     block = plist.get_userblock()
     view = hdf5_worker.View(target, 0, 0)
     values = _Values(parent)
-    with h5py.File(view, "w", libver=(version, "latest"), userblock_size=block, track_order=tracks) as out:
+    room = -(-_HEADERS * (len(request["groups"]) + len(request["datasets"])) // 2048) * 2048
+    holes: dict[str, Any] = {"fs_strategy": "none"} if request["strict"] else {"meta_block_size": room}
+    addresses: list[int] = []
+    with h5py.File(
+        view, "w", libver=(version, "latest"), userblock_size=block, track_order=tracks, **holes
+    ) as out:
         for number, old, new in request["groups"]:
             source = h5o.open(sources[number].id, _name(old) or b"/") if number >= 0 else None
             made = h5g.open(out.id, b"/") if not new else None
@@ -77,7 +90,9 @@ def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[s
             else:
                 like = h5o.open(sources[number].id, _name(old)) if old is not None else None
                 _create(out, each["path"], each["form"], like, values)
+            addresses.append(h5o.get_info(out.id, _name(each["path"])).addr)
     values.end()
+    return {"ordered": addresses == sorted(addresses)}
 
 
 def _name(path: str | None) -> bytes:

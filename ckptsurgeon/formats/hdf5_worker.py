@@ -116,8 +116,7 @@ def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
             else:
                 assert target is not None
                 count = max(1, len(parts))
-                hdf5_rewrite.write(parent, [file(number) for number in range(count)], target, request)
-                parent.done({})
+                parent.done(hdf5_rewrite.write(parent, [file(number) for number in range(count)], target, request))
         except CkptSurgeonError as error:
             parent.failed(error)
         except MemoryError:
