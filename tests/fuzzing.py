@@ -36,11 +36,12 @@ import numpy as np
 from handmade import HandMade, Row, block, number, sealed, snappy, strings, table, with_index
 from strategies import _PARTS, DTYPES
 
-from ckptsurgeon import cli, formats, looking, numeric, schemes
+from ckptsurgeon import cli, formats, numeric, schemes
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError
 from ckptsurgeon.formats.sstable import read_rows
 from ckptsurgeon.formats.tensor_proto import NUMBERS, slice_key
 from ckptsurgeon.formats.wire import BYTES, FIXED32, FIXED64, VARINT, bytes_field, fields, varint
+from ckptsurgeon.verbs import looking
 
 Files = dict[str, bytes]
 Mutate = Callable[[random.Random, Files], Files]

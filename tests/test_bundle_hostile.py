@@ -29,11 +29,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Arrays, same
 
-from ckptsurgeon import formats, looking
+from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, UnsupportedError
 from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.formats.tensor_proto import slice_key
 from ckptsurgeon.formats.wire import bytes_field, crc32c, mask, varint
+from ckptsurgeon.verbs import looking
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
 HALVES = [((0, 2), (0, -1)), ((2, 2), (0, -1))]
@@ -562,7 +563,8 @@ def _Snappy_of_4_GiB(prefix: Path) -> object:
 CHILD = """
 import resource, sys
 import numpy, ml_dtypes, cramjam
-from ckptsurgeon import formats, looking
+from ckptsurgeon import formats
+from ckptsurgeon.verbs import looking
 from ckptsurgeon.errors import CkptSurgeonError
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)

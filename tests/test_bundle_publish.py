@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 from crash import CALLS, Failing, files_of, survives
 
-from ckptsurgeon import formats, looking, verbs
+from ckptsurgeon import formats
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, RefusedError, StorageError
-from ckptsurgeon.grafting import graft as plan_graft
 from ckptsurgeon.plan import Change, Copy, Plan
 from ckptsurgeon.publish import Lock, write_file
-from ckptsurgeon.selection import Selection
+from ckptsurgeon.surgeon.grafting import graft as plan_graft
+from ckptsurgeon.surgeon.selection import Selection
+from ckptsurgeon.verbs import changing, looking
 
 Operation = Callable[[], object]
 
 
 def _graft(tmp_path: Path, **options: object) -> Operation:
-    return lambda: verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), **options)  # type: ignore[arg-type]
+    return lambda: changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), **options)  # type: ignore[arg-type]
 
 
 # name -> options of a graft of a into b, and the checkpoint that it writes
@@ -47,7 +48,7 @@ def _prepare(tmp_path: Path, name: str) -> tuple[Operation, Path]:
     tmp_path.mkdir(exist_ok=True)
     for seed, path in enumerate(("a", "b", "old", "c")):
         models.write(tmp_path / path, seed)
-    verbs.graft(str(tmp_path / "c"), str(tmp_path / "b"), layers="2", sync=False)
+    changing.graft(str(tmp_path / "c"), str(tmp_path / "b"), layers="2", sync=False)
     options, result = OPERATIONS[name]
     options = dict(options)
     if "out" in options:
@@ -84,8 +85,8 @@ def test_killed_at_every_point_leaves_the_old_or_the_new_checkpoint(tmp_path: Pa
         with contextlib.suppress(RefusedError):  # 'exists already', where it had happened before the kill
             operation()
         assert models.equal(models.read(result), new)
-        verbs.set(str(result), "global_step", "77", sync=False)  # one more writer tidies up what is left
-        verbs.set(str(result), "global_step", "78", sync=False)
+        changing.set(str(result), "global_step", "77", sync=False)  # one more writer tidies up what is left
+        changing.set(str(result), "global_step", "78", sync=False)
         standing = files_of(result)
         assert not [file for file in standing if "tmp" in file]
         with formats.open(str(result)) as checkpoint:
@@ -157,7 +158,7 @@ def test_a_second_writer_waits(tmp_path: Path) -> None:
     held = Lock(f"{result}.index", 0)
     before = models.snapshot(tmp_path)
     with pytest.raises(BusyError, match=r"b\.index: another process is writing it, waited 0\.05 s"):
-        verbs.graft(str(tmp_path / "a"), str(result), layers="0", wait=0.05)
+        changing.graft(str(tmp_path / "a"), str(result), layers="0", wait=0.05)
     assert models.snapshot(tmp_path) == before
     threading.Timer(0.1, held.release).start()
     operation()
@@ -218,7 +219,7 @@ def test_a_donor_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None
     for link in (False, True):
         formats.open = open_then_replace  # type: ignore[assignment]
         try:
-            verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=link)
+            changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=link)
         finally:
             formats.open = original
         assert (
@@ -237,7 +238,7 @@ def test_a_donor_shard_younger_than_its_index_is_checked_before_it_is_linked(tmp
     os.replace(tmp_path / "fresh.data-00000-of-00001", tmp_path / "a.data-00000-of-00001")
     os.utime(tmp_path / "a.data-00000-of-00001")
     with pytest.raises(CkptSurgeonError, match="wrong checksum"):
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=True)
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=True)
     assert models.equal(models.read(tmp_path / "b"), old)
 
 
@@ -250,7 +251,7 @@ def test_a_younger_file_of_another_save_is_left_alone_with_a_warning(tmp_path: P
     os.utime(stale, (1, 1))
     young.write_bytes(b"young")
     os.utime(young, (2**32, 2**32))
-    report = verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    report = changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     assert [warning for warning in report.warnings if "00008" in warning]
     assert not stale.exists()
     assert young.read_bytes() == b"young"
@@ -264,7 +265,7 @@ def test_the_data_of_a_save_under_way_are_never_removed(tmp_path: Path) -> None:
     fresh = models.write(tmp_path / "fresh", 3)
     os.utime(tmp_path / "fresh.data-00000-of-00001", (2**32, 2**32))
     os.replace(tmp_path / "fresh.data-00000-of-00001", tmp_path / "b.data-00000-of-00001")
-    report = verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), match=["**"], slots="copy")
+    report = changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), match=["**"], slots="copy")
     assert [warning for warning in report.warnings if "perhaps a save under way" in warning]
     os.replace(tmp_path / "fresh.index", tmp_path / "b.index")  # the save's last step
     assert models.equal(models.read(tmp_path / "b"), fresh)
@@ -280,10 +281,10 @@ def test_hard_links_that_fail_are_copied(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(CkptSurgeonError, match="--link"):
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=True)
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=True)
     assert models.equal(models.read(tmp_path / "b"), old)
     for _ in range(3):
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
         assert models.equal(models.read(tmp_path / "b"), models.grafted(old, donor, (0,)))
         models.write(tmp_path / "b", 2)
     assert len(files_of(tmp_path / "b")) == 2
@@ -297,7 +298,7 @@ def test_symbolic_links_are_replaced_and_their_targets_left_alone(tmp_path: Path
     before = models.snapshot(tmp_path / "store")
     for ending in (".data-00000-of-00001", ".index"):
         (tmp_path / f"b{ending}").symlink_to(tmp_path / "store" / f"b{ending}")
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     assert models.equal(models.read(tmp_path / "b"), models.grafted(old, donor, (0,)))
     assert models.snapshot(tmp_path / "store") == before
     assert not (tmp_path / "b.index").is_symlink()
@@ -317,11 +318,11 @@ def test_an_operation_that_changes_nothing_writes_nothing(tmp_path: Path) -> Non
     """A graft or a set that would write the bytes that stand there already leaves the files untouched."""
     operation, _ = _prepare(tmp_path, "copying")
     operation()
-    verbs.set(str(tmp_path / "b"), "global_step", "5")
+    changing.set(str(tmp_path / "b"), "global_step", "5")
     before = models.snapshot(tmp_path)
     operation()
-    verbs.set(str(tmp_path / "b"), "global_step", "5")
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=False)
+    changing.set(str(tmp_path / "b"), "global_step", "5")
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=False)
     assert models.snapshot(tmp_path) == before
 
 
@@ -332,7 +333,7 @@ def test_repeated_grafts_leave_no_growing_heap(tmp_path: Path) -> None:
     models.write(tmp_path / "b", 9)
     most = 0
     for turn in range(30):
-        verbs.graft(str(tmp_path / f"donor{turn % 3}"), str(tmp_path / "b"), layers=str(turn * 7 % 3), sync=False)
+        changing.graft(str(tmp_path / f"donor{turn % 3}"), str(tmp_path / "b"), layers=str(turn * 7 % 3), sync=False)
         most = max(most, len(files_of(tmp_path / "b")))
     assert most <= 6
 
@@ -367,10 +368,10 @@ def test_a_disk_that_fails_while_a_large_graft_is_copied_is_noticed(
     before = files_of(tmp_path / "b")
     monkeypatch.setattr(os, "fsync", fail_once)
     with pytest.raises(StorageError, match="input/output error"):
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     assert files_of(tmp_path / "b") == before
     assert not looking.get(str(tmp_path / "b"), "dnn/layer0/w").any()
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     assert models.equal(models.read(tmp_path / "b"), {**large, "x": np.zeros(1)})
 
 
@@ -385,9 +386,9 @@ def test_a_damaged_donor_is_refused_and_the_recipient_is_unharmed(tmp_path: Path
     Path(extent.file).write_bytes(data)
     before = models.snapshot(tmp_path)
     with pytest.raises(CkptSurgeonError, match="wrong checksum"):
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0-1")
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0-1")
     assert models.snapshot(tmp_path) == before
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     assert models.equal(models.read(tmp_path / "b"), models.grafted(old, donor, (0,)))
 
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from strategies import Arrays, arrays, checkpoints, numbers, same
 from test_bundle import MATRIX, SAMPLES, VALUE, assert_holds, cuts_of, read_all
 
-from ckptsurgeon import formats, looking
+from ckptsurgeon import formats
 from ckptsurgeon.formats import state
 from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.formats.sstable import BLOCK_SIZE
+from ckptsurgeon.verbs import looking
 
 pytestmark = pytest.mark.tensorflow
 

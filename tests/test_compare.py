@@ -12,10 +12,11 @@ from handmade import HandMade
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptsurgeon import compare, formats, looking, verbs
+from ckptsurgeon import compare, formats
 from ckptsurgeon.errors import NotFoundError
 from ckptsurgeon.formats import v1_write
 from ckptsurgeon.plan import Plan
+from ckptsurgeon.verbs import changing, looking
 
 
 def _problems(path: Path, finite: bool = False) -> list[tuple[str | None, str | None]]:
@@ -73,7 +74,7 @@ def test_a_missing_shard_hides_no_damage_in_another(tmp_path: Path) -> None:
     """A partitioned variable with one shard missing: what is damaged in the other shard is still found."""
     models.write(tmp_path / "a", 1)
     models.write(tmp_path / "b", 2)
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")  # b has two shards now
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")  # b has two shards now
     first, second = sorted(tmp_path.glob("b.data-*"))
     second.unlink()
     content = bytearray(first.read_bytes())
@@ -121,7 +122,7 @@ def test_unreferenced_bytes_are_counted_and_are_no_damage(tmp_path: Path) -> Non
         with formats.open(str(path)) as checkpoint:
             assert compare.unreferenced(checkpoint) == 0
     size = _data(tmp_path / "a").stat().st_size
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=True)
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0", link=True)
     with formats.open(str(tmp_path / "b")) as checkpoint:
         grafted = sum(checkpoint[f"dnn/layer0/Linear/{role}"].extents[0].length for role in ("Matrix", "Bias"))
         assert compare.unreferenced(checkpoint) == size  # the donor's other bytes, and the old ones of layer 0

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import numbers, same, shapes
 
-from ckptsurgeon import compare, formats, producing, verbs
+from ckptsurgeon import compare, formats
 from ckptsurgeon.errors import CkptSurgeonError
+from ckptsurgeon.verbs import changing, producing
 
 FORMATS = ("bundle", "v1", "safetensors", "npz")
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
@@ -98,27 +99,27 @@ LAYER = {MATRIX, BIAS}
 # Each operation in place or with `out`, of a checkpoint `b` and a donor `a`; and what it makes of their values.
 IN_PLACE: dict[str, tuple[Callable[..., object], Callable[[Arrays, Arrays], Arrays]]] = {
     "set": (
-        lambda a, b, **to: verbs.set(b, f"{BIAS}[1]", 0.5, sync=False, **to),
+        lambda a, b, **to: changing.set(b, f"{BIAS}[1]", 0.5, sync=False, **to),
         lambda a, b: {**b, BIAS: np.asarray([b[BIAS][0], 0.5, b[BIAS][2]], np.float32)},
     ),
     "rename": (
-        lambda a, b, **to: verbs.rename(b, [f"{MATRIX}=renamed/M"], sync=False, **to),
+        lambda a, b, **to: changing.rename(b, [f"{MATRIX}=renamed/M"], sync=False, **to),
         lambda a, b: {n.replace(MATRIX, "renamed/M"): values for n, values in b.items()},
     ),
     "drop": (
-        lambda a, b, **to: verbs.drop(b, [MATRIX], sync=False, **to),
+        lambda a, b, **to: changing.drop(b, [MATRIX], sync=False, **to),
         lambda a, b: {n: values for n, values in b.items() if not n.startswith(MATRIX)},
     ),
     "cast": (
-        lambda a, b, **to: verbs.cast(b, "float16", layers="0", sync=False, **to),
+        lambda a, b, **to: changing.cast(b, "float16", layers="0", sync=False, **to),
         lambda a, b: {n: values.astype(np.float16) if n in LAYER else values for n, values in b.items()},
     ),
     "graft": (
-        lambda a, b, **to: verbs.graft(a, b, layers="0", sync=False, **to),
+        lambda a, b, **to: changing.graft(a, b, layers="0", sync=False, **to),
         lambda a, b: {n: a[n] if n in LAYER else values for n, values in b.items()},
     ),
     "graft with slots": (
-        lambda a, b, **to: verbs.graft(a, b, layers="0", slots="copy", sync=False, **to),
+        lambda a, b, **to: changing.graft(a, b, layers="0", slots="copy", sync=False, **to),
         lambda a, b: {n: a[n] if n.startswith("dnn/layer0/") else values for n, values in b.items()},
     ),
 }
@@ -325,9 +326,9 @@ def test_npy(tmp_path: Path, data: st.DataObject) -> None:
     producing.convert(str(path), str(tmp_path / "z.npz"), sync=False)
     producing.convert(str(tmp_path / "z.npz"), str(tmp_path / "back.npy"), sync=False)
     assert same(np.load(tmp_path / "back.npy"), array)
-    verbs.cast(str(path), "float64", match=["m"], sync=False)
+    changing.cast(str(path), "float64", match=["m"], sync=False)
     assert same(np.load(path), array.astype(np.float64))
-    verbs.set(str(path), "m", 3, sync=False)
+    changing.set(str(path), "m", 3, sync=False)
     assert same(np.load(path), np.full(array.shape, 3.0))
     raw = path.read_bytes()
     for end in (0, 5, 20, len(raw) - 1):

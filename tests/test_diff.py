@@ -23,14 +23,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ckptsurgeon
-from ckptsurgeon import cli, differences, formats, looking
+from ckptsurgeon import cli, formats
 from ckptsurgeon.cli import diff as diff_verb
+from ckptsurgeon.compare import differences
 from ckptsurgeon.errors import DamagedError, NotFoundError, UsageError
 from ckptsurgeon.formats import v1_write
 from ckptsurgeon.formats.safetensors import SafeTensors
 from ckptsurgeon.formats.tensor_proto import NUMBERS
 from ckptsurgeon.plan import Plan
-from ckptsurgeon.selection import Selection
+from ckptsurgeon.surgeon.selection import Selection
+from ckptsurgeon.verbs import looking
 
 Arrays = dict[str, Any]
 EVERY_WAY: list[dict[str, Any]] = [{}, {"exact": True}, {"values": True}, {"values": True, "exact": True}]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from strategies import same
 
-from ckptsurgeon import formats, numeric, producing, verbs
+from ckptsurgeon import formats, numeric
 from ckptsurgeon.plan import Plan
+from ckptsurgeon.verbs import changing, producing
 
 pytestmark = pytest.mark.tensorflow
 
@@ -141,7 +142,7 @@ def test_graft_between_formats_and_partitions(
     donor, old = values_of("float32"), np.zeros((4, 3), np.float32)
     tensorflow_writes(tf, tmp_path / "a", donor_format, donor, "float32", donor_cut)
     tensorflow_writes(tf, tmp_path / "b", format, old, "float32", cut)
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), match=["tower/w"])
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), match=["tower/w"])
     assert same(tensorflow_reads(tf, tmp_path / "b", format, "float32"), donor)
     with formats.open(str(tmp_path / "b")) as checkpoint:
         assert len(checkpoint["tower/w"].extents) == len(PARTITIONS[cut])
@@ -188,9 +189,9 @@ def test_a_saved_model_serves_new_values(tf: Any, tmp_path: Path) -> None:
     folder, out = tmp_path / "sm", tmp_path / "out"
     tf.saved_model.save(Scaled(), str(folder))
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    verbs.set(str(folder), "scale", 5.0, out=str(out))
+    changing.set(str(folder), "scale", 5.0, out=str(out))
     assert tf.saved_model.load(str(folder))(tf.constant(3.0)).numpy() == 6.0
-    verbs.set(str(folder), "scale", 4.0)
+    changing.set(str(folder), "scale", 4.0)
     assert tf.saved_model.load(str(folder))(tf.constant(3.0)).numpy() == 12.0
     assert tf.saved_model.load(str(out))(tf.constant(3.0)).numpy() == 15.0
     for where in (folder, out):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from handmade import HandMade
 
-from ckptsurgeon import cli, formats, producing, verbs
+from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
+from ckptsurgeon.verbs import changing, producing
 
 FORMATS = ("bundle", "v1", "safetensors", "npz")
 MATRIX, BIAS = "dnn/layer{}/Linear/Matrix", "dnn/layer{}/Linear/Bias"
@@ -93,7 +94,7 @@ A, B = models.skflow_arrays(1), models.skflow_arrays(2)
 def test_maps(a: str, b: str, maps: list[str], expected: dict[str, str]) -> None:
     """A map by name, prefix, glob or number writes what it names, slots apart, and nothing else."""
     before = models.snapshot(Path(a).parent)
-    verbs.graft(a, b, maps=maps)
+    changing.graft(a, b, maps=maps)
     expect(b, B, {new: A[old] for new, old in expected.items()})
     after = models.snapshot(Path(a).parent)
     assert {name: at for name, at in after.items() if name[0] == "a"} == {
@@ -103,7 +104,7 @@ def test_maps(a: str, b: str, maps: list[str], expected: dict[str, str]) -> None
 
 def test_a_selection_limits_what_maps_do(a: str, b: str) -> None:
     """With layers, a map says where a selected variable goes; what it matches besides is left alone."""
-    report = verbs.graft(a, b, layers="0", maps=["dnn/layer*/Linear/Bias=dnn/layer*/Linear/Bias"])
+    report = changing.graft(a, b, layers="0", maps=["dnn/layer*/Linear/Bias=dnn/layer*/Linear/Bias"])
     expect(b, B, {n.format(0): A[n.format(0)] for n in (MATRIX, BIAS)})
     assert len(report.changed) == 2
 
@@ -111,10 +112,10 @@ def test_a_selection_limits_what_maps_do(a: str, b: str) -> None:
 def test_the_second_of_two_equal_maps_adds_nothing(a: str, b: str) -> None:
     """Two maps that say the same of a variable write it once; both are used."""
     maps = [f"{BIAS.format(0)}={BIAS.format(0)}", "dnn/layer*/Linear/Bias=dnn/layer*/Linear/Bias"]
-    report = verbs.graft(a, b, maps=maps)
+    report = changing.graft(a, b, maps=maps)
     assert len(report.changed) == 3
     maps = ["global_step=new", "global_*=new_*", "glob*=ne*", "global_step=new"]
-    report = verbs.graft(a, b, maps=maps[:1] + maps[3:], add=True)
+    report = changing.graft(a, b, maps=maps[:1] + maps[3:], add=True)
     assert rows(report, "name", "action") == [("new", "added")]
     assert models.read(Path(b))["new"] == A["global_step"]
 
@@ -139,14 +140,14 @@ def test_a_map_that_cannot_be(a: str, b: str, maps: list[str], error: Any, messa
     """A map that is never used, does not fit or leads nowhere is an error that says so, and nothing is written."""
     before = models.snapshot(Path(a).parent)
     with pytest.raises(error, match=message.replace("(", r"\(")):
-        verbs.graft(a, b, maps=maps)
+        changing.graft(a, b, maps=maps)
     assert models.snapshot(Path(a).parent) == before
 
 
 def test_a_map_outside_the_selection_is_never_used(a: str, b: str) -> None:
     """A map that matches only what was not selected is an error, for it would be passed over in silence."""
     with pytest.raises(UsageError, match="never used"):
-        verbs.graft(a, b, layers="1", maps=["dnn/layer0/=dnn/layer1/"])
+        changing.graft(a, b, layers="1", maps=["dnn/layer0/=dnn/layer1/"])
 
 
 @pytest.mark.parametrize("add", [False, True])
@@ -158,7 +159,7 @@ def test_two_variables_onto_one(tmp_path: Path, add: bool, skip: str) -> None:
     target = "new" if add else "x"
     before = models.snapshot(tmp_path)
     with pytest.raises(RefusedError, match=f"p and q would both become {target}"):
-        verbs.graft(a, b, maps=[f"p={target}", f"q={target}"], add=add, on_mismatch=skip)
+        changing.graft(a, b, maps=[f"p={target}", f"q={target}"], add=add, on_mismatch=skip)
     assert models.snapshot(tmp_path) == before
 
 
@@ -167,7 +168,7 @@ def test_a_matrix_in_two_ways_is_refused(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {"m": some(2, 2)})
     b = write(tmp_path / "b", {"m": some(2, 2, seed=1)})
     with pytest.raises(RefusedError, match="m and m would both become m"):
-        verbs.graft(a, b, maps=["m=m", "m=m.T"])
+        changing.graft(a, b, maps=["m=m", "m=m.T"])
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -176,7 +177,7 @@ def test_what_is_skipped_does_not_hide_what_is_grafted(tmp_path: Path, order: in
     a = write(tmp_path / "a", {"p": some(2, seed=1), "q": some(3, seed=2), "z": some(2, seed=4)})
     for good in ("p", "z"):
         b = write(tmp_path / f"b{good}", {"x": some(2, seed=3)})
-        report = verbs.graft(a, b, maps=[f"{good}=x", "q=x"][::order], on_mismatch="skip")
+        report = changing.graft(a, b, maps=[f"{good}=x", "q=x"][::order], on_mismatch="skip")
         assert set(rows(report, "from", "action")) == {(good, "grafted"), ("q", "skipped")}
         expect(b, {}, {"x": models.read(Path(a))[good]})
 
@@ -189,7 +190,7 @@ def test_impossible_names_are_not_added(tmp_path: Path, to: str) -> None:
     before = models.snapshot(tmp_path)
     for name in ("", "\0x"):
         with pytest.raises(RefusedError, match="no variable can have the name"):
-            verbs.graft(a, b, maps=[f"p={name}"], add=True)
+            changing.graft(a, b, maps=[f"p={name}"], add=True)
     assert models.snapshot(tmp_path) == before
 
 
@@ -198,8 +199,8 @@ def test_one_layer_onto_another_of_the_same_checkpoint(tmp_path: Path) -> None:
     arrays = models.skflow_arrays(1, units=(4, 4, 4))
     path = write(tmp_path / "m", arrays)
     with pytest.raises(UsageError, match="one checkpoint"):
-        verbs.graft(path, f"{path}.index", layers="0")
-    verbs.graft(path, path, maps=["dnn/layer0/=dnn/layer1/", "dnn/layer1/=dnn/layer0/"])
+        changing.graft(path, f"{path}.index", layers="0")
+    changing.graft(path, path, maps=["dnn/layer0/=dnn/layer1/", "dnn/layer1/=dnn/layer0/"])
     exchanged = {n.format(k): arrays[n.format(1 - k)] for k in range(2) for n in (MATRIX, BIAS)}
     expect(path, arrays, exchanged)
     with formats.open(path) as checkpoint:
@@ -211,7 +212,7 @@ def test_averages_onto_weights(tmp_path: Path, to: str) -> None:
     """In every format moving averages go onto their weights, also those that count as slots by their names."""
     arrays = {"w": some(2), "w/ExponentialMovingAverage": some(2, seed=1), "v": some(3), "averages/v": some(3, seed=2)}
     path = write(tmp_path / "m", arrays, to)
-    verbs.graft(path, path, maps=["averages/*=*", "*/ExponentialMovingAverage=*"])
+    changing.graft(path, path, maps=["averages/*=*", "*/ExponentialMovingAverage=*"])
     expect(path, arrays, {"w": arrays["w/ExponentialMovingAverage"], "v": arrays["averages/v"]})
 
 
@@ -224,7 +225,7 @@ def test_pytorch_layers_onto_skflow_ones(tmp_path: Path, donor: str, recipient: 
     """`.T` turns [out, in] into [in, out], between any formats, square matrices included."""
     source = dotted(5)
     a, b = write(tmp_path / "a", source, donor), write(tmp_path / "b", B, recipient)
-    report = verbs.graft(a, b, maps=ONTO_SKFLOW)
+    report = changing.graft(a, b, maps=ONTO_SKFLOW)
     changed = {MATRIX.format(k): source[f"layers.{k}.weight"].T for k in range(2)}
     changed |= {BIAS.format(k): source[f"layers.{k}.bias"] for k in range(2)}
     expect(b, B, changed)
@@ -237,10 +238,10 @@ def test_a_transposed_matrix_comes_back(tmp_path: Path, a: str) -> None:
     other = write(tmp_path / "o", dotted(5), "safetensors")
     maps = ["dnn/layer{K}/Linear/Matrix=layers.{K}.weight.T", "dnn/layer{K}/Linear/Bias=layers.{K}.bias"]
     with pytest.raises(RefusedError, match=r"no variable layers\.2"):
-        verbs.graft(a, other, maps=maps)
-    verbs.graft(a, other, maps=maps, exclude=["dnn/layer2/**"], layers="all", scheme=None)
+        changing.graft(a, other, maps=maps)
+    changing.graft(a, other, maps=maps, exclude=["dnn/layer2/**"], layers="all", scheme=None)
     back = write(tmp_path / "back", B)
-    verbs.graft(other, back, maps=ONTO_SKFLOW)
+    changing.graft(other, back, maps=ONTO_SKFLOW)
     expect(back, B, {n.format(k): A[n.format(k)] for k in range(2) for n in (MATRIX, BIAS)})
 
 
@@ -252,9 +253,9 @@ def test_a_dotted_weight_onto_a_kernel_needs_the_transposition(tmp_path: Path, a
     before = models.snapshot(tmp_path)
     target = "m/kernel" if add else "n/kernel"
     with pytest.raises(RefusedError, match=rf"laid out differently.*--map h\.weight={target}\.T transposes it"):
-        verbs.graft(a, b, maps=[f"h.weight={target}", "h.bias=n/bias"], add=add)
+        changing.graft(a, b, maps=[f"h.weight={target}", "h.bias=n/bias"], add=add)
     with pytest.raises(RefusedError, match="laid out differently"):
-        verbs.graft(b, a, maps=["n/kernel=h.weight"], on_mismatch="skip")
+        changing.graft(b, a, maps=["n/kernel=h.weight"], on_mismatch="skip")
     assert models.snapshot(tmp_path) == before
 
 
@@ -263,7 +264,7 @@ def test_a_convolution_is_not_told_to_transpose(tmp_path: Path) -> None:
     a = write(tmp_path / "a", {"c.weight": some(2, 2, 2, 2)})
     b = write(tmp_path / "b", {"c/kernel": some(2, 2, 2, 2)})
     with pytest.raises(RefusedError, match="laid out differently") as raised:
-        verbs.graft(a, b, maps=["c.weight=c/kernel"])
+        changing.graft(a, b, maps=["c.weight=c/kernel"])
     assert "transposes" not in str(raised.value)
 
 
@@ -271,7 +272,7 @@ def test_a_vector_called_weight_is_no_kernel(tmp_path: Path) -> None:
     """A dotted .weight of one dimension, as of a normalisation, goes onto any name."""
     a = write(tmp_path / "a", {"n.weight": some(4)})
     b = write(tmp_path / "b", {"n/gamma": some(4, seed=1)})
-    verbs.graft(a, b, maps=["n.weight=n/gamma"])
+    changing.graft(a, b, maps=["n.weight=n/gamma"])
     expect(b, {}, {"n/gamma": some(4)})
 
 
@@ -285,9 +286,9 @@ def test_cast(tmp_path: Path, to: str) -> None:
     before = {"x": some(3, seed=2), "n": np.zeros(2, np.float32), "same": some(2, seed=3), "kept": some(2)}
     a, b = write(tmp_path / "a", source), write(tmp_path / "b", before, to)
     with pytest.raises(CkptSurgeonError) as raised:
-        verbs.graft(a, b, match=["*"])
+        changing.graft(a, b, match=["*"])
     assert [": --cast" in line or "--cast converts it" in line for line in raised.value.lines] == [True, True]
-    report = verbs.graft(a, b, match=["*"], cast=True)
+    report = changing.graft(a, b, match=["*"], cast=True)
     changed = {"x": source["x"].astype(np.float32), "n": source["n"].astype(np.float32), "same": source["same"]}
     expect(b, before, changed)
     assert dict(rows(report, "name", "cast_from")) == {"x": "float64", "n": "int32", "same": None}
@@ -304,7 +305,7 @@ def test_a_value_that_does_not_fit_is_refused(tmp_path: Path, value: float, dtyp
     b = write(tmp_path / "b", {"x": np.zeros(2, dtype), "y": some(2, seed=1)}, to)
     before = models.snapshot(tmp_path)
     with pytest.raises(RefusedError, match="does not fit"):
-        verbs.graft(a, b, match=["*"], cast=True)
+        changing.graft(a, b, match=["*"], cast=True)
     assert models.snapshot(tmp_path) == before
 
 
@@ -315,7 +316,7 @@ def test_numbers_are_not_cast_to_strings(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", {"x": text}), write(tmp_path / "b", {"x": some(2)})
     for donor, recipient in ((a, b), (b, a)):
         with pytest.raises(RefusedError, match="another dtype") as raised:
-            verbs.graft(donor, recipient, match=["x"], cast=True)
+            changing.graft(donor, recipient, match=["x"], cast=True)
         assert "--cast" not in str(raised.value)
 
 
@@ -324,7 +325,7 @@ def test_cast_and_transposition_at_once(tmp_path: Path) -> None:
     source = some(3, 4, dtype="float64")
     a = write(tmp_path / "a", {"h.weight": source}, "npz")
     b = write(tmp_path / "b", {"n/kernel": some(4, 3)})
-    report = verbs.graft(a, b, maps=["h.weight=n/kernel.T"], cast=True)
+    report = changing.graft(a, b, maps=["h.weight=n/kernel.T"], cast=True)
     expect(b, {}, {"n/kernel": np.ascontiguousarray(source.T.astype(np.float32))})
     assert rows(report, "cast_from") == [("float64",)]
 
@@ -351,7 +352,7 @@ def mismatching(tmp_path: Path, to: str = "bundle") -> tuple[str, str, Arrays]:
 def test_mismatches_are_skipped_with_reasons(tmp_path: Path, to: str) -> None:
     """What is missing on either side, or of another shape or dtype, is a row that says why; the rest is grafted."""
     a, b, before = mismatching(tmp_path, to)
-    report = verbs.graft(a, b, layers="0", on_mismatch="skip")
+    report = changing.graft(a, b, layers="0", on_mismatch="skip")
     found = rows(report, "name", "action", "reason")
     assert {name.rpartition("/")[2]: (action, reason) for name, action, reason in found} == {
         "only_a": ("skipped", "missing in the recipient"),
@@ -369,7 +370,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     a, b, _ = mismatching(tmp_path)
     before = models.snapshot(tmp_path)
     with pytest.raises(CkptSurgeonError) as raised:
-        verbs.graft(a, b, layers="0", maps=["nothing=x", "nowhere=y"])
+        changing.graft(a, b, layers="0", maps=["nothing=x", "nowhere=y"])
     said = "\n".join(raised.value.lines)
     for part in ("only_a", "another shape", "another dtype", "nothing=x", "nowhere=y"):
         assert part in said
@@ -382,9 +383,9 @@ def test_a_variable_of_another_dtype_and_shape_has_two_problems(tmp_path: Path) 
     a = write(tmp_path / "a", {"x": some(2), "y": some(2)})
     b = write(tmp_path / "b", {"x": some(3, dtype="float64"), "y": some(2)})
     with pytest.raises(CkptSurgeonError) as raised:
-        verbs.graft(a, b, match=["x"])
+        changing.graft(a, b, match=["x"])
     assert ["dtype" in raised.value.lines[0], "shape" in raised.value.lines[1]] == [True, True]
-    report = verbs.graft(a, b, match=["x", "y"], on_mismatch="skip")
+    report = changing.graft(a, b, match=["x", "y"], on_mismatch="skip")
     assert [row["action"] for row in report.rows if row["name"] == "x"] == ["skipped"]
 
 
@@ -393,7 +394,7 @@ def test_where_all_is_skipped_nothing_is_written(tmp_path: Path, to: str) -> Non
     """The rows say so, and every file stays the very same one."""
     a, b, _ = mismatching(tmp_path, to)
     files = {path: path.stat() for path in tmp_path.iterdir()}
-    report = verbs.graft(a, b, match=["**/shape", "**/dtype"], on_mismatch="skip")
+    report = changing.graft(a, b, match=["**/shape", "**/dtype"], on_mismatch="skip")
     assert {row["action"] for row in report.changed} == {"skipped"}
     for path, before in files.items():
         now = path.stat()
@@ -403,10 +404,10 @@ def test_where_all_is_skipped_nothing_is_written(tmp_path: Path, to: str) -> Non
 def test_an_unknown_policy_is_refused(a: str, b: str) -> None:
     """Neither --on-mismatch nor --slots takes anything else."""
     with pytest.raises(UsageError, match="expected error or skip"):
-        verbs.graft(a, b, layers="0", on_mismatch="ignore")
+        changing.graft(a, b, layers="0", on_mismatch="ignore")
     for slots in ("", "copy=1", "fill", "fill=x", "zero"):
         with pytest.raises(UsageError, match="is no policy"):
-            verbs.graft(a, b, layers="0", slots=slots)
+            changing.graft(a, b, layers="0", slots=slots)
 
 
 # -- add
@@ -418,7 +419,7 @@ def test_add_with_maps(tmp_path: Path, to: str) -> None:
     source = {"h.weight": some(3, 4), "h.bias": some(3, seed=1)}
     before = {"n/bias": some(3, seed=2), "kept": some(2)}
     a, b = write(tmp_path / "a", source, "safetensors"), write(tmp_path / "b", before, to)
-    report = verbs.graft(a, b, maps=["h.weight=n/kernel.T", "h.bias=n/bias"], add=True)
+    report = changing.graft(a, b, maps=["h.weight=n/kernel.T", "h.bias=n/bias"], add=True)
     assert rows(report, "name", "action", "from", "shape") == [
         ("n/bias", "grafted", "h.bias", [3]),
         ("n/kernel", "added", "h.weight", [4, 3]),
@@ -435,7 +436,7 @@ def test_a_partitioned_variable_is_added_to_any_format(tmp_path: Path, to: str) 
     made.add_sliced("w", values, slices)
     made.write(tmp_path / "a")
     b = write(tmp_path / "b", {"x": some(2)}, to)
-    verbs.graft(str(tmp_path / "a"), b, match=["w"], add=True)
+    changing.graft(str(tmp_path / "a"), b, match=["w"], add=True)
     expect(b, {"x": some(2)}, {"w": values})
     with formats.open(b) as checkpoint:
         assert checkpoint["w"].slices == (tuple(slices) if to in ("bundle", "v1") else None)
@@ -447,7 +448,7 @@ def test_slots_of_added_variables(tmp_path: Path, slots: str) -> None:
     source = {"d/kernel": some(3, 4), "d/kernel/Adam": some(3, 4, seed=1), "d/kernel/Adam_1": some(3, 4, seed=2)}
     before = {"x": some(2)}
     a, b = write(tmp_path / "a", source), write(tmp_path / "b", before)
-    verbs.graft(a, b, maps=["d/kernel=e.weight.T"], add=True, slots=slots)
+    changing.graft(a, b, maps=["d/kernel=e.weight.T"], add=True, slots=slots)
     names = source if slots == "copy" else ["d/kernel"]
     expect(b, before, {name.replace("d/kernel", "e.weight"): np.ascontiguousarray(source[name].T) for name in names})
 
@@ -476,7 +477,7 @@ DOTTED_SLOTS = {**dotted(5), **{f"{name}/Adagrad": np.abs(values) for name, valu
 def test_slots_through_maps(tmp_path: Path, to: str, slots: str) -> None:
     """Slots follow the policy alone, in every format, and are transposed with their matrix."""
     a, b = write(tmp_path / "a", DOTTED_SLOTS), write(tmp_path / "b", B, to)
-    report = verbs.graft(a, b, maps=ONTO_SKFLOW, slots=slots)
+    report = changing.graft(a, b, maps=ONTO_SKFLOW, slots=slots)
     changed = {MATRIX.format(k): DOTTED_SLOTS[f"layers.{k}.weight"].T for k in range(2)}
     changed |= {BIAS.format(k): DOTTED_SLOTS[f"layers.{k}.bias"] for k in range(2)}
     gone = {f"{name}/Adagrad" for name in changed} if slots == "drop" else set()
@@ -494,9 +495,9 @@ def test_a_slot_that_one_side_lacks(tmp_path: Path) -> None:
     before = {"x": y, "x/Adagrad": x}
     b = write(tmp_path / "b", before)
     with pytest.raises(CkptSurgeonError) as raised:
-        verbs.graft(a, b, match=["x"], slots="copy")
+        changing.graft(a, b, match=["x"], slots="copy")
     assert ["x/Adagrad" in raised.value.lines[0], "x/Momentum" in raised.value.lines[1]] == [True, True]
-    report = verbs.graft(a, b, match=["x"], slots="copy", on_mismatch="skip")
+    report = changing.graft(a, b, match=["x"], slots="copy", on_mismatch="skip")
     assert ("x/Adagrad", "only the recipient has this slot") in rows(report, "name", "reason")
     assert ("x/Momentum", "only the donor has this slot") in rows(report, "name", "reason")
     expect(b, before, {"x": x})
@@ -508,7 +509,7 @@ def test_a_slot_cannot_be_a_map_s_target_and_follow_a_policy(a: str, b: str, pol
     maps = [f"{MATRIX.format(0)}={MATRIX.format(0)}", f"{MATRIX.format(0)}={MATRIX.format(0)}/Adagrad"]
     before = models.snapshot(Path(a).parent)
     with pytest.raises(CkptSurgeonError, match=r"by --slots|would both become"):
-        verbs.graft(a, b, maps=maps, slots=policy)
+        changing.graft(a, b, maps=maps, slots=policy)
     assert models.snapshot(Path(a).parent) == before
 
 
@@ -518,7 +519,7 @@ def test_a_number_that_no_slot_can_hold(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", {"x": some(2, seed=1)}), write(tmp_path / "b", arrays)
     before = models.snapshot(tmp_path)
     with pytest.raises(RefusedError, match="does not fit"):
-        verbs.graft(a, b, match=["x"], slots="fill=1e9")
+        changing.graft(a, b, match=["x"], slots="fill=1e9")
     assert models.snapshot(tmp_path) == before
 
 
@@ -531,11 +532,11 @@ def test_link_shares_nothing_that_is_computed(tmp_path: Path) -> None:
     b = write(tmp_path / "b", {"x": some(2, dtype="float64"), "n": some(3, 2), "o": some(2, 3, seed=1)})
     before = models.snapshot(tmp_path)
     with pytest.raises(RefusedError, match="--link cannot share x, which is cast"):
-        verbs.graft(a, b, match=["x"], cast=True, link=True)
+        changing.graft(a, b, match=["x"], cast=True, link=True)
     with pytest.raises(RefusedError, match="--link cannot share n, which is cast or transposed"):
-        verbs.graft(a, b, maps=["m=n.T"], link=True)
+        changing.graft(a, b, maps=["m=n.T"], link=True)
     assert models.snapshot(tmp_path) == before
-    report = verbs.graft(a, b, maps=["m=o"], link=True)
+    report = changing.graft(a, b, maps=["m=o"], link=True)
     assert rows(report, "name", "bytes") == [("o", 0)]
     expect(b, {"x": some(2, dtype="float64"), "n": some(3, 2)}, {"o": some(2, 3)})
 
@@ -579,13 +580,13 @@ def test_graft_between_all_formats(tmp_path: Path, donor: str, recipient: str) -
     """Chosen layers are the donor's, all else the recipient's; a second time nothing is written; the donor never is."""
     a, b = write(tmp_path / "a", A, donor), write(tmp_path / "b", B, recipient)
     before = {name: at for name, at in models.snapshot(tmp_path).items() if name[0] == "a"}
-    verbs.graft(a, b, layers="0-1", slots="copy")
+    changing.graft(a, b, layers="0-1", slots="copy")
     changed = {name: A[name] for name in A if name.startswith(("dnn/layer0/", "dnn/layer1/"))}
     expect(b, B, changed)
     stood = models.snapshot(tmp_path)
-    verbs.graft(a, b, layers="0-1", slots="copy")
+    changing.graft(a, b, layers="0-1", slots="copy")
     assert models.snapshot(tmp_path) == stood
     assert {name: at for name, at in stood.items() if name[0] == "a"} == before
     with pytest.raises(RefusedError, match=r"-o names the donor|V2 checkpoint has this name"):
-        verbs.graft(a, b, layers="0", out=a, force=True)
+        changing.graft(a, b, layers="0", out=a, force=True)
     assert models.snapshot(tmp_path) == stood

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats
 from ckptsurgeon.errors import RefusedError
 from ckptsurgeon.formats import keras_layers
+from ckptsurgeon.verbs import changing
 
 pytestmark = pytest.mark.tensorflow
 
@@ -127,8 +128,8 @@ def anew(path: str, out: str) -> None:
     """Write a file anew, twice, by names that change and change back."""
     with formats.open(path) as file:
         name = list(file)[-1] if "optimizer" not in list(file)[-1] else next(iter(file))
-    verbs.rename(path, [f"{name}={name}_"], out=f"{out}.between{Path(out).suffix}")
-    verbs.rename(f"{out}.between{Path(out).suffix}", [f"{name}_={name}"], out=out)
+    changing.rename(path, [f"{name}={name}_"], out=f"{out}.between{Path(out).suffix}")
+    changing.rename(f"{out}.between{Path(out).suffix}", [f"{name}_={name}"], out=out)
 
 
 @pytest.mark.parametrize(("kind", "ending"), SAVED)
@@ -155,7 +156,7 @@ def test_values_are_set_in_place(keras: Any, tmp_path: Path, kind: str, ending: 
     with formats.open(path) as file:
         [table] = file.layer_tables().values()
         name = next(name for name in table)
-    verbs.set(path, name, 0.5)
+    changing.set(path, name, 0.5)
     assert Path(path).stat().st_size == size
     found = loaded(keras, path, kind)
     changed = [one.path for one, other in zip(found.weights, model.weights, strict=True)
@@ -174,7 +175,7 @@ def test_a_graft_between_two_models(keras: Any, tmp_path: Path, kind: str, endin
     if ending == ".h5":
         names = [[layer.name for layer in model.layers if layer.weights] for model in models]
         assert len(names[0]) == len(names[1])
-    report = verbs.graft(donor, recipient, layers="0", on_mismatch="skip" if ending == ".h5" else "error")
+    report = changing.graft(donor, recipient, layers="0", on_mismatch="skip" if ending == ".h5" else "error")
     assert report.changed or ending == ".h5"
     found = loaded(keras, recipient, kind)
     if ending != ".h5":
@@ -198,7 +199,7 @@ def test_a_model_without_its_optimizer(keras: Any, tmp_path: Path, ending: str) 
     model = made(keras, "nested", 1)
     path = saved(model, tmp_path / f"m{ending}")
     size = Path(path).stat().st_size
-    verbs.drop(path, slots=True)
+    changing.drop(path, slots=True)
     assert Path(path).stat().st_size < size
     assert_same(loaded(keras, path, "nested"), model, optimizer=False)
 
@@ -218,7 +219,7 @@ def test_layers_stand_in_model_order(keras: Any, tmp_path: Path) -> None:
         expected = [layer.name for layer in model.layers if layer.weights]
         path, out = str(tmp_path / f"{turn}.weights.h5"), str(tmp_path / f"{turn}-out.weights.h5")
         model.save_weights(path)
-        verbs.cast(path, "float16", layers="0", out=out)
+        changing.cast(path, "float16", layers="0", out=out)
         model.save(str(tmp_path / f"{turn}.keras"))
         for each, scheme in ((path, keras_layers.BY_PLACE), (out, keras_layers.BY_PLACE),
                              (str(tmp_path / f"{turn}.keras"), keras_layers.BY_CONFIG)):  # fmt: skip
@@ -254,16 +255,16 @@ def test_a_sharded_set(keras: Any, tmp_path: Path) -> None:
         assert file.shards == len(files)
         assert len(file) == 8
         assert sorted(set(file.layer_tables()[keras_layers.BY_PLACE].values())) == [0, 1, 2, 3]
-    verbs.set(index, "layers/dense_2/vars/1[3]", 7)
+    changing.set(index, "layers/dense_2/vars/1[3]", 7)
     with pytest.raises(RefusedError, match="use -o"):
-        verbs.rename(index, ["layers/dense/vars/0=layers/dense/vars/9"])
+        changing.rename(index, ["layers/dense/vars/0=layers/dense/vars/9"])
     with pytest.raises(RefusedError, match="files of a set cannot be replaced in place; use -o"):
-        verbs.graft(str(index), str(index), maps=["layers/dense/=layers/dense_1/", "layers/dense_2/=layers/dense_3/"])
+        changing.graft(str(index), str(index), maps=["layers/dense/=layers/dense_1/", "layers/dense_2/=layers/dense_3/"])
     fresh = keras.models.clone_model(model)
     fresh.load_weights(index)
     assert fresh.layers[2].bias[3] == 7
-    verbs.rename(index, ["layers/dense_3/vars/1=layers/dense_3/vars/x"], out=str(tmp_path / "x.weights.h5"))
-    verbs.rename(str(tmp_path / "x.weights.h5"), ["layers/dense_3/vars/x=layers/dense_3/vars/1"])
+    changing.rename(index, ["layers/dense_3/vars/1=layers/dense_3/vars/x"], out=str(tmp_path / "x.weights.h5"))
+    changing.rename(str(tmp_path / "x.weights.h5"), ["layers/dense_3/vars/x=layers/dense_3/vars/1"])
     again = keras.models.clone_model(model)
     again.load_weights(str(tmp_path / "x.weights.h5"))
     assert_same(again, fresh, optimizer=False)
@@ -305,7 +306,7 @@ def test_lists_that_are_cut_into_several_attributes(old: Any, tmp_path: Path) ->
         assert "layer_names0" in file.groups[0][""]  # type: ignore[attr-defined]
         name = next(name for name in file if name.startswith("007"))
     layer = name.partition("/")[0]
-    verbs.rename(path, [f"{layer}/=other/"], out=str(tmp_path / "out.h5"))
+    changing.rename(path, [f"{layer}/=other/"], out=str(tmp_path / "out.h5"))
     with formats.open(str(tmp_path / "out.h5")) as file:
         table = file.layer_tables()[keras_layers.BY_NAMES]
         assert table[name.replace(layer, "other", 1)] == 7

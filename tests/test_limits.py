@@ -41,11 +41,12 @@ import pytest
 from handmade import HandMade, number, strings, table
 from test_bundle_hostile import BAD_DATA, BAD_INDEXES, examine, sound
 
-from ckptsurgeon import cli, formats, looking
+from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import DamagedError, NotFoundError, RefusedError
 from ckptsurgeon.formats.object_graph import Graph
 from ckptsurgeon.formats.tensor_proto import slice_key
 from ckptsurgeon.formats.wire import bytes_field, varint
+from ckptsurgeon.verbs import looking
 
 HERE = Path(__file__).parent
 

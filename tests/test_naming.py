@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import same
 
-from ckptsurgeon import cli, formats, schemes, verbs
+from ckptsurgeon import cli, formats, schemes
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
-from ckptsurgeon.naming import Pairs, Rename
-from ckptsurgeon.selection import Selection
+from ckptsurgeon.surgeon.naming import Pairs, Rename
+from ckptsurgeon.surgeon.selection import Selection
+from ckptsurgeon.verbs import changing
 
 SHAPES = {"kernel": (3, 2), "bias": (2,)}
 KERNELS = ("kernel", "_kernel", "Matrix", "weights", "w", "vars/0")
@@ -68,7 +69,7 @@ def test_the_same_name_pairs(a: Path, b: Path) -> None:
     """Without schemes a name means itself, whatever the layers are called."""
     names = {"x/w": "kernel", "y/w": "kernel", "x/free": "other"}
     donor, before = write(a, names, 1), write(b, names, 2)
-    verbs.graft(str(a), str(b), match=["x/**"])
+    changing.graft(str(a), str(b), match=["x/**"])
     check(b, before, donor, {"x/w": "x/w", "x/free": "x/free"})
     assert models.equal(models.read(a), donor)
 
@@ -79,7 +80,7 @@ def test_the_rest_of_a_name_pairs_within_a_layer(a: Path, b: Path) -> None:
     donor = write(a, {f"x/block{at}/{rest}": kind for at in (0, 1, 2) for rest, kind in rests.items()}, 1)
     before = write(b, {f"deep/y_{at}/{rest}": kind for at in (0, 1, 2) for rest, kind in rests.items()}, 2)
     options = {"donor_scheme": "x/block{K}/**", "recipient_scheme": "deep/y_{K}/**"}
-    verbs.graft(str(a), str(b), layers="1-", **options)  # type: ignore[arg-type]
+    changing.graft(str(a), str(b), layers="1-", **options)  # type: ignore[arg-type]
     check(b, before, donor, {f"deep/y_{at}/{rest}": f"x/block{at}/{rest}" for at in (1, 2) for rest in rests})
 
 
@@ -106,7 +107,7 @@ def test_every_spelling_of_a_role_pairs(a: Path, b: Path, kernel: str, bias: str
     for donor_names, recipient_names in ((mine, theirs), (theirs, mine)):
         donor, before = write(a, donor_names, 1), write(b, recipient_names, 2)
         heads = [next(iter(set(names) - {"step"}))[:4] + "{K}/**" for names in (donor_names, recipient_names)]
-        verbs.graft(str(a), str(b), layers="1", donor_scheme=heads[0], recipient_scheme=heads[1])
+        changing.graft(str(a), str(b), layers="1", donor_scheme=heads[0], recipient_scheme=heads[1])
         expected = dict(zip(list(recipient_names)[3:], list(donor_names)[3:], strict=True))
         check(b, before, donor, expected)
 
@@ -115,7 +116,7 @@ def test_the_recipients_scheme_is_found_from_its_names(a: Path, b: Path) -> None
     """Where each side's names tell their scheme, layers pair without any option."""
     donor = write(a, layers("dnn/layer{K}/Linear", 3, "Matrix", "Bias"), 1)
     before = write(b, layers("dnn/hiddenlayer_{K}", 3, "kernel", "bias"), 2)
-    verbs.graft(str(a), str(b), layers="2")
+    changing.graft(str(a), str(b), layers="2")
     pairs = {"dnn/hiddenlayer_2/kernel": "dnn/layer2/Linear/Matrix", "dnn/hiddenlayer_2/bias": "dnn/layer2/Linear/Bias"}
     check(b, before, donor, pairs)
 
@@ -123,17 +124,17 @@ def test_the_recipients_scheme_is_found_from_its_names(a: Path, b: Path) -> None
 def test_one_scheme_is_for_both(a: Path, b: Path) -> None:
     """--scheme names the layers of donor and recipient; with one for each side it is refused."""
     donor, before = write(a, layers("t/{K}", 2, "w", "b"), 1), write(b, layers("t/{K}", 2, "kernel", "b"), 2)
-    verbs.graft(str(a), str(b), layers="0", scheme="t/{K}/**")
+    changing.graft(str(a), str(b), layers="0", scheme="t/{K}/**")
     check(b, before, donor, {"t/0/kernel": "t/0/w", "t/0/b": "t/0/b"})
     with pytest.raises(UsageError, match="--scheme is for both"):
-        verbs.graft(str(a), str(b), layers="0", scheme="t/{K}/**", recipient_scheme="t/{K}/**")
+        changing.graft(str(a), str(b), layers="0", scheme="t/{K}/**", recipient_scheme="t/{K}/**")
 
 
 def test_a_recipients_scheme_decides_over_a_name(a: Path, b: Path) -> None:
     """Whoever says how the recipient names its layers means these, not a variable that happens to be called alike."""
     donor = write(a, layers("x/{K}", 2, "w", "b"), 1)
     before = write(b, layers("x/{K}", 2, "w", "b") | layers("y/{K}", 2, "w", "b"), 2)
-    verbs.graft(str(a), str(b), layers="0", donor_scheme="x/{K}/**", recipient_scheme="y/{K}/**")
+    changing.graft(str(a), str(b), layers="0", donor_scheme="x/{K}/**", recipient_scheme="y/{K}/**")
     check(b, before, donor, {"y/0/w": "x/0/w", "y/0/b": "x/0/b"})
 
 
@@ -142,10 +143,10 @@ def test_schemes_pair_what_is_selected_by_name(a: Path, b: Path) -> None:
     donor = write(a, layers("x/{K}", 2, "w", "b") | {"head/w": "kernel"}, 1)
     before = write(b, layers("y/{K}", 2, "kernel", "bias") | {"head/w": "kernel"}, 2)
     options = {"donor_scheme": "x/{K}/**", "recipient_scheme": "y/{K}/**"}
-    verbs.graft(str(a), str(b), match=["x/1/w", "head/*"], **options)  # type: ignore[arg-type]
+    changing.graft(str(a), str(b), match=["x/1/w", "head/*"], **options)  # type: ignore[arg-type]
     check(b, before, donor, {"y/1/kernel": "x/1/w", "head/w": "head/w"})
     before = models.read(b)
-    verbs.graft(str(a), str(b), layers="0", match=["head/*"], **options)  # type: ignore[arg-type]
+    changing.graft(str(a), str(b), layers="0", match=["head/*"], **options)  # type: ignore[arg-type]
     check(b, before, donor, {"y/0/kernel": "x/0/w", "y/0/bias": "x/0/b"})
 
 
@@ -154,7 +155,7 @@ def test_a_wildcard_before_the_number_is_no_part_of_the_rest(a: Path, b: Path) -
     names = {f"{head}/{rest}": "other" for head in ("t/dense", "t/dense_1") for rest in ("scale", "shift")}
     longer = {name.replace("t/", "quite/long/"): kind for name, kind in names.items()}
     donor, before = write(a, names, 1), write(b, longer, 2)
-    verbs.graft(str(a), str(b), layers="all", donor_scheme="*/dense{_K}/*", recipient_scheme="**/dense{_K}/*")
+    changing.graft(str(a), str(b), layers="all", donor_scheme="*/dense{_K}/*", recipient_scheme="**/dense{_K}/*")
     check(b, before, donor, {name.replace("t/", "quite/long/"): name for name in names})
 
 
@@ -163,9 +164,9 @@ def test_slots_are_nobodys_mates(a: Path, b: Path) -> None:
     donor = write(a, {"x/0/w": "kernel", "x/0/w/Adam": "kernel", "x/0/w/Adam_1": "kernel"}, 1)
     before = write(b, {"y/0/kernel": "kernel", "y/0/kernel/Adam": "kernel", "y/0/kernel/Adam_1": "kernel"}, 2)
     options = {"donor_scheme": "x/{K}/**", "recipient_scheme": "y/{K}/**"}
-    verbs.graft(str(a), str(b), layers="0", **options)  # type: ignore[arg-type]
+    changing.graft(str(a), str(b), layers="0", **options)  # type: ignore[arg-type]
     check(b, before, donor, {"y/0/kernel": "x/0/w"})
-    verbs.graft(str(a), str(b), layers="0", slots="copy", **options)  # type: ignore[arg-type]
+    changing.graft(str(a), str(b), layers="0", slots="copy", **options)  # type: ignore[arg-type]
     check(b, before, donor, {f"y/0/kernel{end}": f"x/0/w{end}" for end in ("", "/Adam", "/Adam_1")})
 
 
@@ -192,7 +193,7 @@ def test_partitions_and_byte_orders_do_not_matter_to_names(a: Path, b: Path) -> 
     made.add("y/1/bias", np.ones(2, np.float32))
     made.write(b)
     before = models.read(b)
-    verbs.graft(str(a), str(b), layers="1", donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
+    changing.graft(str(a), str(b), layers="1", donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
     check(b, before, donor, {"y/1/kernel": "x/1/w", "y/1/bias": "x/1/b"})
 
 
@@ -210,7 +211,7 @@ def test_layers_and_slots_are_looked_up_once(a: Path, b: Path, monkeypatch: pyte
         write(a, layers("x/{K}", count, "w", "b"), 1)
         write(b, layers("y/{K}", count, "kernel", "bias"), 2)
         calls.clear()
-        report = verbs.graft(str(a), str(b), layers="all", donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
+        report = changing.graft(str(a), str(b), layers="all", donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
         assert len(report.changed) == 2 * count
         counts.append(sorted(calls))
     assert counts[0] == counts[1] != []
@@ -291,10 +292,10 @@ def test_an_excluded_variable_keeps_no_other_from_pairing(a: Path, b: Path) -> N
     """What does not pair and is not grafted does no harm, on either side; nor does it with --match."""
     donor = write(a, {"x/0/w": "kernel", "x/0/gain": "other"}, 1)
     before = write(b, {"y/0/kernel": "kernel", "y/0/loss": "other"}, 2)
-    verbs.graft(str(a), str(b), layers="0", exclude=["**/gain"], donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
+    changing.graft(str(a), str(b), layers="0", exclude=["**/gain"], donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
     check(b, before, donor, {"y/0/kernel": "x/0/w"})
     before = write(b, {"y/0/kernel": "kernel", "y/0/loss": "other"}, 2)
-    verbs.graft(str(a), str(b), match=["x/0/w"], donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
+    changing.graft(str(a), str(b), match=["x/0/w"], donor_scheme="x/{K}/*", recipient_scheme="y/{K}/*")
     check(b, before, donor, {"y/0/kernel": "x/0/w"})
 
 
@@ -333,7 +334,7 @@ def test_slots_are_added_with_their_variable(a: Path, b: Path) -> None:
     donor = write(a, {"x/0/w": "kernel", "x/0/w/Adam": "kernel"}, 1)
     for policy, ends in (("keep", [""]), ("drop", [""]), ("copy", ["", "/Adam"])):
         before = write(b, {"z": "other"}, 2)
-        verbs.graft(str(a), str(b), layers="0", scheme="x/{K}/**", add=True, slots=policy)
+        changing.graft(str(a), str(b), layers="0", scheme="x/{K}/**", add=True, slots=policy)
         check(b, before, donor, {f"x/0/w{end}": f"x/0/w{end}" for end in ends})
 
 
@@ -445,11 +446,11 @@ def test_collisions(tmp_path: Path, names: list[str], renames: list[str], proble
     stood = models.snapshot(tmp_path)
     if problem is not None:
         with pytest.raises(CkptSurgeonError) as raised:
-            verbs.rename(str(tmp_path / "m"), renames)
+            changing.rename(str(tmp_path / "m"), renames)
         assert problem in str(raised.value)
         assert models.snapshot(tmp_path) == stood
     else:
-        report = verbs.rename(str(tmp_path / "m"), renames)
+        report = changing.rename(str(tmp_path / "m"), renames)
         after = models.read(tmp_path / "m")
         new = {str(row["from"]): str(row["name"]) for row in report.changed}
         assert len(after) == len(before) == len(new | {name: name for name in before})

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import test_object_graph_tensorflow as graphs
 
-from ckptsurgeon import cli, formats, verbs
+from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import RefusedError
+from ckptsurgeon.verbs import changing
 
 pytestmark = pytest.mark.tensorflow
 
@@ -198,7 +199,7 @@ def test_layers_of_saved_weights(tf: Any, tmp_path: Path, capsys: pytest.Capture
         program.model.save_weights(str(tmp_path / name))
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     assert [row["layer"] for row in rows(capsys, "layers", a)] == [0, 1, 2, None]
-    verbs.graft(a, b, layers="1-2")
+    changing.graft(a, b, layers="1-2")
     expected = weights_only(recipient.values()[:1] + donor.values()[1:])
     recipient.fill(400)
     recipient.model.load_weights(b).assert_consumed()
@@ -266,14 +267,14 @@ def test_layers_pair_between_programs(
         b = other.save(tmp_path / "b")
         before = weights_only(other.values())
         if kind == "functional":
-            verbs.graft(a, b, layers="0-1")
+            changing.graft(a, b, layers="0-1")
             expected = weights_only(one.values()[:2]) + before[2:]
         elif kind[0] == "out":
             with pytest.raises(RefusedError, match="another shape"):
-                verbs.graft(a, b, layers="0")
+                changing.graft(a, b, layers="0")
             expected = before
         else:
-            verbs.graft(a, b, layers="1-2")
+            changing.graft(a, b, layers="1-2")
             expected = before[:1] + weights_only(one.values()[1:])
         other.restore(b)
         assert weights_only(other.values()) == expected
@@ -290,9 +291,9 @@ def test_a_layers_number_comes_before_its_key(tf: Any, tmp_path: Path, which: st
     expected = recipient.values()[:1] + donor.values()[1:]
     stood = models.snapshot(tmp_path)
     with pytest.raises(RefusedError, match="layer 0: the variables of donor and recipient do not pair"):
-        verbs.graft(a, b, layers="all")
+        changing.graft(a, b, layers="all")
     assert models.snapshot(tmp_path) == stood
-    verbs.graft(a, b, layers="1-", slots="copy")
+    changing.graft(a, b, layers="1-", slots="copy")
     recipient.restore(b)
     assert recipient.values() == expected
 
@@ -302,7 +303,7 @@ def test_slots_pair_between_old_and_new_optimizers(tf: Any, tmp_path: Path, dono
     """Adam's m and v find each other between Keras 2's old and new optimizers, which store them differently."""
     one, other = Program(tf, "tf_keras", "functional", donor, 20), Program(tf, "tf_keras", "functional", recipient, 40)
     b = other.save(tmp_path / "b")
-    verbs.graft(one.save(tmp_path / "a"), b, layers="0,2", slots="copy")
+    changing.graft(one.save(tmp_path / "a"), b, layers="0,2", slots="copy")
     expected = [one.values()[0], other.values()[1], one.values()[2]]
     other.restore(b)
     assert other.values() == expected
@@ -320,14 +321,14 @@ def test_slots_of_another_kind_do_not_pair(tf: Any, tmp_path: Path, which: str) 
     optimizer.build(model.trainable_variables)
     b = tf.train.Checkpoint(model=model, optimizer=optimizer).write(str(tmp_path / "b"))
     if which == "keras":  # calls both optimizers' slots velocity and momentum
-        verbs.graft(a, b, layers="0", slots="copy")
+        changing.graft(a, b, layers="0", slots="copy")
         tf.train.Checkpoint(model=model, optimizer=optimizer).read(b).assert_consumed()
         assert [graphs.value(slot) for slot in optimizer._momentums] == [120, 121]
         assert [graphs.value(slot) for slot in optimizer._velocities] == [220, 221]
     else:
         stood = models.snapshot(tmp_path)
         with pytest.raises(RefusedError, match="no slot"):
-            verbs.graft(a, b, layers="0", slots="copy")
+            changing.graft(a, b, layers="0", slots="copy")
         assert models.snapshot(tmp_path) == stood
 
 
@@ -341,7 +342,7 @@ def test_a_module_of_another_path_is_grafted(tf: Any, tmp_path: Path) -> None:
 
     _, a = save("net", "a", 10)
     net, b = save("model", "b", 20)
-    verbs.graft(a, b, layers="1")
+    changing.graft(a, b, layers="1")
     tf.train.Checkpoint(model=net).read(b).assert_consumed()
     assert [graphs.value(each) for each in (net.enc.w, net.enc.b, net.out.w, net.out.b)] == [20, 22, 11, 13]
 
@@ -380,7 +381,7 @@ def test_an_attribute_of_a_module_is_renamed(tf: Any, tmp_path: Path) -> None:
     ):
         source = graphs.module(tf, w=1, b=2)
         prefix = tf.train.Checkpoint(net=source).save(str(tmp_path / "a"))
-        verbs.rename(prefix, [f"{old}={new}"])
+        changing.rename(prefix, [f"{old}={new}"])
         target = graphs.module(tf, kernel=0, b=0)
         tf.train.Checkpoint(net=target).restore(prefix).assert_consumed()
         assert [graphs.value(target.kernel), graphs.value(target.b)] == [1, 2]
@@ -449,7 +450,7 @@ def test_an_added_variable_restores(tf: Any, tmp_path: Path) -> None:
     """A variable that the donor's object has and the recipient's lacks is added to it, under its full name."""
     a = tf.train.Checkpoint(net=graphs.module(tf, enc=graphs.module(tf, w=1, b=2))).save(str(tmp_path / "a"))
     b = tf.train.Checkpoint(net=graphs.module(tf, enc=graphs.module(tf, w=3))).save(str(tmp_path / "b"))
-    verbs.graft(a, b, match=["net/enc/**"], add=True)
+    changing.graft(a, b, match=["net/enc/**"], add=True)
     target = graphs.module(tf, enc=graphs.module(tf, w=0, b=0))
     tf.train.Checkpoint(net=target).restore(b).assert_consumed()
     assert [graphs.value(target.enc.w), graphs.value(target.enc.b)] == [1, 2]

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import Arrays, checkpoints, same
 
-from ckptsurgeon import formats, producing, verbs
+from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, NotFoundError, RefusedError, UsageError
+from ckptsurgeon.verbs import changing, producing
 
 MATRIX, BIAS = "dnn/layer0/Linear/Matrix", "dnn/layer0/Linear/Bias"
 ROWS = [((0, 2), (0, -1)), ((2, 2), (0, -1))]
@@ -63,7 +64,7 @@ def test_rename(model: Path, renames: list[str], regex: bool, expected: dict[str
     """Names, prefixes, globs and expressions; slots follow their variable; no value changes and no data is written."""
     before = models.read(model)
     data = Path(f"{model}.data-00000-of-00001").stat()
-    verbs.rename(str(model), renames, regex=regex)
+    changing.rename(str(model), renames, regex=regex)
     after = models.read(model)
     assert len(after) == len(before)
     for old, new in expected.items():
@@ -88,7 +89,7 @@ def test_a_rename_that_cannot_be(model: Path, renames: list[str], error: Any, me
     """Collisions and patterns without a match are refused in one line, and nothing is written."""
     before = models.snapshot(model.parent)
     with pytest.raises(error, match=message):
-        verbs.rename(str(model), renames)
+        changing.rename(str(model), renames)
     assert models.snapshot(model.parent) == before
 
 
@@ -96,13 +97,13 @@ def test_a_bad_expression_is_refused(model: Path) -> None:
     """Neither the expression nor its replacement may be wrong."""
     for text in ("(=x", r"a=\9"):
         with pytest.raises(UsageError, match="regular expression"):
-            verbs.rename(str(model), [text], regex=True)
+            changing.rename(str(model), [text], regex=True)
 
 
 def test_a_partitioned_variable_is_renamed_with_its_slices(tmp_path: Path) -> None:
     """The rows of all slices get the new key."""
     path = partitioned(tmp_path / "m", value(), ROWS)
-    verbs.rename(str(path), ["w=tower/w"])
+    changing.rename(str(path), ["w=tower/w"])
     with formats.open(str(path)) as checkpoint:
         assert same(checkpoint.read("tower/w"), value())
         assert checkpoint["tower/w"].slices == tuple(ROWS)
@@ -115,7 +116,7 @@ def test_a_partitioned_variable_is_renamed_with_its_slices(tmp_path: Path) -> No
 def test_drop_takes_the_slots_along(model: Path) -> None:
     """A dropped variable's slots go too; all else stays byte for byte."""
     before = models.read(model)
-    verbs.drop(str(model), [MATRIX])
+    changing.drop(str(model), [MATRIX])
     after = models.read(model)
     assert before.keys() - after.keys() == {MATRIX, f"{MATRIX}/Adagrad"}
     assert all(same(after[name], before[name]) for name in after)
@@ -124,7 +125,7 @@ def test_drop_takes_the_slots_along(model: Path) -> None:
 def test_drop_slots_leaves_the_model(model: Path) -> None:
     """`--slots` takes every slot and no variable, and never the global step."""
     before = models.read(model)
-    verbs.drop(str(model), slots=True)
+    changing.drop(str(model), slots=True)
     assert set(models.read(model)) == {name for name in before if not name.endswith("/Adagrad")}
 
 
@@ -133,14 +134,14 @@ def test_what_cannot_be_dropped(model: Path) -> None:
     before = models.snapshot(model.parent)
     for globs, error in (((), UsageError), (("nope",), UsageError), (("**",), RefusedError)):
         with pytest.raises(error):
-            verbs.drop(str(model), globs)
+            changing.drop(str(model), globs)
     assert models.snapshot(model.parent) == before
 
 
 def test_a_partitioned_variable_is_dropped_whole(tmp_path: Path) -> None:
     """No row of a slice stays behind."""
     path = partitioned(tmp_path / "m", value(), ROWS)
-    verbs.drop(str(path), ["w"])
+    changing.drop(str(path), ["w"])
     with formats.open(str(path)) as checkpoint:
         assert list(checkpoint) == ["step"]
         assert len(checkpoint.rows) == 2  # type: ignore[attr-defined]
@@ -165,12 +166,12 @@ def test_graft_between_partitions(tmp_path: Path, donor: Any, recipient: Any, bi
     with formats.open(b) as checkpoint:
         cut = checkpoint["w"].slices
     for _ in range(2):
-        verbs.graft(a, b, match=["w"])
+        changing.graft(a, b, match=["w"])
     with formats.open(b) as checkpoint:
         assert same(checkpoint.read("w"), value(1))
         assert checkpoint["w"].slices == cut
     stood = models.snapshot(tmp_path)
-    verbs.graft(a, b, match=["w"])
+    changing.graft(a, b, match=["w"])
     assert models.snapshot(tmp_path) == stood  # equal already: nothing is written
 
 
@@ -180,7 +181,7 @@ def test_strings_change_their_byte_order(tmp_path: Path) -> None:
         made = HandMade(big=big)
         made.add("s", strings(text, b""))
         made.write(tmp_path / name)
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), match=["s"])
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), match=["s"])
     assert models.read(tmp_path / "b")["s"].tolist() == [b"new", b""]
 
 
@@ -191,8 +192,8 @@ def test_add(tmp_path: Path) -> None:
     before = models.read(tmp_path / "b")
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     with pytest.raises(RefusedError, match=r"no variable w.*--add"):
-        verbs.graft(a, b, match=["w"])
-    report = verbs.graft(a, b, match=["w"], add=True)
+        changing.graft(a, b, match=["w"])
+    report = changing.graft(a, b, match=["w"], add=True)
     assert [(row["name"], row["action"], row["bytes"]) for row in report.changed] == [("w", "added", 48)]
     after = models.read(tmp_path / "b")
     assert same(after.pop("w"), value())
@@ -209,13 +210,13 @@ def test_graft_between_formats(tmp_path: Path, formats_: tuple[str, str]) -> Non
         arrays.append(models.write(tmp_path / f"{name}2", seed))
         producing.convert(str(tmp_path / f"{name}2"), str(tmp_path / name), to=kind)
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
-    verbs.graft(a, b, layers="0-1")
+    changing.graft(a, b, layers="0-1")
     assert models.equal(models.read(tmp_path / "b"), models.grafted(arrays[1], arrays[0], (0, 1)))
     stood = models.snapshot(tmp_path)
-    verbs.graft(a, b, layers="0-1")
+    changing.graft(a, b, layers="0-1")
     assert models.snapshot(tmp_path) == stood
     with pytest.raises(RefusedError, match="--link is for TensorFlow V2"):
-        verbs.graft(a, b, layers="0", link=True)
+        changing.graft(a, b, layers="0", link=True)
 
 
 V1_DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64", "complex64",
@@ -325,7 +326,7 @@ def test_a_saved_model_is_written_as_a_folder(tmp_path: Path) -> None:
     source, out = saved_model(tmp_path / "sm"), tmp_path / "out"
     before = models.snapshot(source)
     for number in (1.0, 2.0):
-        verbs.set(str(source), "learning_rate", number, out=str(out), force=number > 1)
+        changing.set(str(source), "learning_rate", number, out=str(out), force=number > 1)
         assert models.read(out)["learning_rate"] == number
         found = models.snapshot(out)
         assert {name for name in found} == {name for name in before}
@@ -333,7 +334,7 @@ def test_a_saved_model_is_written_as_a_folder(tmp_path: Path) -> None:
             assert found[name][0] == before[name][0]
     assert models.snapshot(source) == before
     with pytest.raises(RefusedError, match="exists already"):
-        verbs.set(str(source), "learning_rate", 3.0, out=str(out))
+        changing.set(str(source), "learning_rate", 3.0, out=str(out))
     producing.cp(str(source), str(tmp_path / "copy"))
     assert {name: data for name, (data, _) in models.snapshot(tmp_path / "copy").items()} == {
         name: data for name, (data, _) in before.items()
@@ -345,7 +346,7 @@ def test_a_saved_model_is_edited_in_place(tmp_path: Path) -> None:
     """Without -o only the variables change; everything else in the folder stays as it is."""
     folder = saved_model(tmp_path / "sm")
     before = models.snapshot(folder)
-    verbs.rename(str(folder), ["learning_rate=rate"])
+    changing.rename(str(folder), ["learning_rate=rate"])
     assert "rate" in models.read(folder)
     after = models.snapshot(folder)
     for name in ("saved_model.pb", "assets/words.txt"):
@@ -362,7 +363,7 @@ def test_what_was_not_named_is_untouched(tmp_path: Path, arrays: Arrays, data: A
     before = models.read(tmp_path / "m")
     name = data.draw(st.sampled_from(sorted(before)))
     try:
-        verbs.rename(str(tmp_path / "m"), [f"{name}=somewhere/else"], sync=False)
+        changing.rename(str(tmp_path / "m"), [f"{name}=somewhere/else"], sync=False)
     except CkptSurgeonError:
         assert "=" in name or "*" in name or "?" in name
         return

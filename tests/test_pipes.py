@@ -21,8 +21,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load, save, save_file
 
-from ckptsurgeon import formats, producing
+from ckptsurgeon import formats
 from ckptsurgeon.formats.safetensors import LAYERS
+from ckptsurgeon.verbs import producing
 
 ME = [sys.executable, "-m", "ckptsurgeon"]
 MATRIX = "dnn/layer0/Linear/Matrix"

@@ -15,12 +15,13 @@ import strategies
 from handmade import HandMade, strings
 from safetensors.numpy import save_file
 
-from ckptsurgeon import cli, compare, formats, producing, verbs
+from ckptsurgeon import cli, compare, formats
 from ckptsurgeon.checkpoint import CHUNK, GRAPH
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, StorageError, UsageError
 from ckptsurgeon.formats.object_graph import Graph
 from ckptsurgeon.formats.object_nodes import ATTRIBUTE, EDGE, HAS_VALUES, VALUE, new_part
 from ckptsurgeon.formats.wire import bytes_field
+from ckptsurgeon.verbs import changing, producing
 
 FORMATS = ("bundle", "v1", "safetensors", "npz")
 ENDINGS = {"bundle": "", "v1": "", "safetensors": ".safetensors", "npz": ".npz"}
@@ -96,16 +97,16 @@ def test_cast_takes_all_floats(tmp_path: Path, to: str, dtype: Any) -> None:
     if kind.name == "bfloat16" and to in ("v1", "npz"):
         before = models.snapshot(tmp_path)
         with pytest.raises(CkptSurgeonError, match="bfloat16") as raised:
-            verbs.cast(path, kind.name)
+            changing.cast(path, kind.name)
         assert len(raised.value.lines) == len(FLOATS - SLOTS)
         assert models.snapshot(tmp_path) == before
         return
-    report = verbs.cast(path, kind.name)
+    report = changing.cast(path, kind.name)
     assert same(path, {name: A[name].astype(kind) if name in FLOATS - SLOTS else A[name] for name in A})
     assert {row["name"] for row in report.changed} == FLOATS - SLOTS
     assert {row["cast_from"] for row in report.changed} == {"float32"}
     stood = files(tmp_path)
-    assert verbs.cast(path, kind.name).changed == []
+    assert changing.cast(path, kind.name).changed == []
     assert files(tmp_path) == stood
 
 
@@ -113,13 +114,13 @@ def test_cast_takes_what_is_selected(tmp_path: Path) -> None:
     """Integers are cast only by name; floats become integers only where nothing is lost, and never all at once."""
     arrays = {"n": np.asarray([1, 2], np.int32), "x": np.asarray([1.0, -2.0], np.float32), "y": some(2)}
     path = write(tmp_path / "m", arrays)
-    verbs.cast(path, "int64", match=["n"])
-    verbs.cast(path, "int8", match=["x"])
+    changing.cast(path, "int64", match=["n"])
+    changing.cast(path, "int8", match=["x"])
     assert same(path, {**arrays, "n": arrays["n"].astype(np.int64), "x": arrays["x"].astype(np.int8)})
     before = models.snapshot(tmp_path)
     for dtype, match, error in (("int8", ["y"], RefusedError), ("int8", [], UsageError), ("float31", [], UsageError)):
         with pytest.raises(error):
-            verbs.cast(path, dtype, match=match)
+            changing.cast(path, dtype, match=match)
     assert models.snapshot(tmp_path) == before
 
 
@@ -128,7 +129,7 @@ def test_cast_takes_what_is_selected(tmp_path: Path) -> None:
 def test_slots_of_cast_variables(tmp_path: Path, to: str, slots: str) -> None:
     """They follow the policy: kept, cast too, dropped or filled, and those of other layers stay."""
     path = write(tmp_path / "m", A, to)
-    verbs.cast(path, "float64", layers="0", slots=slots)
+    changing.cast(path, "float64", layers="0", slots=slots)
     layer = {name for name in A if name.startswith("dnn/layer0/")}
     expected = {}
     for name, values in A.items():
@@ -148,8 +149,8 @@ def test_cast_of_a_partitioned_variable(tmp_path: Path, slices: Any, big: bool) 
     values = some(4, 3)
     path = partitioned(tmp_path / "m", values, slices, big)
     expected = {"step": np.asarray(7, np.int64), "w": values.astype(np.float64)}
-    verbs.cast(path, "float64", out=str(tmp_path / "out"))
-    verbs.cast(path, "float64")
+    changing.cast(path, "float64", out=str(tmp_path / "out"))
+    changing.cast(path, "float64")
     for each in (path, str(tmp_path / "out")):
         assert same(each, expected)
         with formats.open(each) as checkpoint:
@@ -166,7 +167,7 @@ def test_what_cannot_be_cast(tmp_path: Path, to: str) -> None:
     before = models.snapshot(tmp_path)
     for out in (None, str(tmp_path / "out")):
         with pytest.raises(RefusedError, match=r"far is float16: the value 1\.\S*e\+30 does not fit"):
-            verbs.cast(path, "float16", out=out)
+            changing.cast(path, "float16", out=out)
         assert models.snapshot(tmp_path) == before
 
 
@@ -175,9 +176,9 @@ def test_all_strings_are_refused_at_once(tmp_path: Path) -> None:
     arrays = {"s": strings(b"a"), "t": strings(b"b"), "x": some(2)}
     path = write(tmp_path / "m", arrays)
     with pytest.raises(CkptSurgeonError) as raised:
-        verbs.cast(path, "float64", match=["*"])
+        changing.cast(path, "float64", match=["*"])
     assert [line.split(": ")[1].split()[0] for line in raised.value.lines] == ["s", "t"]
-    verbs.cast(path, "float64")
+    changing.cast(path, "float64")
     assert same(path, {**arrays, "x": arrays["x"].astype(np.float64)})
 
 
@@ -187,9 +188,9 @@ def test_cast_in_a_set_of_files(tmp_path: Path) -> None:
     before = models.snapshot(tmp_path)
     for options in ({}, {"match": ["w"], "slots": "fill=0"}):
         with pytest.raises(RefusedError, match="2 files of a set"):
-            verbs.cast(folder, "float64", **options)  # type: ignore[arg-type]
+            changing.cast(folder, "float64", **options)  # type: ignore[arg-type]
         assert models.snapshot(tmp_path) == before
-    verbs.cast(folder, "float64", match=["v"])
+    changing.cast(folder, "float64", match=["v"])
     assert same(folder, {**arrays, "v": arrays["v"].astype(np.float64)})
 
 
@@ -454,8 +455,8 @@ def test_all_of_an_object_based_checkpoint_is_cast(tmp_path: Path) -> None:
     path = object_based(tmp_path / "m")
     before = models.read(tmp_path / "m")
     with pytest.raises(RefusedError, match="holds no numbers"):
-        verbs.cast(path, "float64", match=[GRAPH])
-    verbs.cast(path, "float64", match=["**"])
+        changing.cast(path, "float64", match=[GRAPH])
+    changing.cast(path, "float64", match=["**"])
     expected = {name: values if name == GRAPH else values.astype(np.float64) for name, values in before.items()}
     assert same(path, expected)
 
@@ -571,7 +572,7 @@ def with_dead_bytes(tmp_path: Path) -> tuple[str, Arrays]:
     """A checkpoint from which a large variable was dropped."""
     arrays = {**A, "large": np.zeros(1000, np.float32)}
     path = write(tmp_path / "m", arrays)
-    verbs.drop(path, ["large"])
+    changing.drop(path, ["large"])
     return path, A
 
 
@@ -592,9 +593,9 @@ def test_compact_gives_dead_bytes_back(tmp_path: Path) -> None:
     data = tmp_path / "m.data-00000-of-00001"
     before = data.stat().st_size
     stood = files(tmp_path)
-    assert verbs.compact(path, dry_run=True).reclaimed == 4000
+    assert changing.compact(path, dry_run=True).reclaimed == 4000
     assert files(tmp_path) == stood
-    assert verbs.compact(path).reclaimed == 4000
+    assert changing.compact(path).reclaimed == 4000
     assert data.stat().st_size == before - 4000
     assert same(path, arrays)
     assert usual(tmp_path)
@@ -603,10 +604,10 @@ def test_compact_gives_dead_bytes_back(tmp_path: Path) -> None:
 def test_compact_of_a_linked_graft(tmp_path: Path) -> None:
     """Shards that are shared with a donor are copied out of: the donor keeps its files, the recipient its values."""
     a, b = write(tmp_path / "a", A), write(tmp_path / "m", models.skflow_arrays(2))
-    verbs.graft(a, b, layers="all", link=True)
+    changing.graft(a, b, layers="all", link=True)
     expected, donor = models.read(tmp_path / "m"), models.snapshot(tmp_path)
     assert not usual(tmp_path)
-    assert verbs.compact(b).reclaimed > 0
+    assert changing.compact(b).reclaimed > 0
     assert same(b, expected)
     assert usual(tmp_path)
     now = models.snapshot(tmp_path)
@@ -618,7 +619,7 @@ def test_where_nothing_is_dead_nothing_is_written(tmp_path: Path, to: str) -> No
     """Every file stays the very same one, with the same times."""
     path = write(tmp_path / "m", A, to)
     stood = files(tmp_path)
-    assert verbs.compact(path).reclaimed == 0
+    assert changing.compact(path).reclaimed == 0
     assert files(tmp_path) == stood
 
 
@@ -626,7 +627,7 @@ def test_where_nothing_is_dead_nothing_is_written(tmp_path: Path, to: str) -> No
 def test_drop_compact(tmp_path: Path, to: str) -> None:
     """One go, in every format: the variable is gone and no byte of it is left."""
     path = write(tmp_path / "m", {**A, "large": np.full(1000, 7.25, np.float32)}, to)
-    verbs.drop(path, ["large"], compact=True)
+    changing.drop(path, ["large"], compact=True)
     assert same(path, A)
     assert unreferenced(path) == 0
     assert not any(np.full(8, 7.25, np.float32).tobytes() in file.read_bytes() for file in tmp_path.iterdir())
@@ -637,7 +638,7 @@ def test_compact_into_another_place(tmp_path: Path) -> None:
     """-o writes the live bytes there and leaves the input as it is."""
     path, arrays = with_dead_bytes(tmp_path)
     before = models.snapshot(tmp_path)
-    assert verbs.compact(path, out=str(tmp_path / "out")).reclaimed == 4000
+    assert changing.compact(path, out=str(tmp_path / "out")).reclaimed == 4000
     now = models.snapshot(tmp_path)
     assert {name: now[name] for name in before} == before
     assert same(tmp_path / "out", arrays)
@@ -650,7 +651,7 @@ def test_compact_needs_all_data(tmp_path: Path) -> None:
     (tmp_path / "m.data-00000-of-00001").unlink()
     before = models.snapshot(tmp_path)
     with pytest.raises(NotFoundError):
-        verbs.compact(path)
+        changing.compact(path)
     assert models.snapshot(tmp_path) == before
 
 
@@ -698,7 +699,7 @@ def test_not_enough_room(tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatc
     """Whatever copies asks for room first; one line tells how much there is, and no file is begun."""
     a, b = write(tmp_path / "a", A, to), write(tmp_path / "b", models.skflow_arrays(2), to)
     c = write(tmp_path / "c", {**A, "large": np.zeros(9)})
-    verbs.drop(c, ["large"])
+    changing.drop(c, ["large"])
     real, free = os.statvfs, [0]
 
     def statvfs(path: Any) -> os.statvfs_result:
@@ -709,22 +710,22 @@ def test_not_enough_room(tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "statvfs", statvfs)
     before, out = files(tmp_path), str(tmp_path / "out")
     operations = {
-        "graft": lambda: verbs.graft(a, b, layers="0"),
-        "graft -o": lambda: verbs.graft(a, b, layers="0", out=out),
-        "set": lambda: verbs.set(b, "learning_rate", 3),
-        "cast": lambda: verbs.cast(b, "float64"),
+        "graft": lambda: changing.graft(a, b, layers="0"),
+        "graft -o": lambda: changing.graft(a, b, layers="0", out=out),
+        "set": lambda: changing.set(b, "learning_rate", 3),
+        "cast": lambda: changing.cast(b, "float64"),
         "average": lambda: producing.average([a, b], out),
         "extract": lambda: producing.extract(a, out, layers="0"),
         "convert": lambda: producing.convert(a, out, to="npz" if to != "npz" else "bundle"),
         "convert to the same": lambda: producing.convert(a, out, to=to),
         "cp": lambda: producing.cp(a, out),
-        "compact": lambda: verbs.compact(c),
+        "compact": lambda: changing.compact(c),
     }
     for name, operation in operations.items():
         with pytest.raises(StorageError, match=r"not enough room on the disk; expected \d+ bytes, found 0 free"):
             operation()
         assert files(tmp_path) == before, name
-    verbs.graft(a, a, maps=[f"{MATRIX}={MATRIX}"])  # equal already: needs none
+    changing.graft(a, a, maps=[f"{MATRIX}={MATRIX}"])  # equal already: needs none
     free[0] = 1 << 20
     for name, operation in operations.items():
         operation()

@@ -10,7 +10,7 @@ import pytest
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import Problems, UsageError
-from ckptsurgeon.selection import Selection
+from ckptsurgeon.surgeon.selection import Selection
 
 NAMES = [
     "dnn/layer0/Linear/Bias",

@@ -9,11 +9,12 @@ import models
 import numpy as np
 import pytest
 
-from ckptsurgeon import formats, grafting, surgeon
+from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, Problems, RefusedError, UsageError
 from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.plan import Copy, Fill
-from ckptsurgeon.selection import Selection
+from ckptsurgeon.surgeon import editing, grafting
+from ckptsurgeon.surgeon.selection import Selection
 
 Pair = tuple[Bundle, Bundle]
 
@@ -93,7 +94,7 @@ def test_slots_follow_their_policy(pair: Pair, policy: str, actions: list[str]) 
 def test_an_unknown_policy_is_refused(policy: str) -> None:
     """A misspelt policy is an error, not the default."""
     with pytest.raises(UsageError, match="expected keep, copy, drop or fill=NUMBER"):
-        surgeon.SlotPolicy(policy)
+        editing.SlotPolicy(policy)
 
 
 def test_copied_slots_must_pair(pair: Pair) -> None:
@@ -129,6 +130,6 @@ def test_assigning_checks_name_and_shape(pair: Pair) -> None:
     """Values of another shape, or for a variable that is not there, are refused."""
     checkpoint = pair[0]
     with pytest.raises(RefusedError, match=r"expected \[4\], found \[5\]"):
-        surgeon.assign(checkpoint, "dnn/layer0/Linear/Bias", np.zeros(5, np.float32))
+        editing.assign(checkpoint, "dnn/layer0/Linear/Bias", np.zeros(5, np.float32))
     with pytest.raises(CkptSurgeonError, match="did you mean dnn/layer0/Linear/Bias"):
-        surgeon.assign(checkpoint, "dnn/layer0/Linear/Bas", np.zeros(4, np.float32))
+        editing.assign(checkpoint, "dnn/layer0/Linear/Bas", np.zeros(4, np.float32))

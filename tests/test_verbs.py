@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptsurgeon import formats, looking, verbs
+from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, UsageError
+from ckptsurgeon.verbs import changing, looking
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_any_history_of_grafts_gives_just_what_was_asked_for(tmp_path: Path, dat
         which = data.draw(st.integers(0, 1))
         layers = data.draw(st.lists(st.integers(0, len(units) - 1), min_size=1, unique=True))
         before = models.snapshot(tmp_path)
-        report = verbs.graft(
+        report = changing.graft(
             str(tmp_path / f"donor{which}"),
             str(tmp_path / "b"),
             layers=",".join(map(str, layers)),
@@ -60,7 +61,7 @@ def test_slots_are_kept_copied_dropped_or_filled(tmp_path: Path) -> None:
     slots = [f"dnn/layer1/Linear/{role}/Adagrad" for role in ("Matrix", "Bias")]
     for policy in ("keep", "copy", "drop", "fill=0.25"):
         old = models.write(tmp_path / "b", 2)
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="1", slots=policy)
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="1", slots=policy)
         expected = models.grafted(old, donor, (1,))
         for slot in slots:
             if policy == "copy":
@@ -75,9 +76,9 @@ def test_slots_are_kept_copied_dropped_or_filled(tmp_path: Path) -> None:
 def test_a_dry_run_reports_the_same_and_writes_nothing(pair: tuple[str, str], tmp_path: Path) -> None:
     """What --dry-run reports is what then happens."""
     before = models.snapshot(tmp_path)
-    planned = verbs.graft(*pair, layers="0-1", slots="drop", dry_run=True)
+    planned = changing.graft(*pair, layers="0-1", slots="drop", dry_run=True)
     assert models.snapshot(tmp_path) == before
-    done = verbs.graft(*pair, layers="0-1", slots="drop")
+    done = changing.graft(*pair, layers="0-1", slots="drop")
     assert planned.rows == done.rows
     assert sum(row["bytes"] for row in done.rows) == 4 * (16 + 4 + 20 + 5)  # type: ignore[misc]
 
@@ -85,9 +86,9 @@ def test_a_dry_run_reports_the_same_and_writes_nothing(pair: tuple[str, str], tm
 def test_an_output_holds_live_bytes_alone_in_one_shard(pair: tuple[str, str], tmp_path: Path) -> None:
     """With -o the recipient stays, and OUT has no byte that no variable refers to."""
     donor, old = models.read(tmp_path / "a"), models.read(tmp_path / "b")
-    verbs.graft(*pair, layers="0", link=True)  # b now has two shards and dead bytes
+    changing.graft(*pair, layers="0", link=True)  # b now has two shards and dead bytes
     out = tmp_path / "out"
-    verbs.graft(*pair, layers="1", out=str(out))
+    changing.graft(*pair, layers="1", out=str(out))
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.data-00000-of-00001", "out.index"]
     assert models.equal(models.read(out), models.grafted(old, donor, (0, 1)))
     assert models.equal(models.read(tmp_path / "b"), models.grafted(old, donor, (0,)))
@@ -101,13 +102,13 @@ def test_an_existing_output_is_refused_without_force(pair: tuple[str, str], tmp_
     models.write(tmp_path / "out", 5)
     before = models.snapshot(tmp_path)
     with pytest.raises(RefusedError, match=r"out: exists already; --force replaces it"):
-        verbs.graft(*pair, layers="0", out=str(tmp_path / "out"))
+        changing.graft(*pair, layers="0", out=str(tmp_path / "out"))
     assert models.snapshot(tmp_path) == before
-    verbs.graft(pair[0], str(tmp_path / "out"), layers="0")
-    verbs.graft(*pair, layers="0", out=str(tmp_path / "out"), force=True)
+    changing.graft(pair[0], str(tmp_path / "out"), layers="0")
+    changing.graft(*pair, layers="0", out=str(tmp_path / "out"), force=True)
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.data-00000-of-00001", "out.index"]
     (tmp_path / "out.index").write_bytes(b"garbage")
-    verbs.graft(*pair, layers="0", out=str(tmp_path / "out"), force=True)
+    changing.graft(*pair, layers="0", out=str(tmp_path / "out"), force=True)
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.data-00000-of-00001", "out.index"]
     assert models.equal(models.read(tmp_path / "out"), models.grafted(old, donor, (0,)))
 
@@ -131,16 +132,16 @@ def test_a_bad_output_is_refused(
     monkeypatch.chdir(tmp_path)
     before = models.snapshot(tmp_path)
     with pytest.raises(CkptSurgeonError, match=message):
-        verbs.graft("a", "b", layers="0", out=out, force=True)
+        changing.graft("a", "b", layers="0", out=out, force=True)
     assert models.snapshot(tmp_path) == before
 
 
 def test_a_graft_onto_itself_is_refused(pair: tuple[str, str]) -> None:
     """Donor and recipient must be two, whatever the spelling."""
     with pytest.raises(UsageError, match="donor and recipient are one checkpoint"):
-        verbs.graft(pair[0], pair[0] + ".index", layers="0")
+        changing.graft(pair[0], pair[0] + ".index", layers="0")
     with pytest.raises(UsageError, match="nothing is selected"):
-        verbs.graft(*pair)
+        changing.graft(*pair)
 
 
 def test_big_endian_and_little_endian_graft_into_each_other(tmp_path: Path) -> None:
@@ -158,12 +159,12 @@ def test_big_endian_and_little_endian_graft_into_each_other(tmp_path: Path) -> N
     zeros = {name: np.zeros_like(values) for name, values in arrays.items()}
     strategies.write_bundle(tmp_path / "big", arrays, byteorder="big")
     formats.write(str(tmp_path / "little"), zeros)
-    verbs.graft(str(tmp_path / "big"), str(tmp_path / "little"), layers="0")
+    changing.graft(str(tmp_path / "big"), str(tmp_path / "little"), layers="0")
     assert models.equal(models.read(tmp_path / "little"), arrays)
     strategies.write_bundle(tmp_path / "big", zeros, byteorder="big")
     with pytest.raises(RefusedError, match="--link cannot change the byte order"):
-        verbs.graft(str(tmp_path / "little"), str(tmp_path / "big"), layers="0", link=True)
-    verbs.graft(str(tmp_path / "little"), str(tmp_path / "big"), layers="0")
+        changing.graft(str(tmp_path / "little"), str(tmp_path / "big"), layers="0", link=True)
+    changing.graft(str(tmp_path / "little"), str(tmp_path / "big"), layers="0")
     assert models.equal(models.read(tmp_path / "big"), arrays)
 
 
@@ -182,7 +183,7 @@ def test_big_endian_and_little_endian_graft_into_each_other(tmp_path: Path) -> N
 def test_set_changes_what_was_named(tmp_path: Path, target: str, value: str, expected: list[float]) -> None:
     """A name, with or without an index in NumPy's way, is set to a number or a list; all else stays."""
     formats.write(str(tmp_path / "m"), {"x": np.arange(4, dtype=np.float32), "y": np.ones(2)})
-    verbs.set(str(tmp_path / "m"), target, value)
+    changing.set(str(tmp_path / "m"), target, value)
     found = models.read(tmp_path / "m")
     assert np.array_equal(found["x"], np.asarray(expected, np.float32), equal_nan=True)
     assert np.array_equal(found["y"], np.ones(2))
@@ -208,14 +209,14 @@ def test_set_refuses_what_does_not_fit(tmp_path: Path, target: str, value: str, 
     formats.write(str(tmp_path / "m"), arrays)
     before = models.snapshot(tmp_path)
     with pytest.raises(CkptSurgeonError, match=message):
-        verbs.set(str(tmp_path / "m"), target, value)
+        changing.set(str(tmp_path / "m"), target, value)
     assert models.snapshot(tmp_path) == before
 
 
 def test_a_name_with_brackets_wins_over_a_slice(tmp_path: Path) -> None:
     """`x[0]` means the variable of that name where there is one."""
     formats.write(str(tmp_path / "m"), {"x": np.zeros(2, np.float32), "x[0]": np.zeros((), np.float32)})
-    verbs.set(str(tmp_path / "m"), "x[0]", "5")
+    changing.set(str(tmp_path / "m"), "x[0]", "5")
     found = models.read(tmp_path / "m")
     assert found["x[0]"] == 5
     assert not found["x"].any()
@@ -234,13 +235,13 @@ def test_small_floats_strings_and_integers_are_set_and_got(tmp_path: Path) -> No
     }
     formats.write(str(tmp_path / "m"), arrays)
     for target, value in (("bf[1]", "1.5"), ("i4[0]", "-8"), ("flag", "true"), ("text", "néw")):
-        verbs.set(str(tmp_path / "m"), target, value)
+        changing.set(str(tmp_path / "m"), target, value)
     assert looking.get(str(tmp_path / "m"), "bf").tolist() == [0, 1.5]
     assert looking.get(str(tmp_path / "m"), "i4").tolist() == [-8, 0]
     assert looking.get(str(tmp_path / "m"), "flag")
     assert looking.get(str(tmp_path / "m"), "text").item() == "néw".encode()
     with pytest.raises(CkptSurgeonError, match="9 does not fit"):
-        verbs.set(str(tmp_path / "m"), "i4[0]", "9")
+        changing.set(str(tmp_path / "m"), "i4[0]", "9")
 
 
 def test_a_recipient_on_a_folder_without_write_permission_is_refused(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_a_recipient_on_a_folder_without_write_permission_is_refused(pair: tuple
                         path.chmod(path.stat().st_mode | 0o055)
                 folder.chmod(0o555)
                 os.setuid(65534)
-            verbs.graft(pair[0], str(folder / "b"), layers="0")
+            changing.graft(pair[0], str(folder / "b"), layers="0")
         except CkptSurgeonError as error:
             status = 0 if "permission denied" in str(error) and len(error.lines) == 1 else 1
         finally:
@@ -274,9 +275,9 @@ def test_a_missing_donor_or_recipient_is_named(pair: tuple[str, str], tmp_path: 
     """A checkpoint that is not there is named, and the near miss is offered."""
     models.write(tmp_path / "recipient", 3)
     with pytest.raises(NotFoundError, match=r"recipent: no such checkpoint; did you mean recipient"):
-        verbs.graft(pair[0], str(tmp_path / "recipent"), layers="0")
+        changing.graft(pair[0], str(tmp_path / "recipent"), layers="0")
     with pytest.raises(NotFoundError, match="no such checkpoint"):
-        verbs.graft(str(tmp_path / "nothing"), pair[1], layers="0")
+        changing.graft(str(tmp_path / "nothing"), pair[1], layers="0")
 
 
 @pytest.mark.parametrize(

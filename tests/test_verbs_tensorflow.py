@@ -14,7 +14,8 @@ from crash import files_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptsurgeon import formats, verbs
+from ckptsurgeon import formats
+from ckptsurgeon.verbs import changing
 
 pytestmark = pytest.mark.tensorflow
 
@@ -53,7 +54,7 @@ def test_tensorflow_reads_any_history_of_operations(tf: Any, tmp_path: Path, dat
         layer = data.draw(st.integers(0, 2))
         donor = str(tmp_path / f"donor{which}")
         if kind == "set":
-            verbs.set(str(tmp_path / "b"), f"dnn/layer{layer}/Linear/Bias[1]", str(turn))
+            changing.set(str(tmp_path / "b"), f"dnn/layer{layer}/Linear/Bias[1]", str(turn))
             name = f"dnn/layer{layer}/Linear/Bias"
             expected[name] = expected[name].copy()
             expected[name][1] = turn
@@ -62,7 +63,7 @@ def test_tensorflow_reads_any_history_of_operations(tf: Any, tmp_path: Path, dat
             _save(tf, tmp_path / "b", expected)
         else:
             out = str(tmp_path / "out") if kind == "out" else None
-            verbs.graft(donor, str(tmp_path / "b"), layers=str(layer), link=kind == "link", out=out, force=True)
+            changing.graft(donor, str(tmp_path / "b"), layers=str(layer), link=kind == "link", out=out, force=True)
             result = models.grafted(expected, donors[which], (layer,))
             if out:
                 assert models.equal(_values(tf, tmp_path / "out"), result)
@@ -79,7 +80,7 @@ def test_saves_in_between_leave_no_growing_heap(tf: Any, tmp_path: Path) -> None
     expected = models.write(tmp_path / "b", 2)
     counts = []
     for turn in range(12):
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers=str(turn % 3), link=turn % 2 == 0)
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers=str(turn % 3), link=turn % 2 == 0)
         expected = models.grafted(expected, donor, (turn % 3,))
         assert models.equal(_values(tf, tmp_path / "b"), expected)
         if turn % 2:
@@ -94,10 +95,10 @@ def test_tensorflows_newest_save_wins_over_older_shards(tf: Any, tmp_path: Path)
     """A save over a grafted checkpoint, then a graft: the superseded shards are gone and nothing of the save is."""
     donor = models.write(tmp_path / "a", 1)
     models.write(tmp_path / "b", 2)
-    verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
     fresh = models.skflow_arrays(7)
     _save(tf, tmp_path / "b", fresh)
-    report = verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="1")
+    report = changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="1")
     assert report.warnings == []
     assert models.equal(_values(tf, tmp_path / "b"), models.grafted(fresh, donor, (1,)))
     with formats.open(str(tmp_path / "b")) as checkpoint:
@@ -117,7 +118,7 @@ def test_what_tensorflow_keeps_that_we_do_not_know_survives(tf: Any, tmp_path: P
     tf.raw_ops.SaveV2(prefix=str(tmp_path / "b"), tensor_names=names, shape_and_slices=slices, tensors=tensors)
     donor = models.write(tmp_path / "a", 1)
     for options in ({}, {"link": True}, {"out": str(tmp_path / "out")}):
-        verbs.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0-1", **options)  # type: ignore[arg-type]
+        changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0-1", **options)  # type: ignore[arg-type]
         path = tmp_path / ("out" if options.get("out") else "b")
         found = _values(tf, path)
         expected = models.grafted(arrays, donor, (0, 1))
@@ -135,7 +136,7 @@ def test_an_object_based_checkpoint_is_restored_after_a_set(tf: Any, tmp_path: P
     path = tf.train.Checkpoint(model=module).save(str(tmp_path / "ckpt"))
     with formats.open(path) as checkpoint:
         assert {"model/kernel", "model/count", "save_counter", "_CHECKPOINTABLE_OBJECT_GRAPH"} == set(checkpoint)
-    verbs.set(str(tmp_path), "model/kernel[1,2]", "50")
+    changing.set(str(tmp_path), "model/kernel[1,2]", "50")
     module.kernel.assign(tf.zeros((2, 3)))
     tf.train.Checkpoint(model=module).restore(path).assert_consumed()
     assert module.kernel.numpy().tolist() == [[0, 1, 2], [3, 4, 50]]
@@ -166,8 +167,8 @@ def test_every_sample_survives_a_rewrite(tf: Any, tmp_path: Path, samples: Path)
         with formats.open(str(samples / name)) as checkpoint:
             target = max((v for v in checkpoint.variables.values() if v.dtype == "float32"), key=lambda v: v.size)
             key = target.key.decode()
-        verbs.set(str(samples / name), target.name, "0.5", out=str(out))
-        verbs.graft(str(samples / name), str(out), match=[target.name])
+        changing.set(str(samples / name), target.name, "0.5", out=str(out))
+        changing.graft(str(samples / name), str(out), match=[target.name])
         after = _values(tf, out)
         assert key in after
         assert models.equal(after, before)

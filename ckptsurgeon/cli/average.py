@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import producing
 from ..errors import UsageError
+from ..verbs import producing
 from . import render
 from .parser import add_selection, add_slots, add_writing, selected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import verbs
+from ..verbs import changing
 from . import render
 from .parser import add_checkpoint, add_selection, add_slots, add_writing, selected, writing
 
@@ -32,6 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Cast."""
-    report = verbs.cast(args.checkpoint, args.dtype, **selected(args), slots=args.slots, **writing(args))
+    report = changing.cast(args.checkpoint, args.dtype, **selected(args), slots=args.slots, **writing(args))
     render.report(report, args.dry_run, args.json)
     return 0

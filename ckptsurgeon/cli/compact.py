@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import verbs
+from ..verbs import changing
 from . import render
 from .parser import add_checkpoint, add_writing, writing
 
@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Compact."""
-    report = verbs.compact(args.checkpoint, **writing(args))
+    report = changing.compact(args.checkpoint, **writing(args))
     done = {"path": args.out or args.checkpoint, "reclaimed": report.reclaimed}
     render.emit([done], ("path", "reclaimed"), args.json)
     render.warn(report)

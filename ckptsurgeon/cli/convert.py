@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import producing
+from ..verbs import producing
 from . import render
 from .parser import add_checkpoint, add_json, add_maps, add_replacing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import producing
+from ..verbs import producing
 from .parser import add_checkpoint, add_replacing
 
 TYPE_CHECKING = False

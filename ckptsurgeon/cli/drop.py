@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import looking, verbs
+from ..verbs import changing, looking
 from . import render
 from .parser import add_checkpoint, add_writing, writing
 
@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Drop."""
-    report = verbs.drop(
+    report = changing.drop(
         args.checkpoint,
         args.globs,
         slots=args.slots,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .. import producing
 from ..errors import UsageError
+from ..verbs import producing
 from . import render
 from .parser import add_checkpoint, add_selection, add_writing, selected
 

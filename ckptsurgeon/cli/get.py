@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .. import looking
 from ..errors import UsageError, files, printable
+from ..verbs import looking
 from .parser import add_checkpoint, add_json
 
 TYPE_CHECKING = False

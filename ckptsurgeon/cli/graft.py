@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import verbs
+from ..verbs import changing
 from . import render
 from .parser import add_maps, add_selection, add_slots, add_writing, selected, writing
 
@@ -44,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Graft."""
-    report = verbs.graft(
+    report = changing.graft(
         args.donor,
         args.recipient,
         **selected(args),

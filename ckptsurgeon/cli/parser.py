@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, TypedDict
 
-    from ..selection import Selection
-    from ..verbs import Writing
+    from ..surgeon.selection import Selection
+    from ..verbs.changing import Writing
 
     class Selected(TypedDict):
         """The parts of a selection."""
@@ -78,7 +78,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def selection_of(args: argparse.Namespace, globs: list[str] | None = None) -> Selection:
     """What the options of `add_selection` select."""
-    from ..selection import Selection
+    from ..surgeon.selection import Selection
 
     return Selection(layers_of(args), [*(globs or []), *args.match], args.exclude, args.scheme)
 

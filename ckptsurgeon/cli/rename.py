@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import verbs
+from ..verbs import changing
 from . import render
 from .parser import add_checkpoint, add_writing, writing
 
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Rename."""
-    report = verbs.rename(
+    report = changing.rename(
         args.checkpoint,
         args.renames,
         regex=args.regex,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .. import verbs
 from ..errors import RefusedError, files
+from ..verbs import changing
 from . import render
 from .parser import add_checkpoint, add_writing, writing
 
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Set."""
-    report = verbs.set(
+    report = changing.set(
         args.checkpoint,
         args.target,
         _value(args.value),

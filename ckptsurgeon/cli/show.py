@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .. import formats
-from ..selection import Selection
+from ..surgeon.selection import Selection
 from . import render
 from .parser import add_checkpoint, add_json
 
@@ -64,7 +64,7 @@ def row(checkpoint: Checkpoint, variable: Variable, drawn: bool = False) -> dict
         variable: of it.
         drawn: add the key `values`, for a terminal: a histogram in one line, or how strings begin.
     """
-    from .. import summary
+    from ..compare import summary
 
     result: dict[str, Any] = {"name": variable.name, "dtype": variable.dtype, "shape": list(variable.shape)}
     result |= summary.summarize(checkpoint.read(variable.name)) if variable.is_numeric else summary.unknown()

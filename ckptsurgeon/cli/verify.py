@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import looking
+from ..verbs import looking
 from . import render
 from .parser import add_checkpoint, add_json
 

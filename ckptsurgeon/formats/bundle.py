@@ -16,13 +16,7 @@ from ..checkpoint import CHUNK, GRAPH, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
 from .bundle_rows import decode_form, split_entry
 from .sstable import read_rows
-from .tensor_proto import (
-    check_cover,
-    check_version,
-    decode_slice,
-    slice_key,
-    slice_shape,
-)
+from .tensor_proto import check_cover, check_version, decode_slice, slice_key, slice_shape
 from .wire import BYTES, VARINT, crc32c, fields, mask, signed64, varint
 
 TYPE_CHECKING = False

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
-from .. import data, formats, verbs
+from .. import data, formats
 from ..errors import CkptSurgeonError, TrainerError
+from ..verbs import changing
 from . import local, resume, retention, status
 from . import spec as spec_of
 from .attempts import Result, Signature, attempt
@@ -235,7 +236,7 @@ class Driver:
     def _graft(self, step: Step, donor: str, source: int) -> Result:
         """Link the donor's layers into a new checkpoint beside the model's present one."""
         output = self._folder.checkpoint(step.model, step.number)
-        verbs.graft(
+        changing.graft(
             self._folder.checkpoint(donor, source),
             self._folder.checkpoint(step.model, self._history.latest(step.model)),
             layers=self._spec.layers,

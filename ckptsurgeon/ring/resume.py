@@ -11,8 +11,9 @@ import re
 import shlex
 from collections.abc import Callable
 
-from .. import formats, looking
+from .. import formats
 from ..errors import CkptSurgeonError, DamagedError, RefusedError, check
+from ..verbs import looking
 from . import environment, retention
 from . import spec as spec_of
 from .folder import Folder

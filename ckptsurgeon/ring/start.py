@@ -10,17 +10,10 @@ import itertools
 import os
 from collections.abc import Callable
 
-from .. import data, formats, verbs
-from ..errors import (
-    CkptSurgeonError,
-    DamagedError,
-    RefusedError,
-    TrainerError,
-    UsageError,
-    check,
-    files,
-)
+from .. import data, formats
+from ..errors import CkptSurgeonError, DamagedError, RefusedError, TrainerError, UsageError, check, files
 from ..publish import write_file
+from ..verbs import changing
 from . import environment, local, retention, status, template
 from . import spec as spec_of
 from .attempts import attempt
@@ -187,7 +180,7 @@ def _check_trunks(folder: Folder, spec: Spec) -> None:
     for donor, recipient in pairs:
         ends = folder.checkpoint(donor, 0), folder.checkpoint(recipient, 0)
         try:
-            verbs.graft(*ends, layers=spec.layers, slots=spec.slots, dry_run=True)
+            changing.graft(*ends, layers=spec.layers, slots=spec.slots, dry_run=True)
         except CkptSurgeonError as error:
             problems.append(UsageError(f"layers {spec.layers} of {donor} do not go into {recipient}: {error}"))
     for problem in problems:

@@ -26,14 +26,7 @@ from .architecture import Values
 from .models import ModelFunction
 from .runtime import tf
 from .training import CLIP_GRADIENTS, NUM_CORES, Net, batches, one_hot
-from .validation import (
-    EstimatorError,
-    check_params,
-    check_same_labels,
-    class_labels,
-    class_numbers,
-    is_whole,
-)
+from .validation import EstimatorError, check_params, check_same_labels, class_labels, class_numbers, is_whole
 
 Self = TypeVar("Self", bound="TensorFlowEstimator")
 

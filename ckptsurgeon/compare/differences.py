@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 
-from . import schemes
-from .checkpoint import Extent
-from .errors import DamagedError, UnsupportedError, UsageError, files
-from .names import natural_key
-from .selection import Selection, matching
+from .. import schemes
+from ..checkpoint import Extent
+from ..errors import DamagedError, UnsupportedError, UsageError, files
+from ..names import natural_key
+from ..surgeon.selection import Selection, matching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from .checkpoint import Checkpoint, Variable
+    from ..checkpoint import Checkpoint, Variable
     from .distance import Distance
 
     Pairs = list[tuple[Extent, Extent]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import numeric
+from .. import numeric
 
 _BLOCK = 1 << 13  # elements that are measured at a time: all that is made of them stays in the processor's cache
 

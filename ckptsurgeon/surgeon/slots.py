@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from . import schemes
-from .errors import CkptSurgeonError, UsageError
-from .plan import Change, Fill
+from .. import schemes
+from ..errors import CkptSurgeonError, UsageError
+from ..plan import Change, Fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from .checkpoint import Checkpoint, Variable
+    from ..checkpoint import Checkpoint, Variable
 
 
 class SlotPolicy:
@@ -54,7 +54,7 @@ class SlotPolicy:
 def _filled(slot: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:
     import numpy as np
 
-    from . import numeric
+    from .. import numeric
 
     try:
         numeric.cast_exactly(np.asarray(number), numeric.dtype(slot.dtype), slot.name)

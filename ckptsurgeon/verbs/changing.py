@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 
-from . import compare, destination, equal, formats, grafting, surgeon
-from .errors import RefusedError, UsageError
+from .. import compare, formats
+from ..errors import RefusedError, UsageError
+from ..plan import Plan, Report
+from ..surgeon import editing, grafting
+from ..surgeon.naming import Rename
+from ..surgeon.selection import Selection
+from . import destination, equal
 from .looking import split_index
-from .naming import Rename
-from .plan import Plan, Report
-from .selection import Selection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from typing_extensions import Unpack
 
-    from .checkpoint import Checkpoint
+    from ..checkpoint import Checkpoint
 
     class Writing(TypedDict, total=False):
         """How an operation writes: what all of them take.
@@ -141,7 +143,7 @@ def set(
     Raises:
         CkptSurgeonError: no such variable, or a value that does not fit it; nothing was written.
     """
-    from . import numeric
+    from .. import numeric
 
     def make(checkpoint: Checkpoint) -> Plan:
         name, index = split_index(checkpoint, target)
@@ -158,7 +160,7 @@ def set(
             )
         before = values.tobytes() if variable.is_numeric else values.tolist()
         part[...] = new
-        plan = surgeon.assign(checkpoint, variable.name, values)
+        plan = editing.assign(checkpoint, variable.name, values)
         if before == (values.tobytes() if variable.is_numeric else values.tolist()):
             equal.mark(plan)
         return plan
@@ -185,7 +187,7 @@ def rename(
         CkptSurgeonError: nothing matches, or two variables would get one name; nothing was written.
     """
     wanted = [Rename(text, regex) for text in renames]
-    return operate(path, lambda checkpoint: surgeon.rename(checkpoint, wanted), **writing)
+    return operate(path, lambda checkpoint: editing.rename(checkpoint, wanted), **writing)
 
 
 def drop(
@@ -208,7 +210,7 @@ def drop(
     Raises:
         CkptSurgeonError: a glob that matches nothing, or nothing would be left; nothing was written.
     """
-    return operate(path, lambda checkpoint: surgeon.drop(checkpoint, globs, slots), compact=lambda: compact, **writing)
+    return operate(path, lambda checkpoint: editing.drop(checkpoint, globs, slots), compact=lambda: compact, **writing)
 
 
 def cast(
@@ -238,7 +240,7 @@ def cast(
         CkptSurgeonError: no such dtype, or a value that it cannot hold; nothing was written.
     """
     selection = Selection(layers, match, exclude, scheme)
-    return operate(path, lambda checkpoint: surgeon.cast(checkpoint, dtype, selection, slots), **writing)
+    return operate(path, lambda checkpoint: editing.cast(checkpoint, dtype, selection, slots), **writing)
 
 
 def compact(path: str, **writing: Unpack[Writing]) -> Report:

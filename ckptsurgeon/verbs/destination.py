@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from . import formats
-from .errors import NotFoundError, RefusedError, UsageError
-from .plan import Copy, Elements
+from .. import formats
+from ..errors import NotFoundError, RefusedError, UsageError
+from ..plan import Copy, Elements
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
-    from .plan import Plan
+    from ..checkpoint import Checkpoint
+    from ..plan import Plan
 
 # Endings that mean a format that is not written.
 _OTHER_ENDINGS = (".pt", ".pth", ".onnx", ".tflite", ".gguf")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from .errors import CkptSurgeonError
-from .plan import Copy, Elements, Fill
+from ..errors import CkptSurgeonError
+from ..plan import Copy, Elements, Fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .checkpoint import Checkpoint, Extent, Variable
-    from .plan import Change, Plan
+    from ..checkpoint import Checkpoint, Extent, Variable
+    from ..plan import Change, Plan
 
 _BARE = ("tf-v2", "safetensors", "hdf5", "keras-zip")  # formats whose extents hold the values as such
 
@@ -77,7 +77,7 @@ def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: b
 
 def _gives_the_same(recipient: Checkpoint, variable: Variable, make: Callable[[], Iterator[NDArray[Any]]]) -> bool:
     """Whether a variable holds what is computed for it."""
-    from . import numeric
+    from .. import numeric
 
     try:
         return numeric.same(make(), recipient.elements(recipient[variable.name]))
@@ -88,7 +88,7 @@ def _gives_the_same(recipient: Checkpoint, variable: Variable, make: Callable[[]
 def _filled(content: Fill, variable: Variable) -> Iterator[NDArray[Any]]:
     import numpy as np
 
-    from . import numeric
+    from .. import numeric
 
     element = numeric.cast_exactly(np.asarray(content.number), numeric.dtype(variable.dtype), variable.name)
     yield np.broadcast_to(element, variable.size)
@@ -113,7 +113,7 @@ def _hold_the_same(ours: Checkpoint, one: Extent, theirs: Checkpoint, other: Ext
 
 def _hold_the_same_rows(ours: Checkpoint, one: Variable, theirs: Checkpoint, other: Variable) -> bool:
     """As `_hold_the_same`, of variables of V1 checkpoints, whose values stand in rows, without decoding them."""
-    from .formats.v1 import V1
+    from ..formats.v1 import V1
 
     assert isinstance(ours, V1)
     assert isinstance(theirs, V1)

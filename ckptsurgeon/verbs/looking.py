@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from . import formats
-from .errors import DamagedError
+from .. import formats
+from ..errors import DamagedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .checkpoint import Checkpoint
-    from .compare import Finding
-    from .differences import Difference
+    from ..checkpoint import Checkpoint
+    from ..compare import Finding
+    from ..compare.differences import Difference
 
 
 def verify(path: str, finite: bool = False) -> list[Finding]:
@@ -36,7 +36,7 @@ def verify(path: str, finite: bool = False) -> list[Finding]:
         NotFoundError: there is no such checkpoint.
         UnsupportedError: something else is there.
     """
-    from . import compare
+    from .. import compare
 
     def attempt() -> list[Finding]:
         try:
@@ -79,8 +79,8 @@ def diff(
     Raises:
         CkptSurgeonError: a pattern that matches nothing, a missing data file that is needed, or damaged values.
     """
-    from . import differences
-    from .selection import Selection
+    from ..compare import differences
+    from ..surgeon.selection import Selection
 
     selection = Selection(layers, match, exclude, scheme)
 
@@ -101,7 +101,7 @@ def get(path: str, target: str) -> NDArray[Any]:
     Raises:
         CkptSurgeonError: no such variable, or its bytes are damaged.
     """
-    from . import numeric
+    from .. import numeric
 
     def attempt() -> NDArray[Any]:
         with formats.open(path) as checkpoint:
@@ -113,7 +113,7 @@ def get(path: str, target: str) -> NDArray[Any]:
 
 def unreferenced(path: str) -> int | None:
     """Bytes in a checkpoint's data files that no variable refers to; None if a data file is missing."""
-    from . import compare
+    from .. import compare
 
     with formats.open(path) as checkpoint:
         return compare.unreferenced(checkpoint)
@@ -124,6 +124,6 @@ def split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, ..
     bracket = re.fullmatch(r"(.+)\[([^\[\]]*)\]", target, re.DOTALL)
     if bracket is None or checkpoint.find(target) is not None:
         return target, None
-    from . import numeric
+    from .. import numeric
 
     return bracket[1], numeric.parse_index(bracket[2])

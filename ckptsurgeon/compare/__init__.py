@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from .errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError, files
-from .names import natural_order
+from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError, files
+from ..names import natural_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .checkpoint import Checkpoint, Extent, Variable
+    from ..checkpoint import Checkpoint, Extent, Variable
 
 _READ = 1 << 20  # bytes that are read at a time where nothing but their checksum is wanted: the fastest of all sizes
 _CAN_BE_NAN = ("float", "bfloat", "complex")  # how the names of such dtypes begin
@@ -178,7 +178,7 @@ def _check(checkpoint: Checkpoint, variable: Variable) -> None:
 
 def _checksum(checkpoint: Checkpoint, extent: Extent) -> int | None:
     """The masked CRC-32C of the bytes of an extent; None if they are not all there."""
-    from .formats.wire import crc32c, mask
+    from ..formats.wire import crc32c, mask
 
     fd, crc, left = checkpoint.file(extent.file), 0, extent.length
     with files(extent.file):
@@ -196,7 +196,7 @@ def _not_finite(checkpoint: Checkpoint, variable: Variable) -> str | None:
     """How many values are NaN or infinite, or None; reads them once, and all checksums are verified."""
     import numpy as np
 
-    from . import numeric
+    from .. import numeric
 
     nan = infinite = 0
     try:

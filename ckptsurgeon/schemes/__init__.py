@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 
-from .checkpoint import STORED
-from .errors import CkptSurgeonError, UsageError, check
-from .names import DIGITS, TOKENS, compile_pattern
+from ..checkpoint import STORED
+from ..errors import CkptSurgeonError, UsageError, check
+from ..names import DIGITS, TOKENS, compile_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .checkpoint import Checkpoint, Variable
+    from ..checkpoint import Checkpoint, Variable
 
 # The table of known schemes: a name, and the pattern of a layer's variables. {K} is the layer's number, {_K} nothing
 # for layer 0 and then _1, _2, …; `*` stays within a path component, `**` crosses `/`, `?` is one character.

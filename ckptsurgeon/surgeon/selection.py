@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from . import schemes
-from .errors import CkptSurgeonError, UsageError, check, did_you_mean
-from .names import compile_pattern, natural_order
+from .. import schemes
+from ..errors import CkptSurgeonError, UsageError, check, did_you_mean
+from ..names import compile_pattern, natural_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .checkpoint import Checkpoint, Variable
+    from ..checkpoint import Checkpoint, Variable
 
 
 class Selection:

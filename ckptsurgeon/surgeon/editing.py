@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import schemes
-from .checkpoint import GRAPH, ITEM_SIZE, Variable
-from .errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
-from .names import natural_key
-from .plan import Change, Copy, Elements, Plan, Values
+from .. import schemes
+from ..checkpoint import GRAPH, ITEM_SIZE, Variable
+from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
+from ..names import natural_key
+from ..plan import Change, Copy, Elements, Plan, Values
 from .selection import Selection
 from .slots import SlotPolicy, without_slots
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .checkpoint import Checkpoint
+    from ..checkpoint import Checkpoint
+    from ..plan import Content
     from .naming import Rename
-    from .plan import Content
 
 _LARGE = 1 << 20  # elements of a variable for which a second thread is worth its start
 
@@ -227,7 +227,7 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
 
 def _cast(checkpoint: Checkpoint, variable: Variable, dtype: str) -> Callable[[], Iterator[NDArray[Any]]]:
     def make() -> Iterator[NDArray[Any]]:
-        from . import numeric
+        from .. import numeric
 
         for part in checkpoint.elements(variable):
             yield numeric.cast_exactly(part, numeric.dtype(dtype), f"the new dtype of {variable.name}")
@@ -317,8 +317,8 @@ def _mean(
     parts: list[tuple[Checkpoint, Variable]], shares: list[float], like: Variable
 ) -> Callable[[], Iterator[NDArray[Any]]]:
     def make() -> Iterator[NDArray[Any]]:
-        from . import numeric
-        from .prefetch import prefetched
+        from .. import numeric
+        from ..prefetch import prefetched
 
         elements = [checkpoint.elements(variable) for checkpoint, variable in parts]
         mean = numeric.mean(elements, shares, like.dtype)

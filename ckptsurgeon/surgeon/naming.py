@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from . import schemes
-from .errors import CkptSurgeonError, RefusedError, UsageError
-from .names import TOKENS, compile_pattern
+from .. import schemes
+from ..errors import CkptSurgeonError, RefusedError, UsageError
+from ..names import TOKENS, compile_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .checkpoint import Checkpoint, Variable
+    from ..checkpoint import Checkpoint, Variable
     from .selection import Selection
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import numeric
+from .. import numeric
 
 BINS = 20
 _CHUNK = 1 << 18  # elements that are held as float64 at a time

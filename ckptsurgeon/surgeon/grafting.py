@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from . import schemes
-from .checkpoint import GRAPH, Variable
-from .errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
+from .. import schemes
+from ..checkpoint import GRAPH, Variable
+from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
+from ..plan import Change, Copy, Elements, Plan
+from .editing import plan_of
 from .naming import Map, Pairs
-from .plan import Change, Copy, Elements, Plan
 from .slots import SlotPolicy, without_slots
-from .surgeon import plan_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .checkpoint import Checkpoint
-    from .plan import Content
+    from ..checkpoint import Checkpoint
+    from ..plan import Content
     from .selection import Selection
 
 _KEEP = "--exclude leaves it out, --on-mismatch skip passes it over"
@@ -341,7 +341,7 @@ def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, 
 
 def _computed(donor: Checkpoint, variable: Variable, dtype: str, transposed: bool) -> Iterator[NDArray[Any]]:
     """The elements of a donor's variable in another dtype, or of its transposed matrix."""
-    from . import numeric
+    from .. import numeric
 
     kind = numeric.dtype(dtype)
     parts = iter([donor.read(variable.name).T.reshape(-1)]) if transposed else donor.elements(variable)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from . import destination, formats, schemes, surgeon
-from .errors import UsageError
-from .plan import Plan, Report
-from .selection import Selection
+from .. import formats, schemes
+from ..errors import UsageError
+from ..plan import Plan, Report
+from ..surgeon import editing
+from ..surgeon.selection import Selection
+from . import destination
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def average(
             destination.check_out(out, checkpoints[0], None, force)
             for other in checkpoints:
                 destination.check_not(out, checkpoints[0], other)
-            plan = surgeon.average(checkpoints, selection, weights, slots)
+            plan = editing.average(checkpoints, selection, weights, slots)
             return _written(plan, out, None, wait=wait, dry_run=dry_run, force=force, sync=sync)
 
     return formats.retry(attempt)
@@ -101,7 +103,7 @@ def extract(
         with formats.open(path) as checkpoint:
             format = "safetensors" if out == "-" else formats.format_of(out)
             graph = (format or checkpoint.format).startswith("tf-")
-            plan = surgeon.extract(checkpoint, selection, slots, graph)
+            plan = editing.extract(checkpoint, selection, slots, graph)
             if out == "-":
                 report = Report("stdout", plan)
                 if not dry_run:
@@ -147,7 +149,7 @@ def convert(
 
     def attempt() -> Report:
         with formats.open(path) as checkpoint:
-            plan = surgeon.reshape(checkpoint, maps, unpartition, graph=format.startswith("tf-"))
+            plan = editing.reshape(checkpoint, maps, unpartition, graph=format.startswith("tf-"))
             destination.check_out(out, checkpoint, format, force)
             alike = format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint)
             is_one = format == "tf-v2" or checkpoint.shards == 1  # a set of files becomes one
