@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..checkpoint import Variable
+    from .checkpoint import Variable
 
 # The wildcards of a pattern: `*` stays within a path component, `**` crosses `/`, `?` is one character, {K} a layer's
 # number, {_K} nothing for layer 0 and then _1, _2, ….

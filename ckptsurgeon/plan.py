@@ -96,7 +96,7 @@ class Change:
 
     Attributes:
         action: `grafted`, `added`, `set`, `filled`, `cast`, `averaged`, `updated` (follows from other changes),
-            `unpartitioned`, `renamed`, `dropped`, `extracted`, `skipped` or `kept`.
+            `unpartitioned`, `renamed`, `dropped`, `extracted`, `copied`, `skipped` or `kept`.
         variable: the recipient's; of an added, cast or unpartitioned one what it will be, which lies nowhere yet.
         content: its new bytes; None where it keeps them, or goes.
         source: name of the donor's variable, or the old name of a renamed one, or None.
@@ -246,7 +246,7 @@ def _size(change: Change) -> int:
     """Bytes of a change's values."""
     content, variable = change.content, change.variable
     if content is None:
-        return 0 if change.action != "extracted" else variable.size * ITEM_SIZE.get(variable.dtype, 0)
+        return 0 if change.action not in ("extracted", "copied") else variable.size * ITEM_SIZE.get(variable.dtype, 0)
     if isinstance(content, Text):
         return len(content.value)
     if isinstance(content, Copy):

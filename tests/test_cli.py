@@ -432,19 +432,20 @@ def test_the_examples_of_the_surgeons_help_run(folder: Path) -> None:
     """The examples that --help shows work as they stand."""
     from importlib import import_module
 
-    ran = 0
-    for verb in ("ls", "layers", "get", "verify", "graft", "set"):
-        for line in import_module(f"ckptsurgeon.cli.{verb}").HELP.splitlines():
-            if line.startswith("  "):
-                for name in ("model.ckpt", "src.ckpt", "dst.ckpt", "a.ckpt", "b.ckpt"):
-                    models.write(folder / name, 1 if name in ("src.ckpt", "a.ckpt") else 2)
-                shell = (
-                    f'graft() {{ {shlex.join(PROGRAM)} graft "$@"; }}; ckptsurgeon() {{ {shlex.join(PROGRAM)} "$@"; }};'
-                )
-                done = subprocess.run(["bash", "-c", f"set -e -o pipefail; {shell} {line}"], capture_output=True)
-                assert done.returncode == 0, (line, done.stderr)
-                ran += 1
-    assert ran == 18
+    mine = [verb for verb in cli.VERBS if verb not in ("train", "ring")]
+    for verb in mine:
+        examples = [line for line in import_module(f"ckptsurgeon.cli.{verb}").HELP.splitlines() if line[:2] == "  "]
+        assert len(examples) == 3, verb
+        for number, line in enumerate(examples):
+            place = folder / f"{verb}{number}"
+            place.mkdir()
+            for name in ("model.ckpt", "src.ckpt", "dst.ckpt", "a.ckpt", "b.ckpt"):
+                models.write(place / name, 1 if name in ("src.ckpt", "a.ckpt") else 2)
+            shell = f'graft() {{ {shlex.join(PROGRAM)} graft "$@"; }}; ckptsurgeon() {{ {shlex.join(PROGRAM)} "$@"; }};'
+            script = f"cd {place}; set -e -o pipefail; {shell} {line}"
+            done = subprocess.run(["bash", "-c", script], capture_output=True)
+            differs = verb == "diff" and done.returncode == 1
+            assert done.returncode == 0 or (differs and not done.stderr), (line, done.stderr)
 
 
 def test_version_and_overview() -> None:

@@ -13,6 +13,7 @@ import pytest
 from ckptsurgeon import formats
 from ckptsurgeon.errors import RefusedError
 from ckptsurgeon.formats import keras_layers
+from ckptsurgeon.verbs import changing as verbs
 from ckptsurgeon.verbs import changing
 
 pytestmark = pytest.mark.tensorflow

@@ -353,6 +353,12 @@ def test_a_saved_model_is_edited_in_place(tmp_path: Path) -> None:
         assert after[name] == before[name]
 
 
+def by_key(path: Path) -> Arrays:
+    """All values by the keys under which they are stored: a name may be a shorter one's, once that is free."""
+    with formats.open(str(path)) as checkpoint:
+        return {variable.key.decode(): checkpoint.read(name) for name, variable in checkpoint.variables.items()}
+
+
 @quickly
 @given(arrays=checkpoints(), data=st.data())
 def test_what_was_not_named_is_untouched(tmp_path: Path, arrays: Arrays, data: Any) -> None:
@@ -360,15 +366,15 @@ def test_what_was_not_named_is_untouched(tmp_path: Path, arrays: Arrays, data: A
     for path in tmp_path.glob("m*"):
         path.unlink()
     formats.write(str(tmp_path / "m"), arrays, sync=False)
-    before = models.read(tmp_path / "m")
+    before, stored = models.read(tmp_path / "m"), by_key(tmp_path / "m")
     name = data.draw(st.sampled_from(sorted(before)))
     try:
         changing.rename(str(tmp_path / "m"), [f"{name}=somewhere/else"], sync=False)
     except CkptSurgeonError:
         assert "=" in name or "*" in name or "?" in name
         return
-    after = models.read(tmp_path / "m")
-    assert all(same(after[other], before[other]) for other in before if other in after)
+    after = by_key(tmp_path / "m")
+    assert all(same(after[key], values) for key, values in stored.items() if key in after)
     assert len(after) == len(before)
     with formats.open(str(tmp_path / "m")) as checkpoint:
         assert checkpoint.oddities() == []

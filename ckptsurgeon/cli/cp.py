@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from ..verbs import producing
-from .parser import add_checkpoint, add_replacing
+from . import render
+from .parser import add_checkpoint, add_json, add_replacing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +25,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `cp`."""
     add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", help="the copy")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be copied, write nothing")
     add_replacing(parser)
+    add_json(parser)
 
 
 def run(args: Namespace) -> int:
     """Copy."""
-    for warning in producing.cp(args.checkpoint, args.out, wait=args.wait, force=args.force):
-        print(f"ckptsurgeon: warning: {warning}", file=sys.stderr)
+    report = producing.cp(args.checkpoint, args.out, wait=args.wait, dry_run=args.dry_run, force=args.force)
+    if args.json or args.dry_run:
+        render.report(report, args.dry_run, args.json)
+    else:
+        render.warn(report)
     return 0

@@ -71,6 +71,7 @@ class Hdf5(Checkpoint):
         parts: the ranges of files that are HDF5.
         datasets: variable's name -> how it is stored.
         groups: of each part, path -> the attributes that name layers and weights.
+        addresses: of each part, path of a group -> where its header stands.
         types: of each part, paths of dtypes that have names.
         blocks: of each part, how many bytes at its start are its user's own.
         config: the model's, where the container has it; data alone.
@@ -85,6 +86,7 @@ class Hdf5(Checkpoint):
         self.parts: list[Part] = []
         self.datasets: dict[str, Dataset] = {}
         self.groups: list[dict[str, dict[str, Any]]] = []
+        self.addresses: list[dict[str, int]] = []
         self.types: list[list[str]] = []
         self.blocks: list[int] = []
         self.config: object = None
@@ -111,7 +113,8 @@ class Hdf5(Checkpoint):
             told = self._ask_child().answer({"do": "walk", "part": number})
             with errors.files(self.path):
                 try:
-                    self.groups.append({str(path): dict(attributes) for path, attributes in told["groups"]})
+                    self.groups.append({str(path): dict(attributes) for path, attributes, _ in told["groups"]})
+                    self.addresses.append({str(path): int(address) for path, _, address in told["groups"]})
                     self.blocks.append(int(told["block"]))
                     self.types.append([str(each) for each in told["types"]])
                     for each in told["datasets"]:

@@ -184,7 +184,6 @@ class Edits:
     def _request(self, strict: bool) -> tuple[dict[str, Any], list[Iterator[bytes]]]:
         """What a child is to write, and the values that it will want."""
         file = self.file
-        moves: list[tuple[str | None, str]] = []
         datasets: list[dict[str, Any]] = [
             {"path": path, "source": [number, path], "form": None}
             for number, paths in enumerate(file.types)
@@ -193,16 +192,25 @@ class Edits:
         sent: list[Iterator[bytes]] = []
         for result in self.results:
             dataset, new = self._dataset(result), plain.name_of(result)
-            moves.append((None if dataset is None else result.variable.name, new))
             form = None
             if not result.kept or dataset is None:
                 form, chunks = self._form(result, dataset)
                 sent.append(chunks)
             source = [0, None] if dataset is None else [dataset.part, dataset.path]
             datasets.append({"path": new, "source": source, "form": form})
-        arrangement = Arrangement(file, moves)
+        arrangement = self.arrangement()
         lists = {"groups": arrangement.groups, "lists": arrangement.lists}
         return {"do": "write", "strict": strict, "datasets": datasets, **lists}, sent
+
+    def arrangement(self) -> Arrangement:
+        """The groups of the new file.
+
+        Raises:
+            RefusedError, Problems: no file can have these names.
+        """
+        pairs = [(self._dataset(result), result) for result in self.results]
+        moves = [(None if dataset is None else each.variable.name, plain.name_of(each)) for dataset, each in pairs]
+        return Arrangement(self.file, moves)
 
     def _room(self) -> int:
         return sum(result.variable.size * ITEM_SIZE.get(result.variable.dtype, 1) for result in self.results)

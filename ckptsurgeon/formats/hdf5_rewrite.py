@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 64512  # bytes of an attribute, as Keras has it
 _KEPT_FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF, h5z.FILTER_FLETCHER32)
-_HEADERS = 640  # bytes that an object's header and its share of its folder take, about
 _LIBVER = {0: "earliest", 1: "earliest", 2: "v108"}
 
 
@@ -54,8 +53,8 @@ class _Values:
 def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[str, Any]) -> dict[str, Any]:
     """Write a file as the parent describes it: its groups, their lists, and its datasets.
 
-    libhdf5 puts small headers into holes that others left. So that there are few, all headers get one block; a parent
-    that is told that the order suffered all the same can ask for a file without the reuse of holes.
+    libhdf5 puts headers into holes that others left. A parent that is told that the order suffered by it can ask for a
+    file without the reuse of holes, which few other programs write.
 
     Returns:
         Whether the datasets' headers stand in the order in which they were made.
@@ -66,8 +65,7 @@ def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[s
     block = plist.get_userblock()
     view = hdf5_worker.View(target, 0, 0)
     values = _Values(parent)
-    room = -(-_HEADERS * (len(request["groups"]) + len(request["datasets"])) // 2048) * 2048
-    holes: dict[str, Any] = {"fs_strategy": "none"} if request["strict"] else {"meta_block_size": room}
+    holes = {"fs_strategy": "none"} if request["strict"] else {}
     addresses: list[int] = []
     with h5py.File(
         view, "w", libver=(version, "latest"), userblock_size=block, track_order=tracks, **holes
@@ -85,8 +83,7 @@ def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[s
         for each in request["datasets"]:
             number, old = each["source"]
             if each["form"] is None:
-                _check_references(h5o.open(sources[number].id, _name(old)))
-                h5o.copy(sources[number].id, _name(old), out.id, _name(each["path"]))
+                _copy(sources[number], old, out, each["path"])
             else:
                 like = h5o.open(sources[number].id, _name(old)) if old is not None else None
                 _create(out, each["path"], each["form"], like, values)
@@ -97,6 +94,38 @@ def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[s
 
 def _name(path: str | None) -> bytes:
     return (path or "").encode("utf-8", "surrogateescape")
+
+
+def _copy(source: h5py.File, old: str, out: h5py.File, new: str) -> None:
+    """Copy a dataset, or a dtype that has a name.
+
+    What is not packed is made as Keras makes it, with a header of the usual length: libhdf5's own copies are shorter
+    and fit into more holes.
+    """
+    found = h5o.open(source.id, _name(old))
+    is_dataset = isinstance(found, h5d.DatasetID)
+    if is_dataset:
+        _check_references(found)
+    if not is_dataset or found.get_create_plist().get_layout() != h5d.CONTIGUOUS or not hdf5_worker.is_raw(found):
+        h5o.copy(source.id, _name(old), out.id, _name(new))
+        return
+    kind, shape = found.get_type(), found.shape
+    made = h5d.create(out.id, _name(new), kind, found.get_space(), hdf5_worker.copied_plist(found))
+    _copy_attributes(found, made, {})
+    if not found.get_storage_size():
+        return
+    for block in hdf5_worker.blocks(shape, kind.get_size(), None):
+        data = hdf5_worker.read_block(found, block, np.dtype(f"V{kind.get_size()}"), kind)
+        _write_block(made, block, data, kind)
+
+
+def _write_block(dataset: Any, block: tuple[tuple[int, int], ...], data: Any, kind: Any) -> None:
+    counts = tuple(stop - start for start, stop in block)
+    where = dataset.get_space()
+    if counts:
+        where.select_hyperslab(tuple(start for start, _ in block), counts)
+    memory = h5s.create_simple(counts) if counts else h5s.create(h5s.SCALAR)
+    dataset.write(memory, where, data, kind)
 
 
 def _check_references(dataset: Any) -> None:
@@ -179,11 +208,7 @@ def _create(out: h5py.File, path: str, form: dict[str, Any], like: Any | None, v
     for block in hdf5_worker.blocks(shape, item, chunks):
         counts = tuple(stop - start for start, stop in block)
         data = np.frombuffer(values.take(prod(counts) * item), f"V{item}").reshape(counts)
-        where = dataset.get_space()
-        if counts:
-            where.select_hyperslab(tuple(start for start, _ in block), counts)
-        memory = h5s.create_simple(counts) if counts else h5s.create(h5s.SCALAR)
-        dataset.write(memory, where, data, kind)
+        _write_block(dataset, block, data, kind)
 
 
 def _type(dtype: str, item: int) -> Any:

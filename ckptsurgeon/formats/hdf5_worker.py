@@ -144,7 +144,7 @@ def walk(file: Any, size: int) -> dict[str, Any]:
     waiting = [(h5g.open(file, b"/"), b"")]
     while waiting:
         group, path = waiting.pop()
-        groups.append([text(path), _lists(group)])
+        groups.append([text(path), _lists(group), h5o.get_info(group).addr])
         for name in list(group):
             budget -= 1
             inner = path + b"/" + name if path else name
@@ -281,21 +281,30 @@ def _send_values(parent: Parent, file: h5py.File, path: str) -> dict[str, Any]:
                 out.clear()
         parent.send(bytes(out))
         return {}
+    kind = np.dtype(f"V{item}" if raw else f"<{dataset.dtype.kind}{item}")
     for block in blocks(dataset.shape, item, dataset.chunks):
-        space = dataset.id.get_space()
-        counts = tuple(stop - start for start, stop in block)
-        values: Any = np.empty(counts, f"V{item}" if raw else f"<{dataset.dtype.kind}{item}")
-        if counts:
-            space.select_hyperslab(tuple(start for start, _ in block), counts)
-        memory = h5s.create_simple(counts) if counts else h5s.create(h5s.SCALAR)
-        if raw:
-            dataset.id.read(memory, space, values, dataset.id.get_type())
-        else:
-            dataset.id.read(memory, space, values)
+        values = read_block(dataset.id, block, kind, dataset.id.get_type() if raw else None)
         data = memoryview(values.tobytes())
         for at in range(0, len(data), _PIECE // item * item):
             parent.send(bytes(data[at : at + _PIECE // item * item]))
-    return {"order": order}
+    return {}
+
+
+def is_raw(dataset: Any) -> bool:
+    """Whether the stored bytes of a dataset are its values."""
+    return _kind(dataset, dataset.get_type())[3]
+
+
+def read_block(dataset: Any, block: tuple[tuple[int, int], ...], dtype: Any, kind: Any | None) -> Any:
+    """Some values of a dataset, as they are stored (`kind` is the dataset's own), or as libhdf5 converts them."""
+    counts = tuple(stop - start for start, stop in block)
+    space = dataset.get_space()
+    values: Any = np.empty(counts, dtype)
+    if counts:
+        space.select_hyperslab(tuple(start for start, _ in block), counts)
+    memory = h5s.create_simple(counts) if counts else h5s.create(h5s.SCALAR)
+    dataset.read(memory, space, values, *([] if kind is None else [kind]))
+    return values
 
 
 def blocks(

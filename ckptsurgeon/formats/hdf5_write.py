@@ -41,22 +41,12 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
         DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
         StorageError: the operating system refused; the recipient is unharmed.
     """
-    recipient = plan.recipient
-    edits = Edits(plan)
+    edits, recipient = _in_place(plan), plan.recipient
     if isinstance(recipient, KerasZip):
-        if len(recipient.parts) > 1 and edits.anew:
-            what = "a Keras file with several weights files, whose names or dtypes would change"
-            raise RefusedError(what, path=recipient.path, hint="'convert' its weights to safetensors or npz")
         return one_file.replace(recipient.main_file, _Zip(edits, recipient).fill, lock, sync, wait)
     assert isinstance(recipient, Hdf5)
     if recipient.main_file in recipient.files:
         return one_file.replace(recipient.main_file, _filler(edits, recipient.main_file), lock, sync, wait)
-    if len(edits.changed) != 1 or edits.renames:
-        what = f"{len(edits.changed)} files" if not edits.renames else "names or dtypes, and so the index,"
-        raise RefusedError(f"{what} of a set cannot be replaced in place", path=recipient.path, hint="use -o OUT")
-    if edits.anew:
-        what = "packed values of a set of files cannot be replaced in place"
-        raise RefusedError(what, path=recipient.path, hint="use -o OUT")
     number = next(iter(edits.changed))
     file = recipient.files[number]
     with Lock(file, wait) as own:
@@ -86,22 +76,61 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
         Warnings.
 
     Raises:
-        UsageError: the recipient is no Keras file, whose layout nothing tells.
+        UsageError: the recipient is no such file, so that nothing tells the layout; of a Keras zip file the weights
+            alone are one in HDF5.
         RefusedError: there is a checkpoint already, without `force`.
         UnsupportedError: no such file can hold a variable.
         Problems: several of them.
     """
+    edits, recipient = _as_new(plan, format), plan.recipient
+    if isinstance(recipient, KerasZip) and format == "keras-zip":
+        return one_file.save_as(out, _Zip(edits, recipient).fill, force, sync, wait)
+    return one_file.save_as(out, _filler(edits, out), force, sync, wait)
+
+
+def check(plan: Plan, out: str | None, format: str) -> None:
+    """Whether `save_in_place`, or with `out` `save_as`, would carry a plan out, as far as metadata tell.
+
+    Raises:
+        UsageError, UnsupportedError, RefusedError, Problems: as these.
+    """
+    edits = _in_place(plan) if out is None else _as_new(plan, format)
+    if edits.renames:
+        edits.arrangement()
+
+
+def _in_place(plan: Plan) -> Edits:
+    """What a plan does to its recipient, if one rename can replace that."""
+    edits, recipient = Edits(plan), plan.recipient
+    assert isinstance(recipient, Hdf5)
+    if isinstance(recipient, KerasZip):
+        _check_zip(edits, recipient)
+    elif recipient.main_file not in recipient.files and not plan.changes_nothing:
+        if len(edits.changed) != 1 or edits.renames:
+            what = f"{len(edits.changed)} files" if not edits.renames else "names or dtypes, and so the index,"
+            raise RefusedError(f"{what} of a set cannot be replaced in place", path=recipient.path, hint="use -o OUT")
+        if edits.anew:
+            what = "packed values of a set of files cannot be replaced in place"
+            raise RefusedError(what, path=recipient.path, hint="use -o OUT")
+    return edits
+
+
+def _as_new(plan: Plan, format: str) -> Edits:
+    """What a plan leaves as a new file, if the recipient tells how that looks."""
     recipient = plan.recipient
-    if not isinstance(recipient, Hdf5) or (format == "keras-zip") != isinstance(recipient, KerasZip):
+    if not isinstance(recipient, Hdf5) or (format == "keras-zip" and not isinstance(recipient, KerasZip)):
         hint = "--like TEMPLATE names a Keras file whose layout and names are kept"
         raise UsageError("nothing tells how a Keras file should name these variables", path=recipient.path, hint=hint)
     edits = Edits(plan)
-    if isinstance(recipient, KerasZip):
-        if len(recipient.parts) > 1 and edits.anew:
-            what = "a Keras file with several weights files, whose names or dtypes would change"
-            raise RefusedError(what, path=recipient.path, hint="'convert' its weights to safetensors or npz")
-        return one_file.save_as(out, _Zip(edits, recipient).fill, force, sync, wait)
-    return one_file.save_as(out, _filler(edits, out), force, sync, wait)
+    if isinstance(recipient, KerasZip) and format == "keras-zip":
+        _check_zip(edits, recipient)
+    return edits
+
+
+def _check_zip(edits: Edits, file: KerasZip) -> None:
+    if len(file.parts) > 1 and edits.anew:
+        what = "a Keras file with several weights files, whose names or dtypes would change"
+        raise RefusedError(what, path=file.path, hint="'convert' its weights to safetensors or npz")
 
 
 def save_like(plan: Plan, template: Hdf5, out: str, force: bool, sync: bool, wait: float) -> list[str]:

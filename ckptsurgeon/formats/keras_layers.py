@@ -27,6 +27,7 @@ _LISTED = ("layers", "_layer_checkpoint_dependencies")  # groups whose members a
 _BESIDE = ("optimizer", "metrics", _VARS)  # groups at the root that are no layers
 _COUNTER = re.compile(r"_[1-9][0-9]{0,8}\Z")
 _MOST_STEPS = 1 << 20
+_LARGE = 2048  # bytes of values that libhdf5 puts at the end of a file, not together with others
 
 # What the numbers in `vars` mean, by class, if a layer has as many weights as stand here.
 _MEANINGS = {
@@ -81,8 +82,8 @@ def tables(file: Hdf5) -> dict[str, dict[str, int]]:
     ordered = _by_config(file, units)
     if ordered is not None:
         return {BY_CONFIG: _in_order(file, ordered)}
-    places = {unit: min(_place(file, name) for name in names) for unit, names in units.items()}
-    return {BY_PLACE: _in_order(file, sorted(units, key=places.__getitem__))}
+    ordered = _by_place(file, units)
+    return {BY_PLACE: _in_order(file, ordered)} if ordered is not None else {}
 
 
 def _place(file: Hdf5, name: str) -> tuple[int, int]:
@@ -151,6 +152,44 @@ def _is_container(inner: list[str], names_layers: bool) -> bool:
     if _VARS in inner or not inner:
         return False
     return names_layers or any(_COUNTER.sub("", each) in inner for each in inner if _COUNTER.search(each))
+
+
+def _by_place(file: Hdf5, units: dict[str, list[str]]) -> list[str] | None:
+    """The layers in the order in which they were written; None if the file leaves doubts.
+
+    libhdf5 puts headers one behind the other, but for those that it puts into holes that others left, which happens in
+    files of very many layers. So the first and the last header of every layer must tell the same order, the numbers in
+    the names of one class must rise in it, and so must the places of values that fit into no hole.
+    """
+    first = {unit: min(_place(file, name) for name in names) for unit, names in units.items()}
+    last = {unit: max(_place(file, name) for name in names) for unit, names in units.items()}
+    ordered = sorted(units, key=first.__getitem__)
+    whole = dict(last)
+    for number, addresses in enumerate(file.addresses):
+        for path, address in addresses.items():
+            unit = path if path in units else owner_of(path, whole)
+            if unit is not None:
+                whole[unit] = max(whole[unit], (number, address))
+    if ordered != sorted(units, key=last.__getitem__) or ordered != sorted(units, key=whole.__getitem__):
+        return None
+    counts: dict[str, int] = {}
+    end = (0, 0)
+    for unit in ordered:
+        counter = _COUNTER.search(unit)
+        kind, count = (unit[: counter.start()], int(counter[0][1:])) if counter else (unit, 0)
+        large = [_values_at(file, name) for name in units[unit]]
+        begin = min((place for place in large if place is not None), default=end)
+        if counts.get(kind, -1) > count or begin < end:
+            return None
+        counts[kind], end = count, begin
+    return ordered
+
+
+def _values_at(file: Hdf5, name: str) -> tuple[int, int] | None:
+    """Where the values of a variable begin, if they are too large for a hole."""
+    dataset = file.datasets[name]
+    large = dataset.place >= 0 and file.variables[name].size * dataset.item >= _LARGE
+    return (dataset.part, dataset.place) if large else None
 
 
 def _by_config(file: Hdf5, units: dict[str, list[str]]) -> list[str] | None:

@@ -106,6 +106,10 @@ def check(plan: Plan, out: str | None, format: str | None) -> None:
         from . import safetensors_write
 
         safetensors_write.check(plan, out)
+    elif kind in ("hdf5", "keras-zip"):
+        from . import hdf5_write
+
+        hdf5_write.check(plan, out, kind)
     elif kind in ("npz", "npy"):
         from . import npz_write
 

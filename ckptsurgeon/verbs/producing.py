@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from .. import formats, schemes
+from .. import formats, names, schemes
 from ..errors import UsageError
-from ..plan import Plan, Report
+from ..plan import Change, Plan, Report
 from ..surgeon import editing
 from ..surgeon.selection import Selection
 from . import destination
@@ -162,30 +162,33 @@ def convert(
     return formats.retry(attempt)
 
 
-def cp(path: str, out: str, *, wait: float = 30.0, force: bool = False, sync: bool = True) -> list[str]:
+def cp(
+    path: str, out: str, *, wait: float = 30.0, dry_run: bool = False, force: bool = False, sync: bool = True
+) -> Report:
     """Copy a whole checkpoint, every checksum verified; a folder without a `checkpoint` file gets one.
 
     Args:
         path: any spelling of a checkpoint's path.
         out: where: a prefix, of a SavedModel a folder.
-        wait: seconds to wait for another writer of `out`.
+        wait: as in `changing.Writing`, like all that follow.
+        dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
-
-    Returns:
-        Warnings.
 
     Raises:
         CkptSurgeonError: a checksum is wrong, or something stands at `out`; nothing was written.
     """
 
-    def attempt() -> list[str]:
+    def attempt() -> Report:
         with formats.open(path) as checkpoint:
             destination.check_out(out, checkpoint, None, force)
-            warnings = formats.copy(checkpoint, out, force, sync, wait)
-            if formats.has_state(checkpoint):
-                formats.write_state(out, sync)
-            return warnings
+            changes = [Change("copied", variable) for variable in names.natural_order(checkpoint.variables.values())]
+            report = Report(out, Plan(checkpoint, changes))
+            if not dry_run:
+                report.warnings = formats.copy(checkpoint, out, force, sync, wait)
+                if formats.has_state(checkpoint):
+                    formats.write_state(out, sync)
+            return report
 
     return formats.retry(attempt)
 
