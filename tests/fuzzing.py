@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import importlib.util
 import io
 import json
 import mmap
@@ -28,6 +27,7 @@ import shutil
 import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -378,7 +378,6 @@ class Target:
         seeds: sound cases, made when they are first needed.
         mutate: changes one.
         path: what is opened, relative to the case's folder.
-        needs: modules of the library's formats without which there is nothing to try.
         more: further calls.
     """
 
@@ -388,21 +387,14 @@ class Target:
         seeds: Callable[[], list[Files]],
         mutate: Mutate,
         path: str = "m",
-        needs: tuple[str, ...] = (),
         more: Callable[[Path], Iterator[tuple[str, Callable[[], object]]]] = lambda folder: iter(()),
     ) -> None:
         self.name = name
         self.path = path
-        self.needs = needs
         self._more = more
         self._make = seeds
         self._mutate = mutate
         self._seeds: list[Files] | None = None
-
-    @property
-    def exists(self) -> bool:
-        """Whether the library can read this kind."""
-        return all(importlib.util.find_spec(f"ckptsurgeon.formats.{module}") for module in self.needs)
 
     @property
     def seeds(self) -> list[Files]:
@@ -603,14 +595,70 @@ def _mutate_v1(rng: random.Random, files: Files) -> Files:
     return {"m": mutate_table(rng, files["m"], _other_rows())}
 
 
-_GRAPH_MODULES = ("object_graph",)
+def _safetensors_seeds() -> list[Files]:
+    header = {
+        "__metadata__": {"format": "pt", "ckptsurgeon.layers": '{"l.0.weight": 0, "l.1.bias": 1}'},
+        "l.0.weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "l.1.bias": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]},
+        "none": {"dtype": "I64", "shape": [0, 5], "data_offsets": [32, 32]},
+    }
+    made = _with_length(json.dumps(header).encode().ljust(320)) + bytes(32)
+    return [{"m": made}] + [{"m": path.read_bytes()} for path in _samples("safetensors/*.safetensors")]
+
+
+def _with_length(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
+def _mutate_safetensors(rng: random.Random, files: Files) -> Files:
+    data = files["m"]
+    if rng.random() < 0.2:
+        return {"m": mutate_bytes(rng, data)}
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = mutate_bytes(rng, data[8:end]) if rng.random() < 0.7 else _other_json(rng, data[8:end])
+    return {"m": _with_length(text) + data[end:]}
+
+
+def _other_json(rng: random.Random, text: bytes) -> bytes:
+    """A header of which one entry says something else."""
+    header = json.loads(text)
+    entry = header[rng.choice(sorted(header))]
+    odd = [0, -1, 1 << 63, 1 << 70, 1.5, True, None, "F32", "F4", "", [], [[]], {}, [1 << 40] * 3, [0, 1 << 62], [8, 4]]
+    entry[rng.choice([*entry, "more"])] = rng.choice(odd)
+    return json.dumps(header).encode()
+
+
+def _npz_seeds() -> list[Files]:
+    seeds = [{"m": path.read_bytes()} for path in _samples("npz/*.npz")]
+    for save in (np.savez, np.savez_compressed):
+        file = io.BytesIO()
+        save(file, a=np.arange(6, dtype=">f4").reshape(2, 3), b=np.array([b"ab", b"c"]), c=np.asfortranarray(np.eye(3)))
+        seeds.append({"m": file.getvalue()})
+    return seeds
+
+
+def _mutate_npz(rng: random.Random, files: Files) -> Files:
+    if rng.random() < 0.4:
+        return {"m": mutate_bytes(rng, files["m"])}
+    made = io.BytesIO()  # what is in the members is changed, and all checksums are right
+    with zipfile.ZipFile(io.BytesIO(files["m"])) as old, zipfile.ZipFile(made, "w") as new:
+        for member in old.infolist():
+            data = old.read(member)
+            cut = rng.choice((128, len(data)))
+            mutated = mutate_bytes(rng, data[:cut]) + data[cut:] if rng.random() < 0.7 else data
+            new.writestr(zipfile.ZipInfo(member.filename), mutated, member.compress_type)
+    return {"m": made.getvalue()}
+
+
 TARGETS = {
     target.name: target
     for target in (
         Target("index", _index_seeds, _mutate_index),
         Target("state", _state_seeds, _mutate_state, path=""),
-        Target("graph", _graph_seeds, _mutate_graph, needs=_GRAPH_MODULES, more=graph_calls),
-        Target("v1", _v1_seeds, _mutate_v1, needs=("v1",)),
+        Target("graph", _graph_seeds, _mutate_graph, more=graph_calls),
+        Target("v1", _v1_seeds, _mutate_v1),
+        Target("safetensors", _safetensors_seeds, _mutate_safetensors),
+        Target("npz", _npz_seeds, _mutate_npz),
     )
 }
 

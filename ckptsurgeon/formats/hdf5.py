@@ -1,4 +1,4 @@
-"""Reads HDF5 files with weights: Keras's in all their layouts, sets of them with an index (`.weights.json`), and others.
+"""Reads HDF5 files of weights: Keras's in all their layouts, sets of them with an index (`.weights.json`), others.
 
 A variable is a dataset, and its name the path without a leading slash. libhdf5 itself runs in a child (`hdf5_child`),
 whose listing is all that opening takes. Values that stand in the file as such are read from there without it; packed
@@ -109,7 +109,7 @@ class Hdf5(Checkpoint):
 
     def _walk(self) -> None:
         found: list[tuple[int, int, list[list[str | int]], str, Variable]] = []
-        for number, part in enumerate(self.parts):
+        for number in range(len(self.parts)):
             told = self._ask_child().answer({"do": "walk", "part": number})
             with errors.files(self.path):
                 try:
@@ -127,7 +127,9 @@ class Hdf5(Checkpoint):
                 except (KeyError, TypeError, ValueError) as error:
                     raise DamagedError("damaged: the HDF5 library says what cannot be") from error
         found.sort(key=lambda each: each[:4])
-        self.variables = {each[3]: each[4] for each in found}
+        told_by_place = {each[3]: each[4] for each in found}
+        told_by_lists = [name for name in keras_layers.listed(self.groups[0]) if name in told_by_place]
+        self.variables = {name: told_by_place[name] for name in [*told_by_lists, *told_by_place]}
         if all(dataset.place >= 0 for dataset in self.datasets.values()):
             self._end_child()
 

@@ -130,7 +130,8 @@ def _fork() -> int:
 def _serve(channel: socket.socket) -> NoReturn:
     try:
         _settle(channel.fileno())
-        lacks = None
+        lacks: str | None = None
+        answer: dict[str, Any]
         try:
             from . import hdf5_rewrite, hdf5_worker  # noqa: F401
         except ImportError as error:

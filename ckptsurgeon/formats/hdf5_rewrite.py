@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t, h5z
 
@@ -67,9 +67,7 @@ def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[s
     values = _Values(parent)
     holes = {"fs_strategy": "none"} if request["strict"] else {}
     addresses: list[int] = []
-    with h5py.File(
-        view, "w", libver=(version, "latest"), userblock_size=block, track_order=tracks, **holes
-    ) as out:
+    with h5py.File(view, "w", libver=(version, "latest"), userblock_size=block, track_order=tracks, **holes) as out:
         for number, old, new in request["groups"]:
             source = h5o.open(sources[number].id, _name(old) or b"/") if number >= 0 else None
             made = h5g.open(out.id, b"/") if not new else None
@@ -248,4 +246,3 @@ def _write_strings(dataset: Any, shape: tuple[int, ...], data: bytes) -> None:
     if not kind.is_variable_str():
         values = values.astype(f"S{kind.get_size()}")
     h5py.Dataset(dataset)[...] = values.reshape(shape) if shape else values[0]
-

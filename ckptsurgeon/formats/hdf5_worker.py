@@ -11,7 +11,7 @@ import os
 from math import prod
 from typing import Any
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
@@ -213,14 +213,17 @@ def _describe(dataset: Any, size: int) -> dict[str, Any]:
     kind = dataset.get_type()
     space = dataset.get_space()
     dtype, order, item, raw = _kind(dataset, kind)
+    shape: tuple[int, ...] = ()
     if space.get_simple_extent_type() == h5s.NULL:
-        dtype, raw, shape = "null", False, ()
-    else:
-        shape = tuple(int(each) for each in space.get_simple_extent_dims()) if space.get_simple_extent_ndims() else ()
+        dtype, raw = "null", False
+    elif space.get_simple_extent_ndims():
+        shape = tuple(int(each) for each in space.get_simple_extent_dims())
     stored, count = dataset.get_storage_size(), prod(shape)
     claimed = count * kind.get_size()
     if claimed > max(_FLOOR, _RATIO * min(stored, size)):
-        raise UnsupportedError("claims far more values than are stored", expected=f"about {stored} bytes", found=claimed)
+        raise UnsupportedError(
+            "claims far more values than are stored", expected=f"about {stored} bytes", found=claimed
+        )
     place = -1
     if layout == h5d.CONTIGUOUS and stored and dtype != "null":
         place = dataset.get_offset()
@@ -256,7 +259,7 @@ def _kind(dataset: Any, kind: Any) -> tuple[str, str, int, bool]:
                 return f"complex{16 * size}", order, 2 * size, True
         return "compound", "|", kind.get_size(), False
     elif isinstance(kind, h5t.TypeOpaqueID):
-        name = _lists(dataset).get("dtype")
+        name = str(_lists(dataset).get("dtype"))
         if name in ITEM_SIZE and ITEM_SIZE[name] == kind.get_size():
             return name, "|" if kind.get_size() == 1 else "<", kind.get_size(), True
     if kind.get_class() in _OTHERS:
@@ -270,7 +273,7 @@ def _kind(dataset: Any, kind: Any) -> tuple[str, str, int, bool]:
 def _send_values(parent: Parent, file: h5py.File, path: str) -> dict[str, Any]:
     """Send the values of a dataset: numbers as they are stored, in C order; strings each with its length before it."""
     dataset = file[path.encode("utf-8", "surrogateescape")]
-    dtype, order, item, raw = _kind(dataset.id, dataset.id.get_type())
+    dtype, _, item, raw = _kind(dataset.id, dataset.id.get_type())
     if dtype == "string":
         out = bytearray()
         for each in np.asarray(dataset[()], object).ravel():
@@ -307,9 +310,7 @@ def read_block(dataset: Any, block: tuple[tuple[int, int], ...], dtype: Any, kin
     return values
 
 
-def blocks(
-    shape: tuple[int, ...], item: int, chunks: tuple[int, ...] | None
-) -> Iterator[tuple[tuple[int, int], ...]]:
+def blocks(shape: tuple[int, ...], item: int, chunks: tuple[int, ...] | None) -> Iterator[tuple[tuple[int, int], ...]]:
     """Ranges of every dimension that together, one after the other, are an array in C order."""
     if not prod(shape):
         return

@@ -70,6 +70,20 @@ def inside(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
+def listed(groups: dict[str, dict[str, object]]) -> list[str]:
+    """The datasets of a legacy file in the order of its lists; of others none."""
+    root = legacy_root(groups)
+    if root is None:
+        return []
+    folders = [inside(root, each) for each in [*(joined(groups[root], "layer_names") or []), TOP]] + [OPTIMIZER]
+    return [
+        inside(folder, each)
+        for folder in dict.fromkeys(folders)
+        if folder in groups
+        for each in joined(groups[folder], "weight_names") or []
+    ]
+
+
 def tables(file: Hdf5) -> dict[str, dict[str, int]]:
     """The layers of a file, numbered as far as it tells: scheme's name -> variable's name -> number."""
     root = legacy_root(file.groups[0])
@@ -302,7 +316,7 @@ def _slots_by_order(file: Hdf5) -> dict[str, str]:
     Told only where they come out even for all weights of a model that is a list of layers, shape by shape.
     """
     folder = f"optimizer/{_VARS}/"
-    slots = []
+    slots: list[str] = []
     while (name := f"{folder}{len(slots)}") in file.variables:
         slots.append(name)
     table = next(iter(file.layer_tables().values()), {})
