@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptsurgeon.errors import DamagedError
-from ckptsurgeon.formats.sstable import BLOCK_SIZE, TableBuilder, read_rows
+from ckptsurgeon.formats.sstable import BLOCK_SIZE, Table, TableBuilder, read_rows
 from ckptsurgeon.formats.wire import read_varint, varint
 
 # An index of two tensors, as TensorFlow 2.21 wrote it.
@@ -93,6 +93,31 @@ def test_any_cut_can_be_read(rows: list[Row], interval: int, per_block: int, sea
     """Other restart intervals, small blocks and compressed ones: the same rows."""
     cut = [rows[at : at + per_block] for at in range(0, len(rows), per_block)]
     assert read(table(cut, interval, seal)) == rows
+
+
+@given(tables, st.integers(1, 5), st.data())
+def test_single_rows_are_found(rows: list[Row], per_block: int, data: st.DataObject) -> None:
+    """`get` finds every key and no other, in the block that `block_of` names; `first_row` is the first."""
+    made = table([rows[at : at + per_block] for at in range(0, len(rows), per_block)], 2)
+    found = Table(lambda offset, length: made[offset : offset + length], len(made))
+    assert found.first_row() == (rows[0] if rows else None)
+    for key, value in rows:
+        assert found.get(key) == value
+        assert found.block_of(key) is not None
+    other = data.draw(st.binary(max_size=6).filter(lambda key: key not in dict(rows)))
+    assert found.get(other) is None
+
+
+def test_a_damaged_block_hides_no_other_row() -> None:
+    """A row is found although another block is damaged; one of that block is damage."""
+    rows = [(bytes((letter,)), bytes(8)) for letter in b"abcdef"]
+    made = bytearray(table([rows[:2], rows[2:4], rows[4:]], 1))
+    offset, _ = Table(lambda at, length: bytes(made[at : at + length]), len(made)).block_of(b"c") or (0, 0)
+    made[offset] ^= 1
+    found = Table(lambda at, length: bytes(made[at : at + length]), len(made))
+    assert found.get(b"a") == found.get(b"f") == bytes(8)
+    with pytest.raises(DamagedError, match="wrong checksum"):
+        found.get(b"d")
 
 
 def test_a_compressed_index_block_can_be_read() -> None:

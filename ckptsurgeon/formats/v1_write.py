@@ -13,7 +13,8 @@ from .. import errors
 from ..checkpoint import ITEM_SIZE, Variable
 from ..errors import BusyError, CkptSurgeonError, RefusedError
 from ..plan import Copy, Fill, Plan, Result, Text
-from ..publish import Lock, Staging, held_signals, write_all
+from ..publish import Lock, held_signals
+from . import one_file
 from .bundle import extent_sizes
 from .sstable import TableBuilder
 from .tensor_proto import slice_shape
@@ -110,51 +111,16 @@ def _save_over_bundle(plan: Plan, out: str, index: str, sync: bool, wait: float)
 def _save(plan: Plan, path: str, lock: Lock | None, sync: bool, wait: float) -> list[str]:
     results = sorted(plan.results(), key=lambda result: result.key)
     _check(plan, results, path)
-    staging = Staging(sync)
-    temporary = f"{path}.ckptsurgeon-tmp"
-    folder = os.path.dirname(path) or "."
-    warnings: list[str] = []
-    with errors.files(folder):
-        own = Lock(temporary, wait, create=True)  # bars another writer of a name that nothing has yet
-        staging.made(temporary)
-    try:
-        with errors.files(temporary):
-            os.ftruncate(own.fd, 0)
-        table = TableBuilder(_Output(temporary, own.fd).write)
+
+    def fill(output: one_file.Output) -> None:
+        table = TableBuilder(output.write)
         table.add(b"", _meta_row(plan))
         for result in results:
             for key, row in _rows(result):
                 table.add(key, row)
         table.finish()
-        if sync:
-            with errors.files(temporary):
-                os.fsync(own.fd)
-        if not (lock.holds() if lock else not os.path.lexists(path)):
-            raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
-        with held_signals(), errors.files(path):
-            staging.rename(temporary, path)
-            try:
-                staging.sync(folder)
-            except OSError as error:  # the result stands all the same
-                warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
-    except BaseException:
-        staging.undo()
-        raise
-    finally:
-        own.release()
-    return warnings
 
-
-class _Output:
-    """Where the table goes; what the operating system refuses names the file."""
-
-    def __init__(self, path: str, fd: int) -> None:
-        self.path = path
-        self.fd = fd
-
-    def write(self, data: bytes) -> None:
-        with errors.files(self.path):
-            write_all(self.fd, data)
+    return one_file.replace(path, fill, lock, sync, wait)
 
 
 # -- what no V1 checkpoint can hold
