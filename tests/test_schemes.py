@@ -212,6 +212,15 @@ def test_skflow_layers_are_counted(tmp_path: Path) -> None:
         ("slim-resnet", ["resnet_v1_50/block{}/unit_1/bottleneck_v1/conv1/weights", "resnet_v1_50/conv1/weights"],
          [1, 2, 4]),
         ("official-resnet", ["resnet_model/conv2d_{}/kernel", "resnet_model/dense/kernel"], [1, 2, 30]),
+        ("hf-decoder", ["model.layers.{}.self_attn.q_proj.weight", "model.embed_tokens.weight", "lm_head.weight"],
+         [0, 1, 31]),
+        ("hf-bert", ["bert.encoder.layer.{}.attention.self.query.weight", "bert.embeddings.LayerNorm.weight"],
+         [0, 1, 11]),
+        ("hf-encoder", ["encoder.layer.{}.output.dense.bias", "pooler.dense.weight"], [0, 1, 11]),
+        ("hf-gpt-2", ["transformer.h.{}.attn.c_attn.weight", "transformer.wte.weight"], [0, 1, 11]),
+        ("hf-gpt-2-base", ["h.{}.attn.c_attn.weight", "wte.weight"], [0, 1, 11]),
+        ("hf-t5-encoder", ["encoder.block.{}.layer.0.SelfAttention.q.weight", "shared.weight"], [0, 1, 5]),
+        ("layers", ["layers.{}.weight", "layers.{}.bias", "head.weight"], [0, 1, 2]),
     ],
 )  # fmt: skip
 def test_known_models_are_recognised(scheme: str, names: list[str], numbers: list[int]) -> None:

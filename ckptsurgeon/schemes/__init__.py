@@ -27,6 +27,16 @@ KNOWN = (
     ("t5-decoder", "decoder/block_{K}/**"),
     ("slim-resnet", "resnet_v?_*/block{K}/**"),
     ("official-resnet", "resnet_model/conv2d{_K}/**"),
+    ("hf-decoder", "model.layers.{K}.**"),  # of Hugging Face: Llama, Mistral, Qwen, Gemma, OPT's decoder, …
+    ("hf-bert", "bert.encoder.layer.{K}.**"),
+    ("hf-roberta", "roberta.encoder.layer.{K}.**"),
+    ("hf-encoder", "encoder.layer.{K}.**"),
+    ("hf-gpt-2", "transformer.h.{K}.**"),
+    ("hf-gpt-2-base", "h.{K}.**"),
+    ("hf-t5-encoder", "encoder.block.{K}.**"),
+    ("hf-t5-decoder", "decoder.block.{K}.**"),
+    ("hf-vit", "vit.encoder.layer.{K}.**"),
+    ("layers", "layers.{K}.**"),  # torch.nn.ModuleList or Sequential of this name
 )
 
 # The last component of a slot's name (TensorFlow 1 optimizers, BERT's own Adam, moving averages), less the _1, _2, …
