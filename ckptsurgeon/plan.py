@@ -6,6 +6,7 @@ A plan is data. `surgeon` makes it from metadata, `formats.save` carries it out,
 from __future__ import annotations
 
 from .checkpoint import ITEM_SIZE
+from .names import natural_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,6 +195,17 @@ class Plan:
                 elif isinstance(content, Copy):
                     total += sum(extent.length for extent in content.variable.extents)
         return total
+
+
+def plan_of(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
+    """The plan of these changes and of what follows from them.
+
+    Raises:
+        RefusedError: the container could not stay true to itself.
+    """
+    changes += checkpoint.consequences(changes)
+    changes.sort(key=lambda change: natural_key(change.name))
+    return Plan(checkpoint, changes)
 
 
 class Report:

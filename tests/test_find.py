@@ -84,7 +84,6 @@ def test_a_state_file_from_elsewhere(folder: Path) -> None:
 
 
 OTHERS = [
-    (b"\x89HDF\r\n\x1a\n" + b"\x00" * 20, "an HDF5 file"),
     (b"PK\x03\x04rest", "a zip file"),
     (b"GGUF\x03", "a GGUF file"),
     (b"\x80\x02}q\x00.", "a pickle"),
@@ -200,6 +199,17 @@ def test_samples_by_their_folders(samples: Path) -> None:
         assert (found.format, found.path, found.files) == ("tf-v1", str(stem), [f"{stem}-00000-of-00001"])
     assert find.locate(str(samples / "npz" / "weights.npz")).format == "npz"
     assert find.locate(str(samples / "safetensors")).format == "safetensors"
-    for name, kind in (("keras-pair/model.h5", "HDF5"), ("keras-pair/model.keras", "Keras file")):
-        with pytest.raises(UnsupportedError, match=kind):
-            find.locate(str(samples / name))
+    for name, kind in (("keras-pair/model.h5", "hdf5"), ("keras-pair/model.keras", "keras-zip")):
+        assert find.locate(str(samples / name)).format == kind
+
+
+def test_hdf5_by_content(tmp_path: Path) -> None:
+    """An HDF5 file whatever its name, at the start or after its user's own bytes; damaged ones too."""
+    for at in (0, 512, 4096, 1 << 19):
+        (tmp_path / "m.keras").write_bytes(bytes(at) + b"\x89HDF\r\n\x1a\n" + bytes(20))
+        assert find.locate(str(tmp_path / "m.keras")).format == "hdf5"
+        with pytest.raises(DamagedError, match=r"m\.keras: damaged"):
+            formats.open(str(tmp_path / "m.keras"))
+    (tmp_path / "m.keras").write_bytes(bytes(700) + b"\x89HDF\r\n\x1a\n" + bytes(20))
+    with pytest.raises(UnsupportedError, match="not a checkpoint"):
+        find.locate(str(tmp_path / "m.keras"))

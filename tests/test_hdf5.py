@@ -78,7 +78,9 @@ def test_every_dtype_is_read(tmp_path: Path, how: dict[str, Any]) -> None:
             for extent in file[name].extents:
                 stored = b"".join(file.chunks(extent))
                 assert stored == np.ascontiguousarray(values).tobytes()
-        assert bool(file["plain"].extents) and not file["packed/deep"].extents and not file["compact"].extents
+        bare = {name for name, variable in file.items() if variable.extents}
+        assert "plain" in bare
+        assert not bare & {"packed/deep", "compact", "text", "record"}
         assert (file["record"].dtype, file["nothing"].dtype) == ("compound", "null")
         for name in ("record", "nothing"):
             with pytest.raises(CkptSurgeonError, match="cannot be read"):
@@ -89,7 +91,7 @@ def test_every_dtype_is_read(tmp_path: Path, how: dict[str, Any]) -> None:
 @pytest.mark.parametrize("how", [{}, {"libver": "latest"}, {"userblock_size": 1024}, {"track_order": True}])
 @pytest.mark.parametrize("name", ["plain", "big", "packed/deep", "pieces", "bfloat", "compact", "flags", "half"])
 def test_everything_else_is_carried(tmp_path: Path, name: str, how: dict[str, Any]) -> None:
-    """One variable is set, wherever its values stand: all else is as h5py found it before, and so is how it was made."""
+    """One variable is set, wherever its values stand: all else is as before, and so is how it was made."""
     path = tmp_path / "m.h5"
     expected = hdf5_files.others(path, **how)
     if "userblock_size" in how:
@@ -118,8 +120,13 @@ def test_strings_are_set(tmp_path: Path) -> None:
     changing.set(str(path), "text", "another")
     with h5py.File(path) as file:
         assert file["text"][()] == b"another"
+    changing.set(str(path), "fixed[1]", "four")
+    with h5py.File(path) as file:
+        assert file["fixed"][:].tolist() == [b"ab", b"four"]
     after = contents(path)
-    assert {**after, "text": None} == {**before, "text": None}
+    assert {**after, "text": None, "fixed": None} == {**before, "text": None, "fixed": None}
+    with pytest.raises(RefusedError, match="strings of a fixed length; expected at most 4 bytes, found 5"):
+        changing.set(str(path), "fixed[0]", "fiver")
 
 
 def test_unchanged_is_unwritten(tmp_path: Path) -> None:
@@ -150,7 +157,7 @@ def test_same_input_same_bytes(tmp_path: Path, ending: str) -> None:
 
 
 def test_a_graft_into_places(tmp_path: Path) -> None:
-    """Values of one dtype and shape are put in their places: the file differs there alone, whatever the order of bytes."""
+    """Values of one dtype and shape are put in their places: the file differs there alone."""
     expected = hdf5_files.weights(tmp_path / "a.weights.h5", 1)
     hdf5_files.weights(tmp_path / "b.weights.h5", 2)
     before = (tmp_path / "b.weights.h5").read_bytes()
@@ -196,10 +203,12 @@ def test_members_of_a_zip_are_carried(tmp_path: Path, method: int) -> None:
     expected = zipped(path, method=method)
     with zipfile.ZipFile(path) as file:
         before = {info.filename: (file.read(info), info.date_time, info.compress_type) for info in file.infolist()}
-    for turn, change in enumerate([
-        lambda: changing.set(str(path), "layers/dense/vars/1[2]", 3),
-        lambda: changing.rename(str(path), ["layers/dense/=layers/first/"]),
-    ]):
+    for turn, change in enumerate(
+        [
+            lambda: changing.set(str(path), "layers/dense/vars/1[2]", 3),
+            lambda: changing.rename(str(path), ["layers/dense/=layers/first/"]),
+        ]
+    ):
         change()
         with zipfile.ZipFile(path) as file:
             assert file.testzip() is None
@@ -255,6 +264,7 @@ class TestLegacy:
     """Lists of layers and weights stay true, whatever becomes of these."""
 
     def lists(self, path: Path, root: str) -> dict[str, list[str]]:
+        """What a file says: of "" its layers, of each layer its weights; all of which are there."""
         with h5py.File(path) as file:
             top = file[root] if root else file
             found = {"": [str(each) for each in np.asarray(top.attrs["layer_names"]).astype(str)]}
@@ -283,7 +293,7 @@ class TestLegacy:
         expected = hdf5_files.legacy(tmp_path / "m.h5", 0, root, fixed)
         prefix = f"{root}/" if root else ""
         path = str(tmp_path / "m.h5")
-        changing.rename(path, [f"{prefix}b/b/=x", f"{prefix}b/b/x=y"][:0] or [f"{prefix}a/={prefix}z/"])
+        changing.rename(path, [f"{prefix}a/={prefix}z/"])
         changing.rename(path, [f"{prefix}b/b/bias:0={prefix}b/other/bias"])
         lists = self.lists(tmp_path / "m.h5", root)
         assert lists == {"": ["input", "b", "z"], "input": [], "b": ["b/kernel:0", "other/bias"],
@@ -361,7 +371,7 @@ def test_references_are_not_lost(tmp_path: Path) -> None:
         file["b"] = np.zeros(3, np.float32)
         file["a"].attrs["see"] = file["b"].ref
     before = path.read_bytes()
-    with pytest.raises(CkptSurgeonError, match="refers? to other objects, which would be lost"):
+    with pytest.raises(CkptSurgeonError, match=r"refers? to other objects, which would be lost"):
         changing.rename(str(path), ["b=c"])
     assert path.read_bytes() == before
     changing.set(str(path), "b", 1)
@@ -409,8 +419,8 @@ def test_like_a_template(tmp_path: Path) -> None:
     with formats.open(str(tmp_path / "a.npz")) as donor, formats.open(str(tmp_path / "t.keras")) as template:
         [warning] = hdf5_write.save_like(Plan(donor, []), template, out, False, True, 0)  # type: ignore[arg-type]
         assert "14 values of its optimizer are kept" in warning
+        dropped = editing.drop(donor, ["layers/dense/vars/0"])
         with pytest.raises(RefusedError, match="nothing for layers/dense/vars/0"):
-            dropped = editing.drop(donor, ["layers/dense/vars/0"])
             hdf5_write.save_like(dropped, template, out, True, True, 0)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="--like TEMPLATE"):
             hdf5_write.save_as(Plan(donor, []), str(tmp_path / "x.keras"), "keras-zip", False, True, 0)

@@ -16,7 +16,8 @@ from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError
 from ..names import natural_key
 from . import keras_layers
-from .hdf5_child import Child, Part
+from .hdf5_child import Child
+from .hdf5_pipe import Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -257,15 +258,6 @@ class Hdf5(Checkpoint):
         finally:
             if not finished and child is self._child:
                 self._end_child()  # what it goes on to say would be taken for the next answer
-
-    def plain_chunks(self, variable: Variable) -> Iterator[bytes]:
-        """The values of a numeric variable, little-endian, in C order."""
-        found = self.payload(variable)
-        if self.datasets[variable.name].order != ">":
-            return found
-        from .plain import swapped
-
-        return swapped(found, variable.dtype)
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there and can be unpacked."""

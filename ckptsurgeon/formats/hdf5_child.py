@@ -1,22 +1,19 @@
 """Runs libhdf5 in forked children, under limits: it can crash on a damaged file, or never come to an end.
 
 No other process ever calls libhdf5. A child has the files that it is given and can open no other, so that nothing
-outside them is read whatever they say. Parent and child talk through two pipes in messages: a letter, a length, and as
-many bytes. The parent asks by J (JSON) and may add D (data) and an F (no more of it); the child answers by any number
-of D and a last J or E (the error, as JSON). A child that dies is one DamagedError. `hdf5_nursery` makes children.
+outside them is read whatever they say. One that dies is one DamagedError. `hdf5_nursery` makes children, `hdf5_pipe` is
+what is said.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
-import math
 import os
 import signal
-import struct
 
 from ..errors import ChangedError, DamagedError, RefusedError, StorageError, UnsupportedError, files
-from ..publish import write_all
+from . import hdf5_nursery
+from .hdf5_pipe import HEAD, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +21,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ..errors import CkptSurgeonError
+    from .hdf5_pipe import Part
 
-_HEAD = struct.Struct("<cQ")
 _MOST_JSON = 16 << 20  # bytes of an answer, beside four for each byte of the file
-_MEMORY = 1 << 30  # bytes of address space beyond what the process has before it opens the file
 _SECONDS = 4  # of processor time, beside those for the size of what is asked for
 _SLOWEST = 2 << 20  # bytes a second that even the slowest machine gets through
 _MOST_SECONDS = 600
@@ -35,25 +31,6 @@ _PATIENCE = 60  # seconds without a word, beside four for each second of process
 _KINDS: dict[str, type[CkptSurgeonError]] = {
     each.__name__: each for each in (DamagedError, UnsupportedError, RefusedError, StorageError, ChangedError)
 }
-
-
-class Part:
-    """A range of an open file that is an HDF5 file.
-
-    Attributes:
-        file: path of the file, or what its checkpoint calls it.
-        fd: its descriptor.
-        base: offset of the first byte.
-        size: bytes.
-    """
-
-    __slots__ = ("base", "fd", "file", "size")
-
-    def __init__(self, file: str, fd: int, base: int, size: int) -> None:
-        self.file = file
-        self.fd = fd
-        self.base = base
-        self.size = size
 
 
 class Child:
@@ -70,8 +47,6 @@ class Child:
     """
 
     def __init__(self, path: str, parts: list[Part], target: int | None = None) -> None:
-        from . import hdf5_nursery
-
         self.path = path
         self._size = sum(part.size for part in parts)
         self._seconds = 0
@@ -106,15 +81,15 @@ class Child:
         """
         self._seconds = min(_MOST_SECONDS, _SECONDS + (self._size + room) // _SLOWEST)
         try:
-            _send(self._to, b"J", json.dumps({**request, "seconds": self._seconds}).encode())
+            send(self._to, b"J", json.dumps({**request, "seconds": self._seconds}).encode())
             if data is not None:
                 for chunk in data:
-                    _send(self._to, b"D", chunk)
-                _send(self._to, b"F", b"")
+                    send(self._to, b"D", chunk)
+                send(self._to, b"F", b"")
         except BrokenPipeError:
             pass  # it died, or it says what is wrong
         while True:
-            kind, length = _HEAD.unpack(self._receive(_HEAD.size))
+            kind, length = HEAD.unpack(self._receive(HEAD.size))
             if kind not in (b"J", b"D", b"E") or length > _MOST_JSON + 4 * self._size:
                 self._die("says what nobody understands")
             answer = self._receive(length)
@@ -171,97 +146,7 @@ class Child:
         return self._nursery.end(pid, kill)
 
 
-def _send(fd: int, kind: bytes, data: bytes) -> None:
-    write_all(fd, _HEAD.pack(kind, len(data)) + data if len(data) < 1 << 16 else _HEAD.pack(kind, len(data)))
-    if len(data) >= 1 << 16:
-        write_all(fd, data)
-
-
 def _error(told: dict[str, Any], path: str) -> CkptSurgeonError:
     kind = _KINDS.get(str(told.get("kind")), DamagedError)
     found = {key: told[key] for key in ("expected", "found", "hint") if told.get(key) is not None}
     return kind(str(told.get("what")), path=path, **found)
-
-
-# -- the child
-
-
-class Parent:
-    """The parent, as the child sees it."""
-
-    def __init__(self, asked: int, answered: int) -> None:
-        self._asked = asked
-        self._answered = answered
-
-    def request(self) -> dict[str, Any] | None:
-        """What the parent asks for next; None if it has gone."""
-        head = self._read(_HEAD.size)
-        if head is None:
-            return None
-        found: dict[str, Any] = json.loads(self._read(_HEAD.unpack(head)[1]) or b"{}")
-        return found
-
-    def data(self) -> Iterator[bytes]:
-        """What the parent sends after a request, to the end of it."""
-        while head := self._read(_HEAD.size):
-            kind, length = _HEAD.unpack(head)
-            if kind == b"F":
-                return
-            yield self._read(length) or b""
-
-    def send(self, data: bytes) -> None:
-        """Send data."""
-        _send(self._answered, b"D", data)
-
-    def done(self, answer: dict[str, Any]) -> None:
-        """Send the end of an answer."""
-        _send(self._answered, b"J", json.dumps(answer).encode())
-
-    def failed(self, error: CkptSurgeonError) -> None:
-        """Send what went wrong."""
-        told = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
-        told |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
-        _send(self._answered, b"E", json.dumps(told).encode())
-
-    def _read(self, length: int) -> bytes | None:
-        found = bytearray()
-        while len(found) < length:
-            chunk = os.read(self._asked, min(length - len(found), 1 << 20))
-            if not chunk:
-                return None
-            found += chunk
-        return bytes(found)
-
-
-def limit() -> None:
-    """Take no more memory than is needed, and open nothing else; all modules must be there."""
-    import resource
-
-    for codec in ("ascii", "utf-8"):  # whose modules could not be found later
-        codecs.lookup(codec)
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            _lower(resource.RLIMIT_AS, int(file.read().split()[0]) * resource.getpagesize() + _MEMORY)
-    except OSError:
-        pass  # no Linux: its limits are others
-    _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_NOFILE, 3)  # nothing else can be opened from here on
-
-
-def _lower(what: int, limit: int) -> None:
-    import resource
-
-    hard = resource.getrlimit(what)[1]
-    if hard == resource.RLIM_INFINITY or hard > limit:
-        resource.setrlimit(what, (limit, hard))
-
-
-def limit_seconds(seconds: int) -> None:
-    """Die after so many more seconds of processor time."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    if hard == resource.RLIM_INFINITY or hard > limit:
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))

@@ -14,12 +14,12 @@ import struct
 import sys
 
 from ..errors import StorageError, UnsupportedError
+from .hdf5_pipe import Parent, Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from .hdf5_child import Part
 
 _LENGTH = struct.Struct("<I")
 _MOST = 200  # descriptors that come with one message
@@ -133,7 +133,7 @@ def _serve(channel: socket.socket) -> NoReturn:
         lacks: str | None = None
         answer: dict[str, Any]
         try:
-            from . import hdf5_rewrite, hdf5_worker  # noqa: F401
+            from . import hdf5_serve  # noqa: F401
         except ImportError as error:
             lacks = str(error)
         while (request := _receive(channel)) is not None:
@@ -194,12 +194,12 @@ def _born(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> di
         return {"pid": pid}
     try:
         channel.close()
-        from . import hdf5_child, hdf5_worker
+        from . import hdf5_serve
 
         asked, answered, *rest = fds
         target = rest.pop() if request["target"] else None
-        parts = [hdf5_child.Part("", fd, *place) for fd, place in zip(rest, request["parts"], strict=True)]
-        hdf5_worker.serve(hdf5_child.Parent(asked, answered), parts, target)
+        parts = [Part("", fd, *place) for fd, place in zip(rest, request["parts"], strict=True)]
+        hdf5_serve.serve(Parent(asked, answered), parts, target)
     except BaseException:
         os._exit(1)
     os._exit(0)

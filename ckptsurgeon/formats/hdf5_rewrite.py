@@ -1,4 +1,4 @@
-"""Writes an HDF5 file anew from others, by h5py. Runs in a child of its own alone; see `hdf5_child`.
+"""Writes an HDF5 file anew from others, by h5py. Runs in a child alone; see `hdf5_child`.
 
 What stays is copied by libhdf5 as it is stored, attributes and all; groups come with their attributes and the way they
 were created. Datasets are made in the order in which they were made before, by which Keras's files tell their layers.
@@ -19,7 +19,7 @@ from . import hdf5_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .hdf5_child import Parent
+    from .hdf5_pipe import Parent
 
 _LONGEST = 64512  # bytes of an attribute, as Keras has it
 _KEPT_FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF, h5z.FILTER_FLETCHER32)

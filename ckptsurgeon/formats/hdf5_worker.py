@@ -1,4 +1,4 @@
-"""Reads HDF5 files by h5py: what is in them, and values. Runs in a child of its own alone; see `hdf5_child`.
+"""Reads HDF5 files by h5py: what is in them, and values. Runs in a child alone; see `hdf5_child`.
 
 What leads out of a file is refused where it is met: external and soft links, external storage, virtual datasets. So are
 filters that libhdf5 would have to load, and datasets whose shape claims far more than is stored.
@@ -16,14 +16,13 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 from ..checkpoint import ITEM_SIZE
-from ..errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
-from .hdf5_child import limit, limit_seconds
+from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .hdf5_child import Parent, Part
+    from .hdf5_pipe import Parent
 
 LISTS = ("layer_names", "weight_names")
 _TEXTS = (b"name", b"dtype", b"keras_version", b"backend")
@@ -91,38 +90,6 @@ class View(io.RawIOBase):
     def seekable(self) -> bool:
         """It is."""
         return True
-
-
-def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
-    """Do what the parent asks for until it has gone."""
-    from . import hdf5_rewrite
-
-    limit()
-    files: dict[int, h5py.File] = {}
-
-    def file(number: int) -> h5py.File:
-        if number not in files:
-            part = parts[number]
-            files[number] = h5py.File(View(part.fd, part.base, part.size), "r")
-        return files[number]
-
-    while (request := parent.request()) is not None:
-        limit_seconds(request["seconds"])
-        try:
-            if request["do"] == "walk":
-                parent.done(walk(file(request["part"]).id, parts[request["part"]].size))
-            elif request["do"] == "read":
-                parent.done(_send_values(parent, file(request["part"]), request["path"]))
-            else:
-                assert target is not None
-                count = max(1, len(parts))
-                parent.done(hdf5_rewrite.write(parent, [file(number) for number in range(count)], target, request))
-        except CkptSurgeonError as error:
-            parent.failed(error)
-        except MemoryError:
-            parent.failed(StorageError("not enough memory for what the file claims"))
-        except Exception as error:  # h5py raises a dozen kinds for damaged files
-            parent.failed(DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300]))
 
 
 def text(data: bytes) -> str:
@@ -270,7 +237,7 @@ def _kind(dataset: Any, kind: Any) -> tuple[str, str, int, bool]:
 # -- values
 
 
-def _send_values(parent: Parent, file: h5py.File, path: str) -> dict[str, Any]:
+def send_values(parent: Parent, file: h5py.File, path: str) -> dict[str, Any]:
     """Send the values of a dataset: numbers as they are stored, in C order; strings each with its length before it."""
     dataset = file[path.encode("utf-8", "surrogateescape")]
     dtype, _, item, raw = _kind(dataset.id, dataset.id.get_type())

@@ -15,7 +15,7 @@ from ..errors import DamagedError, UnsupportedError
 from ..publish import write_all
 from . import zipped
 from .hdf5 import Hdf5
-from .hdf5_child import Part
+from .hdf5_pipe import Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -78,7 +78,10 @@ def _stored(content: Copy) -> Iterator[bytes] | None:
         from .hdf5 import Hdf5
 
         assert isinstance(donor, Hdf5)
-        return donor.plain_chunks(variable) if variable.is_numeric else None
+        if not variable.is_numeric:
+            return None
+        stored, order = donor.payload(variable), donor.datasets[variable.name].order
+        return swapped(stored, variable.dtype) if order == ">" else stored
     if isinstance(donor, Bundle) and variable.slices is None and variable.is_numeric:
         found = donor.checked_chunks(variable.extents[0])
         return found if donor.byteorder == "little" else swapped(found, variable.dtype)

@@ -6,7 +6,7 @@ from .. import schemes
 from ..checkpoint import GRAPH, ITEM_SIZE, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
 from ..names import natural_key
-from ..plan import Change, Copy, Elements, Plan, Values
+from ..plan import Change, Copy, Elements, Plan, Values, plan_of
 from .selection import Selection
 from .slots import SlotPolicy, without_slots
 
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from .naming import Rename
 
 _LARGE = 1 << 20  # elements of a variable for which a second thread is worth its start
-
-
-def plan_of(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
-    """The plan of these changes and of what follows from them."""
-    changes += checkpoint.consequences(changes)
-    changes.sort(key=lambda change: natural_key(change.name))
-    return Plan(checkpoint, changes)
 
 
 def assign(checkpoint: Checkpoint, name: str, values: NDArray[Any]) -> Plan:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from .. import schemes
 from ..checkpoint import GRAPH, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
-from ..plan import Change, Copy, Elements, Plan
-from .editing import plan_of
+from ..plan import Change, Copy, Elements, Plan, plan_of
 from .naming import Map, Pairs
 from .slots import SlotPolicy, without_slots
 

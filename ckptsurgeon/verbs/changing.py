@@ -1,21 +1,18 @@
 """The operations that change a checkpoint, from paths to report: open, lock, plan, save.
 
 What the command line and the Python API both call. `producing` has those whose result is a new checkpoint, `looking`
-those that change nothing.
+those that change nothing. What one verb alone needs is imported by it, so that the others start without.
 """
 
 from __future__ import annotations
 
 import os
 
-from .. import compare, formats
+from .. import formats
 from ..errors import RefusedError, UsageError
 from ..plan import Plan, Report
-from ..surgeon import editing, grafting
-from ..surgeon.naming import Rename
 from ..surgeon.selection import Selection
 from . import destination, equal
-from .looking import split_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,6 +91,8 @@ def graft(
     """
     if scheme is not None and (donor_scheme or recipient_scheme):
         raise UsageError("--scheme is for both checkpoints", expected="it, or --donor-scheme and --recipient-scheme")
+    from ..surgeon import grafting
+
     selection = Selection(layers, match, exclude, donor_scheme or scheme)
     options = grafting.Options(
         slots, recipient_scheme=recipient_scheme, maps=maps, add=add, cast=cast, on_mismatch=on_mismatch
@@ -144,6 +143,8 @@ def set(
         CkptSurgeonError: no such variable, or a value that does not fit it; nothing was written.
     """
     from .. import numeric
+    from ..surgeon import editing
+    from .looking import split_index
 
     def make(checkpoint: Checkpoint) -> Plan:
         name, index = split_index(checkpoint, target)
@@ -186,6 +187,9 @@ def rename(
     Raises:
         CkptSurgeonError: nothing matches, or two variables would get one name; nothing was written.
     """
+    from ..surgeon import editing
+    from ..surgeon.naming import Rename
+
     wanted = [Rename(text, regex) for text in renames]
     return operate(path, lambda checkpoint: editing.rename(checkpoint, wanted), **writing)
 
@@ -210,6 +214,8 @@ def drop(
     Raises:
         CkptSurgeonError: a glob that matches nothing, or nothing would be left; nothing was written.
     """
+    from ..surgeon import editing
+
     return operate(path, lambda checkpoint: editing.drop(checkpoint, globs, slots), compact=lambda: compact, **writing)
 
 
@@ -239,6 +245,8 @@ def cast(
     Raises:
         CkptSurgeonError: no such dtype, or a value that it cannot hold; nothing was written.
     """
+    from ..surgeon import editing
+
     selection = Selection(layers, match, exclude, scheme)
     return operate(path, lambda checkpoint: editing.cast(checkpoint, dtype, selection, slots), **writing)
 
@@ -256,6 +264,7 @@ def compact(path: str, **writing: Unpack[Writing]) -> Report:
     Raises:
         CkptSurgeonError: a data file is missing or a checksum wrong; nothing was written.
     """
+    from .. import compare
 
     def make(checkpoint: Checkpoint) -> Plan:
         dead.append(compare.dead_bytes(checkpoint))

@@ -1,0 +1,43 @@
+"""What a child that runs libhdf5 does all its life: it answers its parent. Nothing but a child imports this."""
+
+from __future__ import annotations
+
+import h5py  # type: ignore[import-untyped]
+
+from ..errors import CkptSurgeonError, DamagedError, StorageError
+from . import hdf5_rewrite, hdf5_worker
+from .hdf5_pipe import limit, limit_seconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .hdf5_pipe import Parent, Part
+
+
+def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
+    """Do what the parent asks for until it has gone."""
+    limit()
+    files: dict[int, h5py.File] = {}
+
+    def file(number: int) -> h5py.File:
+        if number not in files:
+            part = parts[number]
+            files[number] = h5py.File(hdf5_worker.View(part.fd, part.base, part.size), "r")
+        return files[number]
+
+    while (request := parent.request()) is not None:
+        limit_seconds(request["seconds"])
+        try:
+            if request["do"] == "walk":
+                parent.done(hdf5_worker.walk(file(request["part"]).id, parts[request["part"]].size))
+            elif request["do"] == "read":
+                parent.done(hdf5_worker.send_values(parent, file(request["part"]), request["path"]))
+            else:
+                assert target is not None
+                count = max(1, len(parts))
+                parent.done(hdf5_rewrite.write(parent, [file(number) for number in range(count)], target, request))
+        except CkptSurgeonError as error:
+            parent.failed(error)
+        except MemoryError:
+            parent.failed(StorageError("not enough memory for what the file claims"))
+        except Exception as error:  # h5py raises a dozen kinds for damaged files
+            parent.failed(DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300]))
