@@ -146,10 +146,11 @@ class TableScheme(Scheme):
 def fitting(checkpoint: Checkpoint) -> list[Scheme]:
     """The known schemes that name at least one layer of a checkpoint, and the container's own."""
     names = checkpoint.variables
+    joined = "\n" + "\n".join(names)
     fit: list[Scheme] = []
     for name, pattern in KNOWN:
-        start = TOKENS.split(pattern, 1)[0]  # looked for first: to compile a pattern takes longer than a small `ls`
-        if any(each.startswith(start) for each in names):
+        # Its start is looked for first: to compile a pattern takes longer than a small `ls`.
+        if "\n" + TOKENS.split(pattern, 1)[0] in joined:
             scheme = PatternScheme(name, pattern)
             if any(scheme.number(each) is not None for each in names):
                 fit.append(scheme)
@@ -371,7 +372,7 @@ def role(rest: str) -> str | None:
     Frameworks call the same thing by different names; variables whose names differ pair by it.
     """
     parts = rest.rsplit("/", 2)
-    return _ROLES.get(parts[-1]) or _ROLES.get("/".join(parts[-2:]))
+    return _ROLES.get(parts[-1].rpartition(".")[2]) or _ROLES.get("/".join(parts[-2:]))
 
 
 def slots_by_variable(checkpoint: Checkpoint) -> dict[str, list[str]]:
