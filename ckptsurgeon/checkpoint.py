@@ -11,7 +11,7 @@ import stat
 from abc import abstractmethod
 from collections.abc import Mapping
 
-from .errors import DamagedError, NotFoundError, did_you_mean, files
+from .errors import DamagedError, NotFoundError, did_you_mean, files, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,6 +159,14 @@ class Checkpoint(Mapping[str, Variable]):
         variable = self.variables.get(name)
         if variable is None and name.endswith(":0"):
             variable = self.variables.get(name[:-2])
+        return variable
+
+    def named(self, text: str) -> Variable | None:
+        r"""The variable that a person means: as `find`, or as listings print its name (what does not print as \xHH)."""
+        variable = self.find(text)
+        if variable is None and "\\" in text:
+            shown = printable(text)
+            variable = next((each for name, each in self.variables.items() if printable(name) == shown), None)
         return variable
 
     # -- bytes

@@ -117,7 +117,7 @@ def _parse(text: str) -> NDArray[Any]:
         except ValueError:
             pass
     try:
-        values = np.asarray(json.loads(text))
+        values = np.asarray(_numbers(json.loads(text)))
     except (ValueError, RecursionError):
         values = np.asarray(None)
     if values.dtype.kind not in "biuf":
@@ -125,6 +125,13 @@ def _parse(text: str) -> NDArray[Any]:
             f"{text[:100]!r} is no value", expected="a number, true, false or a JSON list of these, @FILE.npy, or -"
         )
     return values
+
+
+def _numbers(value: Any) -> Any:
+    """What JSON said, with the strings that stand for NaN and infinities as numbers."""
+    if isinstance(value, list):
+        return [_numbers(each) for each in value]
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
 
 
 def parse_index(text: str) -> tuple[Any, ...]:
@@ -178,10 +185,24 @@ def from_user(value: Any, dtype_name: str, target: str) -> NDArray[Any]:
     """
     if dtype_name == "string":
         if not isinstance(value, str | bytes):
-            raise RefusedError(f"{target} is a string; an array cannot be set")
+            return _strings(np.asarray(value), target)
         return np.asarray(value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value, object)
+    if isinstance(value, bytes):
+        raise RefusedError(
+            "not an array in .npy format", found=f"first bytes {value[:8].hex()}" if value else "nothing"
+        )
     values = parse_value(value) if isinstance(value, str) else np.asarray(value)
     return cast_exactly(values, dtype(dtype_name), target)
+
+
+def _strings(values: NDArray[Any], target: str) -> NDArray[Any]:
+    """An array of texts or bytes as one of bytes."""
+    flat = values.reshape(-1).tolist()
+    if not all(isinstance(each, str | bytes) for each in flat):
+        raise RefusedError(f"{target} is a string: no such value can be set", found=values.dtype.name)
+    strings = np.empty(values.size, object)
+    strings[:] = [each.encode("utf-8", "surrogateescape") if isinstance(each, str) else each for each in flat]
+    return strings.reshape(values.shape)
 
 
 def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dtype_name: str) -> Iterator[NDArray[Any]]:

@@ -97,16 +97,17 @@ class Change:
 
     Attributes:
         action: `grafted`, `added`, `set`, `filled`, `cast`, `averaged`, `updated` (follows from other changes),
-            `unpartitioned`, `renamed`, `dropped`, `extracted`, `copied`, `skipped` or `kept`.
+            `unpartitioned`, `transposed`, `renamed`, `dropped`, `extracted`, `copied`, `skipped` or `kept`.
         variable: the recipient's; of an added, cast or unpartitioned one what it will be, which lies nowhere yet.
         content: its new bytes; None where it keeps them, or goes.
         source: name of the donor's variable, or the old name of a renamed one, or None.
         reason: why, where it needs saying.
         key: the key under which it is stored from now on; the variable's own unless it is renamed.
         name: likewise.
+        cast_from: the dtype of the values that it has already, where the donor's was another.
     """
 
-    __slots__ = ("action", "content", "key", "name", "reason", "source", "variable")
+    __slots__ = ("action", "cast_from", "content", "key", "name", "reason", "source", "variable")
 
     def __init__(
         self,
@@ -123,6 +124,7 @@ class Change:
         self.reason = reason
         self.key = variable.key
         self.name = variable.name
+        self.cast_from: str | None = None
 
 
 class Result:
@@ -243,7 +245,7 @@ class Report:
                 "dtype": change.variable.dtype,
                 "shape": list(change.variable.shape),
                 "bytes": written,
-                "cast_from": change.content.cast_from if isinstance(change.content, Elements) else None,
+                "cast_from": change.content.cast_from if isinstance(change.content, Elements) else change.cast_from,
                 "reason": change.reason,
             }
         )

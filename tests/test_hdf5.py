@@ -401,6 +401,9 @@ def test_a_set_of_files(tmp_path: Path) -> None:
     changing.drop(str(index), ["layers/dense/**"], out=str(tmp_path / "one.weights.h5"))
     with formats.open(str(tmp_path / "one.weights.h5")) as checkpoint:
         assert list(checkpoint) == ["layers/dense_1/vars/0", "layers/dense_2/vars/0"]
+    producing.convert(str(index), str(tmp_path / "all.weights.h5"))
+    with formats.open(str(tmp_path / "all.weights.h5")) as checkpoint:
+        assert [checkpoint.read(name)[0, 0] for name in checkpoint] == [0, 9, 2]
     (tmp_path / names[1]).unlink()
     with pytest.raises(DamagedError, match="a file of the checkpoint is missing"):
         formats.open(str(index))
@@ -454,3 +457,18 @@ def test_too_long_a_list_is_cut(tmp_path: Path) -> None:
         assert all(attributes[each].nbytes <= 64512 for each in attributes)
     with formats.open(str(tmp_path / "m.h5")) as opened:
         assert set(opened.layer_tables()[keras_layers.BY_NAMES].values()) == {0}
+
+
+def test_slots_go_along_between_layouts(tmp_path: Path, samples: Path) -> None:
+    """From numbered slots onto named ones: each gets its own kind, of its own weight."""
+    path = tmp_path / "model.h5"
+    path.write_bytes((samples / "keras-pair" / "model.h5").read_bytes())
+    donor = samples / "keras3-weights" / "model.weights.h5"
+    changing.graft(str(donor), str(path), layers="0-2", slots="copy")
+    with formats.open(str(path)) as file, formats.open(str(donor)) as source:
+        numbers = [4, 5, 2, 3]
+        for at, last in enumerate(("bias_momentum", "bias_velocity", "kernel_momentum", "kernel_velocity")):
+            slot = f"optimizer_weights/adam/sequential_2_dense_6_{last}"
+            numbered = f"optimizer/vars/{numbers[at]}"
+            assert same(file.read(slot), source.read(numbered))
+            assert (source.full_name(numbered) or "").endswith(last)

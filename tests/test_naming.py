@@ -376,7 +376,7 @@ def test_shapes_and_dtypes_that_differ_are_refused(a: Path, b: Path, capsys: pyt
 def renamed(text: str, names: list[str], regex: bool = False) -> dict[str, str]:
     """What a rename makes of names."""
     variables = {name: SimpleNamespace(name=name) for name in names}
-    checkpoint: Any = SimpleNamespace(variables=variables, find=variables.get)
+    checkpoint: Any = SimpleNamespace(variables=variables, named=variables.get)
     return Rename(text, regex).apply(checkpoint)
 
 

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def graft() -> int:
     """Run the program `graft`: the same as `ckptsurgeon graft`."""
-    return main(["graft", *sys.argv[1:]])
+    return main(sys.argv[1:] if sys.argv[1:] == ["--version"] else ["graft", *sys.argv[1:]])
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import UsageError, files, printable
+from ..errors import RefusedError, UsageError, files, printable
 from ..verbs import looking
 from .parser import add_checkpoint, add_json
 
@@ -39,19 +39,24 @@ def run(args: Namespace) -> int:
     from .. import numeric
 
     values = numeric.portable(looking.get(args.checkpoint, args.target))
+    to_file = args.out not in (None, "-")
     if args.json:
         import json
 
-        print(json.dumps(nested(values.tolist()), ensure_ascii=False, allow_nan=False))
-    elif args.out is None and sys.stdout.isatty():
-        print(_text(values))
-    elif args.out is None:
-        sys.stdout.buffer.write(_bytes(values))
+        data = (json.dumps(nested(values.tolist()), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    elif to_file or not sys.stdout.isatty():
+        data = _bytes(values)
     else:
-        from ..publish import write_file
+        data = (_text(values) + "\n").encode()
+    if not to_file:
+        sys.stdout.buffer.write(data)
+        return 0
+    from ..publish import write_file
 
-        with files(args.out):
-            write_file(args.out, _bytes(values))
+    if looking.is_file_of(args.checkpoint, args.out):
+        raise RefusedError("belongs to the checkpoint", path=args.out, hint="choose another name")
+    with files(args.out):
+        write_file(args.out, data)
     return 0
 
 

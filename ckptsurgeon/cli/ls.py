@@ -44,6 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """List."""
+    _check(args)
     if args.checkpoints:
         rows = sorted(formats.checkpoints(args.checkpoint), key=lambda row: natural_key(str(row["checkpoint"])))
         render.emit(rows, ["checkpoint", "format", "bytes", "latest"], args.json)
@@ -55,7 +56,8 @@ def run(args: Namespace) -> int:
         with formats.open(args.checkpoint) as checkpoint:
             selected = selection_of(args, args.globs).variables(checkpoint)
             if args.total:
-                return [_total(checkpoint, selected)]
+                left_out = schemes.slots(checkpoint) if args.no_slots else {}
+                return [_total(checkpoint, [each for each in selected if each.name not in left_out])]
             return _rows(checkpoint, selected, args)
 
     if args.total:
@@ -68,11 +70,26 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def _check(args: Namespace) -> None:
+    """Whether the options make sense together: none is ignored.
+
+    Raises:
+        UsageError: they do not.
+    """
+    chosen = [name for name in ("total", "tree", "checkpoints") if getattr(args, name)]
+    if args.sha256 and chosen:
+        chosen.append("sha256")
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} are different listings", expected="one of them")
+    if args.tree and args.json:
+        raise UsageError("--tree is for people to read", hint="leave --tree or --json out")
+    if args.checkpoints and (args.globs or not selection_of(args).is_empty or args.exclude or args.scheme):
+        raise UsageError("--checkpoints lists checkpoints, not variables", expected="a folder alone")
+
+
 def _tree(args: Namespace) -> int:
     from . import tree
 
-    if args.json:
-        raise UsageError("--tree is for people to read", hint="leave --tree or --json out")
     with formats.open(args.checkpoint) as checkpoint:
         slots = schemes.slots(checkpoint) if args.no_slots else {}
         selected = selection_of(args, args.globs).variables(checkpoint)

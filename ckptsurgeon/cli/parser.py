@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         # What argparse takes for a negative number and not for an option; its own expression knows no exponents.
-        self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf$|nan$)")
+        self._negative_number_matcher = re.compile(r"^-(\d|\.\d|(?i:inf|infinity|nan)$)")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """The arguments; a list of names may go on after options, as `ls CKPT --json GLOB` does."""
@@ -125,8 +125,20 @@ def writing(args: argparse.Namespace) -> Writing:
 
 def add_replacing(parser: argparse.ArgumentParser) -> None:
     """The options of what may replace a checkpoint."""
-    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="for another writer; default 30")
+    parser.add_argument("--wait", type=seconds, default=30.0, metavar="SECONDS", help="for another writer; default 30")
     parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
+
+
+def seconds(text: str) -> float:
+    """A time that a person typed.
+
+    Raises:
+        ValueError: none, or a negative one.
+    """
+    time = float(text)
+    if not time >= 0:
+        raise ValueError
+    return time
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

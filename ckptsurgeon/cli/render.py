@@ -117,12 +117,13 @@ def size(count: int) -> str:
 
 def report(result: Report, dry_run: bool, as_json: bool, quiet: bool = False, verbose: bool = False) -> None:
     """Print what an operation did, or would do."""
-    if not quiet:
-        emit(result.rows if verbose else result.changed, ("action", "name", "dtype", "shape", "bytes"), as_json)
-        if sys.stdout.isatty() and not as_json:
-            written = sum(row["bytes"] for row in result.rows if isinstance(row["bytes"], int))
-            done = "would be written; nothing was" if dry_run else "written"
-            print(f"{len(result.changed)} variables of {result.path}; {size(written)} {done}")
+    if quiet:
+        return
+    emit(result.rows if verbose else result.changed, ("action", "name", "dtype", "shape", "bytes"), as_json)
+    if sys.stdout.isatty() and not as_json:
+        written = sum(row["bytes"] for row in result.rows if isinstance(row["bytes"], int))
+        done = "would be written; nothing was" if dry_run else "written"
+        print(f"{len(result.changed)} variables of {result.path}; {size(written)} {done}")
     warn(result)
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon set CKPT NAME[SLICE] (VALUE | @FILE.npy | -) [options]
 
 Set one variable, or the part of it that SLICE means (NumPy's [3], [0:2,:]). VALUE is a number, true, false, or a JSON
-list; - reads an array in .npy format from stdin. A value that does not fit the dtype or shape is refused.
+list; - reads an array in .npy format from stdin, or the bytes of a string as they are: what get writes. A value that
+does not fit the dtype or shape is refused.
 
   ckptsurgeon set model.ckpt 'dnn/layer1/Linear/Bias[3]' 2
   ckptsurgeon set model.ckpt dnn/layer1/Linear/Bias 0 -o zeroed.ckpt
@@ -37,20 +38,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Set."""
-    report = changing.set(
-        args.checkpoint,
-        args.target,
-        _value(args.value),
-        **writing(args),
-    )
+    value, path = _value(args.value)
+    try:
+        report = changing.set(args.checkpoint, args.target, value, **writing(args))
+    except RefusedError as error:
+        error.path = error.path or path
+        raise
     render.report(report, args.dry_run, args.json)
     return 0
 
 
-def _value(text: str) -> NDArray[Any] | str:
-    """What VALUE means: an array from a file or from stdin, or the text itself."""
+def _value(text: str) -> tuple[NDArray[Any] | bytes | str, str | None]:
+    """What VALUE means: an array from a file or stdin, other bytes as they are, or the text itself; and the file."""
     if text != "-" and not text.startswith("@"):
-        return text
+        return text, None
     import io
 
     import numpy as np
@@ -61,8 +62,10 @@ def _value(text: str) -> NDArray[Any] | str:
         path = text[1:]
         with files(path), open(path, "rb") as file:
             data = file.read()
+    if not data.startswith(np.lib.format.MAGIC_PREFIX):
+        return data, path
     try:
         values: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise RefusedError(f"not an array in .npy format ({error})".replace("\n", " "), path=path) from None
-    return values
+    return values, path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import ChangedError, CkptSurgeonError
+from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError
 from . import find, state
 from .bundle import Bundle
 from .saving import check as check
@@ -58,7 +58,7 @@ def spool_beside(path: str) -> None:
     """
     from . import stdin
 
-    stdin.spool(os.path.dirname(find.locate(path).files[0]) or ".")
+    stdin.spool(None if path == "-" else os.path.dirname(find.locate(path).files[0]) or ".")
 
 
 def _open_stdin() -> Checkpoint:
@@ -131,7 +131,19 @@ def retry(attempt: Callable[[], Result]) -> Result:
             return attempt()
         except ChangedError:
             continue
+        except CkptSurgeonError as error:
+            _call_stdin_so(error)
+            raise
     return attempt()
+
+
+def _call_stdin_so(error: CkptSurgeonError) -> None:
+    """Make an error name stdin, and not the file that keeps its bytes."""
+    from . import stdin
+
+    for each in error.problems if isinstance(error, Problems) else [error]:
+        if stdin.is_spooled(each.path):
+            each.path = "stdin"
 
 
 class locked:
@@ -152,6 +164,8 @@ class locked:
     def __init__(self, path: str, wait: float) -> None:
         from ..publish import Lock
 
+        if path == "-":
+            raise UsageError("- is stdin, which cannot be replaced", expected="-o OUT")
         for _ in range(_TRIES):
             found = find.locate(path)
             self.lock: Lock = Lock(found.files[0], wait)

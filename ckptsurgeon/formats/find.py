@@ -183,12 +183,12 @@ def _of_folder(folder: str) -> Found:
         other = foreign.explain(folder, _EXPECTED)
         if other is not None:
             raise other
-        found = sorted(name[: -len(".index")] for name in os.listdir(folder) if name.endswith(".index"))
-        raise NotFoundError(
-            "a folder without a checkpoint" if not found else "a folder without a 'checkpoint' file",
-            path=folder,
-            hint=f"name one: {', '.join(found[:3])}" if found else None,
-        )
+        try:
+            found = sorted(os.path.basename(each.path) for each in in_folder(folder))
+        except NotFoundError:
+            raise NotFoundError("a folder without a checkpoint", path=folder) from None
+        hint = f"name one: {', '.join(found[:3])}"
+        raise NotFoundError("a folder without a 'checkpoint' file", path=folder, hint=hint)
     latest = _bundle(known.latest) or _v1(known.latest) or _one_file(known.latest)
     if latest is None:
         if os.path.isfile(known.latest):
@@ -214,10 +214,8 @@ def in_folder(folder: str) -> list[Found]:
             if not os.path.isfile(path) or ".data-" in name or name == state.NAME or name.startswith("."):
                 continue
             try:
-                if name.endswith(".index"):
-                    each = _bundle(path[: -len(".index")])
-                else:
-                    each = _v1(path) or _one_file(path)
+                is_index = name.endswith(".index")
+                each = _bundle(path[: -len(".index")]) if is_index else _v1(path) or _one_file(path)
             except CkptSurgeonError:
                 continue  # one of several files is missing; whoever opens it will be told
             if each is not None:
@@ -245,9 +243,19 @@ def _explain(path: str) -> CkptSurgeonError:
     other = foreign.explain(path, _EXPECTED)
     if other is not None:
         return other
+    if os.path.basename(path) == state.NAME and _is_state(os.path.dirname(path) or "."):
+        return UnsupportedError("the state file of a folder with checkpoints", path=path, hint="name the folder")
     with open(path, "rb") as file:
         head = file.read(8)
     return UnsupportedError("not a checkpoint of a known format", path=path, found=f"first bytes {head.hex()}")
+
+
+def _is_state(folder: str) -> bool:
+    """Whether the file `checkpoint` of a folder is a state file."""
+    try:
+        return state.read(folder) is not None
+    except CkptSurgeonError:
+        return False
 
 
 def _neighbour(path: str) -> str | None:

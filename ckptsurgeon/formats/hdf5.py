@@ -93,8 +93,11 @@ class Hdf5(Checkpoint):
         self.config: object = None
         self._all = files
         self._child: Child | None = None
+        self._is_reading = False
         self._statuses: dict[str, os.stat_result] = {}
         self._tables: dict[str, dict[str, int]] | None = None
+        self._owners: dict[str, str] | None = None
+        self._names: dict[str, str] | None = None
         try:
             self._open()
             self._walk()
@@ -183,11 +186,21 @@ class Hdf5(Checkpoint):
 
     def slot_owners(self) -> dict[str, str]:
         """As `Checkpoint.slot_owners`."""
-        return keras_layers.slot_owners(self)
+        if self._owners is None:
+            self._owners = keras_layers.slot_owners(self, self._full_names())
+        return self._owners
 
     def full_name(self, name: str) -> str | None:
-        """As `Checkpoint.full_name`: of a weight, its layer's name and what it is to it."""
-        return keras_layers.full_name(self, name)
+        """As `Checkpoint.full_name`: of a weight its layer's name and its meaning, of a slot its optimizer's too."""
+        found = self._full_names().get(name)
+        if found is None and name in self.variables:
+            return keras_layers.slot_name(self, name, self.slot_owners(), self._full_names())
+        return found
+
+    def _full_names(self) -> dict[str, str]:
+        if self._names is None:
+            self._names = keras_layers.full_names(self)
+        return self._names
 
     # -- Checkpoint
 
@@ -245,7 +258,9 @@ class Hdf5(Checkpoint):
     def _values(self, variable: Variable, room: int) -> Iterator[bytes]:
         dataset = self.datasets[variable.name]
         request = {"do": "read", "part": dataset.part, "path": dataset.path}
-        child = self._ask_child()
+        own = not self._is_reading  # while other values come from our child, these need another one
+        child = self._ask_child() if own else Child(self.path, self.parts)
+        self._is_reading = True
         finished = False
         try:
             for each in child.ask(request, room=room):
@@ -256,8 +271,12 @@ class Hdf5(Checkpoint):
             error.what += f", of {variable.name[:200]}"
             raise
         finally:
-            if not finished and child is self._child:
-                self._end_child()  # what it goes on to say would be taken for the next answer
+            if not own:
+                child.close()
+            else:
+                self._is_reading = False
+                if not finished and child is self._child:
+                    self._end_child()  # what it goes on to say would be taken for the next answer
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there and can be unpacked."""

@@ -56,7 +56,13 @@ class Child:
         try:
             with files(path):
                 self._nursery = hdf5_nursery.mine()
-                self.pid = self._nursery.child(parts, target, asked, answered)
+                try:
+                    self.pid = self._nursery.child(parts, target, asked, answered)
+                except StorageError:
+                    if self._nursery.lives:
+                        raise
+                    self._nursery = hdf5_nursery.mine()  # it was killed meanwhile
+                    self.pid = self._nursery.child(parts, target, asked, answered)
         except BaseException:
             os.close(self._to)
             os.close(self._from)

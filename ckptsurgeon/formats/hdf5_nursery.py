@@ -6,6 +6,7 @@ looks into none. It is told over a socket: a length, JSON, and descriptors that 
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
@@ -50,6 +51,7 @@ class Nursery:
         if not hasattr(os, "fork"):
             raise UnsupportedError("HDF5 files are not read on this system, which has no fork")
         self.lives = True
+        self._turn = _thread.allocate_lock()  # threads may read several files at once
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.pid = _fork()
         if not self.pid:
@@ -83,13 +85,19 @@ class Nursery:
 
     def _ask(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         data = json.dumps(request).encode()
-        try:
-            self._socket.sendall(_LENGTH.pack(len(data)) + data)
-            for at in range(0, len(fds), _MOST):
-                socket.send_fds(self._socket, [b"F"], fds[at : at + _MOST])
-            found = _receive(self._socket)
-        except OSError:
+        with self._turn:
             found = None
+            try:
+                if self.lives:
+                    self._socket.sendall(_LENGTH.pack(len(data)) + data)
+                    for at in range(0, len(fds), _MOST):
+                        socket.send_fds(self._socket, [b"F"], fds[at : at + _MOST])
+                    found = _receive(self._socket)
+            except OSError:
+                pass
+            except BaseException:  # Ctrl-C: its answer must not be taken for the next one
+                self.lives = False
+                raise
         if found is None:
             self.lives = False
             raise StorageError("the process that reads HDF5 files was ended from outside")

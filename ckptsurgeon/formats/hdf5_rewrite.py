@@ -50,7 +50,7 @@ class _Values:
             raise DamagedError("too many values came")
 
 
-def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[str, Any]) -> dict[str, Any]:
+def write(parent: Parent, sources: list[h5py.File], view: hdf5_worker.View, request: dict[str, Any]) -> dict[str, Any]:
     """Write a file as the parent describes it: its groups, their lists, and its datasets.
 
     libhdf5 puts headers into holes that others left. A parent that is told that the order suffered by it can ask for a
@@ -63,7 +63,6 @@ def write(parent: Parent, sources: list[h5py.File], target: int, request: dict[s
     version = _LIBVER.get(plist.get_version()[0], "v110")
     tracks = bool(plist.get_link_creation_order() & h5p.CRT_ORDER_TRACKED)
     block = plist.get_userblock()
-    view = hdf5_worker.View(target, 0, 0)
     values = _Values(parent)
     holes = {"fs_strategy": "none"} if request["strict"] else {}
     addresses: list[int] = []

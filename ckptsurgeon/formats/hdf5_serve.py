@@ -17,11 +17,12 @@ def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
     """Do what the parent asks for until it has gone."""
     limit()
     files: dict[int, h5py.File] = {}
+    views = [hdf5_worker.View(part.fd, part.base, part.size) for part in parts]
+    out = hdf5_worker.View(-1 if target is None else target, 0, 0)
 
     def file(number: int) -> h5py.File:
         if number not in files:
-            part = parts[number]
-            files[number] = h5py.File(hdf5_worker.View(part.fd, part.base, part.size), "r")
+            files[number] = h5py.File(views[number], "r")
         return files[number]
 
     while (request := parent.request()) is not None:
@@ -32,12 +33,13 @@ def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
             elif request["do"] == "read":
                 parent.done(hdf5_worker.send_values(parent, file(request["part"]), request["path"]))
             else:
-                assert target is not None
                 count = max(1, len(parts))
-                parent.done(hdf5_rewrite.write(parent, [file(number) for number in range(count)], target, request))
+                parent.done(hdf5_rewrite.write(parent, [file(number) for number in range(count)], out, request))
         except CkptSurgeonError as error:
             parent.failed(error)
         except MemoryError:
             parent.failed(StorageError("not enough memory for what the file claims"))
         except Exception as error:  # h5py raises a dozen kinds for damaged files
-            parent.failed(DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300]))
+            refused = next((view.refused for view in [*views, out] if view.refused), None)
+            told = DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300])
+            parent.failed(told if refused is None else StorageError(refused.lower()))

@@ -32,7 +32,7 @@ _FILTERS = {
 }  # fmt: skip
 _FLOOR = 64 << 20  # bytes: above them, values take no more than so many times what is stored
 _RATIO = 1000
-_BLOCK = 16 << 20  # bytes that are read at a time
+_BLOCK, _BARE_BLOCK = 16 << 20, 1 << 20  # bytes that are read at a time, of what stands in pieces and of what does not
 _PIECE = 1 << 18  # bytes that are sent at a time
 _FLOATS = {
     h5t.IEEE_F16LE: ("float16", "<"), h5t.IEEE_F32LE: ("float32", "<"), h5t.IEEE_F64LE: ("float64", "<"),
@@ -45,10 +45,16 @@ _OTHERS = {
 
 
 class View(io.RawIOBase):
-    """A range of a file, as a file."""
+    """A range of a file, as a file.
+
+    Attributes:
+        size: bytes.
+        refused: what the operating system said when it did not read or write; libhdf5 does not hand that on.
+    """
 
     def __init__(self, fd: int, base: int, size: int) -> None:
         self._fd, self._base, self.size, self._at = fd, base, size, 0
+        self.refused: str | None = None
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As any file's."""
@@ -62,13 +68,21 @@ class View(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """As any file's."""
         count = max(0, min(len(buffer), self.size - self._at))
-        count = os.preadv(self._fd, [memoryview(buffer)[:count]], self._base + self._at) if count else 0
+        try:
+            count = os.preadv(self._fd, [memoryview(buffer)[:count]], self._base + self._at) if count else 0
+        except OSError as error:
+            self.refused = error.strerror
+            raise
         self._at += count
         return count
 
     def write(self, data: Any) -> int:
         """As any file's."""
-        count = os.pwrite(self._fd, data, self._base + self._at)
+        try:
+            count = os.pwrite(self._fd, data, self._base + self._at)
+        except OSError as error:
+            self.refused = error.strerror
+            raise
         self._at += count
         self.size = max(self.size, self._at)
         return count
@@ -105,7 +119,7 @@ def walk(file: Any, size: int) -> dict[str, Any]:
     groups: list[list[Any]] = []
     datasets: list[dict[str, Any]] = []
     types: list[str] = []
-    seen: set[int] = set()
+    seen = {h5o.get_info(file, b"/").addr}
     budget = 10_000 + size // 16  # objects
     room = (1 << 20) + 4 * size  # bytes of all paths, which groups inside groups could make many of
     waiting = [(h5g.open(file, b"/"), b"")]
@@ -281,15 +295,16 @@ def blocks(shape: tuple[int, ...], item: int, chunks: tuple[int, ...] | None) ->
     """Ranges of every dimension that together, one after the other, are an array in C order."""
     if not prod(shape):
         return
+    most = _BARE_BLOCK if chunks is None else _BLOCK
     axis, below = len(shape), item  # from `axis` on dimensions are whole
-    while axis and below * shape[axis - 1] <= _BLOCK:
+    while axis and below * shape[axis - 1] <= most:
         axis -= 1
         below *= shape[axis]
     if not axis:
         yield tuple((0, each) for each in shape)
         return
     axis -= 1
-    step = max(1, _BLOCK // below)
+    step = max(1, most // below)
     if chunks is not None and step > chunks[axis]:
         step -= step % chunks[axis]
     for outer in np.ndindex(*shape[:axis]):

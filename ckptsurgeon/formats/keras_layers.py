@@ -29,6 +29,10 @@ _COUNTER = re.compile(r"_[1-9][0-9]{0,8}\Z")
 _MOST_STEPS = 1 << 20
 _LARGE = 2048  # bytes of values that libhdf5 puts at the end of a file, not together with others
 
+# What an optimizer of Keras 3, by its name, keeps for each weight.
+_SLOTS = {"adam": ("momentum", "velocity"), "adamw": ("momentum", "velocity"), "sgd": ("momentum",),
+          "adagrad": ("accumulator",), "rmsprop": ("velocity",)}  # fmt: skip
+
 # What the numbers in `vars` mean, by class, if a layer has as many weights as stand here.
 _MEANINGS = {
     "dense": (("kernel",), ("kernel", "bias"), ("kernel", "bias", "kernel_scale")),
@@ -250,43 +254,69 @@ def snake_case(name: str) -> str:
 # -- names and slots
 
 
-def full_name(file: Hdf5, name: str) -> str | None:
-    """The name that a program gave a weight: of a legacy file the weight's own, else its layer's and its meaning."""
-    folder, _, last = name.rpartition("/")
+def full_names(file: Hdf5) -> dict[str, str]:
+    """The names that a program gave weights: in a legacy file their own, else their layer's and their meaning."""
+    found: dict[str, str] = {}
     root = legacy_root(file.groups[0])
     if root is not None:
-        layer = owner_of(name, {inside(root, each) for each in joined(file.groups[0][root], "layer_names") or []})
-        return name[len(layer) + 1 :].removesuffix(":0") if layer else None
-    if not folder.endswith(_VARS) or not last.isdecimal() or len(last) > 4:
+        layers = {inside(root, each) for each in joined(file.groups[0][root], "layer_names") or []}
+        for name in file.variables:
+            layer = owner_of(name, layers)
+            if layer is not None:
+                found[name] = name[len(layer) + 1 :].removesuffix(":0")
+            elif name.startswith(f"{OPTIMIZER}/"):
+                found[name] = name[len(OPTIMIZER) + 1 :].removesuffix(":0")
+        return found
+    folders: dict[str, dict[int, str]] = {}
+    for name in file.variables:
+        folder, _, last = name.rpartition("/")
+        if last.isdecimal() and len(last) < 9 and (folder == _VARS or folder.endswith(f"/{_VARS}")):
+            folders.setdefault(folder, {})[int(last)] = name
+    for folder, names in folders.items():
+        owner = folder.rpartition("/")[0]
+        told = file.groups[file.datasets[names[min(names)]].part].get(folder, {}).get("name")
+        layer = told if isinstance(told, str) and told else owner.rpartition("/")[2]
+        kind = _COUNTER.sub("", owner.rpartition("/")[2]).lstrip("_")
+        count = len(names)
+        meaning = next((each for each in _MEANINGS.get(kind, ()) if len(each) == count), None)
+        if meaning is not None and set(names) == set(range(count)):
+            found.update((name, f"{layer}/{meaning[number]}") for number, name in names.items())
+        elif owner == "optimizer":
+            first = ("iteration", "learning_rate")
+            found.update((name, f"{layer}/{first[at]}") for at, name in names.items() if at < 2 and layer in _SLOTS)
+        elif isinstance(told, str) and told:
+            found.update((name, f"{told}/{_VARS}/{number}") for number, name in names.items())
+    return found
+
+
+def slot_name(file: Hdf5, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
+    """The name of a numbered slot, as Keras gives it: `adam/dense_kernel_momentum`; None where nothing tells it."""
+    owner, folder = owners.get(name), f"optimizer/{_VARS}/"
+    if owner is None or not name.startswith(folder):
         return None
-    owner = folder.rpartition("/")[0]
-    groups = file.groups[file.datasets[name].part]
-    kind = _COUNTER.sub("", owner.rpartition("/")[2]).lstrip("_")
-    count = 0
-    while f"{folder}/{count}" in file.datasets:
-        count += 1
-    meaning = next((each for each in _MEANINGS.get(kind, ()) if len(each) == count and int(last) < count), None)
-    told = groups.get(folder, {}).get("name")
-    if meaning is None:
-        return f"{told}/{_VARS}/{last}" if isinstance(told, str) and told else None
-    layer = told if isinstance(told, str) and told else owner.rpartition("/")[2]
-    return f"{layer}/{meaning[int(last)]}"
+    told = str(file.groups[file.datasets[name].part].get(folder[:-1], {}).get("name"))
+    kinds = _SLOTS.get(told, ())
+    each = (len(owners) or 1) // len(set(owners.values()) or {""})
+    if len(kinds) != each or owner not in names:
+        return None
+    return f"{told}/{names[owner].replace('/', '_')}_{kinds[(int(name[len(folder) :]) - 2) % each]}"
 
 
-def slot_owners(file: Hdf5) -> dict[str, str]:
-    """Slots of optimizers, where names or, of a whole list model, shapes in model order tell whose they are."""
-    root = legacy_root(file.groups[0])
-    if root is not None:
-        return _slots_by_name(file, root)
-    return _slots_by_order(file)
+def slot_owners(file: Hdf5, names: dict[str, str]) -> dict[str, str]:
+    """Slots of optimizers, where names or, of a whole list model, shapes in model order tell whose they are.
+
+    Args:
+        file: open.
+        names: the full names of its weights.
+    """
+    return _slots_by_name(file, names) if legacy_root(file.groups[0]) is not None else _slots_by_order(file)
 
 
-def _slots_by_name(file: Hdf5, root: str) -> dict[str, str]:
+def _slots_by_name(file: Hdf5, names: dict[str, str]) -> dict[str, str]:
     """Keras 3: `adam/<variable with _ for />_momentum`; Keras 2: `Adam/m/<variable>:0`, `Adam/<variable>/m:0`."""
     weights: dict[str, str] = {}
-    for name in file.variables:
-        told = full_name(file, name)
-        if told is not None and not name.startswith(f"{OPTIMIZER}/"):
+    for name, told in names.items():
+        if not name.startswith(f"{OPTIMIZER}/"):
             weights.setdefault(told, name)
     flat = {told.replace("/", "_"): name for told, name in weights.items()}
     found: dict[str, str] = {}
@@ -294,7 +324,7 @@ def _slots_by_name(file: Hdf5, root: str) -> dict[str, str]:
     for name, variable in file.variables.items():
         if not name.startswith(f"{OPTIMIZER}/"):
             continue
-        path = name[len(OPTIMIZER) + 1 :].removesuffix(":0")
+        path = names[name]
         last, owner = path.rpartition("/")[2], None
         at = len(last)
         while owner is None and steps > 0 and (at := last.rfind("_", 0, at)) > 0:
@@ -303,8 +333,9 @@ def _slots_by_name(file: Hdf5, root: str) -> dict[str, str]:
         parts = path.split("/")
         for start, end in ((start, end) for start in range(1, len(parts)) for end in (len(parts), len(parts) - 1)):
             steps -= 1
-            if owner is None and steps > 0 and start < end:
-                owner = weights.get("/".join(parts[start:end]))
+            if owner is not None or steps < 0:
+                break
+            owner = weights.get("/".join(parts[start:end])) if start < end else None
         if owner is not None and file.variables[owner].shape == variable.shape:
             found[name] = owner
     return found

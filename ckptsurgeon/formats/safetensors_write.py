@@ -284,7 +284,7 @@ def _check(results: list[Result], names: list[str], path: str) -> None:
         except UnicodeEncodeError:
             fits = False
         if not fits:
-            what = f"no variable of a safetensors file can have the name {name!r}"
+            what = f"no variable of a safetensors file can have the name '{name}'"
             problems.append(RefusedError(what, path=path, expected="UTF-8"))
     if not results:
         problems.append(RefusedError("a checkpoint needs variables", path=path))

@@ -38,6 +38,11 @@ def spool(folder: str | None = None) -> str:
     return f"/dev/fd/{_spooled[0]}"
 
 
+def is_spooled(path: str | None) -> bool:
+    """Whether a path is the one under which the bytes of stdin can be opened."""
+    return bool(_spooled) and path == f"/dev/fd/{_spooled[0]}"
+
+
 def _nameless(folder: str) -> int:
     """A new file in a folder, open, that no name leads to."""
     if hasattr(os, "O_TMPFILE"):

@@ -187,9 +187,10 @@ class V1(Checkpoint):
     def find(self, name: str) -> Variable | None:
         """As `Checkpoint.find`; the full key of an object-based variable works too."""
         variable = super().find(name)
-        if variable is None and name.endswith(VALUE_SUFFIX):
-            short = self.variables.get(name[: -len(VALUE_SUFFIX)])
-            if short is not None and short.key == self.key_of(name):
+        full = name.removesuffix(":0")
+        if variable is None and full.endswith(VALUE_SUFFIX):
+            short = self.variables.get(full[: -len(VALUE_SUFFIX)])
+            if short is not None and short.key == self.key_of(full):
                 return short
         return variable
 

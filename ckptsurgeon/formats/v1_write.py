@@ -139,9 +139,12 @@ def _check(plan: Plan, results: list[Result], path: str) -> None:
         if carried and result.key == carried.variable.key:
             continue
         if not _is_text(result.key):
-            problems.append(RefusedError(f"{name}: a V1 checkpoint holds no such name", path=path, expected="UTF-8"))
+            what = f"{name}: a V1 checkpoint holds no such name"
+            problems.append(RefusedError(what, path=path, expected="UTF-8", hint="'rename' it"))
         if result.variable.dtype not in WRITTEN:
-            problems.append(RefusedError(f"{name}: a V1 checkpoint holds no {result.variable.dtype}", path=path))
+            what = f"{name}: a V1 checkpoint holds no {result.variable.dtype}"
+            hint = "cast it" if result.variable.is_numeric else "leave it out"
+            problems.append(RefusedError(what, path=path, hint=hint))
         elif _estimate(result) > _LARGEST:
             problems.append(
                 RefusedError(

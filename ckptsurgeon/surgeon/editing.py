@@ -60,8 +60,10 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
         dropped.update((variable.name, variable) for variable in Selection(match=globs).variables(checkpoint))
     if slots:
         dropped.update((name, checkpoint[name]) for name in schemes.optimizer_variables(checkpoint))
+    if not dropped and slots:
+        raise UsageError("no slots, and no variables of an optimizer's own", path=checkpoint.path)
     if not dropped:
-        raise UsageError("nothing is there to drop", path=checkpoint.path, expected="a glob of names, or --slots")
+        raise UsageError("nothing is named to be dropped", path=checkpoint.path, expected="a glob of names, or --slots")
     if GRAPH in dropped and len(dropped) > 1 and GRAPH not in globs:
         del dropped[GRAPH]  # it follows
     for slot, owner in schemes.slots(checkpoint).items():
@@ -111,7 +113,7 @@ def reshape(checkpoint: Checkpoint, maps: Sequence[str] = (), unpartition: bool 
         else:
             continue
         if change is None:
-            changes.append(Change("unpartitioned", form, content))
+            changes.append(Change("transposed" if variable.name in transposed else "unpartitioned", form, content))
         else:
             change.variable, change.content = form, content
     check(problems)
@@ -141,6 +143,8 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
     new: dict[str, str] = {}
     for rename in renames:
         matched = rename.apply(checkpoint)
+        if GRAPH in checkpoint.variables:  # a full key is a name too
+            matched = {name: name_b.removesuffix(_hidden(checkpoint[name])) for name, name_b in matched.items()}
         if not matched:
             hint = did_you_mean(rename.old, checkpoint.variables)
             problems.append(UsageError(f"nothing matches {rename.old}", path=checkpoint.path, hint=hint))
@@ -158,24 +162,23 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
         if new.get(name, name) != name:
             change.name = new[name]
             # Without its graph a checkpoint is no object-based one any more, and its names are plain.
-            hidden = _hidden(variable, change.name) if GRAPH in checkpoint.variables else ""
+            hidden = _hidden(variable) if GRAPH in checkpoint.variables else ""
             change.key = (change.name + hidden).encode("utf-8", "surrogateescape")
             changes.append(change)
         if change.key in takers:
             what = f"{takers[change.key]} and {name} would both be {change.name}"
             problems.append(RefusedError(what, path=checkpoint.path))
-        if not change.key or change.key[0] == 0:
-            problems.append(RefusedError(f"no variable can have the name {change.name!r}", path=checkpoint.path))
+        if not change.name or not change.key or change.key[0] == 0:
+            problems.append(RefusedError(f"no variable can have the name '{change.name}'", path=checkpoint.path))
         takers[change.key] = name
     check(problems)
     return plan_of(checkpoint, changes)
 
 
-def _hidden(variable: Variable, name: str) -> str:
-    """The end of a variable's key that its name leaves out, unless the new name spells it."""
+def _hidden(variable: Variable) -> str:
+    """The end of a variable's key that its name leaves out."""
     key = variable.key.decode("utf-8", "surrogateescape")
-    end = key[len(variable.name) :] if key.startswith(variable.name) else ""
-    return "" if end and name.endswith(end) else end
+    return key[len(variable.name) :] if key.startswith(variable.name) else ""
 
 
 def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = "keep") -> Plan:
@@ -274,6 +277,9 @@ def average(
         members = [_member(other, variable, problems) for other in checkpoints[1:]]
         parts = [(first, variable), *(member for member in members if member)]
         changes.append(Change("averaged", variable, Elements(_mean(parts, shares, variable))))
+    if not any(_is_averaged(variable.dtype) for variable in chosen):
+        found = " and ".join(sorted({variable.dtype for variable in chosen}))
+        problems.append(UsageError("nothing selected is averaged", path=first.path, expected="floats", found=found))
     check(problems)
     return plan_of(first, changes)
 
@@ -335,7 +341,8 @@ def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, g
     """
     if selection.is_empty:
         raise UsageError("nothing is selected", path=checkpoint.path, expected="--layers or --match")
-    chosen = {variable.name for variable in without_slots(checkpoint, selection.variables(checkpoint))}
+    hint = "select their variables, and --slots"
+    chosen = {variable.name for variable in without_slots(checkpoint, selection.variables(checkpoint), hint=hint)}
     if slots:
         chosen.update(slot for slot, owner in schemes.slots(checkpoint).items() if owner in chosen)
     changes = [

@@ -102,13 +102,15 @@ class _Graft:
             only = self._promoted.get(variable.name)
             for name, transposes in dict.fromkeys((name, by.transposes) for name, by in targets or []):
                 if only is None or name in only:
-                    self._onto(variable, self.recipient.find(name), name, transposes)
+                    self._onto(variable, self.recipient.named(name), name, transposes)
             if targets is None:
                 self._onto_pair(variable)
         names = {variable.name for variable in chosen}
         for each in self.options.maps:
             if not any(by is each for name in names for _, by in self._mapped.get(name, [])):
                 hint = did_you_mean(each.old, self.donor.variables)
+                if any(by is each for targets in self._mapped.values() for _, by in targets):
+                    hint = "what it names is not selected"
                 self.problems.append(UsageError(f"--map {each} is never used", path=self.donor.path, hint=hint))
         self._check_lacking()
         self._check_targets()
@@ -125,6 +127,7 @@ class _Graft:
             selected = [self.donor[name] for name in self._mapped]
             if not selected:
                 return []  # all maps are unused, which is said of each
+            selected = self.selection.left_of(self.donor, selected)
         else:
             selected = self.selection.variables(self.donor)
         if [variable.name for variable in selected] == [GRAPH]:
@@ -140,7 +143,7 @@ class _Graft:
         theirs, ours = schemes.slots(self.donor), schemes.slots(self.recipient)
         for slot in theirs.keys() & self._mapped.keys():
             for name, _ in self._mapped[slot]:
-                target = self.recipient.find(name)
+                target = self.recipient.named(name)
                 if target is not None and target.name not in ours:
                     found.setdefault(slot, set()).add(name)
         return found
@@ -182,7 +185,7 @@ class _Graft:
             self.problems.append(RefusedError(what, path=self.recipient.path, hint="leave it out by --exclude"))
             return
         if not new.key or new.key[0] == 0:
-            what = f"no variable can have the name {new.name!r}"
+            what = f"no variable can have the name '{new.name}'"
             self.problems.append(RefusedError(what, path=self.recipient.path))
             return
         content = self._content(variable, new, transposed)

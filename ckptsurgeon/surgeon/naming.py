@@ -229,7 +229,7 @@ class Rename:
         names = checkpoint.variables
         if self._regex is not None:
             return {name: self._regex.sub(self.new, name) for name in names if self._regex.search(name)}
-        exact = checkpoint.find(self.old)
+        exact = checkpoint.named(self.old)
         if exact is not None:
             return {exact.name: self.new}
         rest = "**" if self.old.endswith("/") else ""  # a prefix, perhaps with wildcards too

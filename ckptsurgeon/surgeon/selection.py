@@ -8,7 +8,7 @@ from ..names import compile_pattern, natural_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..checkpoint import Checkpoint, Variable
 
@@ -62,28 +62,41 @@ class Selection:
                     chosen.update((variable.name, variable) for variable in found[number])
             except CkptSurgeonError as error:
                 problems.append(error)
+        elif self.scheme is not None:
+            schemes.find(checkpoint, self.scheme)  # it chooses nothing here, but one that fits nothing is a mistake
         for pattern in self.match:
             matched = matching(checkpoint, pattern)
             if not matched:
                 problems.append(_nothing(checkpoint, pattern))
             chosen.update((variable.name, variable) for variable in matched)
+        check(problems)
+        return natural_order(self.left_of(checkpoint, chosen.values()))
+
+    def left_of(self, checkpoint: Checkpoint, chosen: Iterable[Variable]) -> list[Variable]:
+        """What `exclude` leaves of variables that are selected otherwise.
+
+        Raises:
+            UsageError: a pattern that takes nothing away, or nothing is left; all problems at once.
+        """
+        problems: list[CkptSurgeonError] = []
+        left = {variable.name: variable for variable in chosen}
+        asked = set(left)
         for pattern in self.exclude:
-            matched = [variable for variable in matching(checkpoint, pattern) if variable.name in chosen]
-            if not matched and not problems:
-                problems.append(
-                    UsageError(f"--exclude {pattern} takes nothing away from the selection", path=checkpoint.path)
-                )
+            matched = [variable for variable in matching(checkpoint, pattern) if variable.name in asked]
+            if not matched:
+                what = f"--exclude {pattern} takes nothing away from the selection"
+                problems.append(UsageError(what, path=checkpoint.path))
             for variable in matched:
-                del chosen[variable.name]
-        if not chosen and not problems:
+                left.pop(variable.name, None)  # another pattern may have taken it too
+        if not left and not problems:
             problems.append(UsageError("nothing is left of the selection", path=checkpoint.path))
         check(problems)
-        return natural_order(chosen.values())
+        return list(left.values())
 
 
 def matching(checkpoint: Checkpoint, pattern: str) -> list[Variable]:
     """The variables that a glob matches; a name that there is matches itself alone."""
-    exact = checkpoint.find(pattern)
+    exact = checkpoint.named(pattern)
     if exact is not None:
         return [exact]
     expression = compile_pattern(pattern)

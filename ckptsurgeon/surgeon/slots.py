@@ -63,8 +63,19 @@ def _filled(slot: Variable, number: float, problems: list[CkptSurgeonError]) -> 
     return Change("filled", slot, Fill(number))
 
 
-def without_slots(checkpoint: Checkpoint, selected: list[Variable], but: Container[str] = ()) -> list[Variable]:
+def without_slots(
+    checkpoint: Checkpoint,
+    selected: list[Variable],
+    but: Container[str] = (),
+    hint: str = "select their variables, and --slots copy",
+) -> list[Variable]:
     """The selected variables that are nobody's slot, or are named in `but`.
+
+    Args:
+        checkpoint: open.
+        selected: of it.
+        but: names of slots that are chosen all the same.
+        hint: what to do where there are slots only.
 
     Raises:
         UsageError: there is none.
@@ -72,6 +83,5 @@ def without_slots(checkpoint: Checkpoint, selected: list[Variable], but: Contain
     slots = schemes.slots(checkpoint)
     chosen = [variable for variable in selected if variable.name not in slots or variable.name in but]
     if not chosen:
-        hint = "select their variables, and --slots copy"
         raise UsageError("the selection matches slots only", path=checkpoint.path, hint=hint)
     return chosen

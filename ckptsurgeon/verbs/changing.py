@@ -136,7 +136,8 @@ def set(
     Args:
         path: any spelling of a checkpoint's path.
         target: a name, or a name and an index as in `dnn/layer1/Linear/Bias[3]`.
-        value: values of the shape of what is set, or one number for all of it; as text, what a person types.
+        value: values of the shape of what is set, or one number for all of it; as text, what a person types; bytes
+            are those of a string.
         writing: see `Writing`.
 
     Raises:

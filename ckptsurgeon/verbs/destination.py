@@ -24,11 +24,14 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
         UsageError, NotFoundError, RefusedError: it is not.
     """
     kind = format or like.format
+    if out == "-":
+        raise UsageError("-o - is stdout, to which extract alone writes a checkpoint", expected="the name of a file")
     main = formats.main_file(out, like, format)
     is_folder = format is None and formats.is_saved_model(like)
     meant = formats.format_of(out)
-    if not is_folder and (os.path.splitext(out)[1] in _OTHER_ENDINGS or meant not in (None, kind)):
-        raise UsageError(f"-o {out} is the name of another format", expected=f"one of {kind}", hint="use convert")
+    if os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS or meant not in (None, kind):
+        hint = "use convert" if format is None else "choose another name"
+        raise UsageError("the name of another format", path=out, expected=f"one of {kind}", hint=hint)
     if kind.startswith("tf-") and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
     if os.path.isdir(out) and not is_folder:

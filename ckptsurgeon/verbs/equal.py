@@ -47,6 +47,8 @@ def mark(plan: Plan) -> None:
 
 
 def _mark(change: Change) -> None:
+    if isinstance(change.content, Elements):
+        change.cast_from = change.content.cast_from
     change.content = None
     change.reason = "equal already"
 

@@ -5,6 +5,7 @@ Each imports what it needs alone: they are run often, on checkpoints that are re
 
 from __future__ import annotations
 
+import os
 import re
 
 from .. import formats
@@ -41,9 +42,12 @@ def verify(path: str, finite: bool = False) -> list[Finding]:
     def attempt() -> list[Finding]:
         try:
             with formats.open(path) as checkpoint:
-                return list(compare.verify(checkpoint, finite))
+                findings = list(compare.verify(checkpoint, finite))
         except DamagedError as error:
             return [compare.damage(path, error)]
+        for finding in findings:
+            finding.file = "stdin" if path == "-" else finding.file
+        return findings
 
     return formats.retry(attempt)
 
@@ -111,6 +115,16 @@ def get(path: str, target: str) -> NDArray[Any]:
     return formats.retry(attempt)
 
 
+def is_file_of(path: str, other: str) -> bool:
+    """Whether a path names one of a checkpoint's own files, however either is spelled."""
+    if path == "-" or not os.path.exists(other):
+        return False
+    with formats.open(path) as checkpoint:
+        extents = [extent.file for variable in checkpoint.variables.values() for extent in variable.extents]
+        own = {checkpoint.main_file, *checkpoint.data_files, *extents}
+        return any(os.path.exists(each) and os.path.samefile(each, other) for each in own)
+
+
 def unreferenced(path: str) -> int | None:
     """Bytes in a checkpoint's data files that no variable refers to; None if a data file is missing."""
     from .. import compare
@@ -122,8 +136,10 @@ def unreferenced(path: str) -> int | None:
 def split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, ...] | None]:
     """A name and an index; a variable whose name itself ends in brackets wins."""
     bracket = re.fullmatch(r"(.+)\[([^\[\]]*)\]", target, re.DOTALL)
-    if bracket is None or checkpoint.find(target) is not None:
-        return target, None
+    variable = checkpoint.named(target)
+    if bracket is None or variable is not None:
+        return (variable.name if variable else target), None
     from .. import numeric
 
-    return bracket[1], numeric.parse_index(bracket[2])
+    variable = checkpoint.named(bracket[1])
+    return (variable.name if variable else bracket[1]), numeric.parse_index(bracket[2])

@@ -1,0 +1,358 @@
+"""HDF5 files that are damaged, lead elsewhere or claim too much: one line each, whatever libhdf5 does with them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5_files
+import numpy as np
+import pytest
+
+from ckptsurgeon import cli, formats
+from ckptsurgeon.errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
+from ckptsurgeon.formats import hdf5_child, hdf5_nursery, hdf5_rewrite, hdf5_worker
+from ckptsurgeon.publish import Lock
+from ckptsurgeon.verbs import changing
+
+# -- files that lead elsewhere or claim too much
+
+TRAPS: dict[str, tuple[Callable[[Any, str], object], str]] = {
+    "external link": (lambda file, secret: file.__setitem__("w", h5py.ExternalLink(secret, "/s")), "w is an external"),
+    "deep external link": (lambda file, secret: file.__setitem__("a/b/w", h5py.ExternalLink(secret, "/")), "a/b/w is"),
+    "soft link": (lambda file, secret: file.__setitem__("w", h5py.SoftLink("/a")), "w is a soft link, which is never"),
+    "soft link to itself": (lambda file, secret: file.__setitem__("w", h5py.SoftLink("w")), "w is a soft link"),
+    "external storage": (
+        lambda file, secret: file.create_dataset("w", (2,), "f4", external=[(secret, 0, 8)]),
+        "w: its values lie in another file, which is never read",
+    ),
+    "virtual dataset": (lambda file, secret: virtual(file, secret), "w: a virtual dataset, whose values may lie"),
+    "shape bomb": (
+        lambda file, secret: file.create_dataset("w", (1 << 40,), "f4", chunks=(1024,)),
+        "w: claims far more values than are stored",
+    ),
+    "shape bomb at a fixed place": (
+        lambda file, secret: file.create_dataset("w", (1 << 40,), "f4"),
+        "w: claims far more values than are stored",
+    ),
+    "packed bomb": (
+        lambda file, secret: file.create_dataset("w", (1 << 40,), "u1", chunks=(1 << 20,), compression="gzip"),
+        "w: claims far more values than are stored",
+    ),
+    "a group in itself": (lambda file, secret: file.__setitem__("a/b/c", file), "a/b/c: a group that stands in two"),
+    "a group in two places": (
+        lambda file, secret: file.__setitem__("b", file.create_group("a")),
+        "a group that stands in two places",
+    ),
+    "an unknown filter": (lambda file, secret: unknown_filter(file), "w: packed in a way that is not handled"),
+    "text without end": (
+        lambda file, secret: file.create_dataset("w", (1 << 24,), h5py.string_dtype()),
+        "w: claims far more values than are stored",
+    ),
+}
+
+
+def virtual(file: Any, secret: str) -> None:
+    layout = h5py.VirtualLayout((2,), "f4")
+    layout[:] = h5py.VirtualSource(secret, "s", (2,))
+    file.create_virtual_dataset("w", layout)
+
+
+def unknown_filter(file: Any) -> None:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((4,))
+    plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (1,))
+    h5py.h5d.create(file.id, b"w", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((8,)), plist)
+
+
+@pytest.mark.parametrize("name", TRAPS)
+@pytest.mark.parametrize("ending", [".h5", ".keras"])
+def test_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, ending: str) -> None:
+    """Every verb ends with one line that says what is wrong, and with status 2; nothing is written."""
+    secret = tmp_path / "secret"
+    with h5py.File(secret, "w") as file:
+        file["s"] = np.zeros(2, np.float32)
+    path, other = tmp_path / f"trap{ending}", tmp_path / "sound.weights.h5"
+    make, message = TRAPS[name]
+    with h5py.File(tmp_path / "made", "w") as file:
+        make(file, str(secret))
+    (tmp_path / "made").rename(path)
+    if ending == ".keras":
+        with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
+            archive.writestr("config.json", "{}")
+            archive.write(path, "model.weights.h5")
+        (tmp_path / "zip").rename(path)
+    hdf5_files.weights(other)
+    before = {each: each.read_bytes() for each in (path, other)}
+    alone = [["ls", path], ["layers", path], ["verify", path], ["get", path, "w"], ["show", path],
+             ["set", path, "w", "1"], ["cp", path, tmp_path / "x"]]  # fmt: skip
+    pairs = [["graft", "--match", "**"], ["diff"]]
+    both = [[verb, *two, *rest] for verb, *rest in pairs for two in ([path, other], [other, path])]
+    for arguments in alone + both:
+        assert cli.main([str(each) for each in arguments]) == 2
+        said = capsys.readouterr()
+        [line] = (said.out + said.err).splitlines()
+        assert str(path) in line
+        assert message in line
+    assert before == {each: each.read_bytes() for each in (path, other)}
+
+
+def test_names_that_grow(tmp_path: Path) -> None:
+    """Groups in groups with long names, whose paths together are far longer than the file."""
+    with h5py.File(tmp_path / "m.h5", "w", libver="latest") as file:
+        group = file
+        for _ in range(3000):
+            group = group.create_group("n" * 1500)
+    with pytest.raises(DamagedError, match="impossible names, or impossibly many"):
+        formats.open(str(tmp_path / "m.h5"))
+
+
+# -- a library that crashes, hangs, or takes all memory
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """A nursery that is forked in the test, with what it has patched, and ends with it."""
+    before = dict(hdf5_nursery._nurseries)
+    hdf5_nursery._nurseries.clear()
+    yield
+    hdf5_nursery._nurseries.clear()
+    hdf5_nursery._nurseries.update(before)
+
+
+def segfault(*_: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def spin(*_: Any) -> Any:
+    while True:
+        pass
+
+
+def take_all(*_: Any) -> Any:
+    return [bytearray(1 << 26) for _ in range(1 << 10)]
+
+
+def open_another(*_: Any) -> Any:
+    return Path(__file__).read_text()
+
+
+ENDS: list[tuple[Callable[..., Any], type[CkptSurgeonError], str]] = [
+    (segfault, DamagedError, r"the HDF5 library dies of it \(SIGSEGV\)"),
+    (lambda *_: os.abort(), DamagedError, r"the HDF5 library dies of it \(SIGABRT\)"),
+    (lambda *_: os._exit(0), DamagedError, "the HDF5 library dies of it"),
+    (spin, DamagedError, "the HDF5 library does not come to an end with it"),
+    (take_all, StorageError, "not enough memory for what the file claims"),
+    (open_another, DamagedError, "damaged; found OSError: .*Too many open files"),
+    (lambda *_: {"groups": 3}, DamagedError, "damaged: the HDF5 library says what cannot be"),
+    (lambda *_: {"groups": [], "datasets": [{"path": "a"}], "types": [], "block": 0}, DamagedError, "what cannot be"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ENDS)))
+@pytest.mark.usefixtures("fresh")
+def test_whatever_becomes_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Its death, its silence and its nonsense are one error each, and the next file is read."""
+    end, kind, message = ENDS[number]
+    hdf5_files.weights(tmp_path / "m.weights.h5")
+    if end is spin:
+        monkeypatch.setattr(hdf5_child, "_SECONDS", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(hdf5_worker, "walk", end)
+        with pytest.raises(kind, match=message):
+            formats.open(str(tmp_path / "m.weights.h5"))
+    hdf5_nursery._nurseries.clear()
+    with formats.open(str(tmp_path / "m.weights.h5")) as file:
+        assert file
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_death_while_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipient is unharmed, and nothing is left beside it."""
+    path = tmp_path / "m.weights.h5"
+    hdf5_files.weights(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(hdf5_rewrite, "_copy", segfault)
+    with pytest.raises(DamagedError, match="dies of it"):
+        changing.rename(str(path), ["layers/dense/=layers/first/"])
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("call", ["pwrite", "preadv"])
+def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A full or broken disk is no damage: the error says what the operating system said."""
+    path = tmp_path / "m.weights.h5"
+    hdf5_files.weights(path)
+
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(hdf5_worker.os, call, refuse)
+    with pytest.raises(StorageError, match="no space left on device"):
+        changing.rename(str(path), ["layers/dense/=layers/first/"])
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_nursery_that_was_killed(tmp_path: Path) -> None:
+    """The next file gets another one; what was open is read on by a child that still lives, or by a new one."""
+    expected = hdf5_files.others(tmp_path / "m.h5")
+    with formats.open(str(tmp_path / "m.h5")) as before:
+        first = hdf5_nursery.mine().pid
+        os.kill(first, signal.SIGKILL)
+        with formats.open(str(tmp_path / "m.h5")) as file:
+            assert file.read("pieces").tolist() == expected["pieces"].tolist()
+        assert hdf5_nursery.mine().pid != first
+        assert before.read("pieces").tolist() == expected["pieces"].tolist()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_children_hold_no_lock(tmp_path: Path) -> None:
+    """A lock that stood when a child was made is free as soon as its owner lets go; children hold no pipe for long."""
+    hdf5_files.others(tmp_path / "m.h5")
+    with Lock(str(tmp_path / "m.h5"), 0):
+        one, two = formats.open(str(tmp_path / "m.h5")), formats.open(str(tmp_path / "m.h5"))
+    with Lock(str(tmp_path / "m.h5"), 0):
+        assert one.read("packed/deep").tobytes() == two.read("packed/deep").tobytes()
+    one.close()
+    two.close()
+
+
+def test_a_reader_that_stops_halfway(tmp_path: Path) -> None:
+    """Values that nobody took, or has not taken yet, are not taken for others."""
+    expected = hdf5_files.others(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file.create_dataset("long", data=np.arange(1 << 18), chunks=(1 << 12,))
+    with formats.open(str(tmp_path / "m.h5")) as opened:
+        parts = opened.elements(opened["long"])
+        assert next(parts)[0] == 0
+        assert opened.read("pieces").tolist() == expected["pieces"].tolist()
+        assert next(parts)[0] > 0
+        parts.close()  # type: ignore[attr-defined]
+        assert opened.read("packed/deep").tolist() == expected["packed/deep"].tolist()
+
+
+def test_several_threads(tmp_path: Path) -> None:
+    """Files are opened and read by several threads at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    expected = hdf5_files.others(tmp_path / "m.h5")["packed/deep"].tolist()
+
+    def look(_: int) -> Any:
+        with formats.open(str(tmp_path / "m.h5")) as file:
+            return file.read("packed/deep").tolist()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(found == expected for found in pool.map(look, range(40)))
+
+
+def test_nothing_outlives_the_program(tmp_path: Path) -> None:
+    """A program that ends with open files leaves no process behind, however it ends."""
+    hdf5_files.others(tmp_path / "m.h5")
+    for end in ("raise SystemExit", "os.kill(os.getpid(), 9)"):
+        code = f"""
+import os
+from ckptsurgeon import formats
+from ckptsurgeon.formats import hdf5_nursery
+files = [formats.open({str(tmp_path / "m.h5")!r}) for _ in range(3)]
+print(hdf5_nursery.mine().pid, *(file._child.pid for file in files), flush=True)
+{end}
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        pids = [int(each) for each in done.stdout.split()]
+        assert len(pids) == 4, done.stderr
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and any(is_alive(pid) for pid in pids):
+            time.sleep(0.05)
+        assert not any(is_alive(pid) for pid in pids)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+# -- truncations and flipped bits
+
+
+def made(path: Path, kind: str) -> bytes:
+    if kind == "keras":
+        hdf5_files.weights(path.with_suffix(".inner"))
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", "{}")
+            archive.write(path.with_suffix(".inner"), "model.weights.h5")
+    else:
+        how = {"libver": "latest"} if kind == "latest" else {}
+        {"weights": hdf5_files.weights, "legacy": hdf5_files.legacy}.get(kind, hdf5_files.others)(path, **how)
+    return path.read_bytes()
+
+
+def examine(path: Path) -> bool:
+    """Open a file, and look at all that is in it; whether it opened."""
+    try:
+        with formats.open(str(path)) as file:
+            for name, variable in file.variables.items():
+                try:
+                    file.nbytes(variable)
+                    file.check(variable)
+                    file.read(name)
+                except (DamagedError, UnsupportedError, StorageError) as error:
+                    check(error, path)
+            file.layer_tables()
+            file.slot_owners()
+            return True
+    except CkptSurgeonError as error:
+        check(error, path)
+        return False
+
+
+def check(error: CkptSurgeonError, path: Path) -> None:
+    assert str(path) in str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("kind", ["weights", "legacy", "others", "latest", "keras"])
+def test_truncations(tmp_path: Path, kind: str) -> None:
+    """A file cut short anywhere is one line, or reads as far as it is whole; never a signal, never a hang."""
+    path = tmp_path / "m.h5"
+    data = made(path, kind)
+    lengths = {*range(0, len(data), max(1, len(data) // 150)), *range(1, 40), len(data) - 1}
+    opened = 0
+    for length in sorted(lengths):
+        path.write_bytes(data[:length])
+        opened += examine(path)
+    path.write_bytes(data)
+    assert examine(path)
+    assert opened < len(lengths) / 4
+
+
+@pytest.mark.parametrize("kind", ["weights", "legacy", "others", "latest", "keras"])
+def test_flipped_bits(tmp_path: Path, kind: str) -> None:
+    """Bits that flipped, most of them where the structure is, are one line or other values; never a signal."""
+    path = tmp_path / "m.h5"
+    data = made(path, kind)
+    choose = random.Random(kind)
+    opened = 0
+    for _ in range(400):
+        damaged = bytearray(data)
+        for _ in range(choose.choice([1, 1, 1, 2, 5])):
+            damaged[choose.randrange(len(data) if choose.random() < 0.3 else min(len(data), 6000))] ^= (
+                1 << choose.randrange(8)
+            )
+        path.write_bytes(damaged)
+        opened += examine(path)
+    assert 0 < opened < 400
