@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -324,6 +325,15 @@ def test_set_refuses_strings_for_numbers_and_back(shell: Shell) -> None:
     Path("raw").write_bytes(b"hello")
     assert shell.refused("set", "m", "x", "@raw").startswith("raw: not an array in .npy format; found first bytes")
     assert shell.refused("set", "m", "s", "@n.npy").endswith("no such value can be set; found float64")
+
+
+def test_set_does_not_wait_for_a_terminal(shell: Shell) -> None:
+    """Where nothing is piped into it, - is refused."""
+    leader, follower = pty.openpty()
+    done = subprocess.run([*PROGRAM, "set", "a", BIAS, "-"], stdin=follower, capture_output=True, timeout=60)
+    os.close(leader)
+    os.close(follower)
+    assert (done.returncode, done.stderr) == (2, b"ckptsurgeon: - is stdin, and nothing is piped into it\n")
 
 
 def test_set_takes_the_json_of_get(shell: Shell) -> None:

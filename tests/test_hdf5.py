@@ -17,9 +17,7 @@ from test_samples import expected_of
 
 from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, NotFoundError, Problems, RefusedError, UsageError
-from ckptsurgeon.formats import hdf5_write, keras_layers
-from ckptsurgeon.plan import Plan
-from ckptsurgeon.surgeon import editing
+from ckptsurgeon.formats import keras_layers
 from ckptsurgeon.verbs import changing, looking, producing
 
 
@@ -418,15 +416,17 @@ def test_like_a_template(tmp_path: Path) -> None:
     expected = hdf5_files.weights(tmp_path / "a.weights.h5", 1, optimizer=False)
     zipped(tmp_path / "t.keras", 2)
     producing.convert(str(tmp_path / "a.weights.h5"), str(tmp_path / "a.npz"))
-    out = str(tmp_path / "out.keras")
-    with formats.open(str(tmp_path / "a.npz")) as donor, formats.open(str(tmp_path / "t.keras")) as template:
-        [warning] = hdf5_write.save_like(Plan(donor, []), template, out, False, True, 0)  # type: ignore[arg-type]
-        assert "14 values of its optimizer are kept" in warning
-        dropped = editing.drop(donor, ["layers/dense/vars/0"])
-        with pytest.raises(RefusedError, match="nothing for layers/dense/vars/0"):
-            hdf5_write.save_like(dropped, template, out, True, True, 0)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="--like TEMPLATE"):
-            hdf5_write.save_as(Plan(donor, []), str(tmp_path / "x.keras"), "keras-zip", False, True, 0)
+    donor, template, out = (str(tmp_path / name) for name in ("a.npz", "t.keras", "out.keras"))
+    report = producing.convert(donor, out, like=template)
+    assert report.warnings == [f"{template}: 14 values of its optimizer are kept"]
+    changing.drop(donor, ["layers/dense/vars/0"], out=str(tmp_path / "less.npz"))
+    with pytest.raises(RefusedError, match="nothing for layers/dense/vars/0"):
+        producing.convert(str(tmp_path / "less.npz"), str(tmp_path / "x.keras"), like=template)
+    with pytest.raises(UsageError, match="--like TEMPLATE"):
+        producing.convert(donor, str(tmp_path / "x.keras"))
+    with pytest.raises(UsageError, match="--like takes a Keras or HDF5 file"):
+        producing.convert(donor, str(tmp_path / "x.keras"), like=donor)
+    assert not (tmp_path / "x.keras").exists()
     with formats.open(out) as file:
         for name, values in expected.items():
             assert same(file.read(name), values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import RefusedError, files
+from ..errors import RefusedError, UsageError, files
 from ..verbs import changing
 from . import render
 from .parser import add_checkpoint, add_writing, writing
@@ -57,6 +57,8 @@ def _value(text: str) -> tuple[NDArray[Any] | bytes | str, str | None]:
     import numpy as np
 
     if text == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("- is stdin, and nothing is piped into it")
         path, data = "stdin", sys.stdin.buffer.read()
     else:
         path = text[1:]

@@ -11,6 +11,7 @@ from .bundle import Bundle
 from .saving import check as check
 from .saving import compact as compact
 from .saving import copy as copy
+from .saving import like as like
 from .saving import save as save
 from .saving import stream as stream
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 # What users call the formats that are written, and the endings of names that mean one.
-FORMATS = {"bundle": "tf-v2", "v1": "tf-v1", "safetensors": "safetensors", "npz": "npz", "npy": "npy"}
+FORMATS = {
+    "bundle": "tf-v2", "v1": "tf-v1", "safetensors": "safetensors", "npz": "npz", "npy": "npy", "hdf5": "hdf5",
+    "keras": "keras-zip",
+}  # fmt: skip
 _ENDINGS = {
     ".safetensors": "safetensors", ".npz": "npz", ".npy": "npy", ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras-zip",
 }  # fmt: skip

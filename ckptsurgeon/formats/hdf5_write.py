@@ -133,28 +133,19 @@ def _check_zip(edits: Edits, file: KerasZip) -> None:
         raise RefusedError(what, path=file.path, hint="'convert' its weights to safetensors or npz")
 
 
-def save_like(plan: Plan, template: Hdf5, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out as a new file that has the layout, the names and all the rest of a Keras file.
+def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
+    """The plan whose result has the layout, the names and all the rest of a Keras file, and the values of another plan.
 
     Args:
-        plan: what to do; its results have the template's names.
+        plan: whose results have the template's names.
         template: open.
-        out: where.
-        force: replace what stands there.
-        sync: wait until everything is on the disk.
-        wait: seconds to wait for another writer.
 
     Returns:
-        Warnings: which of the template's own values were kept, an optimizer's.
+        Also warnings: how many of the template's own values are kept, an optimizer's.
 
     Raises:
         RefusedError, Problems: the two have not the same variables.
     """
-    changes, warnings = _like(plan, template)
-    return warnings + save_as(Plan(template, changes), out, template.format, force, sync, wait)
-
-
-def _like(plan: Plan, template: Hdf5) -> tuple[list[Change], list[str]]:
     from .. import schemes
     from . import plain
 
@@ -182,7 +173,7 @@ def _like(plan: Plan, template: Hdf5) -> tuple[list[Change], list[str]]:
     problems += [RefusedError(f"nothing for {name} of the template", path=template.path) for name in missing]
     errors.check(problems)
     kept = f"{template.path}: {len(left)} values of its optimizer are kept"
-    return changes, [kept] if left else []
+    return Plan(template, changes), [kept] if left else []
 
 
 def _filler(edits: Edits, beside: str) -> one_file.Fill:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import StorageError
+from ..errors import StorageError, UsageError
 from .bundle import Bundle
 
 TYPE_CHECKING = False
@@ -114,6 +114,20 @@ def check(plan: Plan, out: str | None, format: str | None) -> None:
         from . import npz_write
 
         npz_write.check(plan, out, kind)
+
+
+def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
+    """A plan for a new file with a template's layout and names; see `hdf5_write.like`.
+
+    Raises:
+        UsageError: the template is no Keras or HDF5 file.
+    """
+    from . import hdf5_write
+    from .hdf5 import Hdf5
+
+    if not isinstance(template, Hdf5):
+        raise UsageError("--like takes a Keras or HDF5 file", path=template.path, found=template.format)
+    return hdf5_write.like(plan, template)
 
 
 def _save_bundle(

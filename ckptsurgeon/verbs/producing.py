@@ -122,6 +122,7 @@ def convert(
     to: str | None = None,
     maps: Sequence[str] = (),
     unpartition: bool = False,
+    like: str | None = None,
     wait: float = 30.0,
     dry_run: bool = False,
     force: bool = False,
@@ -132,9 +133,10 @@ def convert(
     Args:
         path: any spelling of a checkpoint's path.
         out: where; what stands there is replaced only with `force`.
-        to: "bundle" (TensorFlow V2), "v1", "safetensors" or "npz"; None: by the ending of `out`, else "bundle".
+        to: "bundle" (TensorFlow V2), "v1", "safetensors", "npz", …; None: by the ending of `out`, else "bundle".
         maps: `A=B` each: new names, as `verbs.graft` takes them; `B.T` transposes a matrix.
         unpartition: write partitioned variables whole.
+        like: a Keras or HDF5 file, whose layout and names the new one gets: into these there is no other way.
         wait: as in `verbs.Writing`, like all that follow.
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
@@ -148,7 +150,17 @@ def convert(
         raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(formats.FORMATS))
 
     def attempt() -> Report:
-        with formats.open(path) as checkpoint:
+        with ExitStack() as stack:
+            checkpoint = stack.enter_context(formats.open(path))
+            if like is not None:
+                template = stack.enter_context(formats.open(like))
+                plan, warnings = formats.like(editing.reshape(checkpoint, maps, unpartition, graph=False), template)
+                destination.check_out(out, template, template.format, force)
+                for each in (checkpoint, template):
+                    destination.check_not(out, template, each)
+                report = _written(plan, out, template.format, wait=wait, dry_run=dry_run, force=force, sync=sync)
+                report.warnings += warnings
+                return report
             plan = editing.reshape(checkpoint, maps, unpartition, graph=format.startswith("tf-"))
             destination.check_out(out, checkpoint, format, force)
             alike = format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint)
