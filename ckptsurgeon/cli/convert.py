@@ -49,5 +49,8 @@ def run(args: Namespace) -> int:
         dry_run=args.dry_run,
         force=args.force,
     )
-    render.report(report, args.dry_run, args.json)
+    if report.changed:
+        render.report(report, args.dry_run, args.json)
+    else:
+        render.warn(report)
     return 0

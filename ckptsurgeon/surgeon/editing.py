@@ -147,6 +147,8 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
             matched = {name: name_b.removesuffix(_hidden(checkpoint[name])) for name, name_b in matched.items()}
         if not matched:
             hint = did_you_mean(rename.old, checkpoint.variables)
+            if any(name.startswith(rename.old + "/") for name in checkpoint.variables):
+                hint = f"a prefix ends in /: {rename.old}/={rename.new}/"
             problems.append(UsageError(f"nothing matches {rename.old}", path=checkpoint.path, hint=hint))
         for name, name_b in matched.items():
             if new.setdefault(name, name_b) != name_b:

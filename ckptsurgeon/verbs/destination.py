@@ -77,3 +77,13 @@ def check_link(plan: Plan, donor: Checkpoint) -> None:
         if isinstance(change.content, Copy) and change.variable.slices != change.content.variable.slices:
             what = f"--link cannot share {change.name}, which the recipient partitions in another way"
             raise RefusedError(what, path=donor.path, hint="leave --link out")
+
+
+def check_data(plan: Plan) -> None:
+    """Whether the files of all that a plan leaves are there, so that no stream begins that cannot end.
+
+    Raises:
+        NotFoundError: one is missing.
+    """
+    for path in {extent.file for result in plan.results() for extent in result.variable.extents}:
+        plan.recipient.file(path)

@@ -107,6 +107,7 @@ def extract(
             if out == "-":
                 report = Report("stdout", plan)
                 if not dry_run:
+                    destination.check_data(plan)
                     formats.stream(plan, _layers(plan, selection.scheme))
                 return report
             destination.check_out(out, checkpoint, format, force)
