@@ -1,7 +1,6 @@
 """What users ask for most, as they would do it: TensorFlow writes, the program is called, TensorFlow reads.
 
-Each test has the number of its request. Keras's HDF5 files (18 and 19) are left out here: these tests are about
-TensorFlow's checkpoints.
+Each test has the number of its request.
 """
 
 from __future__ import annotations
@@ -726,6 +725,44 @@ def test_17_partitions_of_any_number_graft(tf: Any, tmp_path: Path, donor: int, 
 
 
 # -- 20: dtypes
+
+
+def stack(keras: Any, names: Sequence[str], seed: int) -> Any:
+    """A model of three dense layers of these names."""
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Dense(units, name=name) for units, name in zip((4, 6, CLASSES), names, strict=True)]
+    model = keras.Sequential(layers)
+    model.build((None, 5))
+    return model
+
+
+def test_18_keras_layers_are_renamed(tf: Any, tmp_path: Path) -> None:
+    """A layer of an HDF5 file gets the name that another program has for it, so that Keras loads it by name."""
+    keras = pytest.importorskip("tf_keras")
+    saved = stack(keras, ("dense_7", "dense_8", "head"), 1)
+    saved.save_weights(tmp_path / "a.h5")
+    other = stack(keras, ("trunk", "dense_8", "other"), 2)
+    before = other.get_weights()
+    run("rename", tmp_path / "a.h5", "dense_7/dense_7/=trunk/trunk/")
+    other.load_weights(tmp_path / "a.h5", by_name=True)
+    for at, values in enumerate(other.get_weights()):
+        assert np.array_equal(values, saved.get_weights()[at] if at < 4 else before[at])
+
+
+@pytest.mark.parametrize("which", ["keras", "tf_keras"])
+def test_19_automatic_names_do_not_matter(tf: Any, tmp_path: Path, which: str) -> None:
+    """Layers whose automatic numbers differ are grafted by their place, and Keras loads the result."""
+    keras = pytest.importorskip(which)
+    ending = ".weights.h5" if which == "keras" else ".h5"
+    a, b = stack(keras, ("dense", "dense_1", "dense_2"), 1), stack(keras, ("dense_7", "dense_8", "dense_9"), 2)
+    for name, model in (("a", a), ("b", b)):
+        model.save_weights(tmp_path / (name + ending))
+    expected = [*a.get_weights()[:4], *b.get_weights()[4:]]
+    run("graft", tmp_path / f"a{ending}", tmp_path / f"b{ending}", "--layers", "0-1")
+    fresh_model = stack(keras, ("dense_7", "dense_8", "dense_9"), 3)
+    fresh_model.load_weights(tmp_path / f"b{ending}")
+    for values, wanted in zip(fresh_model.get_weights(), expected, strict=True):
+        assert np.array_equal(values, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
