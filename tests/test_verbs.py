@@ -301,3 +301,27 @@ def test_a_pipe_in_the_place_of_a_data_file_does_not_block(pair: tuple[str, str]
     os.mkfifo(data)
     with pytest.raises(CkptSurgeonError, match="not a regular file"):
         looking.get(pair[0], "dnn/layer0/Linear/Bias")
+
+
+def test_paths_may_be_path_objects(tmp_path: Path) -> None:
+    """Every function of the API takes what os.fspath takes."""
+    import ckptsurgeon
+
+    a, b = tmp_path / "a", tmp_path / "b"
+    models.write(a, 1)
+    models.write(b, 2)
+    ckptsurgeon.graft(a, b, layers="0", out=tmp_path / "c")
+    ckptsurgeon.set(b, "dnn/layer0/Linear/Bias", 1)
+    ckptsurgeon.rename(b, ["learning_rate=rate"], out=tmp_path / "d")
+    ckptsurgeon.drop(b, ["dnn/layer1/**"], out=tmp_path / "e")
+    ckptsurgeon.cast(b, "float16", out=tmp_path / "f")
+    ckptsurgeon.compact(b, out=tmp_path / "g")
+    ckptsurgeon.average([a, b], tmp_path / "h")
+    ckptsurgeon.extract(b, tmp_path / "i.npz", layers="1")
+    ckptsurgeon.convert(b, tmp_path / "j.safetensors")
+    ckptsurgeon.cp(b, tmp_path / "k")
+    assert ckptsurgeon.get(b, "dnn/layer0/Linear/Bias[0]") == 1
+    assert all(finding.ok for finding in ckptsurgeon.verify(tmp_path / "k"))
+    assert {found.status for found in ckptsurgeon.diff(b, tmp_path / "k")} == {"same"}
+    with ckptsurgeon.open(tmp_path / "c") as checkpoint:
+        assert len(checkpoint) > 0

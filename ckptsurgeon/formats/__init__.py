@@ -39,7 +39,7 @@ _ENDINGS = {
 _TRIES = 100  # a checkpoint that is replaced more often than that while one reads it is no checkpoint
 
 
-def open(path: str) -> Checkpoint:
+def open(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint for reading.
 
     Args:
@@ -51,7 +51,8 @@ def open(path: str) -> Checkpoint:
         UnsupportedError: something else is there.
         DamagedError: its metadata contradict themselves.
     """
-    return _open_stdin() if path == "-" else retry(lambda: _open(find.locate(path)))
+    name = os.fspath(path)
+    return _open_stdin() if name == "-" else retry(lambda: _open(find.locate(name)))
 
 
 def spool_beside(path: str) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
                 process alone.
         """
 
-        out: str | None
+        out: str | os.PathLike[str] | None
         wait: float
         dry_run: bool
         force: bool
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 
 def graft(
-    donor: str,
-    recipient: str,
+    donor: str | os.PathLike[str],
+    recipient: str | os.PathLike[str],
     *,
     layers: str | None = None,
     match: Sequence[str] = (),
@@ -107,7 +107,7 @@ def graft(
             hint = "--map says what goes onto what"
             raise UsageError("donor and recipient are one checkpoint", path=source.path, hint=hint)
         if out is not None:
-            destination.check_not(out, target, source)
+            destination.check_not(os.fspath(out), target, source)
         plan = grafting.graft(source, target, selection, options)
         if link:
             destination.check_link(plan, source)
@@ -115,7 +115,7 @@ def graft(
         return plan
 
     opened: list[Checkpoint] = []
-    out = writing.get("out")
+    donor, recipient, out = os.fspath(donor), os.fspath(recipient), writing.get("out")
     if donor == "-":
         formats.spool_beside(recipient)  # before the recipient is locked: a stream may take its time
     try:
@@ -126,7 +126,7 @@ def graft(
 
 
 def set(
-    path: str,
+    path: str | os.PathLike[str],
     target: str,
     value: ArrayLike | str,
     **writing: Unpack[Writing],
@@ -171,7 +171,7 @@ def set(
 
 
 def rename(
-    path: str,
+    path: str | os.PathLike[str],
     renames: Sequence[str],
     *,
     regex: bool = False,
@@ -196,7 +196,7 @@ def rename(
 
 
 def drop(
-    path: str,
+    path: str | os.PathLike[str],
     globs: Sequence[str] = (),
     *,
     slots: bool = False,
@@ -221,7 +221,7 @@ def drop(
 
 
 def cast(
-    path: str,
+    path: str | os.PathLike[str],
     dtype: str,
     *,
     layers: str | None = None,
@@ -252,7 +252,7 @@ def cast(
     return operate(path, lambda checkpoint: editing.cast(checkpoint, dtype, selection, slots), **writing)
 
 
-def compact(path: str, **writing: Unpack[Writing]) -> Report:
+def compact(path: str | os.PathLike[str], **writing: Unpack[Writing]) -> Report:
     """Write a checkpoint again without the bytes that no variable refers to; where there are none, nothing is written.
 
     Args:
@@ -278,12 +278,12 @@ def compact(path: str, **writing: Unpack[Writing]) -> Report:
 
 
 def operate(
-    path: str,
+    path: str | os.PathLike[str],
     make: Callable[[Checkpoint], Plan],
     link: bool = False,
     *,
     compact: Callable[[], bool] = lambda: False,
-    out: str | None = None,
+    out: str | os.PathLike[str] | None = None,
     wait: float = 30.0,
     dry_run: bool = False,
     force: bool = False,
@@ -302,6 +302,8 @@ def operate(
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
     """
+    path = os.fspath(path)
+    out = None if out is None else os.fspath(out)
 
     def attempt() -> Report:
         if out is None and not dry_run:

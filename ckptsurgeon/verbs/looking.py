@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..compare.differences import Difference
 
 
-def verify(path: str, finite: bool = False) -> list[Finding]:
+def verify(path: str | os.PathLike[str], finite: bool = False) -> list[Finding]:
     """Whether the bytes of a checkpoint are what its metadata say.
 
     Args:
@@ -44,7 +44,7 @@ def verify(path: str, finite: bool = False) -> list[Finding]:
             with formats.open(path) as checkpoint:
                 findings = list(compare.verify(checkpoint, finite))
         except DamagedError as error:
-            return [compare.damage(path, error)]
+            return [compare.damage(os.fspath(path), error)]
         for finding in findings:
             finding.file = "stdin" if path == "-" else finding.file
         return findings
@@ -53,8 +53,8 @@ def verify(path: str, finite: bool = False) -> list[Finding]:
 
 
 def diff(
-    a: str,
-    b: str,
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
     *,
     layers: str | None = None,
     match: Sequence[str] = (),
@@ -95,7 +95,7 @@ def diff(
     return formats.retry(attempt)
 
 
-def get(path: str, target: str) -> NDArray[Any]:
+def get(path: str | os.PathLike[str], target: str) -> NDArray[Any]:
     """The values of one variable.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 
 from .. import formats, names, schemes
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def average(
-    paths: Sequence[str],
-    out: str,
+    paths: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
     *,
     layers: str | None = None,
     match: Sequence[str] = (),
@@ -52,6 +53,7 @@ def average(
         CkptSurgeonError: the checkpoints differ in what is averaged; nothing was written.
     """
     selection = Selection(layers, match, exclude, scheme)
+    out = os.fspath(out)
 
     def attempt() -> Report:
         with ExitStack() as stack:
@@ -66,8 +68,8 @@ def average(
 
 
 def extract(
-    path: str,
-    out: str,
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     layers: str | None = None,
     match: Sequence[str] = (),
@@ -98,6 +100,7 @@ def extract(
         CkptSurgeonError: nothing is selected, or the format cannot hold it; nothing was written.
     """
     selection = Selection(layers, match, exclude, scheme)
+    out = os.fspath(out)
 
     def attempt() -> Report:
         with formats.open(path) as checkpoint:
@@ -117,13 +120,13 @@ def extract(
 
 
 def convert(
-    path: str,
-    out: str,
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     to: str | None = None,
     maps: Sequence[str] = (),
     unpartition: bool = False,
-    like: str | None = None,
+    like: str | os.PathLike[str] | None = None,
     wait: float = 30.0,
     dry_run: bool = False,
     force: bool = False,
@@ -146,6 +149,7 @@ def convert(
     Raises:
         CkptSurgeonError: the format cannot hold a variable; nothing was written.
     """
+    out = os.fspath(out)
     format = formats.FORMATS.get(to) if to is not None else formats.format_of(out) or "tf-v2"
     if format is None:
         raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(formats.FORMATS))
@@ -176,7 +180,13 @@ def convert(
 
 
 def cp(
-    path: str, out: str, *, wait: float = 30.0, dry_run: bool = False, force: bool = False, sync: bool = True
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
 ) -> Report:
     """Copy a whole checkpoint, every checksum verified; a folder without a `checkpoint` file gets one.
 
@@ -191,6 +201,7 @@ def cp(
     Raises:
         CkptSurgeonError: a checksum is wrong, or something stands at `out`; nothing was written.
     """
+    out = os.fspath(out)
 
     def attempt() -> Report:
         with formats.open(path) as checkpoint:
