@@ -12,12 +12,13 @@ import os
 import sys
 
 from .. import errors
-from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
-from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError
+from ..checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
+from ..errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
 from ..names import natural_key
 from . import keras_layers
 from .hdf5_child import Child
 from .hdf5_pipe import Part
+from .watched import WatchedFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Dataset:
         self.stored, self.address = int(told["stored"]), int(told["address"])
 
 
-class Hdf5(Checkpoint):
+class Hdf5(WatchedFiles):
     """A checkpoint in HDF5, open for reading.
 
     Args:
@@ -94,7 +95,6 @@ class Hdf5(Checkpoint):
         self._all = files
         self._child: Child | None = None
         self._is_reading = False
-        self._statuses: dict[str, os.stat_result] = {}
         self._tables: dict[str, dict[str, int]] | None = None
         self._owners: dict[str, str] | None = None
         self._names: dict[str, str] | None = None
@@ -203,41 +203,6 @@ class Hdf5(Checkpoint):
         return self._names
 
     # -- Checkpoint
-
-    def was_replaced(self) -> bool:
-        """As `Checkpoint.was_replaced`, of any of the files."""
-        try:
-            return not all(os.path.samestat(os.stat(file), status) for file, status in self._statuses.items())
-        except OSError:
-            return True
-
-    def file(self, path: str) -> int:
-        """As `Checkpoint.file`; of a file that was opened before and closed since, the same one.
-
-        Raises:
-            ChangedError: it is gone, or another one.
-        """
-        try:
-            fd = super().file(path)
-        except NotFoundError as error:
-            if path in self._statuses:
-                raise ChangedError("was replaced while it was read; try again", path=self.path) from error
-            raise
-        known = self._statuses.get(path)
-        if known is not None and not os.path.samestat(known, os.fstat(fd)):
-            raise ChangedError("was replaced while it was read; try again", path=self.path)
-        return fd
-
-    def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """As `Checkpoint.chunks`."""
-        fd, at, end = self.file(extent.file), extent.offset, extent.offset + extent.length
-        with errors.files(extent.file):
-            while at < end:
-                chunk = os.pread(fd, min(CHUNK, end - at), at)
-                if not chunk:
-                    raise DamagedError("cut short", path=extent.file, expected=f"at least {end} bytes", found=at)
-                at += len(chunk)
-                yield chunk
 
     def payload(self, variable: Variable) -> Iterator[bytes]:
         """The values of a variable in C order and the file's order of bytes, in chunks of whole elements."""

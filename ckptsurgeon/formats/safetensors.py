@@ -16,15 +16,15 @@ import os
 import sys
 
 from .. import errors
-from ..checkpoint import CHUNK, STORED, Checkpoint, Extent, Variable
-from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError
+from ..checkpoint import CHUNK, STORED, Extent, Variable
+from ..errors import ChangedError, DamagedError, StorageError, UnsupportedError
 from .json_scan import Scanner
 from .safetensors_set import INDEX, members, weight_map
 from .tensor_proto import MAX_RANK
+from .watched import WatchedFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ _PER_PAIR = 200
 _SPARE = 64 << 20  # 100,000 variables are honest
 
 
-class SafeTensors(Checkpoint):
+class SafeTensors(WatchedFiles):
     """A safetensors checkpoint, open for reading.
 
     Args:
@@ -79,7 +79,6 @@ class SafeTensors(Checkpoint):
         self.metadata: dict[str, bytes | None] = {}
         self._room = _SPARE
         self._strays: list[str] = []
-        self._statuses: dict[str, os.stat_result] = {}
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # most occur often
         try:
             for file in self.files:
@@ -243,53 +242,12 @@ class SafeTensors(Checkpoint):
 
     # -- Checkpoint
 
-    def was_replaced(self) -> bool:
-        """As `Checkpoint.was_replaced`, of any of the files."""
-        try:
-            return not all(os.path.samestat(os.stat(file), status) for file, status in self._statuses.items())
-        except OSError:
-            return True
-
-    def file(self, path: str) -> int:
-        """As `Checkpoint.file`; of a file that was opened before and closed since, the same one.
-
-        Raises:
-            ChangedError: it is gone, or another one.
-        """
-        try:
-            fd = super().file(path)
-        except NotFoundError as error:
-            if path in self._statuses:
-                raise ChangedError("was replaced while it was read; try again", path=self.path) from error
-            raise
-        known = self._statuses.get(path)
-        if known is not None and not os.path.samestat(known, os.fstat(fd)):
-            raise ChangedError("was replaced while it was read; try again", path=self.path)
-        return fd
-
-    def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """As `Checkpoint.chunks`."""
-        fd, at, end = self.file(extent.file), extent.offset, extent.offset + extent.length
-        with errors.files(extent.file):
-            while at < end:
-                chunk = os.pread(fd, min(CHUNK, end - at), at)
-                if not chunk:
-                    raise self._damaged(extent, at)
-                at += len(chunk)
-                yield chunk
-
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there; the format has no checksums."""
         for extent in variable.extents:
             size = os.fstat(self.file(extent.file)).st_size
             if extent.offset + extent.length > size:
-                raise self._damaged(extent, size)
-
-    def _damaged(self, extent: Extent, size: int) -> CkptSurgeonError:
-        if self.was_replaced():
-            return ChangedError("was replaced while it was read; try again", path=self.path)
-        expected = f"at least {extent.offset + extent.length} bytes"
-        return DamagedError("cut short", path=extent.file, expected=expected, found=size)
+                raise self.cut_short(extent, size)
 
     def read(self, name: str) -> NDArray[Any]:
         """As `Checkpoint.read`.

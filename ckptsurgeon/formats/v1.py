@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
+from ..checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
 from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
 from .bundle import VALUE_SUFFIX
 from .sstable import Table
@@ -28,6 +28,7 @@ from .v1_rows import (
     tensor_of,
     value_pieces,
 )
+from .watched import WatchedFiles
 from .wire import BYTES, VARINT, fields
 
 TYPE_CHECKING = False
@@ -53,7 +54,7 @@ def _place_in_set(file: str) -> tuple[int, int] | None:
     return None
 
 
-class V1(Checkpoint):
+class V1(WatchedFiles):
     """A TensorFlow V1 checkpoint, open for reading.
 
     Args:
@@ -81,7 +82,6 @@ class V1(Checkpoint):
         self.more: list[bytes] = []
         self.more_outside: list[bytes] = []
         self._tables: dict[str, Table] = {}
-        self._statuses: dict[str, os.stat_result] = {}
         self._forms: dict[bytes, tuple[str, tuple[int, ...], tuple[Slice, ...]]] = {}  # by encoding: most occur often
         self._blocks: dict[tuple[str, tuple[int, int]], Extent] = {}
         try:
@@ -193,13 +193,6 @@ class V1(Checkpoint):
             if short is not None and short.key == self.key_of(full):
                 return short
         return variable
-
-    def was_replaced(self) -> bool:
-        """As `Checkpoint.was_replaced`, of any of the files."""
-        try:
-            return not all(os.path.samestat(os.stat(file), status) for file, status in self._statuses.items())
-        except OSError:
-            return True
 
     def oddities(self) -> list[str]:
         """As `Checkpoint.oddities`: damaged blocks, and rows that belong to nothing. Reads all tables whole."""
