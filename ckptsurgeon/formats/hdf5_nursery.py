@@ -7,6 +7,7 @@ looks into none. It is told over a socket: a length, JSON, and descriptors that 
 from __future__ import annotations
 
 import _thread
+import atexit
 import json
 import os
 import signal
@@ -57,6 +58,7 @@ class Nursery:
         if not self.pid:
             _serve(theirs)
         theirs.close()
+        atexit.register(self._socket.close)  # by which the other side ends
 
     def child(self, parts: list[Part], target: int | None, asked: int, answered: int) -> int:
         """A new child's process id; it has the descriptors of these files and pipes.
