@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ckptsurgeon
-from ckptsurgeon import cli, formats
+from ckptsurgeon import cli, formats, schemes
 from ckptsurgeon.cli import diff as diff_verb
 from ckptsurgeon.compare import differences
 from ckptsurgeon.errors import DamagedError, NotFoundError, UsageError
@@ -302,16 +302,88 @@ def test_a_selection_is_counted_on_a(tmp_path: Path) -> None:
 
 
 def test_layers_of_a_differently_named_b_are_added(tmp_path: Path) -> None:
-    """Each side's layers by its own scheme; where B has none by A's, which may fit nothing there."""
+    """Each side's layers by its own scheme, unless they are as many, so that they pair; A's may fit nothing in B."""
     zeros = np.zeros(2, np.float32)
     a, b = _two(
         tmp_path,
         {"dnn/layer0/w": zeros, "dnn/layer1/w": zeros},
-        {"dnn/hiddenlayer_0/w": zeros, "dnn/hiddenlayer_1/w": zeros},
+        {f"dnn/hiddenlayer_{number}/w": zeros for number in range(3)},
     )
     assert _diff(a, b, layers="0") == {"dnn/layer0/w": "removed", "dnn/hiddenlayer_0/w": "added"}
     formats.write(str(tmp_path / "c"), {"head": zeros}, sync=False)
     assert _diff(a, tmp_path / "c", layers="1") == {"dnn/layer1/w": "removed"}
+
+
+# -- one model in two layouts
+
+
+def _named(a: Path, b: Path, **options: Any) -> dict[str, tuple[str, str | None]]:
+    """Name -> status and name in the second one."""
+    return {each.name: (each.status, each.name_b) for each in looking.diff(str(a), str(b), **options)}
+
+
+def test_two_layouts_of_keras_hold_the_same(samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's legacy file and its .keras are equal in either order: every weight, slot and counter pairs."""
+    old, new = samples / "keras-pair" / "model.h5", samples / "keras-pair" / "model.keras"
+    for a, b in ((old, new), (new, old)):
+        assert cli.main(["diff", str(a), str(b), "--all", "--json"]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        names = {row["name"]: row["name_b"] for row in rows}
+        assert {row["status"] for row in rows} == {"same"}
+        assert [len(names), len(set(names.values()))] == [20, 20]
+        names |= {name_b: name for name, name_b in names.items()}
+        assert names["model_weights/dense_7/sequential_2/dense_7/bias"] == "layers/dense_1/vars/1"
+        assert names["optimizer_weights/adam/learning_rate"] == "optimizer/vars/1"
+        assert names["optimizer_weights/adam/sequential_2_dense_8_kernel_velocity"] == "optimizer/vars/11"
+
+
+def _layouts(folder: Path, shared: str = "", **changed: Any) -> tuple[Path, Path]:
+    """One model by skflow's names and by tf.estimator's, with those shared, but for what is changed in the second."""
+    values = np.random.default_rng(1)
+    a: Arrays = {name: np.asarray(3) for name in ["global_step", *shared]}
+    b = dict(a)
+    for number in range(3):
+        for old, new, shape in (("Matrix", "kernel", (3, 2)), ("Bias", "bias", (2,))):
+            for slot in ("", "/Adam", "/Adam_1"):
+                array = values.random(shape)
+                a[f"dnn/layer{number}/Linear/{old}{slot}"] = b[f"dnn/hiddenlayer_{number}/{new}{slot}"] = array
+    return _two(folder, a, b | changed)
+
+
+def test_schemes_pair_two_layouts(tmp_path: Path) -> None:
+    """Layers that names alone number pair too, by roles, and slots with their variables; what differs is listed."""
+    assert {status for status, _ in _named(*_layouts(tmp_path)).values()} == {"same"}
+    changed = {"dnn/hiddenlayer_1/kernel": np.zeros((3, 2)), "dnn/hiddenlayer_2/bias/Adam_1": np.zeros(3), "new": 1}
+    found = _named(*_layouts(tmp_path, **{name: np.asarray(each) for name, each in changed.items()}))
+    assert {name: each for name, each in found.items() if each[0] != "same"} == {
+        "dnn/layer1/Linear/Matrix": ("changed", "dnn/hiddenlayer_1/kernel"),
+        "dnn/hiddenlayer_2/bias/Adam_1": ("added", "dnn/hiddenlayer_2/bias/Adam_1"),
+        "dnn/layer2/Linear/Bias/Adam_1": ("removed", None),
+        "new": ("added", "new"),
+    }
+    assert found["global_step"] == ("same", "global_step")
+
+
+def test_a_selection_means_either_name(tmp_path: Path) -> None:
+    """Whichever of its two names is selected or excluded, a pair is, as one."""
+    a, b = _layouts(tmp_path)
+    pair = {"dnn/layer1/Linear/Bias": ("same", "dnn/hiddenlayer_1/bias")}
+    assert _named(a, b, match=["dnn/layer1/Linear/Bias"]) == pair
+    assert _named(a, b, match=["dnn/hiddenlayer_1/bias"]) == pair
+    assert _named(a, b, layers="1", exclude=["**/Adam*", "**/kernel"]) == pair
+    assert _named(a, b, layers="1", exclude=["**/Adam*", "**/Matrix"]) == pair
+    assert _named(b, a, layers="1", exclude=["**/Adam*", "**/Matrix"]) == {
+        "dnn/hiddenlayer_1/bias": ("same", "dnn/layer1/Linear/Bias")
+    }
+
+
+def test_names_in_common_keep_others_from_pairing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints that share a quarter of their names are of one layout: layers are not even looked for."""
+    assert _named(*_layouts(tmp_path, shared="abcd"))["dnn/layer2/Linear/Bias"] == ("same", "dnn/hiddenlayer_2/bias")
+    monkeypatch.setattr(schemes, "find", None)
+    assert _named(*_layouts(tmp_path, shared="abcde"))["dnn/layer2/Linear/Bias"] == ("removed", None)
+    a, _ = _layouts(tmp_path)
+    assert {status for status, _ in _named(a, a).values()} == {"same"}
 
 
 # -- how far numbers are apart

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import models
 import numpy as np
 import pytest
@@ -238,6 +239,123 @@ def test_pairs_are_one_to_one(tmp_path: Path, data: st.DataObject) -> None:
                     found[rest] = target.name.removeprefix("y/3/")
     assert len(set(found.values())) == len(found)
     assert {rest: found.get(rest) for rest in mine if rest in theirs} == {rest: rest for rest in mine if rest in theirs}
+
+
+# -- by place, in containers that number their layers themselves
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def numbered(path: Path, weights: Shapes) -> models.Arrays:
+    """Write the weights of one layer as Keras 3 does: `<group in the layer>/<number>` -> shape."""
+    arrays = {f"layers/own/{name}": np.random.default_rng(1).random(shape) for name, shape in weights.items()}
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file.require_group(name.rpartition("/")[0]).attrs["name"] = name.split("/")[-3]
+            file[name] = values
+    return arrays
+
+
+def listed(path: Path, weights: Shapes) -> models.Arrays:
+    """Write the weights of one layer as Keras 2 does, in this order."""
+    arrays = {f"lstm_7/{name}": np.random.default_rng(2).random(shape) for name, shape in weights.items()}
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["lstm_7"]
+        file.create_group("lstm_7").attrs["weight_names"] = list(weights)
+        for name, values in arrays.items():
+            file[name] = values
+    return arrays
+
+
+PLACED: list[tuple[Shapes, list[str]]] = [
+    # Three of other names, as an LSTM's: the second is no bias, whatever it is of two.
+    ({"z:0": (2, 8), "y:0": (4, 8), "x:0": (8,)}, ["z:0", "y:0", "x:0"]),
+    ({"kernel:0": (4, 4), "recurrent_kernel:0": (4, 4), "bias:0": (4,)}, ["kernel:0", "recurrent_kernel:0", "bias:0"]),
+    ({"z:0": (4,), "y:0": (4,), "x:0": (4,)}, ["z:0", "y:0", "x:0"]),
+    # Two of one shape in another order: roles win where both are told, order where they are not.
+    ({"bias:0": (3,), "kernel:0": (3,)}, ["kernel:0", "bias:0"]),
+    ({"z:0": (3,), "kernel:0": (3,)}, ["kernel:0", "z:0"]),
+    ({"z:0": (3,), "y:0": (3,)}, ["z:0", "y:0"]),
+]
+
+
+@pytest.mark.parametrize(("weights", "order"), PLACED)
+def test_what_no_name_tells_pairs_by_place(tmp_path: Path, weights: Shapes, order: list[str]) -> None:
+    """The rest of a layer pairs in the containers' order, after roles, in either direction and with values of each."""
+    a, b = tmp_path / "a.h5", tmp_path / "b.weights.h5"
+    for old, new, is_back in ((a, b, False), (b, a, True)):
+        theirs = listed(a, weights)
+        mine = numbered(b, {f"vars/{number}": weights[name] for number, name in enumerate(order)})
+        changing.graft(str(old), str(new), layers="0")
+        with h5py.File(new) as file:
+            for number, name in enumerate(order):
+                new_name, source = f"layers/own/vars/{number}", theirs[f"lstm_7/{name}"]
+                if is_back:
+                    new_name, source = f"lstm_7/{name}", mine[new_name]
+                assert same(file[new_name][()], source)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine"),
+    [
+        ({"z:0": (3,), "y:0": (3,)}, {"vars/0": (3,)}),
+        ({"z:0": (3,), "y:0": (4,)}, {"vars/0": (3,), "vars/1": (4,), "vars/2": (4,)}),
+        ({"z:0": (3,), "y:0": (4,)}, {"vars/0": (4,), "vars/1": (3,)}),
+        ({"z:0": (2, 3), "y:0": (3, 2)}, {"vars/0": (2, 3), "vars/1": (2, 3)}),
+        # Groups of Keras 3 stand by the alphabet, of Keras 2 as they were made: neither order tells of equal shapes.
+        ({"new/z:0": (3,), "end/z:0": (3,)}, {"end/vars/0": (3,), "new/vars/0": (3,)}),
+    ],
+)
+def test_what_may_be_another_does_not_pair_by_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], theirs: Shapes, mine: Shapes
+) -> None:
+    """Other counts, shapes that do not agree one by one, equal shapes in groups of unlike order: refused."""
+    listed(tmp_path / "a.h5", theirs)
+    numbered(tmp_path / "b.weights.h5", mine)
+    refused(tmp_path / "a.h5", tmp_path / "b.weights.h5", "--layers", "0")
+    assert "layer 0: the variables of donor and recipient do not pair" in capsys.readouterr().err
+
+
+def test_words_of_both_sides_tell_parts_of_a_layer(tmp_path: Path) -> None:
+    """Of two kernels of one shape the one pairs whose group is called alike, in whatever order they stand."""
+    theirs = listed(tmp_path / "a.h5", {f"lstm_7/{way}_lstm_7/lstm_cell/kernel:0": (3, 3) for way in ("for", "back")})
+    with h5py.File(tmp_path / "b.weights.h5", "w") as file:
+        for way in ("back", "for"):
+            group = file.create_group(f"layers/bidirectional/{way}_layer/dense").create_group("vars")
+            group["0"] = np.zeros((3, 3))
+    changing.graft(str(tmp_path / "a.h5"), str(tmp_path / "b.weights.h5"), layers="0")
+    with h5py.File(tmp_path / "b.weights.h5") as file:
+        for way in ("back", "for"):
+            values = file[f"layers/bidirectional/{way}_layer/dense/vars/0"][()]
+            assert same(values, theirs[f"lstm_7/lstm_7/{way}_lstm_7/lstm_cell/kernel:0"])
+
+
+@pytest.mark.parametrize(("names", "pairs"), [(("dense_2", "dense_3"), True), (("dense_3", "dense_4"), False)])
+def test_names_of_parts_pair_if_all_are_alike(tmp_path: Path, names: tuple[str, str], pairs: bool) -> None:
+    """Parts of a layer pair by the names that a program gave them; but counters that overlap by chance tell nothing."""
+    theirs = listed(tmp_path / "a.h5", {f"m/{name}/kernel:0": (3, 3) for name in ("dense_3", "dense_2")})
+    with h5py.File(tmp_path / "b.weights.h5", "w") as file:
+        for group, name in zip(("dense", "dense_1"), names, strict=True):
+            part = file.create_group(f"layers/sequential/layers/{group}").create_group("vars")
+            part.attrs["name"], part["0"] = name, np.zeros((3, 3))
+    if not pairs:
+        refused(tmp_path / "a.h5", tmp_path / "b.weights.h5", "--layers", "0")
+        return
+    changing.graft(str(tmp_path / "a.h5"), str(tmp_path / "b.weights.h5"), layers="0")
+    with h5py.File(tmp_path / "b.weights.h5") as file:
+        for group, name in zip(("dense", "dense_1"), names, strict=True):
+            values = file[f"layers/sequential/layers/{group}/vars/0"][()]
+            assert same(values, theirs[f"lstm_7/m/{name}/kernel:0"])
+
+
+def test_a_number_in_vars_tells_a_role(a: Path, tmp_path: Path) -> None:
+    """What a container calls vars/0 and vars/1 of two pairs with a kernel and a bias of any container."""
+    theirs = numbered(tmp_path / "a.weights.h5", {"vars/0": (3, 2), "vars/1": (2,)})
+    before = {"x/0/b": np.zeros(2), "x/0/w": np.zeros((3, 2))}
+    formats.write(str(a), before, sync=False)
+    changing.graft(str(tmp_path / "a.weights.h5"), str(a), layers="0", recipient_scheme="x/{K}/*")
+    roles = {"x/0/w": theirs["layers/own/vars/0"], "x/0/b": theirs["layers/own/vars/1"]}
+    assert models.equal(models.read(a), roles)
 
 
 # -- refusals

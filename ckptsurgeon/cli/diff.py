@@ -19,6 +19,10 @@ Print which variables differ: changed, dtype, shape, removed (only in A), added 
 tell, and no tensor is read; else values are compared byte by byte: 0 and -0 differ, NaN and NaN of the same bits do
 not. Variants and pickled objects are compared as they are stored.
 
+Variables of one name pair. Of checkpoints with nearly no name in common and layers of the same numbers, such as one
+model's .h5 and .keras, those pair that graft pairs within layers, then their slots of one kind and what an optimizer
+calls alike; --json has the other name as name_b.
+
   ckptsurgeon diff a.ckpt b.ckpt || echo 'they differ'
   ckptsurgeon diff model.ckpt dst.ckpt --layers 0-1 --values --json
   ckptsurgeon diff src.ckpt a.ckpt '**/Bias' --tolerance 1e-6 --all

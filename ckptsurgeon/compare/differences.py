@@ -10,7 +10,7 @@ import os
 
 from .. import schemes
 from ..checkpoint import Extent
-from ..errors import DamagedError, UnsupportedError, UsageError, files
+from ..errors import CkptSurgeonError, DamagedError, UnsupportedError, UsageError, files
 from ..names import natural_key
 from ..surgeon.selection import Selection, matching
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Pairs = list[tuple[Extent, Extent]]
 
 _BARE = ("tf-v2", "safetensors")  # formats whose extents hold the values as such
+_FEW = 4  # checkpoints that share less than one name in so many are two layouts, whose layers pair
 _READ = 1 << 20  # bytes that are read at a time to be compared: smaller reads take longer, larger ones no less
 
 
@@ -69,7 +70,7 @@ def diff(
     values: bool = False,
     tolerance: float | None = None,
 ) -> list[Difference]:
-    """Compare two checkpoints, variables of one name with each other.
+    """Compare two checkpoints, variables of one name with each other; of other layouts, those of one layer that pair.
 
     Args:
         a: open.
@@ -91,19 +92,49 @@ def diff(
         raise UsageError(f"--tolerance {tolerance} is no distance", expected="0 or more")
     if tolerance is not None and exact:
         raise UsageError("--exact compares bytes, --tolerance values", expected="one of them")
-    ours, theirs = _selected(a, b, selection or Selection())
-    found = [Difference("removed", one.name, None) for one in ours if one.name not in b.variables]
-    found += [Difference("added", other.name, other.name) for other in theirs if other.name not in a.variables]
+    selection = selection or Selection()
+    ours, theirs = _selected(a, b, selection)
+    names: dict[str, str] = {}
+    if any(one.name not in b.variables for one in ours) or any(other.name not in a.variables for other in theirs):
+        names = _namesakes(a, b, selection.scheme)
+    others = set(names.values())
+    gone = [one for one in ours if one.name not in b.variables and one.name not in names]
+    new = [other for other in theirs if other.name not in a.variables and other.name not in others]
+    found = [Difference("removed", one.name, None) for one in gone]
+    found += [Difference("added", other.name, other.name) for other in new]
     comparison = _Comparison(a, b, exact, values, tolerance)
-    common = [one for one in ours if one.name in b.variables]
-    for one in sorted(common, key=_place):  # read as they lie on disk, which is fastest
-        found.append(comparison.compare(one, b.variables[one.name]))
+    pairs = [(one, b.variables[one.name]) for one in ours if one.name in b.variables]
+    pairs += _renamed(a, b, selection, names, {each.name for each in [*ours, *theirs]}) if names else []
+    for one, other in sorted(pairs, key=lambda pair: _place(pair[0])):  # read as they lie on disk, which is fastest
+        found.append(comparison.compare(one, other))
     return sorted(found, key=lambda each: natural_key(each.name))
 
 
 def _place(variable: Variable) -> tuple[str, int]:
     first = variable.extents[0] if variable.extents else None
     return (first.file, first.offset) if first else ("", 0)
+
+
+def _namesakes(a: Checkpoint, b: Checkpoint, scheme: str | None) -> dict[str, str]:
+    """What pairs of two checkpoints that have nearly no name in common: name in `a` -> another one in `b`."""
+    from ..surgeon import naming
+
+    fewer, more = sorted((a.variables, b.variables), key=len)
+    if sum(name in more for name in fewer) * _FEW >= len(fewer):
+        return {}
+    try:
+        return naming.Pairs(a, b, Selection("all", scheme=scheme)).all()
+    except CkptSurgeonError:  # the layers of one are not to be told
+        return {}
+
+
+def _renamed(
+    a: Checkpoint, b: Checkpoint, selection: Selection, names: dict[str, str], selected: set[str]
+) -> list[tuple[Variable, Variable]]:
+    """What pairs under two names, if either is selected and neither left out."""
+    out = {each.name for pattern in selection.exclude for side in (a, b) for each in matching(side, pattern)}
+    chosen = [pair for pair in names.items() if not selected.isdisjoint(pair) and out.isdisjoint(pair)]
+    return [(a[name], b[other]) for name, other in chosen]
 
 
 def _selected(a: Checkpoint, b: Checkpoint, selection: Selection) -> tuple[list[Variable], list[Variable]]:

@@ -6,7 +6,7 @@ import re
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError, UsageError
-from ..names import TOKENS, compile_pattern
+from ..names import TOKENS, compile_pattern, natural_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 
 _MOST_SHOWN = 6  # names of a list in a message
+_OBJECT_VALUE = "/.ATTRIBUTES/"  # in a key of an object-based checkpoint, after the variable's path
+_WORD = re.compile(r"[^\W\d_]+")
+_IN_ORDER = ("hdf5", "keras-zip")  # formats whose order of variables is the program's, not the alphabet's
+
+# An optimizer's variables by the names of one release and another.
+_SAID = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
 
 
 class Pairs:
@@ -25,7 +31,7 @@ class Pairs:
     The one of the same name. Where there is none, and layers or schemes were asked for, the one in the layer of the
     same number whose rest of the name is the same, else the only one there of the same role (kernel, bias). Where both
     containers number their layers themselves, layers come before names: `optimizer/_trainable_variables/4` may be one
-    layer's kernel here and another's bias there.
+    layer's kernel here and another's bias there; and what is left of a layer pairs by its place there, if shapes agree.
 
     Args:
         donor: open.
@@ -75,6 +81,22 @@ class Pairs:
         numbers = self._selection.layer_numbers(self._donor)
         return [self._recipient[name] for name in layers.names(numbers) if name not in found]
 
+    def all(self) -> dict[str, str]:
+        """All that pairs under different names, slots and an optimizer's own variables too: donor's -> recipient's."""
+        layers = self._both()
+        found = layers.pairs() if layers else {}
+        if not found:
+            return {}
+        theirs, ours = _own(self._donor), _own(self._recipient)
+        own = {theirs[said]: ours[said] for said in theirs.keys() & ours.keys()}
+        slots = schemes.slots_by_variable(self._donor), schemes.slots_by_variable(self._recipient)
+        for name, other in found.items():
+            theirs = _by_kind(self._donor, slots[0].get(name, []), name)
+            ours = _by_kind(self._recipient, slots[1].get(other, []), other)
+            own.update((theirs[kind], ours[kind]) for kind in theirs.keys() & ours.keys())
+        names = self._donor.variables, self._recipient.variables
+        return found | {name: other for name, other in own.items() if name not in names[1] and other not in names[0]}
+
     def _both(self) -> _Layers | None:
         """The layers of both; None if nobody asked for them, or those of the recipient are not to be told."""
         asked = self._selection.scheme or self._recipient_scheme or self._selection.layers
@@ -110,7 +132,9 @@ class _Layers:
         self.theirs = theirs
         self.numbered_by_both = all(tables)
         self._same = theirs.name == ours.name and not any(tables)
-        self._recipient = recipient
+        self._donor, self._recipient = donor, recipient
+        self._is_ordered = donor.format in _IN_ORDER and recipient.format in _IN_ORDER
+        self._legacy = {scheme.name == "layer_names" for scheme in (theirs, ours)}
         self._donors = _rests(donor, theirs, any(tables))
         self._recipients = _rests(recipient, ours, any(tables))
         self._pairs: dict[int, dict[str, str]] = {}
@@ -118,6 +142,16 @@ class _Layers:
     def names(self, numbers: Iterable[int]) -> list[str]:
         """The recipient's variables, slots apart, in the layers of these numbers."""
         return [name for number in numbers for name in self._recipients.get(number, {})]
+
+    def pairs(self) -> dict[str, str]:
+        """What pairs under different names in all layers; nothing if these are not numbered alike."""
+        found: dict[str, str] = {}
+        if self._donors.keys() == self._recipients.keys():
+            for number, donors in self._donors.items():
+                left = {name: each for name, each in donors.items() if name not in self._recipient.variables}
+                right = self._recipients[number].items()
+                found |= self._paired(left, {name: each for name, each in right if name not in self._donor.variables})
+        return found
 
     def target(self, number: int, variable: Variable, whole: bool) -> Variable | None:
         """The recipient's variable that answers to one of the donor's; None if its layer has none left.
@@ -132,7 +166,7 @@ class _Layers:
         """
         donors, recipients = self._donors.get(number, {}), self._recipients.get(number, {})
         if number not in self._pairs:
-            self._pairs[number] = _paired(donors, recipients)
+            self._pairs[number] = self._paired(donors, recipients)
         pairs = self._pairs[number]
         left = [name for name in donors if name not in pairs]
         right = [name for name in recipients if name not in pairs.values()]
@@ -147,6 +181,71 @@ class _Layers:
         name = pairs.get(variable.name)
         return None if name is None else self._recipient[name]
 
+    def _paired(self, donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[str, str]:
+        """The variables of one layer that pair: by their names, and where containers number layers, by place too.
+
+        By place all or nothing. Those of one shape are told apart by nothing but their order: it must be the program's,
+        and one. Legacy files of Keras have a layer's parts as they were made, newer ones by the alphabet; but what is
+        in one group stands there as it was made.
+        """
+        found = _paired(donors, recipients)
+        if not self.numbered_by_both or len(found) == len(donors):
+            return found
+        taken = set(found.values())
+        left = {name: each for name, each in donors.items() if name not in found}
+        right = {name: each for name, each in recipients.items() if name not in taken}
+        pairs = dict(zip(*(_ordered(side, True not in self._legacy) for side in (left, right)), strict=False))
+        if len(left) != len(right) or any(left[x].contradicts(right[y]) for x, y in pairs.items()):
+            return found
+        if len({each.shape for each in left.values()}) < len(left):
+            groups = [{name.rpartition("/")[0] for name in each} for each in (left, right)]
+            if not self._is_ordered or (len(self._legacy) > 1 and max(map(len, groups)) > 1):
+                return found
+        return found | pairs
+
+
+class _Weight:
+    """What tells a variable apart within its layer: the rest of its name, or the last component alone if `short`."""
+
+    __slots__ = ("_names", "end", "rest", "role", "shape")
+
+    def __init__(self, variable: Variable, rest: str, short: bool) -> None:
+        self.rest, self.shape = (rest.rpartition("/")[2] if short else rest), variable.shape
+        self.role, self.end = schemes.role(rest), rest.split("/")[-2:]
+        self._names = f"{variable.name} {rest}" if short else ""
+
+    def words(self) -> set[str]:
+        """The words of both its names, if only a part of these counts as rest."""
+        return {word.lower() for word in _WORD.findall(self._names)}
+
+    def contradicts(self, other: _Weight) -> bool:
+        """Whether it cannot be the other one."""
+        return self.shape != other.shape or (self.role != other.role and None not in (self.role, other.role))
+
+
+def _own(checkpoint: Checkpoint) -> dict[str, str]:
+    """An optimizer's own variables, which are nobody's slots, by what they are called: iteration, learning_rate."""
+    slots = schemes.slots(checkpoint)
+    found: dict[str, list[str]] = {}
+    for name in schemes.optimizer_variables(checkpoint) - slots.keys():
+        said = (checkpoint.full_name(name) or name).partition(_OBJECT_VALUE)[0].rpartition("/")[2].strip("_")
+        found.setdefault(_SAID.get(said, said), []).append(name)
+    return {said: names[0] for said, names in found.items() if len(names) == 1 and not said.isdecimal()}
+
+
+def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
+    """Those slots of a variable whose kinds their names tell: Adam_1, m, momentum."""
+    full_owner = checkpoint.full_name(owner) or owner
+    found: dict[str, list[str]] = {}
+    for slot in slots:
+        kind = (checkpoint.full_name(slot) or "").removesuffix(f"/{full_owner}")  # m/dense/kernel
+        if schemes.OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
+            kind = slot.partition(_OBJECT_VALUE)[0].rpartition("/")[2]
+        else:  # Adam/m, Adam/dense/kernel/m, adam/dense_kernel_momentum
+            kind = kind.rpartition("/")[2].rpartition("_")[2]
+        found.setdefault(_SAID.get(kind, kind), []).append(slot)
+    return {kind: names[0] for kind, names in found.items() if len(names) == 1 and kind and not kind.isdecimal()}
+
 
 def _shown(names: list[str]) -> str:
     """Names as a message lists them."""
@@ -154,33 +253,54 @@ def _shown(names: list[str]) -> str:
     return " and ".join(names[:_MOST_SHOWN] + more)
 
 
-def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[int, dict[str, str]]:
+def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[int, dict[str, _Weight]]:
     """By layer, what tells a variable apart within it: its name after the layer's, or, `short`, its last component."""
     slots = schemes.slots(checkpoint)
-    found: dict[int, dict[str, str]] = {}
+    found: dict[int, dict[str, _Weight]] = {}
     for number, variables in scheme.layers(checkpoint).items():
-        rests = found[number] = {}
-        for name in (variable.name for variable in variables if variable.name not in slots):
-            rest = name
+        weights = found[number] = {}
+        for variable in (variable for variable in variables if variable.name not in slots):
+            name = rest = variable.name
             if isinstance(scheme, schemes.PatternScheme):
                 match = scheme.expression.fullmatch(name)
                 rest = name[match.end(scheme.group) :] if match else name
             elif isinstance(scheme, schemes.TableScheme):
                 rest = checkpoint.full_name(name) or name
-            rests[name] = rest.rpartition("/")[2] if short else rest
+            weights[name] = _Weight(variable, rest, short)
+        for name, weight in weights.items():
+            if weight.rest.isdecimal() and f"{name.rpartition('/')[0]}/2" in weights:
+                weight.role = None  # of three, as an LSTM has, vars/1 is no bias
     return found
 
 
-def _paired(donors: dict[str, str], recipients: dict[str, str]) -> dict[str, str]:
+def _ordered(weights: dict[str, _Weight], by_name: bool) -> list[str]:
+    """Variables in the order of their groups, by name or as the container has them, in each by their numbers."""
+    groups = list(dict.fromkeys(name.rpartition("/")[0] for name in weights))
+    rank = {group: at for at, group in enumerate(sorted(groups, key=natural_key) if by_name else groups)}
+    parts = [(name.rpartition("/")[0], name.rpartition("/")[2], name) for name in weights]
+    parts.sort(key=lambda each: (rank[each[0]], int(each[1]) if each[1].isdecimal() and len(each[1]) < 10 else 0))
+    return [name for _, _, name in parts]
+
+
+def _paired(donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[str, str]:
     """The variables of one layer that pair, by their names and rests: what tells one on either side, step by step."""
     found: dict[str, str] = {}
-    steps: tuple[Callable[[str, str], object], ...] = (
-        lambda name, rest: (name, rest),
-        lambda name, rest: (name.rpartition("/")[2], rest),
-        lambda name, rest: rest,
-        lambda name, rest: schemes.role(rest),
+    steps: tuple[Callable[[str, _Weight], object], ...] = (
+        lambda name, each: (name, each.rest),
+        lambda name, each: (name.rpartition("/")[2], each.rest),
+        lambda name, each: each.rest,
+        lambda name, each: tuple(each.end) if alike else None,  # dense_2/kernel, dense_3/kernel
+        lambda name, each: (each.rest, frozenset(each.words() & shared)),  # query/kernel, key/kernel
+        lambda name, each: each.role,
     )
-    for step in steps:
+    shared, alike = set[str](), False
+    for number, step in enumerate(steps):
+        if len(found) == len(donors):
+            break
+        if number == 3:
+            words = [set().union(*(each.words() for each in side.values())) for side in (donors, recipients)]
+            shared = words[0] & words[1]
+            alike = sorted(each.end for each in donors.values()) == sorted(each.end for each in recipients.values())
         theirs, ours = _told(donors, step), _told(recipients, step)
         taken = set(found.values())
         for said, name in theirs.items():
@@ -189,11 +309,11 @@ def _paired(donors: dict[str, str], recipients: dict[str, str]) -> dict[str, str
     return found
 
 
-def _told(rests: dict[str, str], step: Callable[[str, str], object]) -> dict[object, str]:
+def _told(rests: dict[str, _Weight], step: Callable[[str, _Weight], object]) -> dict[object, str]:
     """Variables by what no other one of their layer says; who says nothing is not told."""
     by_word: dict[object, list[str]] = {}
-    for name, rest in rests.items():
-        by_word.setdefault(step(name, rest), []).append(name)
+    for name, each in rests.items():
+        by_word.setdefault(step(name, each), []).append(name)
     return {word: names[0] for word, names in by_word.items() if len(names) == 1 and word is not None}
 
 
