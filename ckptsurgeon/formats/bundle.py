@@ -8,11 +8,10 @@ Opening reads the index; a shard is opened when its bytes are asked for. Sources
 
 from __future__ import annotations
 
-import math
 import os
 
 from .. import errors
-from ..checkpoint import CHUNK, GRAPH, ITEM_SIZE, Checkpoint, Extent, Variable
+from ..checkpoint import CHUNK, GRAPH, Checkpoint, Extent, Variable
 from ..errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
 from .bundle_rows import decode_form, split_entry
 from .sstable import read_rows
@@ -68,8 +67,6 @@ class Bundle(Checkpoint):
         self.rows: dict[bytes, bytes] = {}
         self.shards = 0  # until the header is read
         self.stray: list[bytes] = []
-        # By encoding: dtype, shape, item size (0: none) and number of elements, which many variables have in common.
-        self._forms: dict[bytes, tuple[str, tuple[int, ...], int, int]] = {}
         self._paths: dict[int, str] = {}
         self._graph_read: BundleGraph | None = None
         with errors.files(self.main_file):
@@ -162,11 +159,7 @@ class Bundle(Checkpoint):
     def _stored(self, row: bytes) -> tuple[str, tuple[int, ...], Extent, list[bytes]]:
         """Of a row: dtype, shape, where the bytes lie, and the encoded slices, which lie elsewhere."""
         form, shard, offset, length, crc, slices = split_entry(row)
-        known = self._forms.get(form)
-        if known is None:
-            dtype, shape = decode_form(form)
-            known = self._forms[form] = dtype, shape, ITEM_SIZE.get(dtype, 0), math.prod(shape)
-        dtype, shape, item, size = known
+        dtype, shape, item, size = decode_form(form)
         if not slices:
             if not 0 <= shard < self.shards:
                 raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=shard)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
+from functools import lru_cache
 
+from ..checkpoint import ITEM_SIZE
 from ..errors import DamagedError
 from .tensor_proto import decode_shape, dtype_name, slice_key
 from .wire import BYTES, FIXED32, VARINT, bytes_field, fields, fixed32_field, read_varint, signed64, varint_field
@@ -84,19 +87,21 @@ def _split_plain(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]
     return message[:form], shard, offset, size, _CRC_BYTES(message, end + 1)[0], []
 
 
-def decode_form(form: bytes) -> tuple[str, tuple[int, ...]]:
-    """The dtype and shape in a form.
+@lru_cache(1 << 10)  # most occur often: slots have their variable's, and one checkpoint has the next one's
+def decode_form(form: bytes) -> tuple[str, tuple[int, ...], int, int]:
+    """The dtype and shape in a form, the bytes of an element (0: of no fixed size), and the number of elements.
 
     Raises:
         DamagedError: unknown, or impossible.
     """
-    dtype, shape = 0, b""
-    for number, _, value, _ in fields(form):
-        if number == 1:
-            dtype = value
+    number, encoded = 0, b""
+    for field, _, value, _ in fields(form):
+        if field == 1:
+            number = value
         else:
-            shape = value
-    return dtype_name(dtype), decode_shape(shape)
+            encoded = value
+    dtype, shape = dtype_name(number), decode_shape(encoded)
+    return dtype, shape, ITEM_SIZE.get(dtype, 0), math.prod(shape)
 
 
 class Place:

@@ -31,7 +31,8 @@ _LARGE = 2048  # bytes of values that libhdf5 puts at the end of a file, not tog
 
 # What an optimizer of Keras 3, by its name, keeps for each weight.
 _SLOTS = {"adam": ("momentum", "velocity"), "adamw": ("momentum", "velocity"), "sgd": ("momentum",),
-          "adagrad": ("accumulator",), "rmsprop": ("velocity",)}  # fmt: skip
+          "adagrad": ("accumulator",), "rmsprop": ("velocity",),
+          "rm_sprop": ("velocity",)}  # fmt: skip
 
 # What the numbers in `vars` mean, by class, if a layer has as many weights as stand here.
 _MEANINGS = {
