@@ -12,7 +12,7 @@ import os
 import sys
 
 from .. import errors
-from ..checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
+from ..checkpoint import ITEM_SIZE, Extent, Variable
 from ..errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
 from ..names import natural_key
 from . import keras_layers
@@ -331,16 +331,3 @@ class Hdf5(WatchedFiles):
             return sum(map(len, self.strings(variable)))
         except CkptSurgeonError:
             return None
-
-    def fingerprint(self) -> str:
-        """SHA-256 of all files, one after the other, as hexadecimal digits."""
-        import hashlib
-
-        digest = hashlib.sha256()
-        for file in self._statuses:
-            fd, at = self.file(file), 0
-            with errors.files(file):
-                while chunk := os.pread(fd, CHUNK, at):
-                    digest.update(chunk)
-                    at += len(chunk)
-        return digest.hexdigest()

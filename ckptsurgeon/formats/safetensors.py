@@ -16,7 +16,7 @@ import os
 import sys
 
 from .. import errors
-from ..checkpoint import CHUNK, STORED, Extent, Variable
+from ..checkpoint import STORED, Extent, Variable
 from ..errors import ChangedError, DamagedError, StorageError, UnsupportedError
 from .json_scan import Scanner
 from .safetensors_set import INDEX, members, weight_map
@@ -287,19 +287,6 @@ class SafeTensors(WatchedFiles):
     def nbytes(self, variable: Variable) -> int | None:
         """As `Checkpoint.nbytes`; of kinds of less than a byte, the stored bytes."""
         return sum(extent.length for extent in variable.extents)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of all files, one after the other, as hexadecimal digits."""
-        import hashlib
-
-        digest = hashlib.sha256()
-        for file in self._statuses:
-            fd, at = self.file(file), 0
-            with errors.files(file):
-                while chunk := os.pread(fd, CHUNK, at):
-                    digest.update(chunk)
-                    at += len(chunk)
-        return digest.hexdigest()
 
 
 def _counts(value: object) -> list[int] | None:

@@ -289,19 +289,6 @@ class V1(WatchedFiles):
         except CkptSurgeonError:
             return None
 
-    def fingerprint(self) -> str:
-        """SHA-256 of all files, one after the other, as hexadecimal digits."""
-        import hashlib
-
-        digest = hashlib.sha256()
-        for file in self.files:
-            read, at = _reader(self.file(file)), 0
-            with errors.files(file):
-                while chunk := read(at, CHUNK):
-                    digest.update(chunk)
-                    at += len(chunk)
-        return digest.hexdigest()
-
 
 class _naming(errors.files):
     """A block that reads a variable from a file: a DamagedError that leaves it says both."""

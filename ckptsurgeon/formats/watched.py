@@ -64,3 +64,16 @@ class WatchedFiles(Checkpoint):
             return ChangedError("was replaced while it was read; try again", path=self.path)
         expected = f"at least {extent.offset + extent.length} bytes"
         return DamagedError("cut short", path=extent.file, expected=expected, found=size)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all files, one after the other, as hexadecimal digits."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for file in self._statuses:
+            fd, at = self.file(file), 0
+            with errors.files(file):
+                while chunk := os.pread(fd, CHUNK, at):
+                    digest.update(chunk)
+                    at += len(chunk)
+        return digest.hexdigest()
