@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsurgeon import formats
+from ckptsurgeon.verbs import producing
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -68,3 +69,18 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def some(*shape: int, seed: int = 0, dtype: Any = "float32") -> Any:
+    """Random values."""
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def write_as(path: Path, arrays: Arrays, to: str = "bundle") -> str:
+    """Write a checkpoint in a format where none is, or another one; its path."""
+    staged = path.parent / "staged"
+    formats.write(str(staged), arrays, sync=False)
+    producing.convert(str(staged), str(path), to=to, force=True, sync=False)
+    for file in path.parent.glob("staged.*"):
+        file.unlink()
+    return str(path)

@@ -15,6 +15,7 @@ import pytest
 from crash import Failing, survives
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from models import write_as as write
 from strategies import numbers, same, shapes
 
 from ckptsurgeon import compare, formats
@@ -46,16 +47,6 @@ def checkpoints(draw: st.DrawFn) -> Arrays:
                 found[name + slot] = np.asarray(values, np.float32).reshape(shape) + 0  # no -0.0, which sums lose
     anything = st.sampled_from(DTYPES).flatmap(numbers)
     return found | draw(st.dictionaries(st.sampled_from(NAMES), anything, max_size=4))
-
-
-def write(path: Path, arrays: Arrays, to: str) -> str:
-    """Write a checkpoint in a format where none is, or another one; its path."""
-    staged = path.parent / "staged"
-    formats.write(str(staged), arrays, sync=False)
-    producing.convert(str(staged), str(path), to=to, force=True, sync=False)
-    for file in path.parent.glob("staged.*"):
-        file.unlink()
-    return str(path)
 
 
 def read(path: Any) -> Arrays:

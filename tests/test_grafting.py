@@ -10,31 +10,18 @@ import models
 import numpy as np
 import pytest
 from handmade import HandMade
+from models import some
+from models import write_as as write
 
 from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
-from ckptsurgeon.verbs import changing, producing
+from ckptsurgeon.verbs import changing
 
 FORMATS = ("bundle", "v1", "safetensors", "npz")
 MATRIX, BIAS = "dnn/layer{}/Linear/Matrix", "dnn/layer{}/Linear/Bias"
 ONTO_SKFLOW = ("layers.{K}.weight=dnn/layer{K}/Linear/Matrix.T", "layers.{K}.bias=dnn/layer{K}/Linear/Bias")
 
 Arrays = dict[str, Any]
-
-
-def some(*shape: int, seed: int = 0, dtype: str = "float32") -> Any:
-    """Random values."""
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-def write(path: Path, arrays: Arrays, to: str = "bundle") -> str:
-    """Write a checkpoint in a format; its path."""
-    staged = path.parent / "staged"
-    formats.write(str(staged), arrays, sync=False)
-    producing.convert(str(staged), str(path), to=to, sync=False)
-    for file in path.parent.glob("staged.*"):
-        file.unlink()
-    return str(path)
 
 
 def dotted(seed: int, units: tuple[int, ...] = (4, 4, 5)) -> Arrays:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import strategies
 from handmade import HandMade, strings
+from models import some
+from models import write_as as write
 from safetensors.numpy import save_file
 
 from ckptsurgeon import cli, compare, formats
@@ -30,21 +32,6 @@ ROWS = [((0, 2), (0, -1)), ((2, 2), (0, -1))]
 COLUMNS = [((0, -1), (0, 1)), ((0, -1), (1, 2))]
 
 Arrays = dict[str, Any]
-
-
-def some(*shape: int, seed: int = 0, dtype: Any = "float32") -> Any:
-    """Random values."""
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-def write(path: Path, arrays: Arrays, to: str = "bundle") -> str:
-    """Write a checkpoint in a format; its path."""
-    staged = path.parent / "staged"
-    formats.write(str(staged), arrays, sync=False)
-    producing.convert(str(staged), str(path), to=to, sync=False)
-    for file in path.parent.glob("staged.*"):
-        file.unlink()
-    return str(path)
 
 
 def same(path: Any, expected: Arrays) -> bool:

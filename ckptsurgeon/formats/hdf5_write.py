@@ -8,7 +8,6 @@ name; as a new file a set becomes one.
 from __future__ import annotations
 
 import os
-import zlib
 
 from .. import errors
 from ..checkpoint import CHUNK
@@ -244,14 +243,4 @@ class _Zip:
     def _store(self, old: zipped.Member, size: int, chunks: Iterator[bytes], output: Output) -> zipped.Member:
         member = old.renamed(old.text)
         member.method, member.flags, member.name = zipped.STORED, old.flags, old.name
-        member.size = member.packed = size
-        at = output.size
-        output.write(zipped.local_header(member))
-        start, crc = output.size, 0
-        for chunk in chunks:
-            crc = zlib.crc32(chunk, crc)
-            output.write(chunk)
-        assert output.size - start == size, member.text
-        member.crc = crc
-        output.patch(at, zipped.local_header(member))
-        return member
+        return zipped.store(output, member, size, chunks)

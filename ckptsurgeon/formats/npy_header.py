@@ -69,11 +69,6 @@ class Form:
             raise DamagedError("damaged: impossible shape", found=str(shape)[:80])
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the values are little-endian numbers in C order."""
-        return self.dtype in ITEM_SIZE and self.order != ">" and not self.runs_backwards
-
-    @property
     def runs_backwards(self) -> bool:
         """Whether the order of dimensions makes a difference, and is Fortran's."""
         return self.fortran and sum(each != 1 for each in self.shape) > 1 and 0 not in self.shape

@@ -7,8 +7,6 @@ knows. A donor's array from another such file keeps its own header.
 
 from __future__ import annotations
 
-import zlib
-
 from .. import errors
 from ..errors import CkptSurgeonError, RefusedError, UnsupportedError
 from ..plan import Copy, Elements, Plan, Result, Text, Values
@@ -159,17 +157,7 @@ def _carry(output: Output, content: Copy, name: str) -> zipped.Member:
 def _add(output: Output, result: Result, name: str, as_it_is: bool) -> zipped.Member:
     member = zipped.Member(name)
     size, chunks = _array(result, as_it_is)
-    member.size = member.packed = size
-    at = output.size
-    output.write(zipped.local_header(member))
-    start, crc = output.size, 0
-    for chunk in chunks:
-        crc = zlib.crc32(chunk, crc)
-        output.write(chunk)
-    assert output.size - start == size, name
-    member.crc = crc
-    output.patch(at, zipped.local_header(member))
-    return member
+    return zipped.store(output, member, size, chunks)
 
 
 def _array(result: Result, as_it_is: bool = False) -> tuple[int, Iterator[bytes]]:

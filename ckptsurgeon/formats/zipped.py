@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .one_file import Output
+
     Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer at the end of the file
 
 MAGIC = b"PK\x03\x04"
@@ -317,6 +319,30 @@ def local_header(member: Member) -> bytes:
     needed = _needed(member)
     head = _LOCAL.pack(MAGIC, needed, flags, member.method, time, date, member.crc, packed_size, size, *lengths)
     return head + member.name + extra
+
+
+def store(output: Output, member: Member, size: int, chunks: Iterator[bytes]) -> Member:
+    """Write a member that is not packed, header and all; its checksum, known at the end only, is put in afterwards.
+
+    Args:
+        output: where.
+        member: gets its size and checksum.
+        size: of all chunks together, in bytes.
+        chunks: what is in it.
+    """
+    import zlib
+
+    member.size = member.packed = size
+    at = output.size
+    output.write(local_header(member))
+    start, crc = output.size, 0
+    for chunk in chunks:
+        crc = zlib.crc32(chunk, crc)
+        output.write(chunk)
+    assert output.size - start == size, member.text
+    member.crc = crc
+    output.patch(at, local_header(member))
+    return member
 
 
 def entry(member: Member, offset: int) -> bytes:

@@ -37,14 +37,14 @@ def average(
     Args:
         paths: any spellings of the checkpoints' paths, two or more.
         out: where, in the format of the first.
-        layers: as in `verbs.graft`, like the three that follow; counted on the first. If nothing is selected,
+        layers: as in `changing.graft`, like the three that follow; counted on the first. If nothing is selected,
             everything is.
         match: globs of names.
         exclude: globs of names that are taken away again.
         scheme: how layers are named.
         weights: one for each checkpoint, of any sum but 0.
         slots: "keep" (the first one's), "copy" (averaged too), "drop" or "fill=NUMBER".
-        wait: as in `verbs.Writing`, like all that follow.
+        wait: as in `changing.Writing`, like all that follow.
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
@@ -86,12 +86,12 @@ def extract(
     Args:
         path: any spelling of a checkpoint's path.
         out: where; its ending tells the format, else it is the input's. "-" streams safetensors to stdout.
-        layers: as in `verbs.graft`, like the three that follow.
+        layers: as in `changing.graft`, like the three that follow.
         match: globs of names.
         exclude: globs of names that are taken away again.
         scheme: how layers are named.
         slots: the slots of the selected variables too.
-        wait: as in `verbs.Writing`, like all that follow.
+        wait: as in `changing.Writing`, like all that follow.
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
@@ -138,10 +138,10 @@ def convert(
         path: any spelling of a checkpoint's path.
         out: where; what stands there is replaced only with `force`.
         to: "bundle" (TensorFlow V2), "v1", "safetensors", "npz", …; None: by the ending of `out`, else "bundle".
-        maps: `A=B` each: new names, as `verbs.graft` takes them; `B.T` transposes a matrix.
+        maps: `A=B` each: new names, as `changing.graft` takes them; `B.T` transposes a matrix.
         unpartition: write partitioned variables whole.
         like: a Keras or HDF5 file, whose layout and names the new one gets: into these there is no other way.
-        wait: as in `verbs.Writing`, like all that follow.
+        wait: as in `changing.Writing`, like all that follow.
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
