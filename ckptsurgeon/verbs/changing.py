@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
 
-    class Writing(TypedDict, total=False):
-        """How an operation writes: what all of them take.
+    class Placing(TypedDict, total=False):
+        """How a checkpoint is put in its place: what all operations take that write one.
 
         Attributes:
-            out: write the result there, and leave the checkpoint as it is; without it, it is replaced atomically.
             wait: seconds to wait for another writer; default 30.
             dry_run: report what would be done, and write nothing.
             force: replace a checkpoint that stands at `out`.
@@ -36,11 +35,19 @@ if TYPE_CHECKING:
                 process alone.
         """
 
-        out: str | os.PathLike[str] | None
         wait: float
         dry_run: bool
         force: bool
         sync: bool
+
+    class Writing(Placing, total=False):
+        """How an operation writes that changes a checkpoint.
+
+        Attributes:
+            out: write the result there, and leave the checkpoint as it is; without it, it is replaced atomically.
+        """
+
+        out: str | os.PathLike[str] | None
 
 
 def graft(

@@ -16,6 +16,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from typing_extensions import Unpack
+
+    from ..checkpoint import Checkpoint
+    from .changing import Placing
+
 
 def average(
     paths: Sequence[str | os.PathLike[str]],
@@ -27,10 +32,7 @@ def average(
     scheme: str | None = None,
     weights: Sequence[float] = (),
     slots: str = "keep",
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **placing: Unpack[Placing],
 ) -> Report:
     """Average floats over checkpoints, in float64; all else is the first one's.
 
@@ -44,10 +46,7 @@ def average(
         scheme: how layers are named.
         weights: one for each checkpoint, of any sum but 0.
         slots: "keep" (the first one's), "copy" (averaged too), "drop" or "fill=NUMBER".
-        wait: as in `changing.Writing`, like all that follow.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        placing: see `changing.Placing`.
 
     Raises:
         CkptSurgeonError: the checkpoints differ in what is averaged; nothing was written.
@@ -58,11 +57,8 @@ def average(
     def attempt() -> Report:
         with ExitStack() as stack:
             checkpoints = [stack.enter_context(formats.open(path)) for path in paths]
-            destination.check_out(out, checkpoints[0], None, force)
-            for other in checkpoints:
-                destination.check_not(out, checkpoints[0], other)
             plan = editing.average(checkpoints, selection, weights, slots)
-            return _written(plan, out, None, wait=wait, dry_run=dry_run, force=force, sync=sync)
+            return _written(plan, out, None, inputs=checkpoints, **placing)
 
     return formats.retry(attempt)
 
@@ -76,10 +72,7 @@ def extract(
     exclude: Sequence[str] = (),
     scheme: str | None = None,
     slots: bool = False,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **placing: Unpack[Placing],
 ) -> Report:
     """Write the selected variables alone.
 
@@ -91,10 +84,7 @@ def extract(
         exclude: globs of names that are taken away again.
         scheme: how layers are named.
         slots: the slots of the selected variables too.
-        wait: as in `changing.Writing`, like all that follow.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        placing: see `changing.Placing`.
 
     Raises:
         CkptSurgeonError: nothing is selected, or the format cannot hold it; nothing was written.
@@ -109,12 +99,11 @@ def extract(
             plan = editing.extract(checkpoint, selection, slots, graph)
             if out == "-":
                 report = Report("stdout", plan)
-                if not dry_run:
+                if not placing.get("dry_run"):
                     destination.check_data(plan)
                     formats.stream(plan, _layers(plan, selection.scheme))
                 return report
-            destination.check_out(out, checkpoint, format, force)
-            return _written(plan, out, format, wait=wait, dry_run=dry_run, force=force, sync=sync)
+            return _written(plan, out, format, **placing)
 
     return formats.retry(attempt)
 
@@ -127,10 +116,7 @@ def convert(
     maps: Sequence[str] = (),
     unpartition: bool = False,
     like: str | os.PathLike[str] | None = None,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **placing: Unpack[Placing],
 ) -> Report:
     """Write a checkpoint in another format.
 
@@ -141,10 +127,7 @@ def convert(
         maps: `A=B` each: new names, as `changing.graft` takes them; `B.T` transposes a matrix.
         unpartition: write partitioned variables whole.
         like: a Keras or HDF5 file, whose layout and names the new one gets: into these there is no other way.
-        wait: as in `changing.Writing`, like all that follow.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        placing: see `changing.Placing`.
 
     Raises:
         CkptSurgeonError: the format cannot hold a variable; nothing was written.
@@ -160,21 +143,13 @@ def convert(
             if like is not None:
                 template = stack.enter_context(formats.open(like))
                 plan, warnings = formats.like(editing.reshape(checkpoint, maps, unpartition, graph=False), template)
-                destination.check_out(out, template, template.format, force)
-                for each in (checkpoint, template):
-                    destination.check_not(out, template, each)
-                report = _written(plan, out, template.format, wait=wait, dry_run=dry_run, force=force, sync=sync)
+                report = _written(plan, out, template.format, inputs=[checkpoint, template], **placing)
                 report.warnings += warnings
                 return report
             plan = editing.reshape(checkpoint, maps, unpartition, graph=format.startswith("tf-"))
-            destination.check_out(out, checkpoint, format, force)
             alike = format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint)
             is_one = format == "tf-v2" or checkpoint.shards == 1  # a set of files becomes one
-            if alike and is_one and not dry_run:
-                report = Report(out, plan)
-                report.warnings = formats.copy(checkpoint, out, force, sync, wait)
-                return report
-            return _written(plan, out, format, wait=wait, dry_run=dry_run, force=force, sync=sync)
+            return _written(plan, out, format, alike and is_one, **placing)
 
     return formats.retry(attempt)
 
@@ -182,21 +157,14 @@ def convert(
 def cp(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    *,
-    wait: float = 30.0,
-    dry_run: bool = False,
-    force: bool = False,
-    sync: bool = True,
+    **placing: Unpack[Placing],
 ) -> Report:
     """Copy a whole checkpoint, every checksum verified; a folder without a `checkpoint` file gets one.
 
     Args:
         path: any spelling of a checkpoint's path.
         out: where: a prefix, of a SavedModel a folder.
-        wait: as in `changing.Writing`, like all that follow.
-        dry_run: report what would be done, and write nothing.
-        force: replace a checkpoint that stands at `out`.
-        sync: wait until everything is on the disk.
+        placing: see `changing.Placing`.
 
     Raises:
         CkptSurgeonError: a checksum is wrong, or something stands at `out`; nothing was written.
@@ -205,13 +173,10 @@ def cp(
 
     def attempt() -> Report:
         with formats.open(path) as checkpoint:
-            destination.check_out(out, checkpoint, None, force)
             changes = [Change("copied", variable) for variable in names.natural_order(checkpoint.variables.values())]
-            report = Report(out, Plan(checkpoint, changes))
-            if not dry_run:
-                report.warnings = formats.copy(checkpoint, out, force, sync, wait)
-                if formats.has_state(checkpoint):
-                    formats.write_state(out, sync)
+            report = _written(Plan(checkpoint, changes), out, None, True, **placing)
+            if formats.has_state(checkpoint) and not placing.get("dry_run"):
+                formats.write_state(out, placing.get("sync", True))
             return report
 
     return formats.retry(attempt)
@@ -229,12 +194,38 @@ def _layers(plan: Plan, scheme: str | None) -> dict[str, int]:
 
 
 def _written(
-    plan: Plan, out: str, format: str | None, *, wait: float, dry_run: bool, force: bool, sync: bool
+    plan: Plan,
+    out: str,
+    format: str | None,
+    as_files: bool = False,
+    *,
+    inputs: Sequence[Checkpoint] = (),
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
 ) -> Report:
-    """Carry out a plan whose result is a new checkpoint."""
+    """Carry out a plan whose result is a new checkpoint.
+
+    Args:
+        plan: what it is to hold.
+        out: where.
+        format: of it; None: the recipient's.
+        as_files: copy the recipient's files, since nothing in them changes.
+        inputs: which may not stand at `out`, even with `force`.
+        wait: as in `changing.Placing`, like all that follow.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+    """
+    destination.check_out(out, plan.recipient, format, force)
+    for each in inputs:
+        destination.check_not(out, plan.recipient, each)
     report = Report(out, plan)
     if dry_run:
         formats.check(plan, out, format)
+    elif as_files:
+        report.warnings = formats.copy(plan.recipient, out, force, sync, wait)
     else:
         report.warnings = formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
     return report
