@@ -4,7 +4,7 @@ numpy_trainer.py worker  [--hidden 4,3] [--features 2] [--classes 2]
 numpy_trainer.py command CHECKPOINT OUTPUT --data BATCH.npz --step N
 
 Both misbehave on request:
-`--do exit|garbage|hang|nothing|dataless|shapes|error|chatter|stale --at STEP`; with `--once FILE`
+`--do exit|garbage|hang|nothing|dataless|shapes|nan|grow|error|chatter|stale --at STEP`; with `--once FILE`
 only as long as FILE does not exist, which is then made.
 """
 
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ckptsurgeon import data, formats
 
 HEAD = ("logistic_regression/weights", "logistic_regression/bias")
+HOARD = []
 
 
 def layers(count):
@@ -75,6 +76,10 @@ def answer(options, request):
         loss = train(values, batch["X"], batch["y"])
     if wrong == "shapes":
         values.update({"dnn/layer0/Linear/Bias": np.zeros(9, np.float32), "surplus": values.pop("global_step")})
+    if wrong == "nan":
+        values["dnn/layer0/Linear/Bias"][1] = np.nan
+    if wrong == "grow":
+        HOARD.append(np.ones(50_000_000))  # 400 MB
     if wrong != "nothing":
         formats.write(request["output"], values, sync=False)
     if wrong == "dataless":

@@ -15,11 +15,12 @@ import numpy as np
 from ckptsurgeon import formats
 from ckptsurgeon.formats import state
 from ckptsurgeon.ring import journal
-from ckptsurgeon.ring.schedule import per_round
+from ckptsurgeon.ring.schedule import Schedule
 
 MODELS = ("a", "b", "c")
 HIDDEN = {"a": "4,3,5", "b": "4,3", "c": "4,3,6"}  # the trunk, layers 0-1, is the same
-STEPS = per_round(3)
+SCHEDULE = Schedule(MODELS)
+STEPS = SCHEDULE.steps_in(1)
 PROGRAM = [sys.executable, str(Path(__file__).with_name("numpy_trainer.py"))]
 COMMAND = [*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", "--step", "{step}"]
 

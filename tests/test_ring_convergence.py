@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,17 @@ from hypothesis import strategies as st
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.ring.convergence import Blocks, Weights
+from ckptsurgeon.ring.schedule import TRUNK
+from ckptsurgeon.ring.spec import Model, Spec
+from ckptsurgeon.ring.trunk import Trunk
 
 MODELS = ("a", "b")
 
 
 def rounds(count: int) -> list[dict[str, np.ndarray]]:
     random = np.random.default_rng(1)
-    return [{"a": random.normal(size=3), "b": random.normal(size=5)} for _ in range(count)]
+    sizes = {"a": 3, "b": 5, TRUNK: 4}
+    return [{name: random.normal(size=size) for name, size in sizes.items()} for _ in range(count)]
 
 
 def expected(vectors: list[dict[str, np.ndarray]], window: int) -> dict[int, dict[str, float]]:
@@ -27,9 +30,11 @@ def expected(vectors: list[dict[str, np.ndarray]], window: int) -> dict[int, dic
     changes = {}
     for end in range(2 * window, len(vectors) + 1, window):
         changes[end] = {}
-        for name in MODELS:
-            before = np.mean([v[name] for v in vectors[end - 2 * window : end - window]], axis=0)
-            now = np.mean([v[name] for v in vectors[end - window : end]], axis=0)
+        for name in (*MODELS, TRUNK):
+            parts = [name] if name == TRUNK else [name, TRUNK]  # a model is its trunk and the rest of it
+            whole = [np.concatenate([v[part] for part in parts]) for v in vectors]
+            before = np.mean(whole[end - 2 * window : end - window], axis=0)
+            now = np.mean(whole[end - window : end], axis=0)
             changes[end][name] = np.linalg.norm(now - before) / np.linalg.norm(before)
     return changes
 
@@ -105,9 +110,9 @@ def test_another_window_begins_anew(tmp_path: Path) -> None:
 )
 def test_weights_that_are_all_zero_are_no_division_by_zero(before: float, now: float, change: float) -> None:
     """They have moved infinitely far, or not at all."""
-    blocks = Blocks(["a"], 1)
-    assert blocks.add(1, {"a": np.array([before])}) is None
-    assert blocks.add(2, {"a": np.array([now])}) == {"a": change}
+    blocks, none = Blocks(["a"], 1), np.zeros(0)
+    assert blocks.add(1, {"a": np.array([before]), TRUNK: none}) is None
+    assert blocks.add(2, {"a": np.array([now]), TRUNK: none}) == {"a": change, TRUNK: 0.0}
 
 
 def test_weights_are_float_variables_with_an_axis_that_are_no_slots(tmp_path: Path) -> None:
@@ -116,17 +121,26 @@ def test_weights_are_float_variables_with_an_axis_that_are_no_slots(tmp_path: Pa
 
     values = {
         "dnn/layer1/Linear/Matrix": np.array([[5, 6]], np.float32),
-        "dnn/layer0/Linear/Bias": np.array([1, 2], np.float64),
-        "dnn/layer0/Linear/Bias/Adagrad": np.array([7, 7], np.float64),
+        "dnn/layer0/Linear/Matrix": np.array([[4]], np.float32),
+        "dnn/layer0/Linear/Bias": np.array([1], np.float64),
+        "dnn/layer0/Linear/Bias/Adagrad": np.array([7], np.float64),
         "half": np.array([3], np.float16),
         "also_half": np.array([0.5], ml_dtypes.bfloat16),
         "learning_rate": np.float32(0.1),
         "global_step": np.array([9], np.int64),
         "empty": np.zeros((0, 3), np.float32),
     }
-    formats.write(str(tmp_path / "m"), {name: np.asarray(value) for name, value in values.items()})
-    weights = Weights()
+    paths = {}
+    for name, more in (("a", {}), ("b", {"half": np.array([8], np.float16)})):
+        paths[name] = str(tmp_path / name)
+        formats.write(paths[name], {key: np.asarray(value) for key, value in {**values, **more}.items()})
+    models = tuple(Model(name, hidden_units=(1, 2)) for name in paths)
+    weights = Weights(Trunk(Spec("0", models), paths))
     for _ in range(2):
-        found = weights.read(str(tmp_path / "m"))
-        assert found.dtype == np.float64
-        assert found.tolist() == list(itertools.chain([0.5], [1, 2], [5, 6], [3]))
+        found = weights.read(paths)
+        assert {vector.dtype for vector in found.values()} == {np.dtype(np.float64)}
+        assert {name: vector.tolist() for name, vector in found.items()} == {
+            TRUNK: [1, 4],
+            "a": [0.5, 5, 6, 3],
+            "b": [0.5, 5, 6, 8],
+        }

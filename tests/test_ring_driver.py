@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ring_support import (
     COMMAND,
     HIDDEN,
     MODELS,
     PROGRAM,
+    SCHEDULE,
     STEPS,
     checkpoints,
     drive,
@@ -37,8 +39,9 @@ from ring_support import (
 from ckptsurgeon import formats
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, DamagedError, RefusedError, TrainerError
 from ckptsurgeon.ring import driver, environment, journal, start, status
+from ckptsurgeon.ring import spec as spec_of
 from ckptsurgeon.ring.folder import Folder
-from ckptsurgeon.ring.schedule import Done, step_at
+from ckptsurgeon.ring.schedule import Done
 
 ROUNDS = 6
 
@@ -57,7 +60,7 @@ def whole(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the same ring, run without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "ring"
     shutil.copytree(fresh, folder)
-    assert driver.run(str(folder)) == Done("limit", ROUNDS)
+    assert driver.run(str(folder)) == Done("limit", ROUNDS, "rounds")
     return folder
 
 
@@ -136,12 +139,16 @@ def test_checkpoints_of_something_else_are_not_swept_away(tmp_path: Path) -> Non
 
 
 def test_models_that_cannot_share_a_trunk_are_found_before_the_run(tmp_path: Path) -> None:
-    """Every graft of a round is planned once; what is wrong is told for each."""
+    """What is wrong is told for each variable of each model."""
     write_ring(tmp_path)
     edit(tmp_path, f'"{HIDDEN["b"]}"', '"4,7"')
-    with pytest.raises(CkptSurgeonError, match="layers 0-1 of a do not go into b") as caught:
+    edit(tmp_path, f'"{HIDDEN["c"]}"', '"4"')
+    with pytest.raises(CkptSurgeonError) as caught:
         start.init(str(tmp_path))
-    assert any("layers 0-1 of b do not go into c" in line for line in caught.value.lines)
+    lines = [line.removeprefix(f"{tmp_path}/ring.toml: layers 0-1 of ") for line in caught.value.lines]
+    assert any(line.startswith("b do not answer to those of a: dnn/layer1/Linear/Bias has another") for line in lines)
+    assert any(line.startswith("b do not answer to those of a: dnn/layer1/Linear/Matrix has") for line in lines)
+    assert any(line.startswith("c do not answer to those of a: no variable dnn/layer1/Linear/Bias") for line in lines)
     assert (tmp_path / "journal.jsonl").stat().st_size == 0
 
 
@@ -174,7 +181,7 @@ def test_the_journal_holds_the_steps_of_the_schedule(whole: Path) -> None:
     latest = dict.fromkeys(MODELS, "")
     latest = {name: f"{name}/model.ckpt-0" for name in MODELS}
     for number, line in enumerate(lines, start=1):
-        step = step_at(MODELS, number)
+        step = SCHEDULE.step(number)
         assert (line["step"], line["kind"], line["model"], line["batch"]) == (
             number,
             step.kind,
@@ -220,11 +227,139 @@ def test_heads_and_upper_layers_stay_each_models_own(whole: Path) -> None:
 
 def test_a_run_ends_when_all_models_have_converged(ring: Path) -> None:
     """With a tolerance that anything meets: at the end of the second block of two rounds."""
-    assert driver.run(str(ring), tolerance=1e9) == Done("converged", 4)
+    assert driver.run(str(ring), tolerance=1e9) == Done("converged", 4, "weights")
     assert state_of(ring)["state"] == "converged"
-    assert driver.run(str(ring), tolerance=1e9) == Done("converged", 4)
-    assert driver.run(str(ring), rounds=5) == Done("limit", 5)
+    assert driver.run(str(ring), tolerance=1e9) == Done("converged", 4, "weights")
+    assert driver.run(str(ring), rounds=5) == Done("limit", 5, "rounds")
     assert steps(ring) == 5 * STEPS
+
+
+def test_until_extends_a_finished_run(ring: Path, tmp_path: Path) -> None:
+    """It goes on to just what is asked for, whatever ring.toml says: another limit, another tolerance, or both."""
+    edit(ring, "tolerance = 1e-09", "tolerance = 1e9, trunk_tolerance = 1e9")
+    assert driver.run(str(ring)) == Done("converged", 4, "weights")
+    assert driver.run(str(ring), rounds=7) == Done("limit", 7, "rounds")
+    assert driver.run(str(ring), tolerance=1e8) == Done("converged", 7, "weights")
+    assert driver.run(str(ring), tolerance=0, rounds=9) == Done("limit", 9, "rounds")
+    edit(ring, "{ tolerance = 1e9", "{ tolerance = 0")
+    assert driver.run(str(ring)) == Done("converged", 9, "trunk")
+
+
+def test_a_run_ends_when_the_held_out_loss_no_longer_falls(ring: Path) -> None:
+    """It is measured with every block of rounds, of models that the built-in forward pass fits."""
+    edit(ring, "rounds = 6", "rounds = 400, patience = 2")
+    start.init(str(ring), force=True)
+    done = driver.run(str(ring))
+    assert (done.reason, done.criterion) == ("converged", "held-out loss")
+    measured = [line["held_out"] for line in records(ring) if line["held_out"] is not None]
+    assert len(measured) == done.round // 2
+    means = [sum(losses.values()) / 3 for losses in measured]
+    assert min(means) == means[-3]
+    assert all(later >= means[-3] for later in means[-2:])
+
+
+def test_the_distance_of_each_trunk_to_their_mean_is_measured(whole: Path) -> None:
+    """As the train steps of the round left them, before the last one went into all."""
+    lines = [line for line in records(whole) if line["distance"] is not None]
+    assert [line["round"] for line in lines] == [2, 4, 6]
+    last, trunks = records(whole)[-STEPS:], {}
+    for line in last:
+        if line["kind"] == "train":
+            with formats.open(str(whole / line["checkpoint"])) as checkpoint:
+                names = [n for n in sorted(checkpoint.variables) if n.startswith(("dnn/layer0/", "dnn/layer1/"))]
+                parts = [checkpoint.read(n).ravel().astype(float) for n in names if not n.endswith("Adagrad")]
+                trunks[line["model"]] = np.concatenate(parts)
+    mean = sum(trunks.values()) / 3
+    for name in MODELS:
+        expected = np.linalg.norm(trunks[name] - mean) / np.linalg.norm(mean)
+        assert lines[-1]["distance"][name] == pytest.approx(expected)
+        assert lines[-1]["distance"][name] > 0
+
+
+# -- other schedules
+
+
+@pytest.fixture(scope="module", params=["average", "ring with warmup", "average with warmup", "ring in another order"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a ring with another schedule, run without interruption; a copy of its beginning lies beside it."""
+    folder = tmp_path_factory.mktemp("other") / "ring"
+    options: dict[str, Any] = {"schedule": request.param.split()[0]}
+    options |= {"warmup": 2} if "warmup" in request.param else {}
+    options |= {"order": ["c", "a", "b"]} if "order" in request.param else {}
+    write_ring(folder, ROUNDS, **options)
+    start.init(str(folder))
+    shutil.copytree(folder, folder.parent / "fresh")
+    assert driver.run(str(folder)) == Done("limit", ROUNDS, "rounds")
+    return folder
+
+
+def test_another_schedule_is_followed(other: Path) -> None:
+    """Every step starts from what the schedule says; after a round that shares it, the trunk is the same in all."""
+    schedule = spec_of.load(str(other / "ring.toml")).steps
+    lines, latest = records(other), {name: f"{name}/model.ckpt-0" for name in MODELS}
+    assert len(lines) == schedule.first_step(ROUNDS + 1) - 1
+    for number, line in enumerate(lines, start=1):
+        step = schedule.step(number)
+        assert (line["kind"], line["model"], line["round"]) == (step.kind, step.model, step.round)
+        sources = [latest[name] for name in MODELS]
+        assert line["from"] == (sources if step.kind == "average" else latest[step.donor or step.model])
+        latest[step.model] = line["checkpoint"]
+    past = history(other)
+    trunks = [trunk(other, name, past.latest(name)) for name in MODELS]
+    assert trunks[0] == trunks[1] == trunks[2]
+    assert [line["round"] for line in lines if line["change"]] == ([6] if schedule.warmup else [4, 6])
+
+
+def test_an_average_is_the_mean_in_float64(other: Path) -> None:
+    """In the order of ring.toml, cast back to the models' dtype; slots are left alone."""
+    lines = records(other)
+    average = [line for line in lines if line["kind"] == "average"]
+    if not average:
+        assert "ring" in (other / "ring.toml").read_text()
+        return
+    with formats.open(str(other / average[-1]["checkpoint"])) as checkpoint:
+        means = {name: checkpoint.read(name) for name in checkpoint}
+    assert sorted(means) == [f"dnn/layer{k}/Linear/{part}" for k in (0, 1) for part in ("Bias", "Matrix")]
+    for name, mean in means.items():
+        total = np.zeros(mean.shape)
+        for source in average[-1]["from"]:
+            with formats.open(str(other / source)) as checkpoint:
+                total += checkpoint.read(name)
+        assert mean.tobytes() == (total / 3).astype(np.float32).tobytes()
+    slots = []
+    for name in MODELS:
+        with formats.open(str(other / name / f"model.ckpt-{history(other).latest(name)}")) as checkpoint:
+            slots.append(checkpoint.read("dnn/layer0/Linear/Bias/Adagrad").tobytes())
+    assert len(set(slots)) == 3
+
+
+def test_another_schedule_is_resumed_to_the_same_bytes(other: Path, tmp_path: Path) -> None:
+    """Interrupted at every other step of the first rounds: after it, or before the journal knows of it."""
+    ring = Path(shutil.copytree(other.parent / "fresh", tmp_path / "ring"))
+    schedule = spec_of.load(str(ring / "ring.toml")).steps
+    for number in range(2, schedule.first_step(4), 2):
+        journalled = number % 4 == 0
+        interrupt_after(ring, number, journalled)
+        assert history(ring).step == number - (not journalled)
+    driver.run(str(ring))
+    assert promised(ring) == promised(other)
+    for one, whole in zip(records(ring), records(other), strict=True):
+        assert {**one, "seconds": 0} == {**whole, "seconds": 0}
+
+
+def test_an_average_that_was_lost_costs_the_round(tmp_path: Path) -> None:
+    """It is part of the round like every model's checkpoint."""
+    ring, whole = tmp_path / "ring", tmp_path / "whole"
+    write_ring(ring, 4, schedule="average")
+    start.init(str(ring))
+    shutil.copytree(ring, whole)
+    driver.run(str(whole))
+    interrupt_after(ring, 7 + 5)  # the first graft of the second round
+    lose(ring, "trunk", 7 + 4, "missing")
+    told: list[str] = []
+    driver.run(str(ring), tell=told.append)
+    assert ["going back from step 12 to round 1, step 7" in line for line in told] == [True]
+    assert promised(ring) == promised(whole)
 
 
 @pytest.mark.parametrize("max_to_keep", [1, 5])
@@ -300,7 +435,7 @@ def test_durability_changes_what_is_synced_not_what_is_written(
         else:
             for number in range(round + 1, round + STEPS + 1):
                 at = events.index(("journal, synced", number))
-                model = step_at(MODELS, number).model
+                model = SCHEDULE.step(number).model
                 assert ("sync", f"{model}/model.ckpt-{number}") in events[:at]
 
 
@@ -320,7 +455,7 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(ring
         time.sleep(chance.random() * 0.004)
         kill(process)
         assert state_of(ring)["state"] in ("stopped", "limit")
-    assert driver.run(str(ring)) == Done("limit", ROUNDS)
+    assert driver.run(str(ring)) == Done("limit", ROUNDS, "rounds")
     assert promised(ring) == promised(whole)
     for one, other in zip(records(ring), records(whole), strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
@@ -470,9 +605,9 @@ def test_another_ring_toml_is_refused_with_the_keys_named(ring: Path) -> None:
     """But for the limits, what is kept, and patience."""
     edit(ring, f"rounds = {ROUNDS}", "rounds = 1")
     edit(ring, '"timeout = 20'.strip('"'), "timeout = 30")
-    assert driver.run(str(ring)) == Done("limit", 1)
+    assert driver.run(str(ring)) == Done("limit", 1, "rounds")
     edit(ring, "batch_size = 16", "batch_size = 17\nholdout = 0.5")
-    with pytest.raises(RefusedError, match=r"changed since the run began: data\.batch_size, data\.holdout"):
+    with pytest.raises(RefusedError, match=r"began: data\.batch_size was 16, is 17, data\.holdout was 0\.2, is 0\.5"):
         driver.run(str(ring))
 
 
@@ -493,7 +628,7 @@ def test_another_environment_is_refused_unless_asked_for(ring: Path, monkeypatch
     monkeypatch.setattr(environment, "_cpu", lambda: "abacus")
     with pytest.raises(RefusedError, match=r"cpu was .*, is abacus"):
         driver.run(str(ring), rounds=1)
-    assert driver.run(str(ring), rounds=1, anyway=True) == Done("limit", 1)
+    assert driver.run(str(ring), rounds=1, anyway=True) == Done("limit", 1, "rounds")
 
 
 # -- interruptions and company
@@ -550,7 +685,7 @@ def test_the_status_of_a_run_has_the_keys_of_the_contract(whole: Path, fresh: Pa
     report = state_of(whole)
     assert list(report) == ["round", "state", "reason", "pid", "change", "models"]
     assert (report["round"], report["state"], report["pid"]) == (ROUNDS, "limit", None)
-    assert list(report["change"]) == list(MODELS)
+    assert list(report["change"]) == [*MODELS, "trunk"]
     for name, model in zip(MODELS, report["models"], strict=True):
         assert list(model) == ["name", "step", "checkpoint", "loss", "pid"]
         assert model["checkpoint"] == f"{name}/model.ckpt-{model['step']}"
@@ -569,6 +704,8 @@ def test_the_status_of_a_run_has_the_keys_of_the_contract(whole: Path, fresh: Pa
         ("exit", "exited with status 1"),
         ("hang", "gave no answer within 1 s"),
         ("shapes", "wrote other variables than it was given"),
+        ("nan", "wrote a checkpoint with dnn/layer0/Linear/Bias: 1 NaN"),
+        ("grow", "MB of memory; expected 300 MB or less, as ring.toml says"),
     ],
 )
 def test_a_trainer_that_fails_stops_the_run_which_can_be_resumed(
@@ -576,7 +713,11 @@ def test_a_trainer_that_fails_stops_the_run_which_can_be_resumed(
 ) -> None:
     """One line names the model and the step; the run goes on from there once the trainer is mended."""
     ring, once = tmp_path / "ring", tmp_path / "once"
-    bad = {"worker": ["--do", wrong, "--at", "10", "--once", str(once)], "timeout": 1}
+    bad = {
+        "worker": ["--do", wrong, "--at", "10", "--once", str(once)],
+        "timeout": 1 if wrong == "hang" else 20,
+        "memory": 300,
+    }
     write_ring(ring, ROUNDS, b=bad)
     start.init(str(ring))
     with pytest.raises(TrainerError, match=words) as caught:
@@ -587,7 +728,7 @@ def test_a_trainer_that_fails_stops_the_run_which_can_be_resumed(
     assert report["state"] == "failed"
     assert words in report["reason"]
     assert steps(ring) == 9
-    assert driver.run(str(ring)) == Done("limit", ROUNDS)
+    assert driver.run(str(ring)) == Done("limit", ROUNDS, "rounds")
     assert promised(ring) == promised(whole)
 
 
@@ -598,7 +739,7 @@ def test_a_step_that_fails_once_is_tried_again_and_the_run_goes_on(tmp_path: Pat
     write_ring(ring, ROUNDS, b=bad)
     start.init(str(ring))
     told: list[str] = []
-    assert driver.run(str(ring), tell=told.append) == Done("limit", ROUNDS)
+    assert driver.run(str(ring), tell=told.append) == Done("limit", ROUNDS, "rounds")
     assert len(told) == 1
     assert told[0].endswith("trying again")
     assert promised(ring) == promised(whole)

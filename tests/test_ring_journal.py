@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, DamagedError
 from ckptsurgeon.ring import journal
-from ckptsurgeon.ring.history import History, Record
+from ckptsurgeon.ring.history import History, Measured, Record
 from ckptsurgeon.ring.journal import Content, Head, Journal, parse
-from ckptsurgeon.ring.schedule import per_round, step_at
+from ckptsurgeon.ring.schedule import Schedule
 
 MODELS = ("a", "b", "c")
+SCHEDULE = Schedule(MODELS)
+STEPS = SCHEDULE.steps_in(1)
 HEAD = Head(
     spec={"models": [{"name": name} for name in MODELS]},
     data_sha256="d" * 64,
@@ -33,8 +35,9 @@ HEAD = Head(
 
 
 def record(number: int, change: dict[str, float] | None = None, **metrics: Any) -> Record:
-    step = step_at(MODELS, number)
-    return Record(step, f"{step.model}/model.ckpt-0", f"{number:064x}", metrics, change, 0.25)
+    step = SCHEDULE.step(number)
+    output = f"{step.model}/model.ckpt-{number}"
+    return Record(step, f"{step.model}/model.ckpt-0", output, f"{number:064x}", metrics, Measured(change), 0.25)
 
 
 def content(numbers: list[int]) -> bytes:
@@ -61,7 +64,7 @@ def test_a_journal_has_the_lines_of_the_contract(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     assert lines[0]["v"] == 1
     assert list(lines[0])[:4] == ["v", "spec", "data_sha256", "env"]
-    keys = "step round kind model from batch checkpoint sha256 metrics change seconds"
+    keys = "step round kind model from batch checkpoint sha256 metrics change seconds held_out distance"
     assert list(lines[1]) == list(lines[2]) == keys.split()
     assert lines[1] == {
         "step": 1,
@@ -75,6 +78,8 @@ def test_a_journal_has_the_lines_of_the_contract(tmp_path: Path) -> None:
         "metrics": {"loss": 0.5},
         "change": None,
         "seconds": 0.25,
+        "held_out": None,
+        "distance": None,
     }
     assert (lines[2]["kind"], lines[2]["model"]) == ("graft", "b")
 
@@ -240,12 +245,12 @@ def test_another_version_is_refused() -> None:
 @given(st.integers(0, 60), st.integers(1, 7))
 def test_what_is_kept_follows_from_history(count: int, max_to_keep: int) -> None:
     """The newest checkpoints that each model had after the last whole round, and all since."""
-    history = History(MODELS, HEAD.initial)
+    history = History(SCHEDULE, HEAD.initial)
     for number in range(1, count + 1):
         history.add(record(number))
-    whole = count // per_round(3) * per_round(3)
+    whole = count // STEPS * STEPS
     for model in MODELS:
-        written = [0] + [n for n in range(1, count + 1) if step_at(MODELS, n).model == model]
+        written = [0] + [n for n in range(1, count + 1) if SCHEDULE.step(n).model == model]
         assert history.latest(model) == written[-1]
         listed = [n for n in written if n <= whole][-max_to_keep:]
         assert history.listed(model, max_to_keep) == listed
@@ -259,9 +264,9 @@ def test_what_is_kept_follows_from_history(count: int, max_to_keep: int) -> None
 
 def test_a_long_history_takes_no_more_memory_than_a_short_one() -> None:
     """Two rounds are remembered at most."""
-    history = History(MODELS, HEAD.initial)
+    history = History(SCHEDULE, HEAD.initial)
     sizes = []
-    for number in range(1, 50 * per_round(3)):
+    for number in range(1, 50 * STEPS):
         history.add(record(number))
         sizes.append(len(pickle.dumps(history)))
     assert max(sizes[:30]) * 1.1 > max(sizes)
@@ -270,10 +275,10 @@ def test_a_long_history_takes_no_more_memory_than_a_short_one() -> None:
 @given(st.integers(1, 40), st.data())
 def test_going_back_is_as_if_the_rest_had_never_been(count: int, draw: st.DataObject) -> None:
     """All that history tells is the same as after the shorter run."""
-    back = draw.draw(st.integers(count // per_round(3) * per_round(3), count))
-    long, short = History(MODELS, HEAD.initial), History(MODELS, HEAD.initial)
+    back = draw.draw(st.integers(count // STEPS * STEPS, count))
+    long, short = History(SCHEDULE, HEAD.initial), History(SCHEDULE, HEAD.initial)
     for number in range(1, count + 1):
-        change = dict.fromkeys(MODELS, float(number)) if number % per_round(3) == 0 else None
+        change = dict.fromkeys(MODELS, float(number)) if number % STEPS == 0 else None
         long.add(record(number, change, loss=number))
         if number <= back:
             short.add(record(number, change, loss=number))
@@ -291,7 +296,7 @@ def test_going_back_is_as_if_the_rest_had_never_been(count: int, draw: st.DataOb
 
 def test_the_loss_is_that_of_the_last_train_step() -> None:
     """A graft has none, and a trainer need not tell one."""
-    history = History(MODELS, HEAD.initial)
+    history = History(SCHEDULE, HEAD.initial)
     assert history.loss("a") is None
     for number in range(1, 8):
         history.add(record(number, loss=number) if number != 3 else record(number, loss="low"))

@@ -32,7 +32,7 @@ COMMAND = (*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Return a run's folder with one model, its first checkpoint and a batch."""
-    made = Folder.at(str(tmp_path_factory.mktemp("template")))
+    made = Folder.at(str(tmp_path_factory.mktemp("template"))).storing({"a": ""})
     os.makedirs(made.model("a"))
     os.makedirs(made.rows)
     random = np.random.default_rng(1)
@@ -48,7 +48,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 @pytest.fixture
 def folder(template: Folder, tmp_path: Path) -> Folder:
     """Return a copy of that folder."""
-    return Folder.at(str(shutil.copytree(template.root, tmp_path / "run")))
+    return Folder.at(str(shutil.copytree(template.root, tmp_path / "run"))).storing({"a": ""})
 
 
 def request(folder: Folder, step: int, start: int = 0) -> Request:
@@ -214,7 +214,7 @@ def script(folder: Folder, text: str, *arguments: str, **settings: Any) -> Comma
 
 def test_placeholders_are_replaced_once_and_no_shell_sees_them(folder: Folder) -> None:
     """A value that looks like a placeholder or like a shell's syntax arrives as it is; others stay."""
-    odd = Folder.at(os.path.join(folder.root, "{step}; exit 1 #"))
+    odd = Folder.at(os.path.join(folder.root, "{step}; exit 1 #")).storing({"a": ""})
     os.makedirs(odd.model("a"))
     dump = "import json, sys; print(json.dumps({'arguments': sys.argv[1:]}))"
     names = ["checkpoint", "output", "batch", "data", "metrics", "seed", "step"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ckptsurgeon.errors import CkptSurgeonError, Problems
 from ckptsurgeon.ring import spec as spec_of
 from ckptsurgeon.ring import template
+from ckptsurgeon.ring.schedule import TRUNK, Schedule
 from ckptsurgeon.ring.spec import Data, Model, Spec, Stop
 
 if sys.version_info >= (3, 11):
@@ -29,11 +30,14 @@ MINIMAL: dict[str, Any] = {
 }
 FULL = """
 layers = "0-1"
+schedule = "ring"
+order = ["c", "a", "b"]
+warmup = 2
 slots = "fill=0.1"
 seed = 7
 durability = "step"
 max_to_keep = 3
-stop = { tolerance = 1e-3, window = 10, rounds = 100 }
+stop = { tolerance = 1e-3, window = 10, rounds = 100, trunk_tolerance = 1e-4, patience = 3 }
 
 [data]
 file = "iris.csv"
@@ -51,6 +55,11 @@ learning_rate = 1
 name = "b"
 command = ["python", "train.py", "{checkpoint}", "{output}", "--data", "{data}"]
 init = "first.ckpt"
+format = "safetensors"
+scheme = "layers.{K}.**"
+map = ["layers.*.weight=dnn/layer*/Linear/Matrix.T", "layers.*.bias=dnn/layer*/Linear/Bias"]
+predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
+memory = 2000
 timeout = 5
 tries = 1
 
@@ -98,12 +107,26 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     path.write_text(FULL)
     spec = spec_of.load(str(path))
     assert (spec.slots, spec.seed, spec.durability, spec.max_to_keep) == ("fill=0.1", 7, "step", 3)
-    assert spec.stop == Stop(1e-3, 10, 100)
+    assert (spec.schedule, spec.order, spec.warmup) == ("ring", ("c", "a", "b"), 2)
+    assert spec.stop == Stop(1e-3, 10, 100, trunk_tolerance=1e-4, patience=3)
     assert spec.data == Data("iris.csv", "species", 16, 0.1)
-    assert spec.names == ("a", "b", "c")
+    assert spec.names == ("c", "a", "b")
+    assert spec.steps == Schedule(("c", "a", "b"), "ring", 2)
+    assert spec.suffixes == {"a": "", "b": ".safetensors", "c": "", TRUNK: ""}
     assert spec.models[0] == Model("a", hidden_units=(10, 20, 10), optimizer="SGD", learning_rate=1.0)
     command = ("python", "train.py", "{checkpoint}", "{output}", "--data", "{data}")
-    assert spec.models[1] == Model("b", command=command, init="first.ckpt", timeout=5.0, tries=1)
+    assert spec.models[1] == Model(
+        "b",
+        command=command,
+        init="first.ckpt",
+        format="safetensors",
+        scheme="layers.{K}.**",
+        map=("layers.*.weight=dnn/layer*/Linear/Matrix.T", "layers.*.bias=dnn/layer*/Linear/Bias"),
+        predict=("python", "predict.py", "{checkpoint}", "{data}", "{output}"),
+        memory=2000.0,
+        timeout=5.0,
+        tries=1,
+    )
     assert spec.models[2] == Model("c", worker=("./my-worker",))
 
 
@@ -121,7 +144,18 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
     [
         ({}, ["layers: missing", "models: missing"]),
         (changed(layer="0"), ["layer: unknown key; did you mean layers"]),
-        (changed(schedule="ring"), ["schedule: unknown key; the keys are"]),
+        (changed(schedules="ring"), ["schedules: unknown key; did you mean schedule"]),
+        (changed(schedule="star"), ['schedule: wrong value; expected "ring" or "average"']),
+        (changed(warmup=-1), ["warmup: wrong value"]),
+        (changed(order=["a"]), ["order: each model is named once; expected a b, found a"]),
+        (changed(order=["a", "b", "a"]), ["order: each model is named once"]),
+        (changed(order=["b", "a"], schedule="average"), ["order: is for a ring"]),
+        (changed(stop={"trunk_tolerance": -1}), ["stop.trunk_tolerance: wrong value"]),
+        (changed(stop={"patience": 0}), ["stop.patience: wrong value"]),
+        (
+            changed(stop={"patience": 2}, data={"file": "f", "target": "t", "holdout": 0}),
+            ["stop.patience: needs held-out rows"],
+        ),
         (changed(layers=1), ["layers: wrong value; expected a layer range"]),
         (changed(layers="0:1"), ["layers: of model a: --layers 0:1 is no range; did you mean 0"]),
         (changed(layers="0-2"), ["layers: of model b: no layer 2; expected layers 0-1"]),
@@ -158,7 +192,15 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
             ["models.b.learning_rate: is for the built-in trainer alone"],
         ),
         (model(worker="w"), ["models.b.worker: wrong value"]),
-        (model(worker=["w"], format="npz"), ["models.b.format: unknown key"]),
+        (model(worker=["w"], format="pickle"), ['models.b.format: wrong value; expected "bundle" or "v1"']),
+        (model(hidden_units=[10, 20], format="npz"), ["models.b.format: is for other trainers"]),
+        (model(worker=["w"], map=["x"]), ["models.b.map: 'x' is no rename; expected NAME=COMMON NAME"]),
+        (model(worker=["w"], memory=0), ["models.b.memory: wrong value"]),
+        (model(worker=["w"], predict=["p", "{checkpoint}"]), ["models.b.predict: {checkpoint}, {data} and {output}"]),
+        (
+            model(worker=["w"], predict=["{checkpoint}{data}{output}", "{outputs}"]),
+            ["models.b.predict: no placeholder {outputs}; did you mean output"],
+        ),
         (model(command=["w", "{checkpoint}", "{output}"]), ["models.b.init: missing"]),
         (model(command=["w"], init="i"), ["models.b.command: {checkpoint} and {output} must occur in it"]),
         (model(worker=["w"], timeout=0), ["models.b.timeout: wrong value"]),
@@ -176,7 +218,9 @@ def test_every_mistake_names_its_key(table: dict[str, Any], expected: list[str])
         assert any(words in line for line in found), found
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "-a", "data", "Events", "ensemble", "ä", "x" * 65, 3])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a b", "-a", "data", "Events", "ensemble", "trunk", "ä", "x" * 65, 3]
+)
 def test_names_that_cannot_be_folders_are_refused(name: object) -> None:
     """A model's name is its folder's, beside the run's own files."""
     table = changed(models=[MINIMAL["models"][0], {"name": name, "hidden_units": [10, 20]}])
@@ -244,7 +288,7 @@ def test_a_document_survives_json_and_differs_from_itself_in_nothing() -> None:
     import json
 
     document = spec_of.parse(tomllib.loads(FULL)).document()
-    assert spec_of.differences(json.loads(json.dumps(document)), document) == []
+    assert spec_of.differences(json.loads(json.dumps(document)), document) == {}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +298,13 @@ def test_a_document_survives_json_and_differs_from_itself_in_nothing() -> None:
         ("holdout = 0.1", "holdout = 0.2", ["data.holdout"]),
         ("[10, 20, 10]", "[10, 20, 11]", ["models.a.hidden_units"]),
         ('init = "first.ckpt"', 'init = "other.ckpt"', ["models.b.init"]),
-        ('name = "c"', 'name = "d"', ["models"]),
+        ('["c", "a", "b"]', '["a", "c", "b"]', ["order"]),
+        ("warmup = 2", "warmup = 3", ["warmup"]),
+        (".T", "", ["models.b.map"]),
+        ('"safetensors"', '"npz"', ["models.b.format"]),
+        ("memory = 2000", "memory = 3000", []),
+        ("patience = 3", "patience = 4", []),
+        ("predict.py", "other.py", []),
         ("rounds = 100", "rounds = 200", []),
         ("window = 10", "window = 11", []),
         ("max_to_keep = 3", "max_to_keep = 9", []),
@@ -265,4 +315,19 @@ def test_what_may_not_change_in_the_middle_of_a_run_is_named(old: str, new: str,
     """Limits and patience may change; what the weights depend on may not."""
     before = spec_of.parse(tomllib.loads(FULL)).document()
     after = spec_of.parse(tomllib.loads(FULL.replace(old, new))).document()
-    assert spec_of.differences(before, after) == keys
+    assert list(spec_of.differences(before, after)) == keys
+
+
+def test_other_models_are_one_change() -> None:
+    """What each one holds no longer matters then."""
+    before, after = spec_of.parse(MINIMAL), spec_of.parse(model(hidden_units=[10, 20]) | {"seed": 43})
+    other = spec_of.parse(changed(models=[MINIMAL["models"][0], {"name": "c", "hidden_units": [10, 20, 5]}]))
+    assert list(spec_of.differences(before.document(), after.document())) == ["seed"]
+    assert spec_of.differences(before.document(), other.document()) == {"models": 'was ["a", "b"], is ["a", "c"]'}
+
+
+def test_a_change_is_told_with_what_it_was() -> None:
+    """One reads what to change back."""
+    before = spec_of.parse(tomllib.loads(FULL)).document()
+    after = spec_of.parse(tomllib.loads(FULL.replace("[10, 20, 10]", "[10, 20, 11]"))).document()
+    assert spec_of.differences(before, after) == {"models.a.hidden_units": "was [10, 20, 10], is [10, 20, 11]"}

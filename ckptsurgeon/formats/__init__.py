@@ -237,18 +237,26 @@ def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True) ->
     bundle_write.write(prefix, arrays, sync)
 
 
-def remove(prefix: str) -> None:
-    """Remove all files of a TensorFlow V2 checkpoint; that some are missing is no error."""
-    from . import bundle_write
-
-    bundle_write.delete(prefix)
-
-
-def sync(*prefixes: str, also: Iterable[str] = ()) -> None:
-    """Wait until all files of TensorFlow V2 checkpoints, and their names, are on the disk.
+def remove(path: str) -> None:
+    """Remove all files of a checkpoint that is one file, or a TensorFlow V2 one; that some are missing is no error.
 
     Args:
-        prefixes: of the checkpoints.
+        path: the file, or the prefix.
+    """
+    import contextlib
+
+    from . import bundle_write
+
+    with errors.files(path), contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(path)
+    bundle_write.delete(path)
+
+
+def sync(*checkpoints: str, also: Iterable[str] = ()) -> None:
+    """Wait until all files of checkpoints, and their names, are on the disk.
+
+    Args:
+        checkpoints: each of one file, or the prefix of a TensorFlow V2 one.
         also: other files to wait for in the same go.
 
     Raises:
@@ -258,9 +266,12 @@ def sync(*prefixes: str, also: Iterable[str] = ()) -> None:
     from .bundle_publish import shard_files
 
     paths = list(also)
-    for prefix in prefixes:
-        with errors.files(prefix):
-            paths += [path for path, _, _ in shard_files(prefix)]
-        paths.append(prefix + ".index")
-    with errors.files(prefixes[0]):
+    for path in checkpoints:
+        if os.path.isfile(path):
+            paths.append(path)
+            continue
+        with errors.files(path):
+            paths += [shard for shard, _, _ in shard_files(path)]
+        paths.append(path + ".index")
+    with errors.files(checkpoints[0]):
         fsync_all([*paths, *(os.path.dirname(path) or "." for path in paths)])

@@ -9,6 +9,7 @@ from typing import Any
 from .. import compare, formats
 from ..errors import CkptSurgeonError, TrainerError
 from .folder import Folder
+from .keys import FORMATS
 from .local import Request, Trainer
 from .spec import Model
 
@@ -59,7 +60,7 @@ def attempt(
             if not started:
                 trainer.start(request)
             metrics = trainer.finish()
-            sha256, signature = _inspect(request.output, like)
+            sha256, signature = _inspect(request.output, like, model)
             return Result(metrics, sha256, signature)
         except TrainerError as error:
             problem = _problem(error, trainer, request, model, folder, tried)
@@ -71,14 +72,25 @@ def attempt(
     raise problem
 
 
-def _inspect(prefix: str, like: Signature | None) -> tuple[str, Signature]:
+def _inspect(path: str, like: Signature | None, model: Model) -> tuple[str, Signature]:
     """Return the fingerprint and the variables of a new checkpoint; TrainerError if it is not what it should be."""
     try:
-        with formats.open(prefix) as checkpoint:
+        with formats.open(path) as checkpoint:
+            if FORMATS[model.format] != checkpoint.format:
+                what = f"wrote another format than ring.toml names, {checkpoint.format}"
+                raise TrainerError(what, expected=model.format)
             variables = checkpoint.variables.values()
             signature = {variable.name: (variable.dtype, variable.shape) for variable in variables}
             fingerprint = checkpoint.fingerprint()
             compare.check_bounds(checkpoint)
+            if model.hidden_units is None:  # the built-in trainer writes nothing that is not finite
+                wrong = [finding for finding in compare.verify(checkpoint, finite=True) if not finding.ok]
+                if wrong:
+                    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+                    where = wrong[0].name or wrong[0].file
+                    raise TrainerError(f"wrote a checkpoint with {where}: {wrong[0].problem}{more}")
+    except TrainerError:
+        raise
     except CkptSurgeonError as error:
         raise TrainerError(f"wrote no readable checkpoint ({error})") from error
     if like is not None and signature != like:

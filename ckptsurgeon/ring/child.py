@@ -16,6 +16,7 @@ from ..errors import TrainerError, files
 
 # A line that is longer is no answer; it also bounds the memory that a trainer gone wild can take.
 _LONGEST_LINE = 1 << 20
+_LOOK = 0.5  # seconds between two looks at a child that says nothing
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -29,6 +30,7 @@ class Child:
         inherited: descriptors that it keeps open.
         talk: whether it gets lines on its standard input; else that is empty.
         environment: variables that are set for it beside our own.
+        memory: megabytes that it and its descendants may hold; None for no limit.
 
     Raises:
         TrainerError: it cannot be started.
@@ -42,7 +44,10 @@ class Child:
         inherited: Iterable[int] = (),
         talk: bool = False,
         environment: Sequence[tuple[str, str]] = (),
+        memory: float | None = None,
     ) -> None:
+        self._memory = memory
+        self._weighed = 0.0
         with files(log):
             self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -91,14 +96,15 @@ class Child:
 
         Raises:
             TimeoutError: the deadline has passed.
-            TrainerError: the line is longer than 1 MiB.
+            TrainerError: the line is longer than 1 MiB, or the program holds more memory than it may.
         """
         while b"\n" not in self._buffer:
             wait = deadline - time.monotonic()
             if wait <= 0:
                 raise TimeoutError
             # a daemon that it left behind may hold the output open, so its own end is looked for now and then
-            ready = self._poll.poll(min(wait, 0.5) * 1000)
+            ready = self._poll.poll(min(wait, _LOOK) * 1000)
+            self._check_memory()
             if not ready:
                 if self._process.poll() is None:
                     continue
@@ -113,6 +119,18 @@ class Child:
                 raise TrainerError("wrote a line of more than 1 MiB")
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+    def _check_memory(self) -> None:
+        """Look at what it holds, and now and then at all that it started; where there is no /proc, nothing is known."""
+        if self._memory is None:
+            return
+        held, now = _resident(self._process.pid), time.monotonic()
+        if now >= self._weighed + _LOOK:
+            self._weighed = now
+            held = sum(map(_resident, _session(self._process.pid)))
+        if held > self._memory * 1e6:
+            what = f"holds {held / 1e6:.0f} MB of memory"
+            raise TrainerError(what, expected=f"{self._memory:g} MB or less, as ring.toml says")
 
     def wait(self, deadline: float) -> int:
         """Return its exit status, negative for a signal.
@@ -172,6 +190,25 @@ def _wait_for(children: Sequence[Child], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not all(child.ended() for child in children) and time.monotonic() < deadline:
         time.sleep(0.005)
+
+
+def _session(leader: int) -> list[int]:
+    """Return all processes of a session."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ())):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if os.getsid(pid) == leader:
+                found.append(pid)
+    return found
+
+
+def _resident(pid: int) -> int:
+    """Return the bytes of memory that a process holds; 0 if that is not known."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:

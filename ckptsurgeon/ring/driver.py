@@ -9,23 +9,23 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 
 from .. import data, formats
 from ..errors import CkptSurgeonError, TrainerError
-from ..verbs import changing
 from . import local, resume, retention, status
 from . import spec as spec_of
 from .attempts import Result, Signature, attempt
-from .convergence import Blocks, Weights
-from .folder import Folder, existing, relative_checkpoint
-from .history import History, Record
+from .folder import Folder, existing
+from .history import History, Measured, Record
 from .journal import Journal, not_initialised
 from .local import Request
-from .schedule import Done, Step, may_end, next_step, step_at
-from .spec import Spec
+from .measuring import Meter
+from .schedule import TRUNK, Done, Step, may_end, next_step
+from .spec import Spec, Stop
+from .trunk import Trunk
 
 # Seconds for trainers to exit by themselves after a run, and at SIGTERM; an interrupted driver ends in less
 # than one.
@@ -46,8 +46,8 @@ def run(
 
     Args:
         path: the folder of the run.
-        rounds: overrides the limit of rounds of ring.toml.
-        tolerance: overrides the tolerance of ring.toml.
+        rounds: go on to this number of rounds, whatever ring.toml says of when to stop.
+        tolerance: go on to this tolerance, whatever it says; with both, to what comes first.
         anyway: go on in another environment.
         tell: is called with lines for a person: a try that failed, rounds that were lost.
         on_round: is called after each round, while the next one begins.
@@ -61,11 +61,10 @@ def run(
     spec = spec_of.load(folder.spec)
     if not os.path.exists(folder.journal):
         raise not_initialised(folder.root)
-    stop = replace(
-        spec.stop,
-        rounds=spec.stop.rounds if rounds is None else rounds,
-        tolerance=spec.stop.tolerance if tolerance is None else tolerance,
-    )
+    folder = folder.storing(spec.suffixes)
+    stop = spec.stop
+    if rounds is not None or tolerance is not None:
+        stop = Stop(tolerance=tolerance, window=stop.window, rounds=rounds)
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
         history = resume.resume(folder, spec, journal, anyway, tell)
         return Driver(folder, replace(spec, stop=stop), journal, history, tell, on_round).run()
@@ -103,7 +102,7 @@ class Driver:
         self._history = history
         self._tell = tell
         self._on_round = on_round
-        self._started: int | None = None  # the step that its trainer has been handed already
+        self._started: set[int] = set()  # train steps that their trainers have been handed already
         self._table = None if spec.data is None else folder.open_table()
         self._batches = None
         if spec.data is not None and self._table is not None:
@@ -114,8 +113,8 @@ class Driver:
         self._trainers = local.trainers(spec, folder, self._table, [journal.fd])
         self._told: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
         self._signatures: dict[str, Signature] = {}
-        self._blocks = self._load_blocks()
-        self._weights = {name: Weights() for name in spec.names}
+        self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
+        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, tell)
 
     def run(self) -> Done:
         """Do steps until the schedule says that the run is done."""
@@ -144,12 +143,12 @@ class Driver:
         finally:
             local.stop(self._trainers.values(), patience, _GRACE)
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
-                for name in self._spec.names:
+                for name in self._spec.steps.writers:
                     self._tidy(name)
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
-        return next_step(self._spec.names, self._spec.stop, self._history)
+        return next_step(self._spec.steps, self._spec.stop, self._history)
 
     def _open_trainers(self) -> None:
         """Start all workers at once, since each may take seconds to come up."""
@@ -166,42 +165,52 @@ class Driver:
 
     def _do(self, step: Step) -> None:
         """Do one step: publish its checkpoint, then journal it."""
-        history, spec = self._history, self._spec
+        history, spec, folder = self._history, self._spec, self._folder
         began = time.monotonic()
-        if step.donor is None:
-            source = history.latest(step.model)
-            result = self._train(step, source)
-            origin = relative_checkpoint(step.model, source)
+        source: str | list[str]
+        if step.kind == "train":
+            source = folder.relative(step.model, history.latest(step.model))
+            result = self._train(step)
+        elif step.kind == "average":
+            source = [folder.relative(name, history.latest(name)) for name in spec.names]
+            result = self._average(step)
         else:
-            source = history.latest(step.donor)
-            result = self._graft(step, step.donor, source)
-            origin = relative_checkpoint(step.donor, source)
-        change = None
+            assert step.donor is not None
+            source = folder.relative(step.donor, history.latest(step.donor))
+            result = self._graft(step, step.donor)
+        measured = Measured()
         if step.last:
             if not may_end(step, spec.stop):
-                self._start_next(step)  # a trainer works while the round is measured, synced and journalled
-            change = self._end_round(step)
+                self._start_next(step)  # trainers work while the round is measured, synced and journalled
+            latest = {name: history.latest(name) for name in spec.names} | {step.model: step.number}
+            measured = self._meter.end_round(step, latest)
         every_step = spec.durability == "step"
         if every_step:
-            formats.sync(self._folder.checkpoint(step.model, step.number))
-        seconds = time.monotonic() - began
-        record = Record(step, origin, result.sha256, result.metrics, change, seconds)
+            formats.sync(folder.checkpoint(step.model, step.number))
+        seconds, output = time.monotonic() - began, folder.relative(step.model, step.number)
+        record = Record(step, source, output, result.sha256, result.metrics, measured, seconds)
         self._journal.append(record, sync=step.last or every_step)
         history.add(record)
         if step.last:
-            retention.tell_tensorflow(self._folder, history, spec.max_to_keep)
+            retention.tell_tensorflow(folder, history, spec.max_to_keep)
             self._on_round(history)
 
     def _tidy(self, model: str) -> None:
         retention.tidy(self._folder, self._history, model, self._spec.max_to_keep)
 
     def _start_next(self, step: Step) -> None:
-        """Hand the first step of the next round to its trainer. What it writes counts only once it is journalled."""
-        following = step_at(self._spec.names, step.number + 1)
-        source = step.number if following.model == step.model else self._history.latest(following.model)
-        with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
-            self._trainers[following.model].start(self._request(following, source))
-            self._started = following.number
+        """Hand the first steps of the next round to their trainers. What they write counts only once journalled."""
+        for number in self._spec.steps.together(step.number + 1):
+            following = self._spec.steps.step(number)
+            source = step.number if following.model == step.model else self._history.latest(following.model)
+            self._start(following, source)
+
+    def _start(self, step: Step, source: int) -> None:
+        """Hand a train step to its trainer, which may be at work on it already."""
+        if step.number not in self._started:
+            with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
+                self._trainers[step.model].start(self._request(step, source))
+                self._started.add(step.number)
 
     def _request(self, step: Step, source: int) -> Request:
         name, folder = step.model, self._folder
@@ -216,56 +225,39 @@ class Driver:
             data=self._write_batch(step.batch),
         )
 
-    def _train(self, step: Step, source: int) -> Result:
+    def _train(self, step: Step) -> Result:
         name = step.model
         if name not in self._signatures:
-            with formats.open(self._folder.checkpoint(name, source)) as checkpoint:
+            with formats.open(self._folder.checkpoint(name, self._history.latest(name))) as checkpoint:
                 variables = checkpoint.variables.values()
                 self._signatures[name] = {v.name: (v.dtype, v.shape) for v in variables}
-        trainer, request, started = self._trainers[name], self._request(step, source), self._started == step.number
-        if not started:
-            with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
-                trainer.start(request)
-                started = True
+        for number in self._spec.steps.together(step.number):
+            following = self._spec.steps.step(number)
+            self._start(following, self._history.latest(following.model))
         self._tidy(name)  # while the trainer works
+        request = self._request(step, self._history.latest(name))
+        started = step.number in self._started
+        self._started.discard(step.number)
         like, model = self._signatures[name], self._models[name]
-        result = attempt(trainer, request, model, self._folder, like, self._tell, started)
+        result = attempt(self._trainers[name], request, model, self._folder, like, self._tell, started)
         self._tell_status()
         return result
 
-    def _graft(self, step: Step, donor: str, source: int) -> Result:
-        """Link the donor's layers into a new checkpoint beside the model's present one."""
-        output = self._folder.checkpoint(step.model, step.number)
-        changing.graft(
-            self._folder.checkpoint(donor, source),
-            self._folder.checkpoint(step.model, self._history.latest(step.model)),
-            layers=self._spec.layers,
-            slots=self._spec.slots,
-            out=output,
-            link=True,
-            sync=False,
-            force=True,
-        )
+    def _graft(self, step: Step, donor: str) -> Result:
+        """Put the donor's trunk into a new checkpoint beside the model's present one."""
+        history, folder = self._history, self._folder
+        output = folder.checkpoint(step.model, step.number)
+        source = folder.checkpoint(donor, history.latest(donor))
+        self._trunk.graft(donor, source, step.model, folder.checkpoint(step.model, history.latest(step.model)), output)
         return Result({}, retention.fingerprint(output), {})
 
-    def _end_round(self, step: Step) -> Mapping[str, float] | None:
-        """Measure the change of the weights, and bring the round to disk, before its last step is journalled."""
-        latest = {name: self._history.latest(name) for name in self._spec.names} | {step.model: step.number}
-        prefixes = {name: self._folder.checkpoint(name, number) for name, number in latest.items()}
-        vectors = {name: self._weights[name].read(prefix) for name, prefix in prefixes.items()}
-        change = self._blocks.add(step.round, vectors)
-        blocks = self._folder.blocks(step.round)
-        self._blocks.save(blocks, step.round, sync=False)
-        formats.sync(*prefixes.values(), also=[blocks])
-        return change
-
-    def _load_blocks(self) -> Blocks:
-        round, names, window = self._history.round, self._spec.names, self._spec.stop.window
-        try:
-            return Blocks.load(self._folder.blocks(round), names, window, round)
-        except CkptSurgeonError as error:
-            self._tell(f"{error}; convergence is measured anew")
-            return Blocks(names, window)
+    def _average(self, step: Step) -> Result:
+        """Write the mean of all models' trunks."""
+        output = self._folder.checkpoint(TRUNK, step.number)
+        latest = {name: self._history.latest(name) for name in self._spec.names}
+        self._trunk.average({name: self._folder.checkpoint(name, number) for name, number in latest.items()}, output)
+        self._tidy(TRUNK)
+        return Result({}, retention.fingerprint(output), {})
 
     def _write_batch(self, batch: int) -> str | None:
         if self._batches is None or self._table is None:

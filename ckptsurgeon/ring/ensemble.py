@@ -1,81 +1,41 @@
-"""The M trained models as one: each model's and their common score on rows that they have not seen.
-
-The forward pass of an skflow net is written out in NumPy, so that scores need no TensorFlow: hidden layers
-`dnn/layer{K}/Linear/*` with relu between, and the head `logistic_regression/*` (softmax) or
-`linear_regression/*`. A model whose checkpoint is no such net has no vote, which is said of it.
-"""
+"""The M trained models as one: what they predict together, and each model's and their common score."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .. import data, formats
-from ..checkpoint import Checkpoint
+from .. import data
 from ..errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
-from . import journal, resume
+from . import features, journal, resume
 from . import spec as spec_of
 from .folder import Folder, existing
-
-Values = NDArray[np.float64]
+from .net import Values
+from .spec import Data, Spec
+from .voting import AT_ONCE, Task, Voter, ask, voter
 
 _TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read one
 
 
 @dataclass(frozen=True)
-class Net:
-    """The weights of an skflow net.
+class Member:
+    """A model of the ensemble.
 
     Attributes:
-        layers: (matrix [in, out], bias [out]) of each hidden layer and, last, of the head; float64.
-        classifier: whether the head is a softmax.
+        name: the model's.
+        checkpoint: its latest.
+        vote: to ask it; None if it has no vote.
+        reason: why it has none.
     """
 
-    layers: Sequence[tuple[Values, Values]]
-    classifier: bool
-
-    def outputs(self, X: NDArray[np.float32]) -> Values:
-        """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
-        values: Values = X.astype(np.float64)
-        for number, (matrix, bias) in enumerate(self.layers):
-            values = (np.maximum(values, 0) if number else values) @ matrix + bias
-        if not self.classifier:
-            return values
-        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-        chances: Values = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return chances
-
-
-def load(prefix: str) -> Net:
-    """Read the net in a checkpoint.
-
-    Raises:
-        UnsupportedError: the checkpoint holds another kind of model.
-        CkptSurgeonError: it cannot be read.
-    """
-    with formats.open(prefix) as checkpoint:
-        names = []
-        for number in itertools.count():
-            if f"dnn/layer{number}/Linear/Matrix" not in checkpoint.variables:
-                break
-            names.append((f"dnn/layer{number}/Linear/Matrix", f"dnn/layer{number}/Linear/Bias"))
-        heads = [h for h in ("logistic_regression", "linear_regression") if f"{h}/weights" in checkpoint.variables]
-        if not names or len(heads) != 1:
-            raise UnsupportedError("holds no net of dnn/layer{K}/Linear and one head", path=prefix)
-        names.append((f"{heads[0]}/weights", f"{heads[0]}/bias"))
-        layers = [(_read(checkpoint, matrix), _read(checkpoint, bias)) for matrix, bias in names]
-    width = layers[0][0].shape[0] if layers[0][0].ndim == 2 else 0
-    for (name, _), (matrix, bias) in zip(names, layers, strict=True):
-        if matrix.ndim != 2 or matrix.shape[0] != width or bias.shape != matrix.shape[1:]:
-            raise UnsupportedError(f"{name} does not fit the layer before it", path=prefix)
-        width = matrix.shape[1]
-    return Net(layers, heads[0] == "logistic_regression")
+    name: str
+    checkpoint: str
+    vote: Voter | None
+    reason: str | None
 
 
 def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
@@ -91,64 +51,114 @@ def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
 
     Raises:
         UsageError: there are no rows to score on.
+        TrainerError: a model's `predict` program failed.
         CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
     """
-    folder = existing(path)
-    table = _rows(folder, file)
-    for _ in range(_TRIES - 1):
-        with contextlib.suppress(NotFoundError, ChangedError):
-            return _evaluate(folder, table)
-    return _evaluate(folder, table)
-
-
-def _evaluate(folder: Folder, table: data.Table) -> list[dict[str, Any]]:
-    """Score what the journal names as latest, which may be removed meanwhile if the run goes on."""
-    history = journal.load(folder.journal).history
+    folder, spec, rows = _open(path)
+    table = _rows(folder, spec, rows, file)
     lines, votes = [], []
-    for name in history.models:
-        prefix = folder.checkpoint(name, history.latest(name))
-        scores: dict[str, Any] = {"model": name, "checkpoint": prefix, "rows": len(table.X)}
-        try:
-            votes.append(_vote(load(prefix), table, prefix))
-        except UnsupportedError as error:
-            lines.append({**scores, **_scores(None, table), "reason": f"no vote: {error.what}"})
-        else:
-            lines.append({**scores, **_scores(votes[-1], table), "reason": None})
-    if not votes:
-        raise CkptSurgeonError("no model has a vote", path=folder.root, hint=str(lines[0]["reason"]))
+    with _members(folder, spec, Task.of(table)) as members:
+        for member in members:
+            outputs = None if member.vote is None else ask(member.vote, table.X)
+            votes += [] if outputs is None else [outputs]
+            line = {"model": member.name, "checkpoint": member.checkpoint, "rows": len(table.X)}
+            lines.append({**line, **_scores(outputs, table), "reason": member.reason})
     together = _scores(np.mean(votes, axis=0), table)
     ensemble = {"model": "ensemble", "checkpoint": None, "rows": len(table.X)}
     return [*lines, {**ensemble, **together, "reason": None}]
 
 
-def _rows(folder: Folder, file: str | None) -> data.Table:
-    """Return the rows to score on."""
+def predict(path: str, file: str, tell: Callable[[str], None] = lambda line: None) -> Iterator[list[list[Any]]]:
+    """Predict by the mean of the models' probabilities, or of their values.
+
+    Args:
+        path: the folder of the run.
+        file: csv, with or without the target column, .npz with `X`, or .npy.
+        tell: is called with lines for a person: a model without a vote, columns that are not used.
+
+    Yields:
+        First the header alone, then rows, many at a time: of a classifier the `prediction` and the probability of
+        each class; of a regressor the `prediction`, or `prediction_0`, … where it has several outputs.
+
+    Raises:
+        TrainerError: a model's `predict` program failed.
+        CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
+    """
+    folder, spec, rows = _open(path)
+    table = folder.open_table()
+    task, classes = Task.of(table), table.classes
+    with _members(folder, spec, task) as members:
+        for member in members:
+            if member.reason is not None:
+                tell(f"model {member.name}: {member.reason}")
+        header = ["prediction"] if task.outputs == 1 else [f"prediction_{k}" for k in range(task.outputs)]
+        yield [["prediction", *classes] if classes is not None else header]
+        votes = [member.vote for member in members if member.vote is not None]
+        for X in features.read(file, task.features, table.features, rows.target, AT_ONCE, tell):
+            mean = sum(vote.outputs(X) for vote in votes) / len(votes)
+            if classes is None:
+                yield mean.tolist()
+            else:
+                best = [classes[k] for k in mean.argmax(axis=1).tolist()]
+                yield [[name, *chances] for name, chances in zip(best, mean.tolist(), strict=True)]
+
+
+def _open(path: str) -> tuple[Folder, Spec, Data]:
+    """Return a run that has rows."""
+    folder = existing(path)
     spec = spec_of.load(folder.spec)
     resume.check_spec(folder, spec, journal.load(folder.journal).head)
     if spec.data is None:
-        raise UsageError("there is no [data] to score on", path=folder.spec)
+        raise UsageError("there is no [data], so nothing is known of its rows", path=folder.spec)
+    return folder.storing(spec.suffixes), spec, spec.data
+
+
+@contextlib.contextmanager
+def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[Member]]:
+    """Get all models ready: what the journal names as latest, which may be removed meanwhile if the run goes on."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(NotFoundError, ChangedError):
+                members = _ready(folder, spec, task, stack)
+                break
+        else:
+            members = _ready(folder, spec, task, stack)
+        if all(member.vote is None for member in members):
+            raise CkptSurgeonError("no model has a vote", path=folder.root, hint=members[0].reason)
+        yield members
+
+
+def _ready(folder: Folder, spec: Spec, task: Task, stack: contextlib.ExitStack) -> list[Member]:
+    history = journal.load(folder.journal).history
+    models, members = {model.name: model for model in spec.models}, []
+    for name in history.models:
+        path = folder.checkpoint(name, history.latest(name))
+        try:
+            vote = stack.enter_context(voter(models[name], folder, path, task, pin=True))
+            members.append(Member(name, path, vote, None))
+        except UnsupportedError as error:
+            members.append(Member(name, path, None, f"no vote: {error.what}"))
+    return members
+
+
+def _rows(folder: Folder, spec: Spec, rows: Data, file: str | None) -> data.Table:
+    """Return the rows to score on."""
     trained = folder.open_table()
     if file is not None:
-        table = data.read(file, spec.data.target, like=trained)
+        table = data.read(file, rows.target, like=trained)
+        what = "has other columns than the rows that the models were trained on"
         if table.X.shape[1] != trained.X.shape[1]:
-            what = "has other columns than the rows that the models were trained on"
             raise UsageError(what, path=file, expected=trained.X.shape[1], found=table.X.shape[1])
-        return table
-    if not spec.data.holdout:
+        if table.features == trained.features or not (table.features and trained.features):
+            return table
+        if sorted(table.features) != sorted(trained.features):
+            raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
+        order = [table.features.index(name) for name in trained.features]
+        return data.Table(table.X[:, order], table.y, table.classes, trained.features)
+    if not rows.holdout:
         raise UsageError("no rows are held out", path=folder.spec, hint="name a file with --data")
-    batches = data.Batches(len(trained.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-    rows = batches.held_out()
-    return data.Table(trained.X[rows], trained.y[rows], trained.classes)
-
-
-def _vote(net: Net, table: data.Table, prefix: str) -> Values:
-    """Return what a net says of the rows; UnsupportedError if it was made for others."""
-    outputs = len(table.classes) if table.classes is not None else table.y[:1].size
-    shape = net.layers[0][0].shape[0], net.layers[-1][0].shape[1]
-    if shape != (table.X.shape[1], outputs) or net.classifier != (table.classes is not None):
-        expected = f"{table.X.shape[1]} features and {outputs} outputs"
-        raise UnsupportedError(f"its net is not made for {expected}", path=prefix)
-    return net.outputs(table.X)
+    batches = data.Batches(len(trained.X), rows.batch_size, spec.seed, rows.holdout)
+    return trained.take(batches.held_out())
 
 
 def _scores(outputs: Values | None, table: data.Table) -> dict[str, float | None]:
@@ -163,5 +173,6 @@ def _scores(outputs: Values | None, table: data.Table) -> dict[str, float | None
     return {"r2": 1 - error / spread if spread else None, "mse": error}
 
 
-def _read(checkpoint: Checkpoint, name: str) -> Values:
-    return np.asarray(checkpoint.read(name), dtype=np.float64)
+def _list(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= 200 else text[:200] + "…"

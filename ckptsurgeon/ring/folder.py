@@ -6,33 +6,42 @@ DIR/status.json                  the driver that runs or ran last (status.py)
 DIR/blocks-0.npz, blocks-1.npz   running means of the weights, of even and odd rounds (convergence.py)
 DIR/data/X.npy, y.npy            the rows, float32 [rows, features], and their target
 DIR/data/classes.json            the names of the classes, or null
+DIR/data/features.json           the names of the features; an empty list where they have none
 DIR/data/batch.npz               the rows of the present mini-batch
-DIR/<model>/model.ckpt-<step>    the checkpoint that step <step> wrote; 0 holds the first weights
+DIR/<model>/model.ckpt-<step>    the checkpoint that step <step> wrote; 0 holds the first weights; the end of the
+                                 name says the format where that is not TensorFlow's
+DIR/trunk/model.ckpt-<step>      the mean of all trunks, in a run whose schedule is "average"
 DIR/<model>/checkpoint           the state file that TensorFlow looks for
 DIR/<model>/trainer.log          what the model's trainer said
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import data
-from ..errors import CkptSurgeonError, DamagedError, files
+from ..errors import CkptSurgeonError, DamagedError, NotFoundError, files
 from ..publish import write_file
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of a run; its paths are absolute, since trainers may work elsewhere."""
+    """The folder of a run; its paths are absolute, since trainers may work elsewhere.
+
+    Attributes:
+        root: the folder.
+        suffixes: the end of the names of each model's checkpoints, where that is known (see `keys.SUFFIXES`).
+    """
 
     root: str
+    suffixes: Mapping[str, str] | None = None
 
     @classmethod
     def at(cls, path: str) -> Folder:
@@ -76,9 +85,18 @@ class Folder:
         """Return the folder of a model."""
         return os.path.join(self.root, name)
 
+    def storing(self, suffixes: Mapping[str, str]) -> Folder:
+        """Return the same folder, which knows how the checkpoints of its models are called."""
+        return replace(self, suffixes=suffixes)
+
+    def relative(self, name: str, step: int) -> str:
+        """Return the checkpoint that `step` wrote for a model as the journal names it, relative to the run's folder."""
+        assert self.suffixes is not None
+        return f"{name}/model.ckpt-{step}{self.suffixes[name]}"
+
     def checkpoint(self, name: str, step: int) -> str:
-        """Return the prefix of the checkpoint that `step` wrote for a model."""
-        return os.path.join(self.root, relative_checkpoint(name, step))
+        """Return the checkpoint that `step` wrote for a model: the path of its file, or TensorFlow's prefix."""
+        return os.path.join(self.root, self.relative(name, step))
 
     def log(self, name: str) -> str:
         """Return the path of what a model's trainer said."""
@@ -92,23 +110,34 @@ class Folder:
         """Write the rows that all models train on; classes.json comes last."""
         with files(self.rows):
             os.makedirs(self.rows, exist_ok=True)
-            for name, values in (("X.npy", table.X), ("y.npy", table.y)):
-                _save_npy(os.path.join(self.rows, name), values)
+        for name, values in (("X.npy", table.X), ("y.npy", table.y)):
+            write_file(os.path.join(self.rows, name), data.npy_bytes(values))
         classes = None if table.classes is None else list(table.classes)
-        write_file(os.path.join(self.rows, "classes.json"), (json.dumps(classes) + "\n").encode())
+        for name, names in (("features.json", list(table.features)), ("classes.json", classes)):
+            write_file(os.path.join(self.rows, name), (json.dumps(names) + "\n").encode())
 
     def open_table(self) -> data.Table:
         """Map the rows into memory."""
-        path = os.path.join(self.rows, "classes.json")
         X, y = (data.load_npy(os.path.join(self.rows, name)) for name in ("X.npy", "y.npy"))
+        classes = self._names("classes.json")
+        features: tuple[str, ...] = ()
+        with contextlib.suppress(NotFoundError):  # a run made by an earlier version
+            features = self._names("features.json") or ()
+        if X.ndim != 2 or X.dtype != np.float32 or len(y) != len(X) or len(features) not in (0, X.shape[1]):
+            raise DamagedError("the rows are not those of a run", path=self.rows)
+        return data.Table(X, y, classes, features)
+
+    def _names(self, name: str) -> tuple[str, ...] | None:
+        """Return the names that a file beside the rows lists, or None where it says null."""
+        path = os.path.join(self.rows, name)
         with files(path), open(path, "rb") as file:
             try:
-                classes = json.load(file)
-            except ValueError as error:
+                names = json.load(file)
+            except (ValueError, RecursionError) as error:
                 raise DamagedError(f"is not JSON: {error}") from error
-        if X.ndim != 2 or X.dtype != np.float32 or len(y) != len(X):
-            raise DamagedError("the rows are not those of a run", path=self.rows)
-        return data.Table(X, y, None if classes is None else tuple(map(str, classes)))
+            if names is not None and not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
+                raise DamagedError("is no list of names")
+        return None if names is None else tuple(names)
 
     def data_digest(self) -> str | None:
         """Return the SHA-256 of X.npy and y.npy, or None where the run has no rows."""
@@ -124,11 +153,6 @@ class Folder:
         return digest.hexdigest()
 
 
-def relative_checkpoint(name: str, step: int) -> str:
-    """Return a checkpoint's prefix as the journal names it, relative to the run's folder."""
-    return f"{name}/model.ckpt-{step}"
-
-
 def existing(path: str) -> Folder:
     """Return the folder at `path`, which must hold a ring.toml."""
     folder = Folder.at(path)
@@ -136,13 +160,3 @@ def existing(path: str) -> Folder:
         hint = f"make one with: ckptsurgeon ring init {path}"
         raise CkptSurgeonError("there is no ring.toml here", path=path, hint=hint)
     return folder
-
-
-def _save_npy(path: str, values: NDArray[Any]) -> None:
-    """Write an array without holding it in memory a second time; the old file stays until then."""
-    temporary = path + ".ckptsurgeon-tmp"
-    with open(temporary, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

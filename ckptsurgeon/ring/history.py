@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
 
-from .folder import relative_checkpoint
-from .schedule import Step, per_round, step_at
+from .schedule import Schedule, Step
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured at the end of a round that ends a block of `window` rounds; each by the name of a model.
+
+    Attributes:
+        change: how much the weights moved from the mean of one block to that of the next, and `TRUNK`'s; None
+            where no whole block lies before.
+        held_out: the loss on held-out rows; None of a model that cannot be asked; None where no rows are held out.
+        distance: how far the trunk, as the last train step left it, is from the mean of all models' trunks.
+    """
+
+    change: Mapping[str, float] | None = None
+    held_out: Mapping[str, float | None] | None = None
+    distance: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -20,27 +35,26 @@ class Record:
     Attributes:
         step: the step of the schedule.
         source: the checkpoint that it started from (train) or took layers from (graft), relative to the run's
-            folder.
-        sha256: the fingerprint of the checkpoint that it wrote.
-        metrics: what the trainer measured; empty for a graft.
-        change: how much the weights of each model moved, where it was measured after this step.
+            folder; all of those whose trunks it averaged.
+        checkpoint: the one that it wrote, relative to the run's folder.
+        sha256: the fingerprint of that.
+        metrics: what the trainer measured; empty for other steps.
+        measured: what was measured after this step.
         seconds: how long the step took.
     """
 
     step: Step
-    source: str
+    source: str | Sequence[str]
+    checkpoint: str
     sha256: str
     metrics: Mapping[str, Any]
-    change: Mapping[str, float] | None
+    measured: Measured
     seconds: float
 
     @property
     def loss(self) -> float | None:
         """The loss among the metrics, if there is one."""
-        value = self.metrics.get("loss")
-        if value in ("NaN", "Infinity", "-Infinity"):
-            return float(value)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return _number(self.metrics.get("loss"))
 
     def line(self) -> bytes:
         """Return the record as a line of the journal."""
@@ -52,11 +66,13 @@ class Record:
             "model": step.model,
             "from": self.source,
             "batch": step.batch,
-            "checkpoint": relative_checkpoint(step.model, step.number),
+            "checkpoint": self.checkpoint,
             "sha256": self.sha256,
             "metrics": self.metrics,
-            "change": self.change,
+            "change": self.measured.change,
             "seconds": round(self.seconds, 6),
+            "held_out": self.measured.held_out,
+            "distance": self.measured.distance,
         }
         return to_json(values).encode() + b"\n"
 
@@ -65,23 +81,38 @@ def parse(line: bytes, history: History) -> Record:
     """Read a record's line.
 
     Raises:
-        ValueError, KeyError, TypeError, RecursionError: it is no record, or none that can follow `history`.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is no record, or none that can follow
+            `history`.
     """
     values = json.loads(line)
     number = values["step"]
     if type(number) is not int or not history.whole_step < number <= history.step + 1:
         raise ValueError
-    step = step_at(history.models, number)
+    step = history.schedule.step(number)
     if (values["kind"], values["model"], values["round"]) != (step.kind, step.model, step.round):
         raise ValueError
-    metrics, change, texts = values["metrics"], values["change"], (values["from"], values["sha256"])
-    if not isinstance(metrics, dict) or not all(isinstance(text, str) for text in texts):
+    metrics, source, texts = values["metrics"], values["from"], (values["checkpoint"], values["sha256"])
+    sources = source if step.kind == "average" else [source]
+    if not isinstance(metrics, dict) or not all(isinstance(text, str) for text in (*texts, *sources)):
         raise ValueError
-    if change is not None:
-        if not step.last:
-            raise ValueError
-        change = {name: float(change[name]) for name in history.models}
-    return Record(step, *texts, metrics, change, float(values["seconds"]))
+    change, held_out, distance = (_numbers(values.get(key)) for key in ("change", "held_out", "distance"))
+    if change is not None and not (step.last and change.keys() >= set(history.models)):
+        raise ValueError
+    if None in (change or {}).values() or None in (distance or {}).values():
+        raise ValueError
+    measured = Measured(change, held_out, distance)  # type: ignore[arg-type]  # no None is left in them
+    return Record(step, source, *texts, metrics, measured, float(values["seconds"]))
+
+
+def _number(value: object) -> float | None:
+    """Return a number of a line of JSON, in which NaN and infinities are strings; None for anything else."""
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return float(str(value))
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _numbers(values: dict[str, object] | None) -> dict[str, float | None] | None:
+    return None if values is None else {name: _number(value) for name, value in values.items()}
 
 
 class History:
@@ -91,32 +122,44 @@ class History:
     run takes no more memory than a short one.
 
     Args:
-        models: the names of the models, in the order of the ring.
+        schedule: the order of the steps.
         initial: the fingerprint of each model's first checkpoint.
 
     Attributes:
+        schedule: the order of the steps.
         step: the number of the last finished step, 0 before the first.
-        change: the last measured change of each model's weights; None before the first measurement.
+        measured: what was measured last; nothing before the first measurement.
+        stale: for how many measurements the mean held-out loss has not been smaller than ever before.
     """
 
-    def __init__(self, models: tuple[str, ...], initial: Mapping[str, str]) -> None:
-        self.models = models
+    def __init__(self, schedule: Schedule, initial: Mapping[str, str]) -> None:
+        self.schedule = schedule
         self.step = 0
-        self.change: Mapping[str, float] | None = None
+        self.measured = Measured()
+        self.stale = 0
+        self._least = math.inf
         self._initial = initial
         self._recent: dict[int, Record] = {}
-        self._length = per_round(len(models))
-        self._writers = [step_at(models, number).model for number in range(1, self._length + 1)]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models, in the order of the ring."""
+        return self.schedule.models
+
+    @property
+    def change(self) -> Mapping[str, float] | None:
+        """The last measured change of the weights, by model and of the trunk; None before the first measurement."""
+        return self.measured.change
 
     @property
     def round(self) -> int:
         """The number of whole rounds."""
-        return self.step // self._length
+        return self.schedule.whole_rounds(self.step)
 
     @property
     def whole_step(self) -> int:
         """The last step of the last whole round, 0 before the first."""
-        return self.round * self._length
+        return self.schedule.first_step(self.round + 1) - 1
 
     @property
     def last(self) -> Record | None:
@@ -129,9 +172,20 @@ class History:
         self.step = record.step.number
         self._recent[self.step] = record
         if record.step.last:
-            self.change = record.change or self.change
-            for number in [number for number in self._recent if number <= self.step - self._length]:
+            self._take(record.measured)
+            first = self.schedule.first_step(record.step.round)
+            for number in [number for number in self._recent if number < first]:
                 del self._recent[number]
+
+    def _take(self, new: Measured) -> None:
+        """Take in what was measured after a round."""
+        old = self.measured
+        self.measured = Measured(new.change or old.change, new.held_out or old.held_out, new.distance or old.distance)
+        losses = [loss for loss in (new.held_out or {}).values() if loss is not None]
+        if losses:
+            mean = math.fsum(losses) / len(losses)
+            self.stale = 0 if mean < self._least else self.stale + 1
+            self._least = min(self._least, mean)
 
     def rewind(self, step: int) -> None:
         """Forget all steps after `step`.
@@ -176,7 +230,7 @@ class History:
     def _written(self, model: str, last: int) -> Iterator[int]:
         """Yield the steps up to `last` that wrote a checkpoint of the model, newest first, and 0."""
         for number in range(last, 0, -1):
-            if self._writers[(number - 1) % self._length] == model:
+            if self.schedule.writer(number) == model:
                 yield number
         yield 0
 

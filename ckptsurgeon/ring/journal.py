@@ -22,8 +22,8 @@ from ..errors import BusyError, CkptSurgeonError, DamagedError, UnsupportedError
 from ..publish import fsync, write_all
 from .history import History, Record, to_json
 from .history import parse as parse_record
-from .keys import model_name
-from .schedule import per_round
+from .keys import SUFFIXES, model_name
+from .schedule import TRUNK, Schedule
 
 try:
     import fcntl
@@ -56,7 +56,20 @@ class Head:
     @property
     def models(self) -> tuple[str, ...]:
         """The names of the models, in the order of the ring."""
-        return tuple(str(model["name"]) for model in self.spec["models"])
+        return tuple(map(str, self.spec.get("order") or (model["name"] for model in self.spec["models"])))
+
+    @property
+    def schedule(self) -> Schedule:
+        """The order of the steps; ValueError where there is no such one."""
+        kind, warmup = self.spec.get("schedule", "ring"), self.spec.get("warmup", 0)
+        if kind not in ("ring", "average") or type(warmup) is not int or warmup < 0:
+            raise ValueError
+        return Schedule(self.models, kind, warmup)
+
+    @property
+    def suffixes(self) -> dict[str, str]:
+        """The end of the names of each model's checkpoints, and of the trunk's."""
+        return {**{m["name"]: SUFFIXES[m.get("format", "bundle")] for m in self.spec["models"]}, TRUNK: ""}
 
     def line(self) -> bytes:
         """Return the head as a line of the journal."""
@@ -92,10 +105,12 @@ def parse(file: IO[bytes]) -> Content | None:
         version = values["v"]
         head = Head(values["spec"], values["data_sha256"], dict(values["env"]), dict(values["initial"]))
         models = tuple(map(model_name, head.models))  # they become paths, and the file may hold anything
-        if len(models) < 2 or not all(isinstance(head.initial[name], str) for name in models):
+        if len(models) < 2 or head.suffixes.keys() != {*models, TRUNK}:
             raise ValueError
-        history = History(models, head.initial)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if not all(isinstance(head.initial[name], str) for name in models):
+            raise ValueError
+        history = History(head.schedule, head.initial)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError("line 1 is not the head of a journal") from error
     if version != 1:
         raise DamagedError("was written by another version", expected="v 1", found=f"v {version}")
@@ -105,8 +120,8 @@ def parse(file: IO[bytes]) -> Content | None:
             if not line.endswith(b"\n"):  # even if it reads like a whole one
                 raise ValueError
             history.add(parse_record(line, history))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            if any(_ends_round(later, len(models)) for later in lines):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            if any(_ends_round(later, history.schedule) for later in lines):
                 raise DamagedError(f"line {number} is damaged, and whole rounds follow it") from None
             break
         length += len(line)
@@ -238,9 +253,9 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _ends_round(line: bytes, models: int) -> bool:
+def _ends_round(line: bytes, schedule: Schedule) -> bool:
     """Tell whether a line reads like the record of a round's last step."""
     try:
-        return bool(json.loads(line)["step"] % per_round(models) == 0)
+        return schedule.step(int(json.loads(line)["step"])).last
     except (ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -10,8 +10,21 @@ from typing import Any
 
 from ..errors import CkptSurgeonError, UsageError, did_you_mean
 
-# Names of models are names of folders beside these, and 'ensemble' is a line of `ring evaluate`.
-RESERVED = ("data", "events", "ensemble")
+# Names of models are names of folders beside these; 'ensemble' is a line of `ring evaluate`, 'trunk' the folder of
+# what an averaging step makes.
+RESERVED = ("data", "events", "ensemble", "trunk")
+
+# How checkpoints of a model may be stored: what that is to `formats`, and the end of the names, by which Keras goes.
+FORMATS = {
+    "bundle": "tf-v2",
+    "v1": "tf-v1",
+    "safetensors": "safetensors",
+    "npz": "npz",
+    "hdf5": "hdf5",
+    "weights.h5": "hdf5",
+    "keras": "keras-zip",
+}
+SUFFIXES = {name: "" if name in ("bundle", "v1") else f".{name}" for name in FORMATS} | {"hdf5": ".h5"}
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,9 @@ RUN = {
     "layers": Key('a layer range such as "0-1"', _text, required=True),
     "slots": Key('"keep", "copy" or "fill=VALUE"', _slots),
     "seed": Key("an integer of 0 or more", _integer(0)),
+    "schedule": Key('"ring" or "average"', _choice("ring", "average")),
+    "order": Key("the names of all models, each once", _list_of(_text)),
+    "warmup": Key("an integer of 0 or more", _integer(0)),
     "durability": Key('"round" or "step"', _choice("round", "step")),
     "max_to_keep": Key("an integer of 1 or more", _integer(1)),
     "stop": Key("a table", _any),
@@ -99,6 +115,8 @@ RUN = {
 }
 STOP = {
     "tolerance": Key("a number of 0 or more", _number(lambda value: value >= 0)),
+    "trunk_tolerance": Key("a number of 0 or more", _number(lambda value: value >= 0)),
+    "patience": Key("an integer of 1 or more", _integer(1)),
     "window": Key("an integer of 1 or more", _integer(1)),
     "rounds": Key("an integer of 1 or more", _integer(1)),
 }
@@ -116,6 +134,11 @@ MODEL = {
     "command": _PROGRAM,
     "worker": _PROGRAM,
     "init": Key("the path of a checkpoint", _text),
+    "format": Key(" or ".join(f'"{name}"' for name in SUFFIXES), _choice(*SUFFIXES)),
+    "scheme": Key('a scheme such as "layers.{K}.**"', _text),
+    "map": Key('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
+    "predict": Key("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
+    "memory": Key("a number of megabytes above 0", _number(lambda value: value > 0)),
     "timeout": Key("a number of seconds above 0", _number(lambda value: value > 0)),
     "tries": Key("an integer of 1 or more", _integer(1)),
 }

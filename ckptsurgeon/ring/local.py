@@ -90,6 +90,7 @@ class _Program:
     def __init__(self, model: Model, arguments: Sequence[str], folder: Folder, inherited: Iterable[int]) -> None:
         self._arguments = arguments
         self._timeout = model.timeout
+        self._memory = model.memory
         self._folder = folder
         self._inherited = tuple(inherited)
         self._log = Log(folder.log(model.name))
@@ -148,6 +149,7 @@ class Worker(_Program):
                 self._inherited,
                 talk=True,
                 environment=self._environment,
+                memory=self._memory,
             )
 
     def start(self, request: Request) -> None:
@@ -216,7 +218,7 @@ class Command(_Program):
         values["metrics"] = self._metrics
         arguments = [_PLACEHOLDER.sub(lambda match: values[match[1]], text) for text in self._arguments]
         self._deadline = time.monotonic() + self._timeout
-        self.child = Child(arguments, self._folder.root, self._log.path, self._inherited)
+        self.child = Child(arguments, self._folder.root, self._log.path, self._inherited, memory=self._memory)
 
     def finish(self) -> dict[str, Any]:
         """Wait for the program to end; its output goes to the log, and its last JSON object is the metrics."""

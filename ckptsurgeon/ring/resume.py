@@ -19,6 +19,7 @@ from . import spec as spec_of
 from .folder import Folder
 from .history import History
 from .journal import Head, Journal, not_initialised
+from .schedule import TRUNK
 from .spec import Spec
 
 _PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
@@ -44,7 +45,7 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Cal
     _check_head(folder, spec, content.head, anyway)
     history = content.history
     _check_checkpoints(folder, history, tell)
-    for model in history.models:
+    for model in history.schedule.writers:
         retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep))
     retention.tell_tensorflow(folder, history, spec.max_to_keep)
     return history
@@ -52,10 +53,10 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Cal
 
 def check_spec(folder: Folder, spec: Spec, head: Head, anyway: bool = False) -> None:
     """Refuse a ring.toml that no longer describes the run; the keys are named. `anyway` lets other programs train."""
-    keys = spec_of.differences(head.spec, spec.document())
-    others = [key for key in keys if not _PROGRAM.fullmatch(key)]
-    if others if anyway else keys:
-        what = f"changed since the run began: {', '.join(keys)}"
+    changes = spec_of.differences(head.spec, spec.document())
+    others = [key for key in changes if not _PROGRAM.fullmatch(key)]
+    if others if anyway else changes:
+        what = f"changed since the run began: {', '.join(f'{key} {words}' for key, words in changes.items())}"
         way_on = "change it back" if others else "--anyway goes on with another program, change it back"
         raise RefusedError(what, path=folder.spec, hint=f"{way_on}, {_afresh(folder)}")
 
@@ -84,7 +85,8 @@ def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
 
 def _check_checkpoints(folder: Folder, history: History, tell: Callable[[str], None]) -> None:
     """Take history back to the last whole round if a latest checkpoint is not what the journal says."""
-    latest = [_problem(folder, history, model, history.latest(model)) for model in history.models]
+    written = [name for name in history.schedule.writers if name != TRUNK or history.latest(name)]
+    latest = [_problem(folder, history, name, history.latest(name)) for name in written]
     broken = next((problem for problem in latest if problem is not None), None)
     if broken is None:
         return

@@ -16,6 +16,7 @@ from ..errors import files
 from ..formats import state
 from .folder import Folder
 from .history import History
+from .schedule import TRUNK
 
 _CHECKPOINT = re.compile(r"model\.ckpt-(\d+)(?=[._-]|$)")
 _UNFINISHED = re.compile(r"ckptsurgeon-tmp|\.tempstate\d")
@@ -23,9 +24,12 @@ _UNFINISHED = re.compile(r"ckptsurgeon-tmp|\.tempstate\d")
 
 def tell_tensorflow(folder: Folder, history: History, max_to_keep: int) -> None:
     """Write the state files: the newest checkpoints of each model as of the last whole round."""
-    for model in history.models:
+    for model in history.schedule.writers:
         listed = [folder.checkpoint(model, step) for step in history.listed(model, max_to_keep)]
-        state.write(folder.model(model), listed[-1], listed, sync=False)
+        if model == TRUNK:  # which has no first weights
+            listed = [path for path, step in zip(listed, history.listed(model, max_to_keep), strict=True) if step]
+        if listed:
+            state.write(folder.model(model), listed[-1], listed, sync=False)
 
 
 def tidy(folder: Folder, history: History, model: str, max_to_keep: int) -> None:
@@ -61,13 +65,18 @@ def foreign(path: str) -> str | None:
         return next((os.path.join(path, name) for name, step in sorted(_steps(path)) if step), None)
 
 
-def fingerprint(prefix: str) -> str:
-    """Return the fingerprint of a checkpoint without parsing it: its index holds a checksum of every byte of data.
+def fingerprint(path: str) -> str:
+    """Return the fingerprint of a checkpoint without parsing it: the same as `Checkpoint.fingerprint`.
 
-    The same as `Checkpoint.fingerprint`, for checkpoints that this process has just written.
+    Args:
+        path: of a checkpoint that this process has just written: its file, or the prefix of a TensorFlow V2 one, whose
+            index holds a checksum of every byte of data.
     """
-    with files(prefix), open(prefix + ".index", "rb") as file:
-        return sha256(file.read()).hexdigest()
+    digest = sha256()
+    with files(path), open(path if os.path.exists(path) else path + ".index", "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _steps(path: str) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,10 @@
-"""Which step comes next: the ring's order of train and graft, as a pure function of what has been done.
+"""Which step comes next: the order of train, graft and average, as a pure function of what has been done.
 
-    round r, M models:   train 1, graft 1->2, train 2, graft 2->3, …, train M,       2M-1 steps
-                         graft M->1, graft M->2, …, graft M->M-1                      M-1 steps
+    round r of a ring, M models:     train 1, graft 1->2, train 2, graft 2->3, …, train M,     2M-1 steps
+                                     graft M->1, graft M->2, …, graft M->M-1                    M-1 steps
+    round r of an average:           train 1, …, train M (all at the same time),                  M steps
+                                     average, graft trunk->1, …, graft trunk->M                 M+1 steps
+    round r of the warmup of either: train 1, …, train M                                          M steps
 
 Steps are numbered from 1 over the whole run, and so are rounds; round r trains on batch r-1. Nothing here
 reads a file, a clock or a random number.
@@ -9,28 +12,34 @@ reads a file, a clock or a random number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
+
+# What an averaging step makes: not a model, but named and kept like one.
+TRUNK = "trunk"
+
+Kind = Literal["train", "graft", "average"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One train or one graft.
+    """One train, one graft or one average.
 
     Attributes:
         number: its place in the run, from 1; its checkpoint is named after it.
         round: the round that it belongs to, from 1.
         kind: what is done.
-        model: the model that gets a new checkpoint.
-        donor: the model whose layers are grafted into it; None for a train step.
+        model: the model that gets a new checkpoint; `TRUNK` for an average.
+        donor: the model whose layers are grafted into it, or `TRUNK`; None for any other step.
         batch: the mini-batch that all models of the round train on, from 0.
         last: whether the round ends with it.
     """
 
     number: int
     round: int
-    kind: Literal["train", "graft"]
+    kind: Kind
     model: str
     donor: str | None
     batch: int
@@ -42,16 +51,18 @@ class Done:
     """There is no next step.
 
     Attributes:
-        reason: 'converged' when the weights of all models have, 'limit' when the rounds are used up.
+        reason: 'converged', or 'limit' when the rounds are used up.
         round: how many rounds were done.
+        criterion: what says so: 'weights' of all models, 'trunk', 'held-out loss', or 'rounds'.
     """
 
     reason: Literal["converged", "limit"]
     round: int
+    criterion: str
 
     def __str__(self) -> str:
         if self.reason == "converged":
-            return f"converged after {self.round} rounds"
+            return f"converged after {self.round} rounds, by the {self.criterion}"
         return f"limit of {self.round} rounds reached"
 
 
@@ -64,62 +75,152 @@ class Past(Protocol):
 
     @property
     def change(self) -> Mapping[str, float] | None:
-        """The last measured change of each model's weights; None before the first measurement."""
+        """The last measured change of the weights, by model and of `TRUNK`; None before the first measurement."""
+
+    @property
+    def stale(self) -> int:
+        """For how many measurements the mean held-out loss has not been smaller than ever before."""
 
 
 class Limits(Protocol):
     """When a run ends."""
 
     @property
-    def tolerance(self) -> float:
-        """The change of its weights at which a model counts as converged."""
+    def tolerance(self) -> float | None:
+        """The change of its weights at which a model counts as converged; None: weights do not end the run."""
+
+    @property
+    def trunk_tolerance(self) -> float | None:
+        """The change of the trunk's weights at which the run has converged; None: it does not end the run."""
+
+    @property
+    def patience(self) -> int | None:
+        """The measurements without a smaller held-out loss after which the run has converged; None: none do."""
 
     @property
     def window(self) -> int:
         """The rounds of a block, at whose end the change is measured."""
 
     @property
-    def rounds(self) -> int:
-        """The number of rounds after which the run ends in any case."""
+    def rounds(self) -> int | None:
+        """The number of rounds after which the run ends in any case; None for no limit."""
 
 
-def per_round(models: int) -> int:
-    """Return the number of steps in a round of `models` models, 2 or more."""
-    return 3 * models - 2
+@dataclass(frozen=True)
+class Schedule:
+    """The order of the steps of a run.
+
+    Attributes:
+        models: the names of the models in their order, 2 or more.
+        kind: how they share the trunk.
+        warmup: the rounds before they begin to share it.
+    """
+
+    models: tuple[str, ...]
+    kind: Literal["ring", "average"] = "ring"
+    warmup: int = 0
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """What checkpoints are written for: the models, and the trunk where there is an averaging step."""
+        return (*self.models, TRUNK) if self.kind == "average" else self.models
+
+    @cached_property
+    def _trains(self) -> tuple[tuple[Kind, str, str | None], ...]:
+        return tuple(("train", name, None) for name in self.models)
+
+    @cached_property
+    def _round(self) -> tuple[tuple[Kind, str, str | None], ...]:
+        """Kind, model and donor of the steps of a round."""
+        last = self.models[-1]
+        steps: list[tuple[Kind, str, str | None]] = []
+        if self.kind == "average":
+            steps += [*self._trains, ("average", TRUNK, None)]
+            steps += [("graft", name, TRUNK) for name in self.models]
+            return tuple(steps)
+        for name, following in zip(self.models, self.models[1:], strict=False):
+            steps += [("train", name, None), ("graft", following, name)]
+        steps.append(("train", last, None))
+        steps += [("graft", name, last) for name in self.models[:-1]]
+        return tuple(steps)
+
+    def steps_in(self, round: int) -> int:
+        """Return the number of steps in a round."""
+        return len(self._trains if round <= self.warmup else self._round)
+
+    def first_step(self, round: int) -> int:
+        """Return the number of the first step of a round."""
+        warm = min(round - 1, self.warmup)
+        return 1 + warm * len(self._trains) + (round - 1 - warm) * len(self._round)
+
+    def whole_rounds(self, step: int) -> int:
+        """Return how many rounds are whole when `step` is the last finished step."""
+        warm = self.warmup * len(self._trains)
+        if step < warm:
+            return step // len(self._trains)
+        return self.warmup + (step - warm) // len(self._round)
+
+    def writer(self, number: int) -> str:
+        """Return the model that step `number`, counted from 1, writes a checkpoint of."""
+        return self._place(number)[2][1]
+
+    def step(self, number: int) -> Step:
+        """Return step `number`, counted from 1, of an endless run."""
+        round, last, (kind, model, donor) = self._place(number)
+        return Step(number, round, kind, model, donor, round - 1, last)
+
+    def _place(self, number: int) -> tuple[int, bool, tuple[Kind, str, str | None]]:
+        """Return the round of a step, whether it is its last one, and what it does."""
+        warm = self.warmup * len(self._trains)
+        steps, before, at = (self._trains, 0, number - 1)
+        if number > warm:
+            steps, before, at = self._round, self.warmup, number - 1 - warm
+        rounds, index = divmod(at, len(steps))
+        return before + rounds + 1, index == len(steps) - 1, steps[index]
+
+    def together(self, number: int) -> tuple[int, ...]:
+        """Return the steps that can be done at the same time as train step `number`: it, and all up to a graft."""
+        step, found = self.step(number), [number]
+        while not step.last and step.kind == "train":
+            step = self.step(step.number + 1)
+            if step.kind == "train":
+                found.append(step.number)
+        return tuple(found)
 
 
-def next_step(models: Sequence[str], stop: Limits, past: Past) -> Step | Done:
+def next_step(schedule: Schedule, stop: Limits, past: Past) -> Step | Done:
     """Return the step that follows `past`, or that the run is done (only ever said between two rounds).
 
     Args:
-        models: the names of the models in their order, 2 or more.
+        schedule: the order.
         stop: when the run ends.
         past: what has been done.
     """
-    rounds, index = divmod(past.step, per_round(len(models)))
-    if index == 0:
-        if past.change is not None and all(value <= stop.tolerance for value in past.change.values()):
-            return Done("converged", rounds)
-        if rounds >= stop.rounds:
-            return Done("limit", rounds)
-    return step_at(models, past.step + 1)
+    rounds = schedule.whole_rounds(past.step)
+    if past.step == schedule.first_step(rounds + 1) - 1:
+        criterion = _converged(stop, past)
+        if criterion is not None:
+            return Done("converged", rounds, criterion)
+        if stop.rounds is not None and rounds >= stop.rounds:
+            return Done("limit", rounds, "rounds")
+    return schedule.step(past.step + 1)
 
 
 def may_end(step: Step, stop: Limits) -> bool:
     """Whether the run may be done after a step: at the limit of rounds, or where the change of weights is measured."""
-    return step.last and (step.round >= stop.rounds or step.round % stop.window == 0)
+    at_limit = stop.rounds is not None and step.round >= stop.rounds
+    return step.last and (at_limit or step.round % stop.window == 0)
 
 
-def step_at(models: Sequence[str], number: int) -> Step:
-    """Return step `number`, counted from 1, of an endless run."""
-    rounds, index = divmod(number - 1, per_round(len(models)))
-    forward = 2 * len(models) - 1
-    donor: str | None = None
-    if index >= forward:
-        donor, model = models[-1], models[index - forward]
-    elif index % 2:
-        donor, model = models[index // 2], models[index // 2 + 1]
-    else:
-        model = models[index // 2]
-    last = index == per_round(len(models)) - 1
-    return Step(number, rounds + 1, "graft" if donor else "train", model, donor, rounds, last)
+def _converged(stop: Limits, past: Past) -> str | None:
+    """Return what has converged, if anything has."""
+    change = past.change
+    if change is not None:
+        models = [value for name, value in change.items() if name != TRUNK]
+        if stop.tolerance is not None and all(value <= stop.tolerance for value in models):
+            return "weights"
+        if stop.trunk_tolerance is not None and change.get(TRUNK, float("inf")) <= stop.trunk_tolerance:
+            return "trunk"
+    if stop.patience is not None and past.stale >= stop.patience:
+        return "held-out loss"
+    return None

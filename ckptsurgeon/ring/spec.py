@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean, files
+from ..surgeon.naming import Map
 from . import keys
+from .schedule import TRUNK, Schedule
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-# What a command's arguments may hold in braces, and is replaced at each step.
+# What the arguments of `command` and of `predict` may hold in braces, and is replaced at each step.
 PLACEHOLDERS = frozenset(("checkpoint", "output", "batch", "data", "metrics", "seed", "step"))
+PREDICT_PLACEHOLDERS = frozenset(("checkpoint", "data", "output"))
+
+# Keys of a model that the built-in trainer has no use for.
+_FOR_PROGRAMS = ("format", "scheme", "map", "predict")
 _BRACES = re.compile(r"(?<!\$)\{(\w+)\}")
 
 # These may change from one `ring run` to the next: they decide when a run ends, what is kept and how long is
 # waited.
-_MAY_CHANGE = re.compile(r"stop\..*|max_to_keep|models\.[^.]*\.(timeout|tries)")
+_MAY_CHANGE = re.compile(r"stop\..*|max_to_keep|durability|models\.[^.]*\.(timeout|tries|memory|predict)")
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,18 @@ class Stop:
 
     Attributes:
         tolerance: the change of its weights, from one block of rounds to the next, at which a model has
-            converged.
+            converged; the run ends when all have. None: weights do not end it.
         window: the rounds of a block.
-        rounds: the rounds after which the run ends in any case.
+        rounds: the rounds after which the run ends in any case; None: there is no limit.
+        trunk_tolerance: the change of the trunk alone at which the run ends; None: it does not.
+        patience: the blocks of rounds without a smaller held-out loss after which the run ends; None: none do.
     """
 
-    tolerance: float = 1e-2
+    tolerance: float | None = 1e-2
     window: int = 20
-    rounds: int = 5000
+    rounds: int | None = 5000
+    trunk_tolerance: float | None = None
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,13 @@ class Model:
         command: a program that is started once a step, with placeholders in its arguments.
         worker: a program that is kept running.
         init: a checkpoint with the first weights; without it the trainer is asked for them.
+        format: how its checkpoints are stored, one of `keys.SUFFIXES`.
+        scheme: how it names its layers, where that cannot be found out.
+        map: `NAME=COMMON NAME` each, as in `graft --map`: how the models without a map call its variables;
+            `COMMON NAME.T` for a matrix that it holds transposed.
+        predict: a program that writes what the model says of rows; without it a model has a vote only if it is a
+            net of the built-in trainer's kind.
+        memory: megabytes that its trainer may hold; None for no limit.
         timeout: seconds that one step may take, with the start of its trainer.
         tries: how often a step is tried before the run stops.
     """
@@ -82,6 +100,11 @@ class Model:
     command: tuple[str, ...] | None = None
     worker: tuple[str, ...] | None = None
     init: str | None = None
+    format: str = "bundle"
+    scheme: str | None = None
+    map: tuple[str, ...] = ()
+    predict: tuple[str, ...] | None = None
+    memory: float | None = None
     timeout: float = 600.0
     tries: int = 3
 
@@ -92,17 +115,23 @@ class Spec:
 
     Attributes:
         layers: the trunk, a layer range.
+        schedule: 'ring': the trunk goes from model to model; 'average': from all to their mean, and back.
+        order: the names of the models in the order of the ring, where that is not the order of `models`.
+        warmup: rounds in which every model trains for itself.
         slots: what becomes of the optimizer's slots of grafted variables, as in `graft --slots`.
         seed: all random choices derive from it.
         durability: after what everything is synced to disk, 'round' or 'step'.
         max_to_keep: checkpoints kept of each model.
         stop: when the run ends.
         data: the rows; None where the trainers bring their own.
-        models: two or more, in the order of the ring.
+        models: two or more, in the order of ring.toml.
     """
 
     layers: str
     models: tuple[Model, ...]
+    schedule: Literal["ring", "average"] = "ring"
+    order: tuple[str, ...] = ()
+    warmup: int = 0
     slots: str = "keep"
     seed: int = 42
     durability: str = "round"
@@ -113,15 +142,21 @@ class Spec:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the models, in the order of the ring."""
-        return tuple(model.name for model in self.models)
+        return self.order or tuple(model.name for model in self.models)
+
+    @property
+    def steps(self) -> Schedule:
+        """The order of the steps."""
+        return Schedule(self.names, self.schedule, self.warmup)
+
+    @property
+    def suffixes(self) -> dict[str, str]:
+        """The end of the names of each model's checkpoints, and of the trunk's."""
+        return {**{model.name: keys.SUFFIXES[model.format] for model in self.models}, TRUNK: ""}
 
     def document(self) -> dict[str, Any]:
         """Return the spec, defaults filled in, as JSON can hold it: the head of a journal."""
-        document = asdict(self)
-        document["models"] = [
-            {key: list(value) if isinstance(value, tuple) else value for key, value in model.items()}
-            for model in document["models"]
-        ]
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return document
 
 
@@ -162,6 +197,9 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
         for number, model in enumerate(_tables(values, "models", problems), start=1)
     ]
     _check_names(models, problems)
+    _check_order(values, [str(model.get("name")) for model in models], problems)
+    if "patience" in stop and not (rows is not None and rows.get("holdout", Data.holdout)):
+        problems.append(UsageError("stop.patience: needs held-out rows", expected="[data] with a holdout above 0"))
     if not problems:
         _check_trunk(str(values["layers"]), models, problems)
     for problem in problems:
@@ -172,13 +210,25 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     return Spec(**values)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two documents differ, but for those that may change in the middle of a run."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys in which two documents differ, but for those that may change in the middle of a run.
+
+    Args:
+        old: a document.
+        new: another one.
+
+    Returns:
+        By key what it was and is, in words.
+    """
     before, after = _flat(old), _flat(new)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     if "models" in keys:  # they are others, or in another order: what each one holds no longer matters
         keys = [key for key in keys if not key.startswith("models.")]
-    return [key for key in keys if not _MAY_CHANGE.fullmatch(key)]
+    return {
+        key: f"was {json.dumps(before.get(key))}, is {json.dumps(after.get(key))}"
+        for key in keys
+        if not _MAY_CHANGE.fullmatch(key)
+    }
 
 
 def _table(values: Mapping[str, Any], key: str, problems: list[CkptSurgeonError]) -> Mapping[str, object]:
@@ -213,6 +263,9 @@ def _model(
     elif kinds == ["hidden_units"]:
         values.setdefault("optimizer", "Adagrad")
         values.setdefault("learning_rate", 0.1)
+        for key in _FOR_PROGRAMS:
+            if key in values:
+                problems.append(UsageError(f"{where}{key}: is for other trainers than the built-in one"))
         if not has_data:
             problems.append(UsageError(f"{where}hidden_units: the built-in trainer needs [data]"))
     else:
@@ -220,18 +273,47 @@ def _model(
             if key in values:
                 problems.append(UsageError(f"{where}{key}: is for the built-in trainer alone"))
     if kinds == ["command"]:
-        arguments = " ".join(values["command"] or ())
         if "init" not in values:
             problems.append(UsageError(f"{where}init: missing", expected="the checkpoint that a command starts from"))
-        for unknown in sorted(set(_BRACES.findall(arguments)) - PLACEHOLDERS):
-            hint = did_you_mean(unknown, PLACEHOLDERS)  # other words in braces are the program's own business
-            if hint:
-                problems.append(UsageError(f"{where}command: no placeholder {{{unknown}}}", hint=hint))
-        if values["command"] and ("{checkpoint}" not in arguments or "{output}" not in arguments):
-            problems.append(UsageError(f"{where}command: {{checkpoint}} and {{output}} must occur in it"))
-        if not has_data and "{data}" in arguments:
+        _check_program(f"{where}command", values["command"], PLACEHOLDERS, ("checkpoint", "output"), problems)
+        if not has_data and "{data}" in " ".join(values["command"] or ()):
             problems.append(UsageError(f"{where}command: {{data}} needs [data]"))
+    if "predict" in values:
+        needed = ("checkpoint", "data", "output")
+        _check_program(f"{where}predict", values["predict"], PREDICT_PLACEHOLDERS, needed, problems)
+    for text in values.get("map") or ():
+        try:
+            Map(text)
+        except UsageError as error:
+            problems.append(UsageError(f"{where}map: {error.what}", expected="NAME=COMMON NAME or NAME=COMMON NAME.T"))
     return values
+
+
+def _check_program(
+    where: str,
+    program: Sequence[str] | None,
+    placeholders: frozenset[str],
+    needed: Sequence[str],
+    problems: list[CkptSurgeonError],
+) -> None:
+    """Check the words in braces in a program's arguments."""
+    arguments = " ".join(program or ())
+    for unknown in sorted(set(_BRACES.findall(arguments)) - placeholders):
+        hint = did_you_mean(unknown, placeholders)  # other words in braces are the program's own business
+        if hint:
+            problems.append(UsageError(f"{where}: no placeholder {{{unknown}}}", hint=hint))
+    if program and not all(f"{{{name}}}" in arguments for name in needed):
+        names = " and ".join([", ".join(f"{{{name}}}" for name in needed[:-1]), f"{{{needed[-1]}}}"])
+        problems.append(UsageError(f"{where}: {names} must occur in it"))
+
+
+def _check_order(values: Mapping[str, Any], names: Sequence[str], problems: list[CkptSurgeonError]) -> None:
+    """Check that an order names each model once, and that there is an order to choose."""
+    order = values.get("order")
+    if order and values.get("schedule") == "average":
+        problems.append(UsageError("order: is for a ring", found='schedule = "average"'))
+    if order and sorted(order) != sorted(names):
+        problems.append(UsageError("order: each model is named once", expected=" ".join(names), found=" ".join(order)))
 
 
 def _check_names(models: list[dict[str, Any]], problems: list[CkptSurgeonError]) -> None:

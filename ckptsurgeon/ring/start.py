@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable
 
 from .. import data, formats
-from ..errors import CkptSurgeonError, DamagedError, RefusedError, TrainerError, UsageError, check, files
+from ..errors import CkptSurgeonError, DamagedError, Problems, RefusedError, TrainerError, UsageError, check, files
 from ..publish import write_file
-from ..verbs import changing
+from ..verbs import producing
 from . import environment, local, retention, status, template
 from . import spec as spec_of
 from .attempts import attempt
@@ -23,6 +23,7 @@ from .history import History
 from .journal import Head, Journal
 from .local import Request, Trainer
 from .spec import Model, Spec
+from .trunk import Trunk
 
 
 def init(
@@ -57,6 +58,7 @@ def init(
     elif os.path.exists(folder.spec) and not force:
         hint = "ring init without --data uses it, --force replaces it"
         raise RefusedError("exists already", path=folder.spec, hint=hint)
+    folder = folder.storing(spec.suffixes)
     table = _read_rows(folder, spec)
     with files(folder.root):
         os.makedirs(folder.root, exist_ok=True)
@@ -64,11 +66,12 @@ def init(
         _make_room(folder, spec, journal, force)
         if table is not None:
             folder.save_table(table)
+            table = folder.open_table()  # what was held on the disk meanwhile is given back
         initial = _first_checkpoints(folder, spec, table, journal, tell)
         _check_trunks(folder, spec)
         if written:
             write_file(folder.spec, template.render(spec).encode())
-        history = History(spec.names, initial)
+        history = History(spec.steps, initial)
         for name in spec.names:
             formats.sync(folder.checkpoint(name, 0))
         retention.tell_tensorflow(folder, history, spec.max_to_keep)
@@ -77,14 +80,17 @@ def init(
 
 
 def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
-    """Read the rows before anything is changed."""
+    """Read the rows before anything is changed; many of them lie on the disk of the run meanwhile, without a name."""
     if spec.data is None:
         return None
     file = folder.resolve(spec.data.file)
     target = spec.data.target
     if file.endswith(".npy"):  # the target is a file then, too
         target = folder.resolve(target)
-    table = data.read(file, target)
+    disk = folder.rows
+    while not os.path.isdir(disk):
+        disk = os.path.dirname(disk)
+    table = data.read(file, target, folder=disk)
     data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
     if table.classes is not None and len(table.classes) < 2:
         raise RefusedError("its target has one class alone", path=file, found=table.classes[0])
@@ -102,7 +108,7 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
     if content is not None and not force:
         hint = f"ckptsurgeon ring run {folder.root} goes on with it; --force starts afresh"
         raise RefusedError("there is a run already", path=folder.root, hint=hint)
-    names = dict.fromkeys((*spec.names, *(content.head.models if content is not None else ())))
+    names = dict.fromkeys((*spec.steps.writers, *(content.head.schedule.writers if content is not None else ())))
     for name in names:
         with files(folder.model(name)):
             os.makedirs(folder.model(name), exist_ok=True)
@@ -118,7 +124,7 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
     for path in (folder.status, folder.batch, folder.blocks(0), folder.blocks(1)):
         _unlink(path)
     for name in names:
-        if name not in spec.names:
+        if name not in spec.steps.writers:
             with contextlib.suppress(OSError):  # a folder that holds something else stays
                 os.rmdir(folder.model(name))
 
@@ -164,25 +170,28 @@ def _first_checkpoints(
 
 
 def _copy(folder: Folder, model: Model, source: str) -> str:
-    """Copy a given checkpoint into the run; return its fingerprint."""
-    prefix = folder.checkpoint(model.name, 0)
-    with formats.open(folder.resolve(source)) as checkpoint:
-        formats.write(prefix, {name: checkpoint.read(name) for name in checkpoint.variables}, sync=False)
-    with formats.open(prefix) as checkpoint:
-        return checkpoint.fingerprint()
+    """Copy a given checkpoint into the run, in the format of the model; return its fingerprint."""
+    target = folder.checkpoint(model.name, 0)
+    to = "hdf5" if model.format == "weights.h5" else model.format
+    producing.convert(folder.resolve(source), target, to=to, force=True, sync=False)
+    return retention.fingerprint(target)
 
 
 def _check_trunks(folder: Folder, spec: Spec) -> None:
     """Plan every graft of a round, so that models which cannot share a trunk are found before the run begins."""
+    first = {name: folder.checkpoint(name, 0) for name in spec.names}
     problems: list[CkptSurgeonError] = []
-    names = spec.names
-    pairs = [*itertools.pairwise(names), *((names[-1], name) for name in names[:-1])]
-    for donor, recipient in pairs:
-        ends = folder.checkpoint(donor, 0), folder.checkpoint(recipient, 0)
-        try:
-            changing.graft(*ends, layers=spec.layers, slots=spec.slots, dry_run=True)
-        except CkptSurgeonError as error:
-            problems.append(UsageError(f"layers {spec.layers} of {donor} do not go into {recipient}: {error}"))
+    try:
+        trunk = Trunk(spec, first)
+    except CkptSurgeonError as error:
+        problems += error.problems if isinstance(error, Problems) else [error]
+    else:
+        pairs = itertools.pairwise(spec.names)  # all others follow from them
+        for donor, recipient in [*pairs, (spec.names[-1], spec.names[0])]:
+            try:
+                trunk.graft(donor, first[donor], recipient, first[recipient], None)
+            except CkptSurgeonError as error:
+                problems.append(UsageError(f"layers {spec.layers} of {donor} do not go into {recipient}: {error}"))
     for problem in problems:
         problem.path = folder.spec
     check(problems)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..publish import write_file
 from . import journal
-from .folder import Folder, relative_checkpoint
+from .folder import Folder
 
 
 def write(folder: Folder, state: str, reason: str | None, workers: Mapping[str, int | None]) -> None:
@@ -47,7 +47,8 @@ def report(folder: Folder) -> dict[str, Any]:
     Raises:
         CkptSurgeonError: the run is not initialised, or its journal is damaged.
     """
-    history = journal.load(folder.journal).history
+    content = journal.load(folder.journal)
+    history, folder = content.history, folder.storing(content.head.suffixes)
     word, pid = read(folder), driver(folder)
     running = journal.is_locked(folder.journal) and pid is not None and journal.is_alive(pid)
     state, reason = word.get("state", "stopped"), word.get("reason")
@@ -67,7 +68,7 @@ def report(folder: Folder) -> dict[str, Any]:
             {
                 "name": name,
                 "step": history.latest(name),
-                "checkpoint": relative_checkpoint(name, history.latest(name)),
+                "checkpoint": folder.relative(name, history.latest(name)),
                 "loss": history.loss(name),
                 "pid": workers.get(name),
             }

@@ -11,7 +11,7 @@ from .spec import Model, Spec
 _STOP = """
 # A model has converged when the mean of its weights over `window` rounds differs from the mean over
 # the `window` rounds before by at most `tolerance` times its norm. `rounds` is the limit.
-stop = {{ tolerance = {tolerance}, window = {window}, rounds = {rounds} }}
+stop = {{ {limits} }}
 """
 
 
@@ -20,13 +20,17 @@ def render(spec: Spec) -> str:
     text = _lines(
         {
             "layers": (spec.layers, "the trunk: the layers that all models share"),
+            "schedule": (spec.schedule, 'the trunk goes round a "ring", or an "average" of all goes back into each'),
+            **({"order": (spec.order, "of the ring")} if spec.order else {}),
+            "warmup": (spec.warmup, "rounds in which every model trains for itself"),
             "slots": (spec.slots, 'of the trunk\'s optimizer slots: "keep", "copy" or "fill=VALUE"'),
             "seed": (spec.seed, "all that is random derives from it"),
             "durability": (spec.durability, 'what a power cut may cost: a "round" or a "step"'),
             "max_to_keep": (spec.max_to_keep, "checkpoints of each model"),
         }
     )
-    text += _STOP.format(**asdict(spec.stop))
+    limits = {key: value for key, value in asdict(spec.stop).items() if value is not None}
+    text += _STOP.format(limits=", ".join(f"{key} = {_value(value)}" for key, value in limits.items()))
     if spec.data is not None:
         text += "\n[data]\n" + _lines(
             {
@@ -55,6 +59,11 @@ def _model(model: Model) -> str:
         "command",
         "worker",
         "init",
+        "format",
+        "scheme",
+        "map",
+        "predict",
+        "memory",
         "timeout",
         "tries",
     )
