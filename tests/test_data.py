@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ring_support import write_ring
 
 from ckptsurgeon import data
-from ckptsurgeon.errors import CkptSurgeonError
+from ckptsurgeon.data import csv_rows, spool, target
+from ckptsurgeon.errors import CkptSurgeonError, DamagedError, files
+from ckptsurgeon.ring import start
+from ckptsurgeon.ring.folder import Folder
 
 IRIS = "sepal,petal,species\n5.1,0.2,setosa\n7,1.4,versicolor\n6.3,2.5,virginica\n5,.3,setosa\n"
 
@@ -215,6 +222,7 @@ def test_a_claimed_size_is_not_believed(tmp_path: Path) -> None:
         data.read(write(tmp_path, huge, "X.npy"), y)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("X.npy", huge)
+        archive.writestr("y.npy", npy(np.arange(2)))
     with pytest.raises(CkptSurgeonError, match="do not fit"):
         data.read(str(tmp_path / "a.npz"))
 
@@ -240,7 +248,7 @@ def test_a_file_cut_off_anywhere_is_one_clear_error(tmp_path: Path, kind: str) -
             data.read(path, target)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_flipped_bytes_raise_nothing_else(tmp_path_factory: pytest.TempPathFactory, draw: st.DataObject) -> None:
     """A damaged archive is a table or a CkptSurgeonError."""
@@ -252,9 +260,173 @@ def test_flipped_bytes_raise_nothing_else(tmp_path_factory: pytest.TempPathFacto
         assert data.read(path).X.ndim == 2
 
 
+# -- many rows
+
+
+def reading(path: str, at_once: int) -> object:
+    """All that reading a csv in parts of so many rows comes to: the table, or the error."""
+    try:
+        with files(path):
+            table = csv_rows.read(path, "t", None, None, at_once)
+    except CkptSurgeonError as error:
+        return type(error), str(error)
+    return table.X.tolist(), table.y.tolist(), table.y.dtype, table.classes, table.features
+
+
+fields = st.sampled_from(
+    ["1", "-2.5", "0.25", "1e3", "7.125", "x", '"q,r"', '"two\nlines"', '"a\r\nb"', " 3 ", "nan", "", "1_0"]
+)
+numbers = st.sampled_from(["1", "-2.5", "1e3", '"4"', " 3 "])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(st.one_of(st.tuples(numbers, fields), st.tuples(numbers, numbers), st.just(()), st.tuples(fields))),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    at_once=st.integers(1, 5),
+)
+def test_a_csv_is_the_same_in_parts_of_any_size(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], end: str, at_once: int
+) -> None:
+    """The table, or the error with its line, does not depend on where a part ends; nor on what is spilled to disk."""
+    path = write(tmp_path_factory.getbasetemp(), end.join(["a,t", *map(",".join, rows)]) + end, "parts.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, "_FRACTIONS", 2)
+        whole = reading(path, 1000)
+        patch.setattr(spool, "_MEMORY", 8)
+        assert reading(path, at_once) == whole
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["1,x"] * 700 + ["", "two,x"], ["line 703", "column 'a'", "'two'"]),
+        (["1,x"] * 511 + ["", '1,"x\ny"', '"1\n", x', "1"], ["line 518", "expected 2, found 1"]),
+        (["1,x"] * 600 + ["1,"], ["line 602", "column 't' is empty"]),
+        (["1,.5"] * 600 + ["1,inf"], ["line 602", "column 't'", "not a finite number", "'inf'"]),
+        (["1,x"] * 600 + ["1," + "y" * 200_000], ["line 602", "not csv"]),
+        (["1,x"] * 600 + ["1e39,y", "1"], ["line 602", "column 'a'", "not finite"]),
+    ],
+)
+def test_a_mistake_far_down_is_told_with_its_line(tmp_path: Path, rows: list[str], words: list[str]) -> None:
+    """Blank lines and line ends within quotes count, in whichever part of the file they stand."""
+    with pytest.raises(CkptSurgeonError) as caught:
+        data.read(write(tmp_path, "\n".join(["a,t", *rows])), "t")
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_word_among_a_thousand_fractions_is_a_mistake_not_a_class(tmp_path: Path, first: bool) -> None:
+    """So many different numbers are values, wherever the word stands; with fewer of them all are classes."""
+    rows = [f"1,{number}.5" for number in range(1200)]
+    rows.insert(0 if first else 1200, "1,NA")
+    with pytest.raises(CkptSurgeonError, match=r"line (2|1202), column 't' is not a finite number; found 'NA'"):
+        data.read(write(tmp_path, "\n".join(["a,t", *rows])), "t")
+    table = data.read(write(tmp_path, "\n".join(["a,t", *rows[:900], "1,NA"])), "t")
+    assert table.classes is not None
+    assert "NA" in table.classes
+
+
+def test_more_classes_than_any_table_has_are_refused(tmp_path: Path) -> None:
+    """A number for each row, say, is no class: the line is told at which it was noticed, and memory is not filled."""
+    rows = "".join(f"1,{number}\n" for number in range(65_537))
+    with pytest.raises(CkptSurgeonError, match=r"line 65538, column 't' holds more classes.*at most 65536"):
+        data.read(write(tmp_path, "a,t\n" + rows), "t")
+    with pytest.raises(CkptSurgeonError, match=r"row 65536, column 'y' holds more classes"):
+        data.read(write(tmp_path, npz(X=np.ones((65_537, 1)), y=np.arange(65_537)), "a.npz"))
+
+
+def test_many_rows_lie_in_the_folder_without_a_name(tmp_path: Path) -> None:
+    """They are what they are in memory, and nothing is left there, after a mistake neither."""
+    X, y = np.random.default_rng(3).random((100_000, 2), np.float32), np.arange(100_000) % 7
+    (tmp_path / "spool").mkdir()
+    rows = "".join(f"{a!r},{b!r},{c}\n" for (a, b), c in zip(X.tolist(), y.tolist(), strict=True))
+    paths = [
+        write(tmp_path, "a,b,t\n" + rows),
+        write(tmp_path, npz(X=X, t=y), "a.npz"),
+        write(tmp_path, npz(X=np.asfortranarray(X.astype(np.float64)), t=y), "fortran.npz"),
+    ]
+    for path in paths:
+        table = data.read(path, "t", folder=str(tmp_path / "spool"))
+        assert np.array_equal(table.X, X)
+        assert np.array_equal(table.y, y)
+        assert not list((tmp_path / "spool").iterdir())
+    with pytest.raises(CkptSurgeonError, match="line 100002"):
+        data.read(write(tmp_path, "a,b,t\n" + rows + "1,x,2\n"), "t", folder=str(tmp_path / "spool"))
+    assert not list((tmp_path / "spool").iterdir())
+    with pytest.raises(CkptSurgeonError, match="nowhere"):
+        data.read(paths[0], "t", folder=str(tmp_path / "nowhere"))
+
+
+def test_a_damaged_member_is_noticed_though_it_is_streamed(tmp_path: Path) -> None:
+    """A flipped bit in the middle of a stored array contradicts the archive's checksum."""
+    raw = bytearray(npz(X=np.ones((1000, 2), np.float32), y=np.arange(1000)))
+    raw[4000] ^= 1
+    with pytest.raises(CkptSurgeonError, match="CRC"):
+        data.read(write(tmp_path, bytes(raw), "a.npz"))
+
+
+MEMORY = """
+import resource, sys
+from ckptsurgeon import data
+from ckptsurgeon.ring.folder import Folder
+
+def use(few):
+    for path, target in zip(sys.argv[2::2], sys.argv[3::2]):
+        if few == path.rpartition("/")[2].startswith("few"):
+            table = data.read(path, target, folder=sys.argv[1])
+            folder = Folder(sys.argv[1] + "/run")
+            folder.save_table(table)
+            table = folder.open_table()
+            batches = data.Batches(len(table.X), 32, 0, 0.2)
+            held = sum(len(rows) for rows in batches.held_out_parts(1000))
+            assert held == round(len(table.X) * 0.2) and table.take(batches.rows(5)).y.shape == (32,), path
+            folder.data_digest()
+
+use(True)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+limit = int(status["VmData"].split()[0]) * 1024 + (6 << 20)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+use(False)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit holds for what a process allocates on Linux alone")
+def test_half_a_million_rows_take_the_memory_of_ten_thousand(tmp_path: Path) -> None:
+    """Read, kept for a run and cut into batches within 6 MB more, which is no room for all of them."""
+    random = np.random.default_rng(1)
+    block = [f"{a:.4f},{b:.4f}" for a, b in random.random((10_000, 2)).tolist()]
+    arguments = []
+    for name, times in (("few", 1), ("many", 50)):
+        classes = "".join(f"{row},{number % 3}\n" for number, row in enumerate(block))
+        arguments += [write(tmp_path, "a,b,t\n" + classes * times, f"{name}-classes.csv"), "t"]
+        values = "".join(f"{number},{number / 7:.7g}\n" for number in range(10_000 * times))
+        arguments += [write(tmp_path, "a,t\n" + values, f"{name}-values.csv"), "t"]
+        X, y = np.tile(random.random((10_000, 2)), (times, 1)), np.arange(10_000 * times) % 3
+        arguments += [write(tmp_path, npz(X=X, y=y), f"{name}.npz"), "y"]
+        np.savez_compressed(tmp_path / f"{name}-deflated.npz", X=np.asfortranarray(X.astype(np.float32)), y=y / 2)
+        arguments += [str(tmp_path / f"{name}-deflated.npz"), "y"]
+        arguments += [write(tmp_path, npy(X), f"{name}.npy"), write(tmp_path, npy(y), f"y-{name}.npy")]
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_held_out_rows_come_in_parts(tmp_path: Path) -> None:
+    """All of them once, each part ascending and none longer than asked for."""
+    batches = data.Batches(1000, 10, 7, 0.25)
+    found = [rows.tolist() for rows in batches.held_out_parts(60)]
+    assert [len(rows) for rows in found] == [60, 60, 60, 60, 10]
+    assert all(rows == sorted(rows) for rows in found)
+    assert sorted(row for part in found for row in part) == batches.held_out().tolist()
+    assert list(data.Batches(10, 2, 7).held_out_parts(3)) == []
+
+
 # -- batches
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.text(max_size=5))
 def test_a_keyed_permutation_is_one(n: int, key: str) -> None:
     """Every number occurs once."""
@@ -277,6 +449,7 @@ def test_a_permutation_is_even() -> None:
     assert ((counts - 100.0) ** 2 / 100).sum() < 95
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 2**63), st.sampled_from([0, 0.1, 0.2, 0.5, 0.9]))
 def test_an_epoch_holds_every_row_once_but_those_held_out(n: int, size: int, seed: int, holdout: float) -> None:
     """Slices are consecutive, the last one is short, and no batch holds a held-out row."""
@@ -331,3 +504,47 @@ def test_a_batch_file_has_the_same_bytes_for_the_same_rows(tmp_path: Path) -> No
         assert loaded["X"].tolist() == X.tolist()
         assert loaded["y"].tolist() == y.tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+
+
+# -- the rows of a run
+
+
+def test_a_run_keeps_its_rows_classes_and_the_names_of_its_features(tmp_path: Path) -> None:
+    """What is opened is what was saved; a run of an earlier version, which kept no names of features, has none."""
+    table = data.read(write(tmp_path, IRIS), "species")
+    folder = Folder.at(str(tmp_path / "run"))
+    folder.save_table(table)
+    opened = folder.open_table()
+    assert (opened.features, opened.classes) == (("sepal", "petal"), table.classes)
+    assert isinstance(opened.X, np.memmap)
+    assert (opened.X.tolist(), opened.y.tolist()) == (table.X.tolist(), table.y.tolist())
+    digest = folder.data_digest()
+    (tmp_path / "run/data/features.json").unlink()
+    assert folder.open_table().features == ()
+    folder.save_table(data.Table(np.asfortranarray(table.X), table.y, table.classes))
+    assert folder.open_table().features == ()
+    assert folder.data_digest() == digest
+    assert np.load(tmp_path / "run/data/X.npy").tolist() == table.X.tolist()
+    names = {"X.npy", "y.npy", "classes.json", "features.json"}
+    assert {path.name for path in (tmp_path / "run/data").iterdir()} == names
+
+
+@pytest.mark.parametrize("content", ['["a"', '["a"]', "[1, 2]", '{"a": 1}', "[" * 100_000])
+def test_damaged_names_of_features_are_told(tmp_path: Path, content: str) -> None:
+    """No list of names, or not as many as there are columns."""
+    folder = Folder.at(str(tmp_path / "run"))
+    folder.save_table(data.read(write(tmp_path, IRIS), "species"))
+    write(tmp_path / "run/data", content, "features.json")
+    with pytest.raises(DamagedError, match="data"):
+        folder.open_table()
+
+
+def test_rows_that_cannot_be_trained_on_change_nothing(tmp_path: Path) -> None:
+    """`ring init` reads all of them before it touches an old run, or makes a folder for a new one."""
+    write_ring(tmp_path / "run")
+    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    with (tmp_path / "run/points.csv").open("a") as file:
+        file.write("1,two,in\n")
+    with pytest.raises(CkptSurgeonError, match=r"points.csv: line 62, column 'y' is not a number; found 'two'"):
+        start.init(str(tmp_path / "run"), force=True)
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before

@@ -1,0 +1,116 @@
+"""Mini-batches: which rows form one, and the small .npz file that hands it on.
+
+Everything random here is a keyed function of (seed, position), never the state of a running generator, so that batch b
+holds the same rows whoever asks for it and whenever.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..publish import write_file
+
+
+def write_batch(path: str, X: NDArray[np.float32], y: NDArray[Any], sync: bool = False) -> None:
+    """Write the .npz of one batch, atomically and with the same bytes for the same rows."""
+    buffer = io.BytesIO()
+    np.savez(buffer, X=X, y=y)
+    write_file(path, buffer.getvalue(), sync=sync)
+
+
+class Batches:
+    """Which rows form batch b: a pure function of (seed, b), in constant memory.
+
+    Each epoch is a keyed permutation of the rows that are not held out, cut into consecutive slices; the last
+    slice of an epoch is short. The held-out rows are the first ones of a permutation of their own.
+
+    Attributes:
+        per_epoch: batches in an epoch.
+
+    Args:
+        rows: rows of the table.
+        batch_size: rows of a batch.
+        seed: any integer.
+        holdout: the share of the rows that no batch ever holds; at least one row if it is not 0.
+
+    Raises:
+        UsageError: a number that makes no sense, or no row is left to train on.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, holdout: float = 0.0) -> None:
+        if rows < 1 or batch_size < 1 or not 0 <= holdout < 1:
+            raise UsageError(
+                "cannot cut batches",
+                expected="rows and batch_size of 1 or more, holdout from 0 up to, not including, 1",
+                found=f"rows {rows}, batch_size {batch_size}, holdout {holdout}",
+            )
+        self._rows = rows
+        self._batch_size = batch_size
+        self._seed = seed
+        self._held = max(1, round(rows * holdout)) if holdout else 0
+        self._train = rows - self._held
+        if self._train < 1:
+            raise UsageError(f"holding out {holdout} of {rows} rows leaves none to train on")
+        self.per_epoch = -(-self._train // batch_size)
+
+    def rows(self, batch: int) -> NDArray[np.int64]:
+        """Return the row numbers of a batch, counted from 0 over all epochs; int64 [batch_size or fewer]."""
+        epoch, number = divmod(batch, self.per_epoch)
+        start = number * self._batch_size
+        stop = min(start + self._batch_size, self._train)
+        shuffled = permute(np.arange(start, stop), self._train, f"{self._seed}/{epoch}")
+        return permute(shuffled + self._held, self._rows, f"{self._seed}/holdout") if self._held else shuffled
+
+    def held_out(self) -> NDArray[np.int64]:
+        """Return the row numbers that no batch holds, ascending; int64 [held-out rows]."""
+        return np.sort(self._held_out(0, self._held))
+
+    def held_out_parts(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """Those rows again, `size` at a time, each part ascending: so they need no more memory than one part."""
+        for start in range(0, self._held, size):
+            yield np.sort(self._held_out(start, min(start + size, self._held)))
+
+    def _held_out(self, start: int, stop: int) -> NDArray[np.int64]:
+        return permute(np.arange(start, stop), self._rows, f"{self._seed}/holdout")
+
+
+def permute(positions: NDArray[np.int64], n: int, key: str) -> NDArray[np.int64]:
+    """Return where a permutation of 0 … n-1, chosen by `key`, sends the given positions.
+
+    A Feistel network permutes the numbers of `(n-1).bit_length()` bits; a result beyond n is sent through it
+    again until it lies within (cycle walking, fewer than 2 passes on average). So no table of size n is
+    needed.
+    """
+    bits = (n - 1).bit_length()
+    low = np.uint64(bits - bits // 2)
+    high_mask = np.uint64((1 << (bits // 2)) - 1)
+    low_mask = np.uint64((1 << int(low)) - 1)
+    keys = np.frombuffer(blake2b(key.encode()).digest(), dtype="<u8").astype(np.uint64)
+
+    def network(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        high, rest = numbers >> low, numbers & low_mask
+        for even, odd in zip(keys[0::2], keys[1::2], strict=True):
+            high = high ^ (_mix(rest ^ even) & high_mask)
+            rest = rest ^ (_mix(high ^ odd) & low_mask)
+        joined: NDArray[np.uint64] = (high << low) | rest
+        return joined
+
+    result = network(np.asarray(positions).astype(np.uint64))
+    while (outside := np.flatnonzero(result >= n)).size:
+        result[outside] = network(result[outside])
+    return result.astype(np.int64)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Apply splitmix64's finaliser (Steele, Lea, Flood 2014): each output bit depends on each input bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return mixed

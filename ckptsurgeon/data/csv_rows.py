@@ -1,0 +1,203 @@
+"""A csv file, read a few rows at a time.
+
+Each part is turned into numbers column by column; only one that holds a mistake is looked at field by field, to say
+where it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RefusedError, UsageError, did_you_mean
+from .spool import Spool
+from .table import Table
+from .target import Target, as_number, is_value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _csv import Reader
+
+_ROWS = 512  # rows of a part: more are not faster
+_FIELDS = 1 << 16  # and of a wide table fewer rows, but for the last few, since a column costs something, too
+_FEWEST = 16
+_LINE = 1 << 26  # characters of a line; a longer one is cut there, and refused for its number of fields
+
+
+def read(path: str, target: str, like: Table | None, folder: str | None, at_once: int = 0) -> Table:
+    """Read a csv whose columns, but for the target, are numeric features in the order of the header.
+
+    Args:
+        path: the file.
+        target: the column to predict.
+        like: a table whose kind of target and classes are kept.
+        folder: for what does not stay in memory (see `Spool`).
+        at_once: the rows of a part; 0: as many as serve.
+
+    Raises:
+        UsageError: no such target.
+        RefusedError: it cannot be trained on; the line and the column are named.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(iter(functools.partial(file.readline, _LINE), ""))
+        columns = _Columns(_header(reader), target, like, folder)
+        at_once = at_once or max(_FEWEST, min(_ROWS, _FIELDS // columns.width))
+        while True:
+            before = reader.line_num
+            rows, mistake = _part(reader, at_once)
+            columns.take(rows, before)
+            if mistake is not None:
+                raise mistake
+            if not rows:
+                return columns.table()
+
+
+class _Columns:
+    """Collects the rows of a csv.
+
+    Args:
+        header: its first row, which must name the target once.
+        target: the column to predict.
+        like: a table whose kind of target and classes are kept.
+        folder: for what does not stay in memory.
+
+    Attributes:
+        width: the columns, with the target.
+    """
+
+    def __init__(self, header: list[str], target: str, like: Table | None, folder: str | None) -> None:
+        self.width = len(header)
+        self._column = _target_column(header, target)
+        self._header = header
+        self._rows = 0
+        self._features = Spool(np.float32, folder)
+        self._target = Target(target, folder, like)
+
+    def take(self, rows: list[list[str]], before: int) -> None:
+        """Take the next rows, of which empty ones do not count; line `before` of the file is the last one above them.
+
+        Raises:
+            RefusedError: a row cannot be trained on.
+        """
+        full = [row for row in rows if row]
+        if not full:
+            return
+
+        def place(number: int) -> str:
+            return f"line {_line(rows, before, number)}"
+
+        try:
+            features, texts = self._numbers(full)
+        except ValueError:
+            number, error = self._mistake(full, place)
+            if number:  # what is wrong with the target of an earlier row comes first
+                self._target.add([row[self._column].strip() for row in full[:number]], place)
+            raise error from None
+        self._features.append(features)
+        self._target.add(texts, place)
+        self._rows += len(full)
+
+    def table(self) -> Table:
+        """All rows that were taken."""
+        if not self._rows:
+            raise RefusedError("holds no rows below the header")
+        y, classes = self._target.finish()
+        X = self._features.array().reshape(self._rows, self.width - 1)
+        names = tuple(name for number, name in enumerate(self._header) if number != self._column)
+        return Table(X, y, classes, names)
+
+    def _numbers(self, rows: list[list[str]]) -> tuple[NDArray[np.float32], Sequence[str]]:
+        """The features and the target's texts; ValueError where anything is wrong with them."""
+        columns = list(zip(*rows, strict=True))
+        if len(columns) != self.width:
+            raise ValueError
+        texts = list(map(str.strip, columns.pop(self._column)))
+        features = np.empty((len(rows), len(columns)), np.float32)
+        with np.errstate(over="ignore"):
+            for number, column in enumerate(columns):
+                if "_" in "".join(column):  # float() takes Python's 1_000
+                    raise ValueError
+                features[:, number] = np.fromiter(map(float, column), np.float64, len(column))
+        if not np.isfinite(features).all() or not all(texts):
+            raise ValueError
+        return features, texts
+
+    def _mistake(self, rows: list[list[str]], place: Callable[[int], str]) -> tuple[int, RefusedError]:
+        """The first row that `_numbers` does not take, and what is wrong with it."""
+        for number, row in enumerate(rows):
+            error = self._mistake_of(row)
+            if error is not None:
+                what, expected, found = error
+                return number, RefusedError(f"{place(number)}{what}", expected=expected, found=found)
+        raise AssertionError("a part holds no row with a mistake, but was not taken")
+
+    def _mistake_of(self, row: list[str]) -> tuple[str, object, object] | None:
+        if len(row) != self.width:
+            return " has another number of fields than the header", self.width, len(row)
+        if not row[self._column].strip():
+            return f", column {self._header[self._column]!r} is empty", None, None
+        for name, text in zip(self._header, row, strict=True):
+            if name == self._header[self._column]:
+                continue
+            value = as_number(text)
+            if value is None:
+                return f", column {name!r} is not a number", None, repr(text[:40])
+            if not is_value(value):
+                return f", column {name!r} is not finite in float32", None, value
+        return None
+
+
+def _part(reader: Reader, count: int) -> tuple[list[list[str]], RefusedError | None]:
+    """At most `count` rows, and what is wrong with the one after them; no rows at the end of the file."""
+    rows: list[list[str]] = []
+    try:
+        rows.extend(itertools.islice(reader, count))
+    except csv.Error as error:
+        return rows, RefusedError(f"line {reader.line_num} is not csv: {error}")
+    except UnicodeDecodeError:
+        return rows, RefusedError("is not UTF-8 text", hint="expected csv, npz or npy")
+    return rows, None
+
+
+def _line(rows: list[list[str]], before: int, number: int) -> int:
+    """The line in which the n-th row that is not empty ends."""
+    line = before
+    for row in rows:
+        line += 1
+        for text in row:
+            line += text.count("\n") + text.count("\r") - text.count("\r\n")  # in quotes
+        if row:
+            if not number:
+                break
+            number -= 1
+    return line
+
+
+def _header(reader: Reader) -> list[str]:
+    """The first row that is not empty."""
+    while True:
+        rows, mistake = _part(reader, 1)
+        if mistake is not None:
+            raise mistake
+        if not rows:
+            raise RefusedError("is empty", expected="a header line with the names of the columns")
+        if rows[0]:
+            return [name.strip() for name in rows[0]]
+
+
+def _target_column(names: list[str], target: str) -> int:
+    if all(as_number(name) is not None for name in names):
+        raise RefusedError("the first line holds numbers", expected="the names of the columns")
+    if names.count(target) != 1:
+        if target in names:
+            raise RefusedError(f"two columns are named {target!r}")
+        hint = did_you_mean(target, names) or f"the columns are {', '.join(names)}"
+        raise UsageError(f"there is no column {target!r}", hint=hint)
+    if len(names) < 2:
+        raise RefusedError(f"there is no column beside the target {target!r}")
+    return names.index(target)

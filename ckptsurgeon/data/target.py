@@ -1,0 +1,151 @@
+"""The target of rows that come one part after another: classes or values, whichever it turns out to be.
+
+Until that is clear the different texts are kept, and a number for each row: classes are few. A column of numbers with
+more fractions than classes could have holds values, so a regression target of any length takes no more memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RefusedError
+from .spool import Spool
+from .table import Table
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+_FRACTIONS = 1000  # different texts with a fraction, above which they are values even if a word stands among them
+_CLASSES = 1 << 16
+_CHARACTERS = 1 << 24  # of the names of all classes
+_PART = 1 << 14  # values that are looked at, or turned into others, at a time
+
+
+class Target:
+    """Collects the target.
+
+    Args:
+        name: of the column, for messages.
+        folder: for what does not stay in memory (see `Spool`).
+        like: a table whose kind of target and classes are kept.
+        classes: whether it holds classes, whatever the texts look like.
+    """
+
+    def __init__(self, name: str, folder: str | None, like: Table | None = None, classes: bool = False) -> None:
+        self._name = name
+        self._folder = folder
+        self._known = None if like is None else like.classes
+        self._sure = classes or like is not None
+        self._index = {text: number for number, text in enumerate(self._known or ())}
+        self._characters = 0
+        self._fractions = 0  # different texts that are numbers, but no integers
+        self._words = False  # whether one is no number
+        self._odd: RefusedError | None = None  # the first one that is no value
+        self._values = like is not None and like.classes is None
+        self._spool = Spool(np.float32 if self._values else np.int32, folder)
+
+    def add(self, texts: Sequence[str], place: Callable[[int], str]) -> None:
+        """Take the texts of some rows; `place` names the n-th of these rows.
+
+        Raises:
+            RefusedError: one of them cannot be what the target holds.
+        """
+        if not self._values and not self._index.keys() >= set(texts):
+            self._learn(texts, place)
+        if self._values:
+            self._spool.append(self._floats(texts, place))
+        else:
+            self._spool.append(np.fromiter(map(self._index.__getitem__, texts), np.int32, len(texts)))
+
+    def finish(self) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+        """Class indices, int64, and the classes; or values, float32, and None.
+
+        Raises:
+            RefusedError: a value is not finite.
+        """
+        if not self._sure and not self._values and self._fractions and not self._words:
+            self._become_values()
+        if self._values:
+            return self._spool.array(), None
+        classes = self._known or tuple(sorted(self._index))
+        places = {text: number for number, text in enumerate(classes)}
+        return self._replaced(np.array([places[text] for text in self._index], np.int64)).array(), classes
+
+    def _learn(self, texts: Sequence[str], place: Callable[[int], str]) -> None:
+        """Give each new text a number, one after the other, so that it does not matter how the rows come in parts."""
+        for row, text in enumerate(texts):
+            if text in self._index:
+                continue
+            if self._known is not None:
+                what = f"{place(row)}, column {self._name!r} holds an unknown class"
+                raise RefusedError(what, expected=" or ".join(self._known[:10]), found=repr(text[:40]))
+            self._characters += len(text)
+            if len(self._index) >= _CLASSES or self._characters > _CHARACTERS:
+                what = f"{place(row)}, column {self._name!r} holds more classes than can be told apart"
+                raise RefusedError(what, expected=f"at most {_CLASSES}", hint="values are numbers with a fraction")
+            self._index[text] = len(self._index)
+            if not self._sure:
+                self._judge(text, row, place)
+                if self._fractions > _FRACTIONS:
+                    self._become_values()
+                    return
+
+    def _judge(self, text: str, row: int, place: Callable[[int], str]) -> None:
+        number = as_number(text)
+        if number is None:
+            self._words = True
+        elif not number.is_integer():
+            self._fractions += 1
+        if self._odd is None and not is_value(number):
+            self._odd = self._no_value(text, place(row))
+
+    def _become_values(self) -> None:
+        if self._odd is not None:
+            raise self._odd
+        numbers = np.array([as_number(text) for text in self._index], np.float64)
+        self._spool = self._replaced(numbers.astype(np.float32))
+        self._values = True
+        self._index = {}
+
+    def _replaced(self, numbers: NDArray[Any]) -> Spool:
+        """A number of the given ones in the place of each text's."""
+        spool = Spool(numbers.dtype, self._folder)
+        for part in parts(self._spool.array()):
+            spool.append(numbers[part])
+        return spool
+
+    def _floats(self, texts: Sequence[str], place: Callable[[int], str]) -> NDArray[np.float64]:
+        try:
+            values = np.fromiter(map(float, texts), np.float64, len(texts))
+            if not (np.abs(values) <= FLOAT32_MAX).all() or "_" in "".join(texts):
+                raise ValueError
+        except ValueError:
+            row = next(row for row, text in enumerate(texts) if not is_value(as_number(text)))
+            raise self._no_value(texts[row], place(row)) from None
+        return values
+
+    def _no_value(self, text: str, place: str) -> RefusedError:
+        what = f"{place}, column {self._name!r} is not a finite number"
+        return RefusedError(what, found=repr(text[:40]))
+
+
+def as_number(text: str) -> float | None:
+    """The number that a text is, or None; 1_000, which Python takes for one, is none."""
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def is_value(number: float | None) -> bool:
+    """Whether it is a number that float32 holds; infinities and NaN are none."""
+    return number is not None and abs(number) <= FLOAT32_MAX
+
+
+def parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The rows of an array in parts of a size that fits into little memory, in order."""
+    rows = max(1, _PART * len(values) // max(1, values.size))
+    for start in range(0, len(values), rows):
+        yield values[start : start + rows]
