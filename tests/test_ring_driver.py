@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crash import Failing
 from ring_support import (
     COMMAND,
     HIDDEN,
@@ -484,6 +486,16 @@ def test_killed_between_checkpoint_and_journal_it_goes_on_to_the_same_bytes(
     assert promised(ring) == promised(whole)
     for one, other in zip(records(ring), records(whole), strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.parametrize("calls", [2, 45, 111, 172, 263, 331])
+def test_on_a_full_disk_it_stops_and_goes_on_to_the_same_bytes(ring: Path, whole: Path, calls: int) -> None:
+    """Whatever call of the driver fails: one line says so, and once there is room the run goes on."""
+    with Failing(calls) as disk, contextlib.suppress(CkptSurgeonError):
+        driver.run(str(ring))
+    assert disk.reached
+    driver.run(str(ring))
+    assert promised(ring) == promised(whole)
 
 
 def interrupt_after(folder: Path, number: int, journalled: bool = True) -> None:

@@ -16,7 +16,7 @@ from . import spec as spec_of
 from .folder import Folder, existing
 from .net import Values
 from .spec import Data, Spec
-from .voting import AT_ONCE, Task, Voter, ask, voter
+from .voting import Task, Voter, rows_at_once, voter
 
 _TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read one
 
@@ -55,17 +55,26 @@ def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
         CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
     """
     folder, spec, rows = _open(path)
-    table = _rows(folder, spec, rows, file)
-    lines, votes = [], []
-    with _members(folder, spec, Task.of(table)) as members:
-        for member in members:
-            outputs = None if member.vote is None else ask(member.vote, table.X)
-            votes += [] if outputs is None else [outputs]
-            line = {"model": member.name, "checkpoint": member.checkpoint, "rows": len(table.X)}
-            lines.append({**line, **_scores(outputs, table), "reason": member.reason})
-    together = _scores(np.mean(votes, axis=0), table)
-    ensemble = {"model": "ensemble", "checkpoint": None, "rows": len(table.X)}
-    return [*lines, {**ensemble, **together, "reason": None}]
+    trained = folder.open_table()
+    parts = _parts(folder, spec, rows, trained, file)
+    with _members(folder, spec, Task.of(trained)) as members:
+        scores, together, count = [_Score() for _ in members], _Score(), 0
+        for part in parts:
+            votes = []
+            for member, score in zip(members, scores, strict=True):
+                if member.vote is not None:
+                    votes.append(member.vote.outputs(part.X))
+                    score.add(votes[-1], part)
+            together.add(np.mean(votes, axis=0), part)
+            count += len(part.X)
+        lines = [
+            {"model": member.name, "checkpoint": member.checkpoint, "rows": count}
+            | score.told(trained.classes is not None)
+            | {"reason": member.reason}
+            for member, score in zip(members, scores, strict=True)
+        ]
+    ensemble = {"model": "ensemble", "checkpoint": None, "rows": count}
+    return [*lines, {**ensemble, **together.told(trained.classes is not None), "reason": None}]
 
 
 def predict(path: str, file: str, tell: Callable[[str], None] = lambda line: None) -> Iterator[list[list[Any]]]:
@@ -94,8 +103,8 @@ def predict(path: str, file: str, tell: Callable[[str], None] = lambda line: Non
         header = ["prediction"] if task.outputs == 1 else [f"prediction_{k}" for k in range(task.outputs)]
         yield [["prediction", *classes] if classes is not None else header]
         votes = [member.vote for member in members if member.vote is not None]
-        for X in features.read(file, task.features, table.features, rows.target, AT_ONCE, tell):
-            mean = sum(vote.outputs(X) for vote in votes) / len(votes)
+        for X in features.read(file, task.features, table.features, rows.target, rows_at_once(spec), tell):
+            mean: Values = np.mean([vote.outputs(X) for vote in votes], axis=0)
             if classes is None:
                 yield mean.tolist()
             else:
@@ -141,36 +150,59 @@ def _ready(folder: Folder, spec: Spec, task: Task, stack: contextlib.ExitStack) 
     return members
 
 
-def _rows(folder: Folder, spec: Spec, rows: Data, file: str | None) -> data.Table:
-    """Return the rows to score on."""
-    trained = folder.open_table()
+def _parts(folder: Folder, spec: Spec, rows: Data, trained: data.Table, file: str | None) -> Iterator[data.Table]:
+    """Return the rows to score on, in parts."""
+    size = rows_at_once(spec)
     if file is not None:
         table = data.read(file, rows.target, like=trained)
+        slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
         what = "has other columns than the rows that the models were trained on"
         if table.X.shape[1] != trained.X.shape[1]:
             raise UsageError(what, path=file, expected=trained.X.shape[1], found=table.X.shape[1])
         if table.features == trained.features or not (table.features and trained.features):
-            return table
+            return map(table.take, slices)
         if sorted(table.features) != sorted(trained.features):
             raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
         order = [table.features.index(name) for name in trained.features]
-        return data.Table(table.X[:, order], table.y, table.classes, trained.features)
+        return (data.Table(table.X[some][:, order], table.y[some], table.classes) for some in slices)
     if not rows.holdout:
         raise UsageError("no rows are held out", path=folder.spec, hint="name a file with --data")
     batches = data.Batches(len(trained.X), rows.batch_size, spec.seed, rows.holdout)
-    return trained.take(batches.held_out())
+    return map(trained.take, batches.held_out_parts(size))
 
 
-def _scores(outputs: Values | None, table: data.Table) -> dict[str, float | None]:
-    """Return accuracy, or r2 and mse over all outputs together; None each where there are no outputs."""
-    if table.classes is not None:
-        return {"accuracy": None if outputs is None else float(np.mean(outputs.argmax(axis=1) == table.y))}
-    if outputs is None:
-        return {"r2": None, "mse": None}
-    target = table.y.astype(np.float64).reshape(outputs.shape)
-    error = float(np.mean(np.square(outputs - target)))
-    spread = float(np.mean(np.square(target - target.mean(axis=0))))
-    return {"r2": 1 - error / spread if spread else None, "mse": error}
+class _Score:
+    """Scores of one voter, added up part by part."""
+
+    def __init__(self) -> None:
+        self._rows = self._right = self._numbers = 0
+        self._error = 0.0
+        self._first: Values | None = None  # sums of squares are taken beside the first target, so that they stay exact
+        self._sum: Values | float = 0.0
+        self._squares: Values | float = 0.0
+
+    def add(self, outputs: Values, part: data.Table) -> None:
+        """Take what was said of some rows."""
+        self._rows += len(outputs)
+        if part.classes is not None:
+            self._right += int(np.count_nonzero(outputs.argmax(axis=1) == part.y))
+            return
+        target = part.y.astype(np.float64).reshape(outputs.shape)
+        self._numbers += target.size
+        self._error += float(np.square(outputs - target).sum())
+        self._first = target[0] if self._first is None else self._first
+        self._sum = self._sum + (target - self._first).sum(axis=0)
+        self._squares = self._squares + np.square(target - self._first).sum(axis=0)
+
+    def told(self, classifier: bool) -> dict[str, float | None]:
+        """Return accuracy, or r2 and mse over all outputs together; None each where nothing was said."""
+        if classifier:
+            return {"accuracy": self._right / self._rows if self._rows else None}
+        if not self._rows:
+            return {"r2": None, "mse": None}
+        spread = float(np.sum(self._squares - np.square(self._sum) / self._rows)) / self._numbers
+        error = self._error / self._numbers
+        return {"r2": 1 - error / spread if spread > 0 else None, "mse": error}
 
 
 def _list(names: Sequence[str]) -> str:

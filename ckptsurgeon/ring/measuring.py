@@ -99,5 +99,4 @@ def _held_out(spec: Spec, table: data.Table | None) -> data.Table | None:
     if spec.data is None or table is None or not spec.data.holdout:
         return None
     batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-    rows = batches.held_out()[:_MOST_ROWS]
-    return data.Table(table.X[rows], table.y[rows], table.classes)
+    return table.take(next(batches.held_out_parts(_MOST_ROWS)))  # a random part of them

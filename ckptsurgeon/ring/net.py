@@ -19,6 +19,8 @@ from ..errors import UnsupportedError
 
 Values = NDArray[np.float64]
 
+_AT_ONCE = 4096  # rows whose hidden values are in memory, and in the processor's cache
+
 
 @dataclass(frozen=True)
 class Net:
@@ -39,6 +41,12 @@ class Net:
 
     def outputs(self, X: NDArray[np.float32]) -> Values:
         """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
+        outputs = np.empty((len(X), self.shape[1]))
+        for start in range(0, len(X), _AT_ONCE):
+            outputs[start : start + _AT_ONCE] = self._outputs(X[start : start + _AT_ONCE])
+        return outputs
+
+    def _outputs(self, X: NDArray[np.float32]) -> Values:
         values: Values = X.astype(np.float64)
         for number, (matrix, bias) in enumerate(self.layers):
             values = (np.maximum(values, 0) if number else values) @ matrix + bias

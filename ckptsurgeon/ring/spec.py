@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean, files
-from ..surgeon.naming import Map
+from ..surgeon.maps import Map
 from . import keys
 from .schedule import TRUNK, Schedule
 

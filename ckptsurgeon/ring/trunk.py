@@ -20,7 +20,7 @@ from .. import formats, numeric, schemes
 from ..checkpoint import Checkpoint
 from ..errors import CkptSurgeonError, Problems, RefusedError, UsageError, check
 from ..surgeon import grafting
-from ..surgeon.naming import Map
+from ..surgeon.maps import Map
 from ..surgeon.selection import Selection
 from ..verbs import changing
 from .schedule import TRUNK

@@ -33,7 +33,8 @@ from .net import Values
 from .spec import PREDICT_PLACEHOLDERS, Model, Spec
 from .words import Log, how_it_ended
 
-AT_ONCE = 100_000  # rows that a model is asked about at a time
+_AT_ONCE = 100_000  # rows that a program is asked about at a time: to start it takes a while
+_FEW = 8192  # that a net is asked about, which takes none
 
 _PLACEHOLDER = re.compile(rf"\{{({'|'.join(sorted(PREDICT_PLACEHOLDERS))})\}}")
 _GRACE = 2.0  # seconds between asking a program that took too long to end, and killing it
@@ -92,9 +93,14 @@ def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[n
         return ask(vote, X)
 
 
+def rows_at_once(spec: Spec) -> int:
+    """Return how many rows to ask all models of a run about at a time."""
+    return _FEW if all(model.predict is None for model in spec.models) else _AT_ONCE
+
+
 def ask(vote: Voter, X: NDArray[np.float32]) -> Values:
     """Ask a model about any number of rows."""
-    parts = [vote.outputs(X[start : start + AT_ONCE]) for start in range(0, len(X), AT_ONCE)]
+    parts = [vote.outputs(X[start : start + _AT_ONCE]) for start in range(0, len(X), _AT_ONCE)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -205,13 +211,17 @@ class _Program:
         if values.ndim == 1 and self._task.outputs == 1:
             values = values[:, None]
         if values.shape != (rows, self._task.outputs):
-            expected, found = ([",".join(map(str, shape))] for shape in ((rows, self._task.outputs), values.shape))
+            expected, found = (_shape(shape) for shape in ((rows, self._task.outputs), values.shape))
             raise TrainerError("wrote an {output} of another shape", expected=expected, found=found)
         if not np.isfinite(values).all():
             raise TrainerError("wrote an {output} that is not finite")
         if self._task.classifier and (values.min() < -1e-6 or np.abs(values.sum(axis=1) - 1).max() > 1e-3):
             raise TrainerError("wrote an {output} that holds no probabilities", expected="rows that add up to 1")
         return values
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, shape))}]"
 
 
 def _numbers(path: str, count: int) -> Values:
