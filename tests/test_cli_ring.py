@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ring_support import HIDDEN, MODELS, STEPS, promised, steps, write_ring
 
+from ckptsurgeon.cli.ring import VERBS
 from ckptsurgeon.ring import spec, start
 
 
@@ -66,20 +67,22 @@ def test_a_run_prints_a_line_a_round_and_how_it_ended(folder: Path) -> None:
     assert all(0 < float(loss) < 5 for row in rounds for loss in row[1:4])
     assert [row[4] == "-" for row in rounds] == [True, True, True, False]
     done = ring("run", folder, "--until", "tolerance=1e9")
-    assert (done.returncode, done.stdout) == (0, "converged after 4 rounds\n")
+    assert (done.returncode, done.stdout) == (0, "converged after 4 rounds, by the weights\n")
 
 
 def test_a_run_in_json_has_a_line_a_round(folder: Path) -> None:
     """And a last one that says how it ended; -q prints nothing."""
     done = ring("run", folder, "--json", "--until", "rounds=2")
     *rounds, end = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [list(row) for row in rounds] == [["round", "loss", "change"]] * 2
+    assert [list(row) for row in rounds] == [["round", "loss", "change", "held_out"]] * 2
     assert list(rounds[0]["loss"]) == list(MODELS)
-    assert end == {"state": "limit", "round": 2}
+    assert (rounds[0]["change"], rounds[0]["held_out"]) == (None, None)
+    assert end == {"state": "limit", "round": 2, "criterion": "rounds"}
     done = ring("run", folder, "--json", "--until", "tolerance=1e9", "--until", "rounds=9")
     *rounds, end = [json.loads(line) for line in done.stdout.splitlines()]
-    assert list(rounds[-1]["change"]) == list(MODELS)
-    assert end == {"state": "converged", "round": 4}
+    assert list(rounds[-1]["change"]) == [*MODELS, "trunk"]
+    assert list(rounds[-1]["held_out"]) == list(MODELS)
+    assert end == {"state": "converged", "round": 4, "criterion": "weights"}
     done = ring("run", folder, "-q", "--until", "rounds=5")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert steps(folder) == 5 * STEPS
@@ -100,6 +103,7 @@ def test_an_interrupted_run_exits_130_and_can_be_resumed(
     assert run.returncode == 130
     rounds = steps(folder) // STEPS + 1
     assert json.loads(ring("status", folder, "--json").stdout)["state"] == "stopped"
+    assert ring("status", folder).stderr == f"ckptsurgeon: {folder}: stopped: interrupted\n"
     assert ring("run", folder, "--until", f"rounds={rounds}").returncode == 0
     whole = shutil.copytree(fresh, tmp_path / "whole")
     assert ring("run", whole, "--until", f"rounds={rounds}").returncode == 0
@@ -130,13 +134,28 @@ def test_status_has_the_keys_of_the_contract(folder: Path) -> None:
     report = json.loads(ring("status", folder, "--json").stdout)
     assert list(report) == ["round", "state", "reason", "pid", "change", "models"]
     assert list(report["models"][0]) == ["name", "step", "checkpoint", "loss", "pid"]
+    assert (report["round"], report["state"], report["reason"], report["change"]) == (0, "stopped", None, None)
     ring("run", folder, "-q", "--until", "rounds=2")
-    lines = [line.split("\t") for line in ring("status", folder).stdout.splitlines()]
-    assert [line[:5] for line in lines] == [
+    done = ring("status", folder)
+    assert done.stderr == ""
+    assert [line.split("\t")[:5] for line in done.stdout.splitlines()] == [
         ["2", "limit", "a", "13", "a/model.ckpt-13"],
         ["2", "limit", "b", "14", "b/model.ckpt-14"],
         ["2", "limit", "c", "12", "c/model.ckpt-12"],
     ]
+    assert all(float(line.split("\t")[5]) > 0 for line in done.stdout.splitlines())
+    assert [line.split("\t")[6:] for line in done.stdout.splitlines()] == [["-", "-"]] * 3
+
+
+def test_status_after_a_run_that_converged(folder: Path) -> None:
+    """It says by what, and how much each model's weights and the trunk changed."""
+    ring("run", folder, "-q", "--until", "tolerance=1e9")
+    report = json.loads(ring("status", folder, "--json").stdout)
+    assert (report["round"], report["state"], report["pid"]) == (4, "converged", None)
+    assert report["reason"] == "converged after 4 rounds, by the weights"
+    assert list(report["change"]) == [*MODELS, "trunk"]
+    lines = [line.split("\t") for line in ring("status", folder).stdout.splitlines()]
+    assert [line[6] for line in lines] == [f"{report['change'][name]:.6g}" for name in MODELS]
 
 
 def test_evaluate_scores_each_model_and_the_ensemble(folder: Path, tmp_path: Path) -> None:
@@ -160,6 +179,9 @@ def test_a_trainer_that_fails_is_one_line_and_status_2(tmp_path: Path) -> None:
     report = json.loads(ring("status", tmp_path, "--json").stdout)
     assert report["state"] == "failed"
     assert lines[0].endswith(report["reason"])
+    done = ring("status", tmp_path)
+    assert done.stderr == f"ckptsurgeon: {tmp_path}: failed: {report['reason']}\n"
+    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == ["failed"] * 3
 
 
 def test_a_program_that_was_wrong_can_be_mended(tmp_path: Path) -> None:
@@ -170,7 +192,8 @@ def test_a_program_that_was_wrong_can_be_mended(tmp_path: Path) -> None:
     text = (tmp_path / "ring.toml").read_text()
     (tmp_path / "ring.toml").write_text(text.replace(', "--do", "exit", "--at", "5"', ""))
     [line] = refused("run", tmp_path)
-    assert "changed since the run began: models.c.worker; --anyway goes on with another program" in line
+    assert "changed since the run began: models.c.worker" in line
+    assert "; --anyway goes on with another program" in line
     assert ring("run", tmp_path, "--anyway").returncode == 0
     (tmp_path / "ring.toml").write_text(text.replace('layers = "0-1"', 'layers = "0"'))
     assert "layers" in refused("run", tmp_path, "--anyway")[0]
@@ -199,12 +222,14 @@ def test_mistakes_in_ring_toml_are_told_all_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "ring needs a verb; the verbs are init, run, status, evaluate"),
+        ([], "ring needs a verb; the verbs are init, check, run, status, plot, evaluate, predict"),
         (["statsu"], "no verb ring statsu; did you mean status"),
         (["run"], "the following arguments are required: DIR"),
         (["run", "."], ".: there is no ring.toml here; make one with: ckptsurgeon ring init ."),
         (["status", "nowhere"], "nowhere: there is no ring.toml here"),
         (["evaluate", "."], ".: there is no ring.toml here"),
+        (["plot", ".", "-o", "run.png"], ".: there is no ring.toml here"),
+        (["plot", "."], "the following arguments are required: -o"),
         (["init", "R"], "R: there is no ring.toml here; write one, or say what to train"),
         (["init", "R", "--data", "points.csv"], "--target, --hidden, --layers missing"),
         (["init", "R", "--rounds", "5"], "--data, --target, --hidden, --layers missing"),
@@ -302,7 +327,7 @@ def test_init_and_run_work_from_any_folder(tmp_path: Path) -> None:
 
 def test_help_is_there_for_every_verb() -> None:
     """With examples, and exit status 0."""
-    for verb in ([], ["init"], ["run"], ["status"], ["evaluate"]):
+    for verb in ([], *([verb] for verb in VERBS)):
         done = ring(*verb, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count(" ckptsurgeon ring") >= 3

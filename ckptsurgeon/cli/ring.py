@@ -9,15 +9,20 @@ from .parser import Parser
 
 VERBS = {
     "init": "write ring.toml, the rows and the first checkpoints",
+    "check": "try each trainer against the contract",
     "run": "train until the models have converged; go on where a run stopped",
     "status": "how a run stands",
+    "plot": "draw losses, change of the weights and distance of the trunks",
     "evaluate": "score each model and all of them together",
+    "predict": "what all models together say of new rows",
 }
 
-HELP = """ckptsurgeon ring init|run|status|evaluate DIR [options]
+HELP = f"""ckptsurgeon ring VERB DIR [options]
 
 M models train as independent processes and share their first layers. After every mini-batch the trunk goes from each
 model into the next, and at the end of the round from the last into all others, until the weights have converged.
+
+{chr(10).join(f"  {verb:10}{text}" for verb, text in VERBS.items())}
 
   ckptsurgeon ring init R --data iris.csv --target species --models 3 --hidden 10,20,10 --layers 0-1
   ckptsurgeon ring run R
@@ -29,9 +34,7 @@ model into the next, and at the end of the round from the last into all others, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `ring`: a verb, and what its own parser takes."""
-    parser.add_argument(
-        "verb", metavar="VERB", nargs="?", help="; ".join(f"{verb}: {text}" for verb, text in VERBS.items())
-    )
+    parser.add_argument("verb", metavar="VERB", nargs="?", help="what to do")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 

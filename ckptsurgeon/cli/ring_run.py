@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -15,20 +16,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..ring.history import History
-    from ..ring.schedule import Done
+    from .live import Live
 
 HELP = """ckptsurgeon ring run DIR [--until rounds=N|tolerance=X] [--anyway] [--json] [-q]
 
 Train until the weights of all models have converged, or to the limit of rounds. Started again, it goes on where it
-stopped, however it stopped. In a pipe: one line a round, with the round, the loss of each model, and the largest
-change of a model's weights where it was measured.
+stopped, however it stopped. On a terminal it shows how it stands; in a pipe it prints one line a round: its number, the
+loss of each model, and the largest change of a model's weights where it was measured.
 
   ckptsurgeon ring run R
   ckptsurgeon ring run R --until rounds=100
   ckptsurgeon ring run R --until tolerance=0.001 --json
 """
-
-_REDRAW = 0.1  # seconds between two states of the line on a terminal
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,10 +50,30 @@ def run(args: Namespace) -> int:
     from ..ring import driver
 
     limits = _limits(args.until)
-    shown = _Rounds(args.json, args.quiet)
-    done = driver.run(args.folder, **limits, anyway=args.anyway, tell=shown.tell, on_round=shown.round)
-    shown.end(done)
+    shown = _on_a_terminal(args, limits) or _Lines(args.json, args.quiet)
+    try:
+        done = driver.run(args.folder, **limits, anyway=args.anyway, tell=shown.tell, on_round=shown.round)
+    finally:
+        shown.close()
+    if args.json and not args.quiet:
+        render.emit([{"state": done.reason, "round": done.round, "criterion": done.criterion}], [], True)
+    elif not args.quiet:
+        print(done)
     return 0
+
+
+def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
+    """The live view, where it can be drawn and nobody asked for anything else."""
+    if args.json or args.quiet or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    from ..ring import folder, spec
+    from ..ring.schedule import TRUNK
+    from .live import Live, Progress
+
+    stop = spec.load(folder.existing(args.folder).spec).stop
+    if limits:
+        stop = spec.Stop(tolerance=limits.get("tolerance"), window=stop.window, rounds=limits.get("rounds"))
+    return Live(Progress(stop, TRUNK, time.monotonic()))
 
 
 def _limits(until: list[str]) -> dict[str, Any]:
@@ -71,50 +90,35 @@ def _limits(until: list[str]) -> dict[str, Any]:
     return limits
 
 
-class _Rounds:
-    """Shows the rounds as they go by: JSON, plain lines, or one line of a terminal that is drawn over."""
+class _Lines:
+    """Shows rounds in a line each, of JSON or of text.
+
+    Args:
+        as_json: as JSON.
+        quiet: not at all.
+    """
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
         self._json = as_json
         self._quiet = quiet
-        self._redraws = sys.stdout.isatty() and not as_json and not quiet
-        self._drawn = 0.0
 
     def round(self, past: History) -> None:
         """Show a round."""
+        if self._quiet:
+            return
         losses = {name: past.loss(name) for name in past.models}
-        change = past.last.change if past.last else None
-        if self._redraws:
-            if time.monotonic() - self._drawn >= _REDRAW:
-                self._drawn = time.monotonic()
-                shown = "  ".join(f"{name} {render.text(loss)}" for name, loss in losses.items())
-                latest = max(past.change.values()) if past.change else None
-                self._draw(f"round {past.round}  loss {shown}  change {render.text(latest)}")
-        elif not self._quiet:
-            largest = max(change.values()) if change else None
-            row = {"round": past.round, "loss": losses, "change": change}
-            if not self._json:
-                row = {
-                    "round": past.round,
-                    **{f"loss {name}": loss for name, loss in losses.items()},
-                    "change": largest,
-                }
-            render.emit([row], list(row), self._json)
-            sys.stdout.flush()
+        measured = past.last.measured if past.last else past.measured
+        if self._json:
+            row = {"round": past.round, "loss": losses, "change": measured.change, "held_out": measured.held_out}
+            render.emit([row], [], True)
+        else:
+            change = max(measured.change[name] for name in losses) if measured.change else None
+            print("\t".join(map(render.text, (past.round, *losses.values(), change))))
+        sys.stdout.flush()
 
     def tell(self, line: str) -> None:
         """Show a line for a person."""
-        self._draw("")
         print(f"ckptsurgeon: warning: {line}", file=sys.stderr)
 
-    def end(self, done: Done) -> None:
-        """Show how it ended."""
-        self._draw("")
-        if self._json and not self._quiet:
-            render.emit([{"state": done.reason, "round": done.round}], [], True)
-        elif not self._quiet:
-            print(done)
-
-    def _draw(self, line: str) -> None:
-        if self._redraws:
-            print(f"\r\x1b[K{line}", end="", flush=True)
+    def close(self) -> None:
+        """Leave it at that."""

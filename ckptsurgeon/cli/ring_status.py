@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ring status DIR [--json]
 
-How a run stands: whole rounds, running, stopped, converged, limit or failed, and each model's latest checkpoint.
+How a run stands: whole rounds; running, stopped, converged, limit or failed; of each model its latest step and
+checkpoint, its loss there, how much its weights changed when that was measured last, and its trainer's process. In a
+pipe a line for each model; why a run was stopped or failed goes to standard error.
 
   ckptsurgeon ring status R
   ckptsurgeon ring status R --json
@@ -32,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Show how a run stands."""
     from ..ring import folder, status
+    from ..ring.schedule import TRUNK
 
     report = status.report(folder.existing(args.folder))
     if args.json:
@@ -41,6 +44,11 @@ def run(args: Namespace) -> int:
     common = {"round": report["round"], "state": report["state"]}
     rows = [{**common, **model, "change": change.get(model["name"])} for model in report["models"]]
     render.emit(rows, _COLUMNS, False)
-    if report["reason"] and sys.stdout.isatty():
-        print(report["reason"])
+    if sys.stdout.isatty():
+        if TRUNK in change:
+            print(f"change of the trunk: {render.text(change[TRUNK])}")
+        if report["reason"]:
+            print(report["reason"])
+    elif report["reason"] and report["state"] in ("stopped", "failed"):
+        print(f"ckptsurgeon: {args.folder}: {report['state']}: {report['reason']}", file=sys.stderr)
     return 0

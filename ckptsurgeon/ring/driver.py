@@ -18,6 +18,7 @@ from ..errors import CkptSurgeonError, TrainerError
 from . import local, resume, retention, status
 from . import spec as spec_of
 from .attempts import Result, Signature, attempt
+from .events import Events
 from .folder import Folder, existing
 from .history import History, Measured, Record
 from .journal import Journal, not_initialised
@@ -114,6 +115,7 @@ class Driver:
         self._told: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
         self._signatures: dict[str, Signature] = {}
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
+        self._events, self._round_began = Events(folder.events, history, tell), time.monotonic()
         self._meter = Meter(folder, spec, self._trunk, self._table, history.round, tell)
 
     def run(self) -> Done:
@@ -142,6 +144,7 @@ class Driver:
             raise
         finally:
             local.stop(self._trainers.values(), patience, _GRACE)
+            self._events.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
                 for name in self._spec.steps.writers:
                     self._tidy(name)
@@ -194,6 +197,9 @@ class Driver:
         if step.last:
             retention.tell_tensorflow(folder, history, spec.max_to_keep)
             self._on_round(history)
+            now = time.monotonic()
+            self._events.round(history, now - self._round_began)
+            self._round_began = now
 
     def _tidy(self, model: str) -> None:
         retention.tidy(self._folder, self._history, model, self._spec.max_to_keep)

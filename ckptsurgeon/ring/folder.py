@@ -4,6 +4,7 @@ DIR/ring.toml                    what to train (spec.py)
 DIR/journal.jsonl                what has been done (journal.py); also the lock of the folder
 DIR/status.json                  the driver that runs or ran last (status.py)
 DIR/blocks-0.npz, blocks-1.npz   running means of the weights, of even and odd rounds (convergence.py)
+DIR/events/                      the curves for TensorBoard (events.py)
 DIR/data/X.npy, y.npy            the rows, float32 [rows, features], and their target
 DIR/data/classes.json            the names of the classes, or null
 DIR/data/features.json           the names of the features; an empty list where they have none
@@ -62,6 +63,11 @@ class Folder:
     def status(self) -> str:
         """status.json."""
         return os.path.join(self.root, "status.json")
+
+    @property
+    def events(self) -> str:
+        """The folder of the curves for TensorBoard."""
+        return os.path.join(self.root, "events")
 
     @property
     def rows(self) -> str:

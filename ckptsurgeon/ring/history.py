@@ -222,9 +222,9 @@ class History:
 
     def loss(self, model: str) -> float | None:
         """Return the model's loss in its last train step, where its trainer told one."""
-        for number in self._written(model, self.step):
-            if number in self._recent and self._recent[number].step.kind == "train":
-                return self._recent[number].loss
+        for record in reversed(self._recent.values()):
+            if record.step.kind == "train" and record.step.model == model:
+                return record.loss
         return None
 
     def _written(self, model: str, last: int) -> Iterator[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 
 from .. import data, formats
@@ -123,6 +124,8 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
             _unlink(path)
     for path in (folder.status, folder.batch, folder.blocks(0), folder.blocks(1)):
         _unlink(path)
+    with files(folder.events), contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder.events)
     for name in names:
         if name not in spec.steps.writers:
             with contextlib.suppress(OSError):  # a folder that holds something else stays
