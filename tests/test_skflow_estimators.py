@@ -73,7 +73,9 @@ def test_the_snippet_of_2016_runs_as_written() -> None:
     assert classifier.get_tensor_value("dnn/layer1/Linear/Bias:0")[3] == 2
 
 
-@pytest.mark.parametrize(("optimizer", "learning_rate"), [("SGD", 0.1), ("Adagrad", 0.1), ("Adam", 0.01)])
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate"), [("SGD", 0.1), ("Adagrad", 0.1), ("Adam", 0.01), ("Momentum", 0.01)]
+)
 def test_it_learns_iris(optimizer: str, learning_rate: float, capsys: pytest.CaptureFixture[str]) -> None:
     """After `fit` the loss has fallen by half and more than nine tenths of the flowers are told right."""
     model = classifier(hidden_units=[10, 20, 10], optimizer=optimizer, learning_rate=learning_rate, verbose=1)
@@ -128,6 +130,9 @@ def step_in_numpy(values: Values, optimizer: str, rate: float, rows: Any, target
         g = gradient * min(1.0, clip / norm)
         if optimizer == "SGD":
             v[name] -= rate * g
+        elif optimizer == "Momentum":
+            v[name + "/Momentum"] = 0.9 * v[name + "/Momentum"] + g
+            v[name] -= rate * v[name + "/Momentum"]
         elif optimizer == "Adagrad":
             v[name + "/Adagrad"] += g**2
             v[name] -= rate * g / np.sqrt(v[name + "/Adagrad"])
@@ -142,7 +147,7 @@ def step_in_numpy(values: Values, optimizer: str, rate: float, rows: Any, target
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0], ids=["unclipped", "clipped"])
-@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam"])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam", "Momentum"])
 def test_a_step_is_what_the_papers_say(optimizer: str, scale: float) -> None:
     """Three steps of each optimizer, with and without clipped gradients, equal the same computed by hand in NumPy."""
     model = classifier(hidden_units=[6], optimizer=optimizer, steps=1, batch_size=150, learning_rate=0.05)
@@ -333,6 +338,9 @@ def test_functions_serve_as_optimizer_and_learning_rate() -> None:
     assert model.fit(X, Y).score(X, Y) > 0.5
     assert "dnn/layer0/Linear/Matrix/Momentum" in model._net.variables
     assert "learning_rate" not in model._net.variables
+    by_class = classifier(optimizer=tf.compat.v1.train.RMSPropOptimizer, learning_rate=1).fit(X, Y)
+    assert by_class.get_tensor_value("learning_rate") == 1
+    assert "dnn/layer0/Linear/Matrix/RMSProp" in by_class._net.variables
 
 
 def test_any_model_function_makes_an_estimator(tmp_path: Any) -> None:

@@ -13,27 +13,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import models
+    from . import models, monitors, ops
     from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor
+    from .errors import EstimatorError
     from .estimators import TensorFlowEstimator
-    from .validation import EstimatorError
+    from .linear import (
+        TensorFlowClassifier,
+        TensorFlowLinearClassifier,
+        TensorFlowLinearRegressor,
+        TensorFlowRegressor,
+    )
+    from .shared_trunk import SharedTrunkEnsemble
 
-# Public name -> the module that it is had from; None: it is that module. The base class comes with those that derive
-# from it, which its `restore` must know.
+# Public name -> the module that it is had from; None: it is that module.
 _HOMES = {
-    "EstimatorError": "validation",
+    "EstimatorError": "errors",
+    "SharedTrunkEnsemble": "shared_trunk",
+    "TensorFlowClassifier": "linear",
     "TensorFlowDNNClassifier": "dnn",
     "TensorFlowDNNRegressor": "dnn",
-    "TensorFlowEstimator": "dnn",
+    "TensorFlowEstimator": "estimators",
+    "TensorFlowLinearClassifier": "linear",
+    "TensorFlowLinearRegressor": "linear",
+    "TensorFlowRegressor": "linear",
     "models": None,
+    "monitors": None,
+    "ops": None,
 }
 
 __all__ = [
     "EstimatorError",
+    "SharedTrunkEnsemble",
+    "TensorFlowClassifier",
     "TensorFlowDNNClassifier",
     "TensorFlowDNNRegressor",
     "TensorFlowEstimator",
+    "TensorFlowLinearClassifier",
+    "TensorFlowLinearRegressor",
+    "TensorFlowRegressor",
     "models",
+    "monitors",
+    "ops",
 ]
 
 

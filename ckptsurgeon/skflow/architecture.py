@@ -5,8 +5,8 @@
     global_step   int32 []                         linear_regression/weights   [last, outputs]   (a regressor's head)
     learning_rate float32 []                       linear_regression/bias      [outputs]
 
-Slots stand beside each of the weights: `…/Adagrad`, or `…/Adam` and `…/Adam_1`; Adam adds `beta1_power` and
-`beta2_power`. All but `global_step` are float32. Names from skflow of 2016 and TensorFlow's TF1 optimizers.
+Slots stand beside each of the weights: `…/Adagrad`, `…/Momentum`, or `…/Adam` and `…/Adam_1`; Adam adds `beta1_power`
+and `beta2_power`. All but `global_step` are float32. Names from skflow of 2016 and TensorFlow's TF1 optimizers.
 """
 
 from __future__ import annotations
@@ -29,8 +29,18 @@ REGRESSOR = "linear_regression"
 
 # Suffix and initial value of the slots of each optimizer; then its own variables. The accumulator of Adagrad starts
 # at 0.1 and Adam decays with 0.9 and 0.999: the defaults of tf.compat.v1.train.
-SLOTS: dict[str, dict[str, float]] = {"SGD": {}, "Adagrad": {"/Adagrad": 0.1}, "Adam": {"/Adam": 0.0, "/Adam_1": 0.0}}
-GLOBALS: dict[str, dict[str, float]] = {"SGD": {}, "Adagrad": {}, "Adam": {"beta1_power": 0.9, "beta2_power": 0.999}}
+SLOTS: dict[str, dict[str, float]] = {
+    "SGD": {},
+    "Adagrad": {"/Adagrad": 0.1},
+    "Adam": {"/Adam": 0.0, "/Adam_1": 0.0},
+    "Momentum": {"/Momentum": 0.0},
+}
+GLOBALS: dict[str, dict[str, float]] = {
+    "SGD": {},
+    "Adagrad": {},
+    "Adam": {"beta1_power": 0.9, "beta2_power": 0.999},
+    "Momentum": {},
+}
 
 _LAYER = re.compile(r"dnn/layer(0|[1-9][0-9]{0,5})/Linear/Matrix")
 
@@ -165,7 +175,9 @@ def of(variables: Mapping[str, Described], optimizer: str | None = None) -> Arch
 def _optimizer(variables: Mapping[str, Described], names: Sequence[str]) -> str:
     """Return the optimizer whose slots stand beside the first of the weights; SGD, which has none, fits always."""
     return next(
-        name for name in ("Adam", "Adagrad", "SGD") if all(names[0] + slot in variables for slot in SLOTS[name])
+        name
+        for name in ("Adam", "Adagrad", "Momentum", "SGD")
+        if all(names[0] + slot in variables for slot in SLOTS[name])
     )
 
 

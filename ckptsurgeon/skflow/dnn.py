@@ -9,7 +9,7 @@ Layers have numbers from 0; their values are copies, so a change takes effect wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,30 +19,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import models
 from .architecture import CLASSIFIER, REGRESSOR, bias, matrix
-from .estimators import TensorFlowEstimator
-from .training import CLIP_GRADIENTS, NUM_CORES
-from .validation import EstimatorError, is_whole
-
-_HEADS: dict[str, models.ModelFunction] = {
-    CLASSIFIER: models.logistic_regression,
-    REGRESSOR: models.linear_regression,
-}
+from .blueprint import CLIP_GRADIENTS
+from .errors import EstimatorError
+from .heads import HEADS, HeadEstimator
+from .training import NUM_CORES
+from .validation import is_whole
 
 
-class _TensorFlowDNN(TensorFlowEstimator):
+class _TensorFlowDNN(HeadEstimator):
     """Fully connected hidden layers with relu, and a head."""
 
     hidden_units: Sequence[int]
-    _head: str
+    dropout: float | None
 
-    def _model(self, X: Any, y: Any) -> tuple[Any, Any]:
-        return models.get_dnn_model(self.hidden_units, _HEADS[self._head])(X, y)
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        if self._classifies != (self._head == CLASSIFIER):
-            expected = "2 or more" if self._head == CLASSIFIER else "0 or 1"
-            raise EstimatorError("cannot use the parameter n_classes", expected=expected, found=self.n_classes)
+    def _model(self) -> models.ModelFunction:
+        keep_prob = 1.0 - float(self.dropout) if self.dropout else None
+        return models.DnnModel(tuple(map(int, self.hidden_units)), HEADS[self._head], keep_prob)
 
     @property
     def num_hidden_layers(self) -> int:
@@ -148,20 +140,14 @@ class TensorFlowDNNClassifier(ClassifierMixin, _TensorFlowDNN):  # type: ignore[
 
     Args:
         hidden_units: the width of each hidden layer.
-        n_classes: the number of classes, 2 or more.
-        batch_size: rows of a mini-batch.
-        steps: mini-batches (not epochs) that one call of `fit` or `partial_fit` trains.
-        optimizer: "SGD", "Adagrad", "Adam", or a function from a learning rate to a tf.compat.v1.train.Optimizer.
-        learning_rate: a number, or a function from the global step's tensor to a tensor.
-        clip_gradients: the largest global norm of the gradients; 0 for no limit.
-        tf_random_seed: of the initial weights. Same seed, same weights, bit for bit.
-        continue_training: `fit` goes on with a model that is there, where it would begin anew.
-        num_cores: threads inside an operation.
-        verbose: 0 is silent; from 1 on the average loss is printed ten times a call.
-        max_to_keep: checkpoints that `save` leaves in a folder; 0 or None for all.
+        n_classes: the number of classes, 2 or more; None for as many as there are labels in y.
+        dropout: the share of each hidden layer's outputs that is set to 0 while the model is trained; None for none.
+
+    The other parameters are those of TensorFlowEstimator.
 
     Attributes:
-        classes_: the labels, [n_classes]: 0 … n_classes-1 if y holds such numbers alone, else the labels in y.
+        classes_: the labels, [classes]: 0 … n_classes-1 if `n_classes` is given and y holds such numbers alone, else
+            the labels in y.
         n_features_in_: columns of X.
     """
 
@@ -170,21 +156,24 @@ class TensorFlowDNNClassifier(ClassifierMixin, _TensorFlowDNN):  # type: ignore[
     def __init__(
         self,
         hidden_units: Sequence[int],
-        n_classes: int,
+        n_classes: int | None = None,
         batch_size: int = 32,
         steps: int = 200,
         optimizer: str | Callable[..., Any] = "SGD",
         learning_rate: float | Callable[[Any], Any] = 0.1,
         clip_gradients: float = CLIP_GRADIENTS,
+        class_weight: Sequence[float] | Mapping[Any, float] | None = None,
         tf_random_seed: int = 42,
         continue_training: bool = False,
         num_cores: int = NUM_CORES,
         verbose: int = 1,
         max_to_keep: int | None = 5,
+        dropout: float | None = None,
     ) -> None:
         self.hidden_units = hidden_units
+        self.dropout = dropout
         super().__init__(
-            None, n_classes, batch_size, steps, optimizer, learning_rate, clip_gradients, tf_random_seed,
+            None, n_classes, batch_size, steps, optimizer, learning_rate, clip_gradients, class_weight, tf_random_seed,
             continue_training, num_cores, verbose, max_to_keep,
         )  # fmt: skip
 
@@ -195,16 +184,9 @@ class TensorFlowDNNRegressor(RegressorMixin, _TensorFlowDNN):  # type: ignore[mi
     Args:
         hidden_units: the width of each hidden layer.
         n_classes: 0 or 1; there, as in skflow, for what all estimators share.
-        batch_size: rows of a mini-batch.
-        steps: mini-batches (not epochs) that one call of `fit` or `partial_fit` trains.
-        optimizer: "SGD", "Adagrad", "Adam", or a function from a learning rate to a tf.compat.v1.train.Optimizer.
-        learning_rate: a number, or a function from the global step's tensor to a tensor.
-        clip_gradients: the largest global norm of the gradients; 0 for no limit.
-        tf_random_seed: of the initial weights. Same seed, same weights, bit for bit.
-        continue_training: `fit` goes on with a model that is there, where it would begin anew.
-        num_cores: threads inside an operation.
-        verbose: 0 is silent; from 1 on the average loss is printed ten times a call.
-        max_to_keep: checkpoints that `save` leaves in a folder; 0 or None for all.
+        dropout: the share of each hidden layer's outputs that is set to 0 while the model is trained; None for none.
+
+    The other parameters are those of TensorFlowEstimator.
 
     Attributes:
         n_features_in_: columns of X.
@@ -226,9 +208,11 @@ class TensorFlowDNNRegressor(RegressorMixin, _TensorFlowDNN):  # type: ignore[mi
         num_cores: int = NUM_CORES,
         verbose: int = 1,
         max_to_keep: int | None = 5,
+        dropout: float | None = None,
     ) -> None:
         self.hidden_units = hidden_units
+        self.dropout = dropout
         super().__init__(
-            None, n_classes, batch_size, steps, optimizer, learning_rate, clip_gradients, tf_random_seed,
+            None, n_classes, batch_size, steps, optimizer, learning_rate, clip_gradients, None, tf_random_seed,
             continue_training, num_cores, verbose, max_to_keep,
         )  # fmt: skip

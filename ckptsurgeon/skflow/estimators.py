@@ -4,73 +4,81 @@ Defaults, data order and names are those of skflow (github.com/tensorflow/skflow
 
 - `partial_fit` always continues. In skflow it began anew unless `continue_training=True`, against its own docstring.
 - X is always cast to float32, and an integer `learning_rate` is taken.
-- Any labels are allowed, not only class numbers; `classes_` holds them, as in scikit-learn.
+- Any labels are allowed, not only class numbers; `classes_` holds them, as in scikit-learn, and tells their number
+  where `n_classes` does not.
 - A regressor with one output predicts [rows], as in scikit-learn, not [rows, 1].
 - A loss or weights that are not finite end the training with an error.
+- What dropout leaves out is a function of the seed and the global step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..errors import did_you_mean
-from .architecture import Values
+from .blueprint import CLIP_GRADIENTS, blueprint
+from .errors import EstimatorError
+from .feeding import MAPPED_ROWS, ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream, parts
 from .models import ModelFunction
-from .runtime import tf
-from .training import CLIP_GRADIENTS, NUM_CORES, Net, batches, one_hot
-from .validation import EstimatorError, check_params, check_same_labels, class_labels, class_numbers, is_whole
+from .monitors import BaseMonitor
+from .net_estimator import NetEstimator
+from .training import NUM_CORES, Net, one_hot
+from .validation import check_params, check_same_labels, class_labels, class_numbers, class_weights, is_plain, is_whole
 
 Self = TypeVar("Self", bound="TensorFlowEstimator")
-
 
 _DIVERGED = "a smaller learning_rate or scaled features may help"
 
 
-class TensorFlowEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
+class TensorFlowEstimator(NetEstimator):
     """An estimator of any TensorFlow model, trained by mini-batches.
 
     Args:
         model_fn: makes (predictions, loss) tensors of the placeholders X, float32 [rows, features], and y: float32
-            one-hot [rows, n_classes], or the values [rows] or [rows, outputs] if there are no classes.
-        n_classes: classes of the target; 0 or 1 for regression.
+            one-hot [rows, classes], or the values [rows] or [rows, outputs] if there are no classes. It may use
+            TensorFlow's ops, tf.Variable and tf.compat.v1.get_variable: all variables are trained and saved.
+        n_classes: classes of the target; 0 or 1 for values; None for as many as there are labels in y.
         batch_size: rows of a mini-batch.
         steps: mini-batches (not epochs) that one call of `fit` or `partial_fit` trains.
-        optimizer: "SGD", "Adagrad", "Adam", or a function from a learning rate to a tf.compat.v1.train.Optimizer.
+        optimizer: "SGD", "Adagrad", "Adam", "Momentum", or a function from a learning rate to a
+            tf.compat.v1.train.Optimizer, for instance its class.
         learning_rate: a number, or a function from the global step's tensor to a tensor.
         clip_gradients: the largest global norm of the gradients; 0 for no limit.
-        tf_random_seed: of the initial weights. Same seed, same weights, bit for bit.
+        class_weight: a list with a number for each class multiplies the logits, as in skflow, where they are trained
+            and where they are predicted. A dict from labels to numbers, relative to their mean, multiplies the loss of
+            each class's rows, as in scikit-learn; labels that it lacks have 1. Of a model of one's own it is
+            `models.logistic_regression` that obeys.
+        tf_random_seed: of the initial weights and of dropout. Same seed, same weights, bit for bit.
         continue_training: `fit` goes on with a model that is there, where it would begin anew.
         num_cores: threads inside an operation. Sums over wide layers may differ in their last bits with it.
         verbose: 0 is silent; from 1 on the average loss is printed ten times a call.
         max_to_keep: checkpoints that `save` leaves in a folder; 0 or None for all.
 
     Attributes:
-        classes_: the labels, [n_classes], of a fitted classifier.
+        classes_: the labels, [classes], of a fitted classifier: 0 … n_classes-1 if `n_classes` is given and y holds
+            such numbers alone, else the labels in y.
         n_features_in_: columns of X.
     """
-
-    classes_: NDArray[Any]
-    n_features_in_: int
-    _net: Net
-    _target: tuple[int, ...]  # the shape of the target beyond the rows
 
     def __init__(
         self,
         model_fn: ModelFunction | None,
-        n_classes: int,
+        n_classes: int | None = None,
         batch_size: int = 32,
         steps: int = 200,
         optimizer: str | Callable[..., Any] = "SGD",
         learning_rate: float | Callable[[Any], Any] = 0.1,
         clip_gradients: float = CLIP_GRADIENTS,
+        class_weight: Sequence[float] | Mapping[Any, float] | None = None,
         tf_random_seed: int = 42,
         continue_training: bool = False,
         num_cores: int = NUM_CORES,
@@ -84,6 +92,7 @@ class TensorFlowEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.clip_gradients = clip_gradients
+        self.class_weight = class_weight
         self.tf_random_seed = tf_random_seed
         self.continue_training = continue_training
         self.num_cores = num_cores
@@ -92,123 +101,200 @@ class TensorFlowEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
 
     # -- training
 
-    def fit(self: Self, X: Any, y: Any) -> Self:
+    def fit(self: Self, X: Any, y: Any, monitor: BaseMonitor | None = None, logdir: Any = None) -> Self:
         """Train `steps` mini-batches, from new weights unless `continue_training` is set and there are some.
 
         Args:
-            X: numbers, [rows, features].
-            y: labels [rows], or values [rows] or [rows, outputs].
+            X: numbers, [rows, features]. A memory-mapped array is read a mini-batch at a time. An iterator gives the
+                features of one row at a time, and the training ends with it, if not before.
+            y: labels [rows], or values [rows] or [rows, outputs]; an iterator if X is one.
+            monitor: watches the training, and may end it early.
+            logdir: a folder that gets a folder with an event file for TensorBoard.
 
         Raises:
             EstimatorError: a parameter, X or y cannot be used, or loss or weights are not finite any more.
         """
-        return self._fit(X, y, anew=not (self.continue_training and self.__sklearn_is_fitted__()))
+        anew = not (self.continue_training and self.__sklearn_is_fitted__())
+        return self._fit(X, y, anew, None, monitor, logdir)
 
-    def partial_fit(self: Self, X: Any, y: Any, classes: Any = None) -> Self:
+    def partial_fit(
+        self: Self, X: Any, y: Any, classes: Any = None, monitor: BaseMonitor | None = None, logdir: Any = None
+    ) -> Self:
         """Train `steps` mini-batches of these rows, always going on from the weights that are there.
 
         Args:
-            X: numbers, [rows, features].
-            y: labels [rows], or values [rows] or [rows, outputs].
+            X: as for `fit`.
+            y: as for `fit`.
             classes: all labels, for a first call whose rows do not hold all of them. Not needed where labels are
                 class numbers, 0 … n_classes-1.
+            monitor: as for `fit`.
+            logdir: as for `fit`.
 
         Raises:
             EstimatorError: as for `fit`.
         """
-        return self._fit(X, y, anew=not self.__sklearn_is_fitted__(), classes=classes)
+        return self._fit(X, y, not self.__sklearn_is_fitted__(), classes, monitor, logdir)
 
-    def _fit(self: Self, X: Any, y: Any, anew: bool, classes: Any = None) -> Self:
+    def _fit(self: Self, X: Any, y: Any, anew: bool, classes: Any, monitor: BaseMonitor | None, logdir: Any) -> Self:
         self._check_params()
-        X, y = validate_data(
-            self, X, y, reset=anew, dtype=np.float32, order="C", y_numeric=not self._classifies, multi_output=True
-        )
+        if monitor is not None and not isinstance(monitor, BaseMonitor):
+            expected = "skflow.monitors.BaseMonitor or one that derives from it"
+            raise EstimatorError("cannot use the monitor", expected=expected, found=type(monitor).__name__)
+        stream = StreamFeeder(X, y, self.batch_size) if is_stream(X) else None
+        if stream:
+            X, y = stream.first
+        X, y = self._validated(X, y, reset=anew)
+        labels: NDArray[Any] | None = None
+        shape: tuple[int, ...]
         if self._classifies:
-            if anew or classes is not None:
-                labels = class_labels(y if classes is None else classes, self.n_classes)
-                if not anew:
-                    check_same_labels(labels, self.classes_)
-            else:
-                labels = self.classes_
-            target, shape = class_numbers(y, labels), (self.n_classes,)
+            labels = self._labels(y, anew, classes, whole=stream is None)
+            target, shape = class_numbers(y, labels), (len(labels),)
         else:
-            target = (y[:, 0] if y.shape[1:] == (1,) else y).astype(np.float32)
-            shape = target.shape[1:]
+            target, shape = _values(y)
         if anew:
-            self._build(X.shape[1], shape)
+            self._build(X.shape[1], shape, labels)
             self._net.initialize()
-            if self._classifies:
+            if labels is not None:
                 self.classes_ = labels
         elif shape != self._target:
             expected, found = (f"{list(each) or 'one value'} a row" for each in (self._target, shape))
             raise EstimatorError("y has another shape than before", expected=expected, found=found)
-        self._train(X, target)
+        feeder: Any = stream.encoded(self._rows) if stream else ArrayFeeder(X, target, self.batch_size, self._encoded)
+        self._train(feeder, monitor, logdir, anew)
         return self
 
-    def _train(self, X: NDArray[np.float32], target: NDArray[Any]) -> None:
-        """Run the steps; the mean loss is printed every tenth of them, as skflow's trainer does."""
-        pause = math.ceil(self.steps / 10)
-        losses: list[float] = []
-        for step, rows in zip(range(self.steps), batches(len(X), self.batch_size), strict=False):
-            y = one_hot(target[rows], self.n_classes) if self._classifies else target[rows]
-            losses.append(self._net.train(X[rows], y))
-            if not math.isfinite(losses[-1]):
-                raise EstimatorError(f"the loss is {losses[-1]} in step {step + 1} of this call", hint=_DIVERGED)
-            if self.verbose and step % pause == 0:
-                number = int(self._net.read(["global_step"])[0])
-                print(f"Step #{number}, avg. train loss: {np.mean(losses):.5f}")
-                losses.clear()
+    def _validated(self, X: Any, y: Any, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Check rows and their target; X comes back in float32, but for an array on disk, which stays there."""
+        if not reset and is_plain(X, y, self.n_features_in_) and not hasattr(self, "feature_names_in_"):
+            with np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(X, np.float32)
+            if np.isfinite(rows).all():
+                return rows, y
+        mapped = is_mapped(X)
+        X, y = validate_data(
+            self, X, y, reset=reset, dtype="numeric" if mapped else np.float32, order=None if mapped else "C",
+            y_numeric=not self._classifies, multi_output=True,
+        )  # fmt: skip
+        return X, y
+
+    def _labels(self, y: NDArray[Any], anew: bool, classes: Any, whole: bool) -> NDArray[Any]:
+        """Return the labels that `classes_` is to be.
+
+        Args:
+            y: labels of rows.
+            anew: whether the model begins anew.
+            classes: what `partial_fit` was told of them.
+            whole: whether y is all there is.
+        """
+        if not anew and classes is None:
+            return self.classes_
+        if classes is None and not whole and self.n_classes is None:
+            hint = "n_classes=... tells how many there are, partial_fit(..., classes=...) which"
+            raise EstimatorError("the labels of an iterator are not known before its end", hint=hint)
+        if classes is None and not whole:
+            classes = np.arange(self.n_classes or 0)
+        labels = class_labels(y if classes is None else classes, self.n_classes)
+        if not anew:
+            check_same_labels(labels, self.classes_)
+        return labels
+
+    def _rows(self, X: Any, y: Any) -> tuple[Rows, Rows]:
+        """Return rows and their target as the fitted network is fed with them."""
+        X, y = self._validated(X, y, reset=False)
+        target, shape = (class_numbers(y, self.classes_), self._target) if self._classifies else _values(y)
+        if shape != self._target:
+            expected, found = (f"{list(each) or 'one value'} a row" for each in (self._target, shape))
+            raise EstimatorError("y has another shape than before", expected=expected, found=found)
+        return np.ascontiguousarray(X, np.float32), self._encoded(target)
+
+    def _encoded(self, target: NDArray[Any]) -> Rows:
+        return one_hot(target, len(self.classes_)) if self._classifies else target
+
+    def _train(self, feeder: Any, monitor: BaseMonitor | None, logdir: Any, anew: bool) -> None:
+        """Run the steps."""
+        if monitor is None and self.verbose:
+            monitor = BaseMonitor(print_steps=math.ceil(self.steps / 10))
+        if monitor is None and logdir is None:
+            for step, (X, y) in zip(range(self.steps), feeder, strict=False):
+                _check_loss(self._net.train(X, y), step)
+        else:
+            self._train_watched(feeder, monitor or BaseMonitor(verbose=0), logdir, anew)
         if not self._net.is_finite():
             raise EstimatorError("the weights are not finite any more", hint=_DIVERGED)
 
-    def _build(self, features: int, target: tuple[int, ...]) -> None:
-        """Replace the network by a new one, whose variables have no values yet."""
-        net = Net(
-            self._model,
-            features,
-            target,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            clip_gradients=self.clip_gradients or 0.0,
-            seed=self.tf_random_seed,
-            num_cores=self.num_cores,
-        )
+    def _train_watched(self, feeder: Any, monitor: BaseMonitor, logdir: Any, anew: bool) -> None:
+        from .summaries import EventFile
+
+        net = self._net
+        number = int(net.read(["global_step"])[0])
+        with (
+            monitor.watching(self, anew),
+            nullcontext() if logdir is None else EventFile(logdir, net.graph) as events,
+        ):
+            for step, (X, y) in zip(range(self.steps), feeder, strict=False):
+                loss, summaries = net.train_summarized(X, y) if events else (net.train(X, y), [])
+                _check_loss(loss, step)
+                number += 1
+                if events:
+                    events.add(summaries, number)
+                monitor.update(number, step, loss, net.session, feeder.get_feed_params, net.loss)
+                if monitor.monitor_inducing_stop():
+                    break
+
+    def _build(self, features: int, target: tuple[int, ...], labels: NDArray[Any] | None = None) -> None:
+        """Replace the network by a new one, whose variables have no values yet.
+
+        Args:
+            features: columns of X.
+            target: the shape of the target beyond the rows.
+            labels: of the classes; `classes_` unless told otherwise.
+        """
+        labels = getattr(self, "classes_", None) if labels is None else labels
+        logits, losses = class_weights(self.class_weight, labels)
+        made = blueprint(
+            self._model(), features, target, self.optimizer, self.learning_rate,
+            clip_gradients=float(self.clip_gradients or 0), seed=int(self.tf_random_seed),
+            class_weight=logits, loss_weight=losses,
+        )  # fmt: skip
+        net = Net(made, num_cores=self.num_cores, rewrite=False)
         if self.__sklearn_is_fitted__():
             self._net.close()
         self._net, self._target = net, target
 
-    def _model(self, X: Any, y: Any) -> tuple[Any, Any]:
+    def _model(self) -> ModelFunction:
         if self.model_fn is None:
             raise EstimatorError("there is no model_fn", hint="restore(folder, model_fn=...) gives one")
-        return self.model_fn(X, y)
+        return self.model_fn
 
     # -- prediction
 
-    def predict(self, X: Any, batch_size: int = -1) -> NDArray[Any]:
+    def predict(self, X: Any, axis: int = 1, batch_size: int = -1) -> NDArray[Any]:
         """Predict the label, or the value, of each row.
 
         Args:
-            X: numbers, [rows, features].
+            X: numbers, [rows, features], or an iterator of rows.
+            axis: of the predictions along which the classes lie; 2 for a model of one's own that predicts sequences.
             batch_size: rows to compute at a time; all of them unless told otherwise.
 
         Returns:
-            Labels, [rows]; or float32 values, [rows] or [rows, outputs].
+            Labels, [rows]; or values, [rows] or [rows, outputs].
 
         Raises:
             NotFittedError: before the first `fit`.
         """
         predictions = self._predict(X, batch_size)
         if self._classifies:
-            labels: NDArray[Any] = self.classes_[predictions.argmax(axis=1)]
+            labels: NDArray[Any] = self.classes_[predictions.argmax(axis=axis)]
             return labels
-        return predictions[:, 0] if not self._target and predictions.ndim == 2 else predictions
+        values = predictions[:, 0] if not self._target and predictions.ndim == 2 else predictions
+        return values.astype(np.float64)
 
     @available_if(lambda self: self._classifies)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any, batch_size: int = -1) -> NDArray[np.float32]:
-        """Predict the probability of each class, in the order of `classes_`; float32 [rows, n_classes].
+        """Predict the probability of each class, in the order of `classes_`; float32 [rows, classes].
 
         Args:
-            X: numbers, [rows, features].
+            X: numbers, [rows, features], or an iterator of rows.
             batch_size: rows to compute at a time; all of them unless told otherwise.
 
         Raises:
@@ -218,35 +304,30 @@ class TensorFlowEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
 
     def _predict(self, X: Any, batch_size: int) -> NDArray[np.float32]:
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float32, order="C")
-        size = batch_size if batch_size > 0 else len(X)
-        return np.concatenate([self._net.predict(X[row : row + size]) for row in range(0, len(X), size)])
+        if is_stream(X):
+            chunks: Iterator[Any] = (self._features(rows) for rows in parts(X, batch_size))
+        else:
+            mapped = is_mapped(X)
+            X = self._features(X)
+            size = batch_size if batch_size > 0 else MAPPED_ROWS if mapped else len(X)
+            chunks = (np.asarray(X[row : row + size], np.float32) for row in range(0, len(X), size))
+        predicted = [self._net.predict(rows) for rows in chunks]
+        if not predicted:
+            raise EstimatorError("the iterator X gives no rows")
+        return np.concatenate(predicted)
 
-    # -- values
+    def _features(self, X: Any) -> NDArray[Any]:
+        mapped = is_mapped(X)
+        return validate_data(  # type: ignore[no-any-return]
+            self, X, reset=False, dtype="numeric" if mapped else np.float32, order=None if mapped else "C"
+        )
 
-    def get_tensor_value(self, name: str) -> NDArray[Any]:
-        """Return the value of a tensor of the graph, for instance 'dnn/layer0/Linear/Matrix:0'.
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of a classifier, or the coefficient of determination, R², of a regressor."""
+        kind = ClassifierMixin if self._classifies else RegressorMixin
+        return float(kind.score(self, X, y, sample_weight))
 
-        Args:
-            name: of a variable or of a tensor that needs no input; the ':0' may be left out.
-
-        Raises:
-            NotFittedError: before the first `fit`.
-            EstimatorError: there is no such tensor.
-        """
-        check_is_fitted(self)
-        variable = name.removesuffix(":0")
-        if variable in self._net.variables:
-            return self._net.read([variable])[0]
-        try:
-            tensor = self._net.graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
-        except (KeyError, ValueError):
-            hint = did_you_mean(variable, self._net.variables)
-            raise EstimatorError(f"there is no tensor {name!r}", hint=hint) from None
-        try:
-            return np.array(self._net.session.run(tensor))
-        except (tf.errors.OpError, TypeError):  # TypeError: it is no array, but the handle of a variable
-            raise EstimatorError(f"the tensor {name!r} has no value without X and y") from None
+    # -- files
 
     def save(self, path: str) -> None:
         """Save the model into a folder: `model.def`, `checkpoint` and `model-<global_step>` in TensorFlow's V2 format.
@@ -279,24 +360,38 @@ class TensorFlowEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
 
     @property
     def _classifies(self) -> bool:
-        return is_whole(self.n_classes, 2)
+        return self.n_classes is None or is_whole(self.n_classes, 2)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_net")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle and copy the values of the variables in place of the session."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        if "_net" in state:
-            state["_values"] = state.pop("_net").values()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        values: Values | None = state.pop("_values", None)
-        super().__setstate__(state)
-        if values is not None:
-            self._build(self.n_features_in_, self._target)
-            self._net.write(values)
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        if self._classifies:
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        else:
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+            tags.target_tags.multi_output = True
+        return tags
 
     def _check_params(self) -> None:
-        check_params(self.get_params(deep=False))
+        check_params({name: getattr(self, name) for name in _names_of(type(self))})
+
+
+_NAMES: dict[type, list[str]] = {}
+
+
+def _names_of(cls: type[TensorFlowEstimator]) -> list[str]:
+    """Return the names of a class's parameters, which scikit-learn looks up anew each time, for a tenth of a step."""
+    if cls not in _NAMES:
+        _NAMES[cls] = cls._get_param_names()
+    return _NAMES[cls]
+
+
+def _values(y: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """Return the values of a regressor's target, and their shape beyond the rows; a single column is none."""
+    target = (y[:, 0] if y.shape[1:] == (1,) else y).astype(np.float32)
+    return target, target.shape[1:]
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise EstimatorError(f"the loss is {loss} in step {step + 1} of this call", hint=_DIVERGED)

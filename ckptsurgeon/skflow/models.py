@@ -1,70 +1,43 @@
-"""The models of skflow as TensorFlow graphs: functions of tensors that create variables under skflow's names.
+"""The models of skflow: model functions, which take the placeholders X and y and return (predictions, loss).
 
-A model function takes the placeholders X and y and returns (predictions, loss). Facts from `skflow/models.py`,
-`skflow/ops/dnn_ops.py` and TensorFlow 0.7's `rnn_cell.linear`.
+Facts from `skflow/models.py` and `skflow/ops/losses_ops.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from .architecture import unit_limit
+from .ops import CLASS_WEIGHT, LOSS_WEIGHT, Tensor, biases, dnn, graph_constant, weights
 from .runtime import tf, v1
 
-Tensor = Any  # TensorFlow comes without types
+__all__ = ["dnn", "get_dnn_model", "linear_regression", "logistic_regression"]
+
 ModelFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def uniform_unit_scaling(shape: Sequence[int], dtype: Any = None, partition_info: object = None) -> Tensor:
-    """Draw from ±sqrt(3 / fan_in), the default initializer of TensorFlow 0.7 (seeded by the graph's seed)."""
-    limit = unit_limit(shape)
-    return v1.random_uniform(shape, -limit, limit, dtype=dtype or tf.float32)
-
-
-def _weights(name: str, X: Tensor, outputs: int) -> Tensor:
-    return v1.get_variable(name, [int(X.shape[1]), outputs], tf.float32, initializer=uniform_unit_scaling)
-
-
-def _biases(name: str, outputs: int) -> Tensor:
-    return v1.get_variable(name, [outputs], tf.float32, initializer=v1.zeros_initializer())
-
-
-def dnn(X: Tensor, hidden_units: Sequence[int], activation: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Stack fully connected layers: `dnn/layer{K}/Linear/Matrix` and `/Bias`, K from 0.
-
-    Args:
-        X: float32 [rows, features].
-        hidden_units: the width of each layer; none at all hands X on.
-        activation: applied after each layer; relu unless told otherwise.
-
-    Returns:
-        float32 [rows, width of the last layer].
-    """
-    activation = activation or tf.nn.relu
-    with v1.variable_scope("dnn"):
-        for number, units in enumerate(hidden_units):
-            with v1.variable_scope(f"layer{number}"):
-                with v1.variable_scope("Linear"):
-                    X = v1.nn.xw_plus_b(X, _weights("Matrix", X, units), _biases("Bias", units))
-                X = activation(X)
-    return X
-
-
-def logistic_regression(X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def logistic_regression(X: Tensor, y: Tensor, class_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Softmax head: `logistic_regression/weights` and `/bias`, mean cross-entropy.
 
     Args:
         X: float32 [rows, features].
         y: the classes one-hot, float32 [rows, classes].
+        class_weight: factors of the logits, [classes]; the estimator's own unless told otherwise.
 
     Returns:
         The probabilities, float32 [rows, classes], and the loss, float32 [].
     """
+    if class_weight is None:
+        class_weight = graph_constant(CLASS_WEIGHT)
+    loss_weight = graph_constant(LOSS_WEIGHT)
     with v1.variable_scope("logistic_regression"):
         classes = int(y.shape[-1])
-        logits = v1.nn.xw_plus_b(X, _weights("weights", X, classes), _biases("bias", classes))
+        logits = v1.nn.xw_plus_b(X, weights("weights", X, classes), biases("bias", classes))
+        if class_weight is not None:
+            logits *= class_weight
         losses = tf.nn.softmax_cross_entropy_with_logits(labels=y, logits=logits)
+        if loss_weight is not None:
+            losses *= tf.linalg.matvec(y, loss_weight)
         return tf.nn.softmax(logits), tf.reduce_mean(losses)
 
 
@@ -82,14 +55,28 @@ def linear_regression(X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if len(y.shape) == 1:
             y = tf.reshape(y, [-1, 1])
         outputs = int(y.shape[-1])
-        predictions = v1.nn.xw_plus_b(X, _weights("weights", X, outputs), _biases("bias", outputs))
+        predictions = v1.nn.xw_plus_b(X, weights("weights", X, outputs), biases("bias", outputs))
         return predictions, tf.reduce_mean(tf.square(y - predictions))
+
+
+@dataclass(frozen=True)
+class DnnModel:
+    """The model function of a layer stack with a head; equal ones build the same graph, and it can be pickled."""
+
+    hidden_units: tuple[int, ...]
+    head: ModelFunction
+    keep_prob: float | None = None
+
+    def __call__(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(dnn(X, self.hidden_units, keep_prob=self.keep_prob), y)
 
 
 def get_dnn_model(hidden_units: Sequence[int], target_predictor_fn: ModelFunction) -> ModelFunction:
     """Return the model function of `dnn` with a head on it, `logistic_regression` or `linear_regression`."""
+    return DnnModel(tuple(int(units) for units in hidden_units), target_predictor_fn)
 
-    def dnn_estimator(X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return target_predictor_fn(dnn(X, hidden_units), y)
 
-    return dnn_estimator
+def is_pure(model_fn: ModelFunction) -> bool:
+    """Tell whether a model function of ours builds the same graph every time, so that estimators may share it."""
+    head = model_fn.head if isinstance(model_fn, DnnModel) else model_fn
+    return head in (logistic_regression, linear_regression)

@@ -41,10 +41,11 @@ def _without_noise() -> Iterator[None]:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _without_noise():
     import tensorflow as tf
+    from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 v1 = tf.compat.v1
 
-__all__ = ["quiet", "tf", "v1"]
+__all__ = ["CallableOptions", "quiet", "tf", "v1"]
 
 
 @contextmanager

@@ -1,13 +1,9 @@
-"""A model in a TensorFlow graph of its own, with the session that trains it; what estimators and worker share.
-
-The graph holds skflow's variables: `global_step` (int32), the model's, `learning_rate` (float32) and the optimizer's
-slots. Nothing here touches TensorFlow's global state but one switch: op determinism, without which the same seed need
-not give the same weights. It holds for the whole process: there, random ops then want a seed.
-"""
+"""A model with its session: what trains it, step by step; what estimators and worker share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -15,15 +11,11 @@ from numpy.typing import NDArray
 
 from ..errors import TrainerError
 from .architecture import CLASSIFIER, Architecture, Values
-from .models import ModelFunction, Tensor, get_dnn_model, linear_regression, logistic_regression
-from .runtime import quiet, tf, v1
+from .blueprint import Blueprint
+from .models import ModelFunction, get_dnn_model, linear_regression, logistic_regression
+from .ops import Tensor
+from .runtime import CallableOptions, tf, v1
 
-OPTIMIZERS: dict[str, Callable[..., Any]] = {
-    "SGD": v1.train.GradientDescentOptimizer,
-    "Adagrad": v1.train.AdagradOptimizer,
-    "Adam": v1.train.AdamOptimizer,
-}
-CLIP_GRADIENTS = 5.0  # global norm, always on in skflow
 # The number of threads is part of the arithmetic: on TensorFlow 2.21 sums over wide layers come out with other last
 # bits for 3 threads than for 4. So it is fixed, at skflow's num_cores, and does not follow the machine.
 NUM_CORES = 4
@@ -33,82 +25,110 @@ class Net:
     """A model, its optimizer and its session.
 
     Attributes:
-        variables: name -> TensorFlow variable, in the order of their creation.
-        trainable: the names of those that the optimizer changes through gradients.
+        blueprint: the graph, and what its tensors mean; other nets may share it.
+        graph, X, y, predictions, loss, variables, trainable: the blueprint's.
+        session: the session, which holds the values.
 
     Args:
-        model_fn: makes (predictions, loss) of X and y.
-        features: columns of X.
-        target: the shape of y beyond the rows: (classes,) for one-hot classes, () or (outputs,) for values.
-        optimizer: a key of OPTIMIZERS, or a function from a learning rate to a tf.compat.v1.train.Optimizer.
-        learning_rate: a number, kept in the variable `learning_rate`, or a function of the global_step's tensor.
-        clip_gradients: the largest global norm of the gradients; 0 for no limit.
-        seed: of the random ops in the graph.
+        model_fn: as `Blueprint` takes it; or a blueprint, and no more arguments but `num_cores` and `rewrite`.
+        arguments: as `Blueprint` takes them.
         num_cores: threads inside an op.
+        rewrite: whether TensorFlow optimizes the graph. A training then begins 50 ms later; a step takes as long with
+            small layers.
+        options: as `Blueprint` takes them.
     """
 
     def __init__(
         self,
-        model_fn: ModelFunction,
-        features: int,
-        target: tuple[int, ...],
-        *,
-        optimizer: str | Callable[..., Any] = "SGD",
-        learning_rate: float | Callable[[Tensor], Tensor] = 0.1,
-        clip_gradients: float = CLIP_GRADIENTS,
-        seed: int = 42,
+        model_fn: ModelFunction | Blueprint,
+        *arguments: Any,
         num_cores: int = NUM_CORES,
+        rewrite: bool = True,
+        **options: Any,
     ) -> None:
-        tf.config.experimental.enable_op_determinism()
-        self.graph = tf.Graph()
-        with self.graph.as_default(), quiet():
-            v1.set_random_seed(seed)
-            v1.get_variable_scope().set_use_resource(True)
-            step = v1.get_variable("global_step", [], tf.int32, initializer=v1.zeros_initializer(), trainable=False)
-            self.X = v1.placeholder(tf.float32, [None, features], "input")
-            self.y = v1.placeholder(tf.float32, [None, *target], "output")
-            self.predictions, self.loss = model_fn(self.X, self.y)
-            rate: Any = learning_rate(step) if callable(learning_rate) else _learning_rate(learning_rate)
-            self.train_op = _train_op(self.loss, rate, optimizer, clip_gradients, step)
-            self.variables = {variable.op.name: variable for variable in v1.global_variables()}
-            self.trainable = [variable.op.name for variable in v1.trainable_variables()]
-            self._inputs = {name: v1.placeholder(v.dtype, v.shape) for name, v in self.variables.items()}
-            self._assigns = {n: v.assign(self._inputs[n], read_value=False) for n, v in self.variables.items()}
-            self._reads = {name: tf.identity(v) for name, v in self.variables.items()}
-            finite = [tf.reduce_all(tf.math.is_finite(self.variables[name])) for name in self.trainable]
-            all_finite = tf.reduce_all(tf.stack(finite))
-            self._initializer = v1.global_variables_initializer()
+        made = model_fn if isinstance(model_fn, Blueprint) else Blueprint(model_fn, *arguments, **options)
+        self.blueprint = made
+        self.graph, self.X, self.y = made.graph, made.X, made.y
+        self.predictions, self.loss, self.train_op = made.predictions, made.loss, made.train_op
+        self.variables, self.trainable = made.variables, made.trainable
         # -1: a step runs in the thread that asks for it, which saves a fifth of its time on small nets.
         config = v1.ConfigProto(intra_op_parallelism_threads=num_cores, inter_op_parallelism_threads=-1)
+        config.graph_options.rewrite_options.disable_meta_optimizer = not rewrite
         self.session = v1.Session(graph=self.graph, config=config)
-        self._train = self.session.make_callable([self.loss, self.train_op], feed_list=[self.X, self.y])
-        self._predict = self.session.make_callable(self.predictions, feed_list=[self.X])
-        self._is_finite = self.session.make_callable(all_finite)
-        self._readers: dict[tuple[str, ...], Callable[..., list[NDArray[Any]]]] = {}
-        self._writers: dict[tuple[str, ...], Callable[..., object]] = {}
+        self._keep_all = [np.ones((), np.float32)] * len(made.dropouts)
+        self._others: dict[object, Callable[..., list[Any]]] = {}  # made when they are first needed
+
+    # Made when they are first needed, too: once a session has seen an operation, nothing more may be hung on it.
+
+    @cached_property
+    def _train(self) -> Callable[..., list[Any]]:
+        return self.callable([self.loss], [self.X, self.y], self.train_op)
+
+    @cached_property
+    def _predict(self) -> Callable[..., list[Any]]:
+        return self.callable([self.predictions], [self.X, *self.blueprint.dropouts])
+
+    @cached_property
+    def _is_finite(self) -> Callable[..., list[Any]]:
+        return self.callable([self.blueprint.all_finite], [])
+
+    def callable(self, fetches: Sequence[Tensor], feeds: Sequence[Tensor], *targets: Any) -> Callable[..., list[Any]]:
+        """Return a function of the values of `feeds`, arrays of just their dtypes, to the values of `fetches`.
+
+        It runs `targets` too. `Session.make_callable` with feeds goes through `Session.run`, which takes three times
+        as long as a step on a small net.
+        """
+        options = CallableOptions(
+            feed=[tensor.name for tensor in feeds],
+            fetch=[tensor.name for tensor in fetches],
+            target=[operation.name for operation in targets],
+        )
+        return cast("Callable[..., list[Any]]", self.session._make_callable_from_options(options))
 
     def initialize(self) -> None:
         """Give all variables their initial values. Before, no memory is taken for them."""
-        self.session.run(self._initializer)
+        self.session.run(self.blueprint.initializer)
 
     def train(self, X: NDArray[np.float32], y: NDArray[np.float32]) -> float:
         """Train on one mini-batch and return its mean loss before the update."""
         return float(self._train(X, y)[0])
 
+    def train_summarized(self, X: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[float, list[bytes]]:
+        """Train on one mini-batch; return its mean loss and the summaries of the model before the update."""
+        if "summarized" not in self._others:
+            fetches = [self.loss, *self.blueprint.summaries]
+            self._others["summarized"] = self.callable(fetches, [self.X, self.y], self.train_op)
+        loss, *summaries = self._others["summarized"](X, y)
+        return float(loss), summaries
+
     def is_finite(self) -> bool:
         """Tell whether all weights are numbers still. The loss does not tell: TensorFlow's relu makes 0 of NaN."""
-        return bool(self._is_finite())
+        return bool(self._is_finite()[0])
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the model's predictions, [rows, classes or outputs]."""
-        return cast("NDArray[np.float32]", self._predict(X))
+        """Return the model's predictions, [rows, classes or outputs].
+
+        A row's prediction does not depend on those beside it, bit for bit: a single one is computed twice, since
+        TensorFlow 2.21 multiplies a single row otherwise than several.
+        """
+        (rows,) = self._predict(np.repeat(X, 2, axis=0) if len(X) == 1 else X, *self._keep_all)
+        return cast("NDArray[np.float32]", rows[: len(X)])
+
+    def compute(
+        self, tensor: Tensor, X: NDArray[np.float32] | None = None, y: NDArray[np.float32] | None = None
+    ) -> NDArray[Any]:
+        """Return the value of any tensor of the graph, of these rows if they are given; nothing is dropped out."""
+        feeds = dict(zip(self.blueprint.dropouts, self._keep_all, strict=True))
+        feeds |= {self.X: X} if X is not None else {}
+        feeds |= {self.y: y} if y is not None else {}
+        return np.array(self.session.run(tensor, feeds))
 
     def read(self, names: Sequence[str]) -> list[NDArray[Any]]:
         """Return copies of the values of these variables, which the caller may change."""
-        key = tuple(names)
-        if key not in self._readers:
-            self._readers[key] = self.session.make_callable([self._reads[name] for name in key])
-        return [np.array(value) for value in self._readers[key]()]
+        key = ("read", *names)
+        if key not in self._others:
+            self._others[key] = self.callable([self.blueprint.reads[name] for name in names], [])
+        return [np.array(value) for value in self._others[key]()]
 
     def values(self) -> Values:
         """Return copies of all variables' values."""
@@ -116,11 +136,12 @@ class Net:
 
     def write(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Set these variables; the values have the variables' shapes."""
-        key = tuple(values)
-        if key not in self._writers:
-            group = [self._assigns[name] for name in key]
-            self._writers[key] = self.session.make_callable(group, feed_list=[self._inputs[name] for name in key])
-        self._writers[key](*values.values())
+        key = ("write", *values)
+        if key not in self._others:
+            group = [self.blueprint.assigns[name] for name in values]
+            self._others[key] = self.callable([], [self.blueprint.inputs[name] for name in values], *group)
+        dtypes = [self.blueprint.inputs[name].dtype.as_numpy_dtype for name in values]
+        self._others[key](*map(np.asarray, values.values(), dtypes))
 
     def close(self) -> None:
         """Give the session's memory back."""
@@ -156,8 +177,8 @@ class Step:
             load = tf.group(*(v.assign(tf.reshape(part, v.shape), read_value=False) for v, part in parts))
             with tf.control_dependencies([self._net.train_op]):
                 after = tf.concat([tf.reshape(v.read_value(), [-1]) for v in variables[:-1]], 0)
-        self._load = self._net.session.make_callable(load, feed_list=[vector])
-        self._train = self._net.session.make_callable([self._net.loss, after], feed_list=[self._net.X, self._net.y])
+        self._load = self._net.callable([], [vector], load)
+        self._train = self._net.callable([self._net.loss, after], [self._net.X, self._net.y])
         self._net.initialize()  # for global_step, which does not travel
 
     def __call__(
@@ -192,11 +213,27 @@ def batches(rows: int, size: int) -> Iterator[NDArray[np.int64]]:
 
     A permutation by RandomState(42) is cut into consecutive slices, the last one short; each epoch has a new one.
     """
-    random = np.random.RandomState(42)
+    order = _first_order(rows)
+    random = None
     while True:
-        order = random.permutation(rows)
         for start in range(0, rows, size):
             yield order[start : start + size]
+        if random is None:
+            random = np.random.RandomState(42)
+            random.permutation(rows)
+        order = random.permutation(rows)
+
+
+@lru_cache
+def _first_order_of_few(rows: int) -> NDArray[np.int64]:
+    order = np.random.RandomState(42).permutation(rows)
+    order.flags.writeable = False
+    return order
+
+
+def _first_order(rows: int) -> NDArray[np.int64]:
+    """Return the first permutation, of few rows from memory: seeding the generator takes longer than a step."""
+    return _first_order_of_few(rows) if rows <= 1024 else np.random.RandomState(42).permutation(rows)
 
 
 def one_hot(classes: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
@@ -204,17 +241,3 @@ def one_hot(classes: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
     rows = np.zeros((len(classes), n_classes), np.float32)
     rows[np.arange(len(classes)), classes] = 1.0
     return rows
-
-
-def _learning_rate(value: float) -> Any:
-    return v1.get_variable("learning_rate", [], initializer=v1.constant_initializer(value), trainable=False)
-
-
-def _train_op(loss: Tensor, rate: Any, optimizer: str | Callable[..., Any], clip: float, step: Any) -> Any:
-    """Apply the clipped gradients of the loss; variables that it does not depend on are left alone."""
-    variables = v1.trainable_variables()
-    gradients = v1.gradients(loss, variables)
-    if clip:
-        gradients, _ = tf.clip_by_global_norm(gradients, clip)  # which hands on a gradient of None
-    make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-    return make(rate).apply_gradients(list(zip(gradients, variables, strict=True)), global_step=step, name="train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
-from ..errors import CkptSurgeonError
 from .architecture import SLOTS
-
-
-class EstimatorError(CkptSurgeonError, ValueError):
-    """An estimator was asked for what it cannot do; a ValueError too, as in skflow and scikit-learn."""
+from .errors import EstimatorError
 
 
 def is_whole(value: object, least: int) -> bool:
@@ -35,10 +31,16 @@ def _is_widths(value: object) -> bool:
     return isinstance(value, (list, tuple, np.ndarray)) and all(is_whole(units, 1) for units in value)
 
 
+def _is_weight(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_number(weight) and float(weight) >= 0 for weight in value.values())
+    return value is None or (isinstance(value, (list, tuple, np.ndarray)) and all(map(_is_number, value)))
+
+
 # Parameter -> what it must be, in words and as a test.
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "hidden_units": ("a list of whole numbers from 1", _is_widths),
-    "n_classes": ("a whole number from 0", lambda n: is_whole(n, 0)),
+    "n_classes": ("a whole number from 0, or None", lambda n: n is None or is_whole(n, 0)),
     "batch_size": ("a whole number from 1", lambda n: is_whole(n, 1)),
     "steps": ("a whole number from 1", lambda n: is_whole(n, 1)),
     "optimizer": (
@@ -47,6 +49,11 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "learning_rate": ("a positive number or a function", lambda r: callable(r) or (_is_number(r) and r > 0)),
     "clip_gradients": ("a number from 0", lambda c: c is None or (_is_number(c) and c >= 0)),
+    "class_weight": ("a list of numbers, or a dict of labels and numbers from 0", _is_weight),
+    "dropout": (
+        "a number from 0 up to, not including, 1, or None",
+        lambda d: d is None or (_is_number(d) and 0 <= d < 1),
+    ),
     "tf_random_seed": ("a whole number from 0", lambda n: is_whole(n, 0)),
     "num_cores": ("a whole number from 1", lambda n: is_whole(n, 1)),
     "max_to_keep": ("a whole number from 0, or None", lambda n: n is None or is_whole(n, 0)),
@@ -64,11 +71,15 @@ def check_params(params: Mapping[str, Any]) -> None:
             raise EstimatorError(f"cannot use the parameter {name}", expected=expected, found=repr(params[name]))
 
 
-def class_labels(y: Any, n_classes: int) -> NDArray[Any]:
+def class_labels(y: Any, n_classes: int | None) -> NDArray[Any]:
     """Return what `classes_` is to be, [n_classes].
 
     Labels that all are class numbers, 0 … n_classes-1, need not be there in full: output k stands for number k, as in
     skflow. Of other labels every one must be there; they are sorted.
+
+    Args:
+        y: labels.
+        n_classes: how many there are; None for as many as are in y.
 
     Raises:
         ValueError: y holds no labels, but values with fractions.
@@ -77,6 +88,11 @@ def class_labels(y: Any, n_classes: int) -> NDArray[Any]:
     y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
     check_classification_targets(y)
     given = np.unique(y)
+    if n_classes is None:
+        if len(given) < 2:
+            more = "n_classes=... or partial_fit(..., classes=...) tells of those that are not in y"
+            raise EstimatorError(f"y holds 1 class alone, {_some(given)}", expected="2 or more", hint=more)
+        return given
     numbers = np.arange(n_classes)
     if given.dtype.kind in "iuf" and np.isin(given, numbers).all():
         return numbers.astype(given.dtype)
@@ -92,7 +108,8 @@ def class_numbers(y: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.intp]:
     Raises:
         EstimatorError: y holds a label that is not among them.
     """
-    y = column_or_1d(y)
+    if y.ndim != 1:
+        y = column_or_1d(y)
     try:
         positions = np.searchsorted(labels, y).clip(max=len(labels) - 1)
     except TypeError:  # text among numbers
@@ -101,6 +118,62 @@ def class_numbers(y: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.intp]:
     if unknown.any():
         raise EstimatorError("y has an unknown label", expected=_some(labels), found=_some(y[unknown]))
     return positions
+
+
+Weights = tuple[float, ...] | None
+
+
+def class_weights(
+    given: Sequence[float] | Mapping[Any, float] | None, labels: NDArray[Any] | None
+) -> tuple[Weights, Weights]:
+    """Return the factors of the logits, and those of the rows' losses, one for each label; None for all 1.
+
+    Args:
+        given: the parameter `class_weight`: a list is of the logits, a dict of the losses.
+        labels: of the classes; None if there are none.
+
+    Raises:
+        EstimatorError: it does not fit them.
+    """
+    if given is None:
+        return None, None
+    if labels is None:
+        raise EstimatorError("class_weight is given, but there are no classes", hint="n_classes=... makes a classifier")
+    names = labels.tolist()
+    if not isinstance(given, Mapping):
+        if len(given) != len(names):
+            raise EstimatorError("class_weight does not fit", expected=f"{len(names)} numbers", found=len(given))
+        return tuple(float(weight) for weight in given), None
+    # A dict that was saved as JSON has text for keys.
+    known = {label: name for name in names for label in (str(name), name)}
+    unknown = [label for label in given if label not in known]
+    if unknown:
+        raise EstimatorError(
+            "class_weight has unknown labels", expected=_some(labels), found=_some(np.array(list(map(str, unknown))))
+        )
+    by_name = {known[label]: float(weight) for label, weight in given.items()}
+    factors = [by_name.get(name, 1.0) for name in names]
+    mean = sum(factors) / len(factors)
+    if not mean:
+        raise EstimatorError("class_weight has zeros alone", expected="one number above 0")
+    return None, tuple(factor / mean for factor in factors)
+
+
+def is_plain(X: object, y: object, features: int) -> bool:
+    """Tell whether these are arrays of numbers that fit each other and the model, so that a look at X is check enough.
+
+    scikit-learn's own checks take as long as a training step on a small net.
+    """
+    return (
+        type(X) is np.ndarray
+        and type(y) is np.ndarray
+        and X.ndim == 2
+        and X.dtype.kind in "fiu"
+        and X.shape[1] == features
+        and 0 < y.ndim < 3
+        and len(y) == len(X) > 0
+        and (y.dtype.kind in "iubU" or (y.dtype.kind == "f" and bool(np.isfinite(y).all())))
+    )
 
 
 def check_same_labels(labels: NDArray[Any], before: NDArray[Any]) -> None:

@@ -1,0 +1,122 @@
+"""Mini-batches of what `fit` is given: arrays, arrays on disk, or iterators of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EstimatorError
+from .training import batches
+
+Rows = NDArray[np.float32]
+Batch = tuple[Rows, Rows]
+
+MAPPED_ROWS = 8192  # rows of an array on disk that are predicted at a time
+
+
+def is_stream(X: object) -> bool:
+    """Tell whether this is an iterator, which gives its rows once."""
+    return hasattr(X, "__next__")
+
+
+def is_mapped(X: object) -> bool:
+    """Tell whether this is an array on disk, which is read a mini-batch at a time."""
+    return isinstance(X, np.memmap)
+
+
+class ArrayFeeder:
+    """Mini-batches of rows of an array, in skflow's order, without end.
+
+    Args:
+        X: numbers, [rows, features]; a mini-batch at a time becomes float32.
+        target: of each row, as `encode` takes it.
+        batch_size: rows of a mini-batch.
+        encode: makes of some rows' targets what the network is fed with.
+    """
+
+    def __init__(
+        self, X: NDArray[Any], target: NDArray[Any], batch_size: int, encode: Callable[[NDArray[Any]], Rows]
+    ) -> None:
+        self._X = X
+        self._target = target
+        self._size = batch_size
+        self._encode = encode
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in batches(len(self._X), self._size):
+            self._taken += 1
+            yield np.asarray(self._X[rows], np.float32), self._encode(self._target[rows])
+
+    def get_feed_params(self) -> dict[str, Any]:
+        """Return the number of the epoch, from 0, the row in it that comes next, and the size of a mini-batch."""
+        epoch, batch = divmod(self._taken, -(-len(self._X) // self._size))
+        return {"epoch": epoch, "offset": batch * self._size, "batch_size": self._size}
+
+
+class StreamFeeder:
+    """Mini-batches of rows that iterators give, until they end; the last may be short.
+
+    Args:
+        X: gives the features of a row, [features], at a time.
+        y: gives its label, value or values.
+        batch_size: rows of a mini-batch.
+
+    Raises:
+        EstimatorError: y is none, or there are no rows.
+    """
+
+    def __init__(self, X: Iterator[Any], y: Any, batch_size: int) -> None:
+        if not is_stream(y):
+            raise EstimatorError("X is an iterator and y is none", expected="both", found=type(y).__name__)
+        self._streams = X, y
+        self._size = batch_size
+        self._encode: Callable[[NDArray[Any], NDArray[Any]], Batch] | None = None
+        self.first = self._take()
+        if not len(self.first[0]):
+            raise EstimatorError("the iterator X gives no rows")
+
+    def _take(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        X, y = (_stacked(name, islice(each, self._size)) for name, each in zip("Xy", self._streams, strict=True))
+        if len(X) != len(y):
+            raise EstimatorError("one iterator ends before the other", expected=f"{len(X)} more of y", found=len(y))
+        return X, y
+
+    def encoded(self, encode: Callable[[NDArray[Any], NDArray[Any]], Batch]) -> StreamFeeder:
+        """Say what makes of some rows and their targets what the network is fed with."""
+        self._encode = encode
+        return self
+
+    def __iter__(self) -> Iterator[Batch]:
+        assert self._encode
+        X, y = self.first
+        while len(X):
+            yield self._encode(X, y)
+            X, y = self._take()
+
+    def get_feed_params(self) -> dict[str, Any]:
+        """Return the size of a mini-batch: of a stream nothing else is known."""
+        return {"batch_size": self._size}
+
+
+def parts(X: Any, size: int) -> Iterator[NDArray[Any]]:
+    """Yield the rows of an iterator, `size` at a time; all of them if it is below 1."""
+    while True:
+        rows = _stacked("X", islice(X, size) if size > 0 else X)
+        if len(rows):
+            yield rows
+        if size < 1 or len(rows) < size:
+            return
+
+
+def _stacked(name: str, rows: Any) -> NDArray[Any]:
+    found = [np.asarray(row) for row in rows]
+    try:
+        return np.stack(found) if found else np.empty(0)
+    except ValueError:
+        shapes = sorted({str(list(row.shape)) for row in found})
+        raise EstimatorError(f"the iterator {name} gives rows of different shapes", found=", ".join(shapes)) from None

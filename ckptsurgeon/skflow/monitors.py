@@ -1,0 +1,218 @@
+"""Monitors: what watches a training, prints how it goes, and may stop it early. Names and habits are skflow's.
+
+monitor = skflow.monitors.ValidationMonitor(val_X, val_y, n_classes=3, early_stopping_rounds=200)
+classifier.fit(X, y, monitor)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import EstimatorError
+
+if TYPE_CHECKING:
+    from .estimators import TensorFlowEstimator
+
+Feed = Callable[[], dict[str, Any]]
+
+
+def default_monitor(verbose: int = 1) -> BaseMonitor:
+    """Return a monitor that prints the training's loss every 100 steps."""
+    return BaseMonitor(verbose=verbose)
+
+
+class BaseMonitor:
+    """Prints the mean loss of the training every so many steps, and may stop when it no longer falls.
+
+    A `fit` that begins anew begins anew here too; `partial_fit` and a continued `fit` go on.
+
+    Args:
+        print_steps: steps from one line to the next.
+        early_stopping_rounds: steps without a smaller loss after which the training ends; None for never.
+        verbose: 0 prints nothing.
+
+    Attributes:
+        steps: the number of the last step in this call, from 0.
+        global_step: steps that the model has been trained, all calls counted.
+        epoch: how often all rows have been seen before, in this call; None where that is not known.
+        min_loss: the smallest loss so far.
+        min_loss_i: the global step that had it.
+        last_loss_seen: the loss that was looked at last.
+        converged: whether this monitor has stopped a training.
+        all_train_loss_buffer: the loss of every mini-batch before its step.
+    """
+
+    def __init__(self, print_steps: int = 100, early_stopping_rounds: int | None = None, verbose: int = 1) -> None:
+        for name, value in (("print_steps", print_steps), ("early_stopping_rounds", early_stopping_rounds)):
+            if not (isinstance(value, (int, np.integer)) and value >= 1) and (
+                name == "print_steps" or value is not None
+            ):
+                raise EstimatorError(f"cannot use {name}", expected="a whole number from 1", found=repr(value))
+        self.print_steps = print_steps
+        self.early_stopping_rounds = early_stopping_rounds
+        self.verbose = verbose
+        self._reset()
+
+    def _reset(self) -> None:
+        self.converged = False
+        self.min_loss = np.inf
+        self.min_loss_i = 0
+        self.last_loss_seen = np.inf
+        self.steps = 0
+        self.global_step = 0
+        self.epoch: int | None = None
+        self.sess: Any = None
+        self.loss_expression_tensor: Any = None
+        self.print_train_loss_buffer: list[float] = []
+        self.all_train_loss_buffer: list[float] = []
+
+    # -- what the training calls
+
+    def begin(self, estimator: TensorFlowEstimator, anew: bool) -> None:
+        """Get ready for a call of `fit` or `partial_fit`.
+
+        Args:
+            estimator: it, with its network.
+            anew: whether its weights are new.
+        """
+        if anew:
+            self._reset()
+        self.create_val_feed_dict(estimator._net.X, estimator._net.y)
+
+    def end(self) -> None:
+        """Let go of the network, so that a monitor can be kept and copied."""
+        self.sess = self.loss_expression_tensor = None
+
+    @contextmanager
+    def watching(self, estimator: TensorFlowEstimator, anew: bool) -> Iterator[None]:
+        """A block that trains."""
+        self.begin(estimator, anew)
+        try:
+            yield
+        finally:
+            self.end()
+
+    def update(
+        self,
+        global_step: int,
+        step_number: int,
+        training_loss: float,
+        sess: Any,
+        feed_params_fn: Feed | None,
+        loss_expression_tensor: Any,
+    ) -> None:
+        """Take note of a step, and print a line if it is time.
+
+        Args:
+            global_step: steps that the model has been trained, this one counted.
+            step_number: of the step in this call, from 0.
+            training_loss: the mini-batch's.
+            sess: the session.
+            feed_params_fn: gives a dict with what is known of the data, `epoch` for instance.
+            loss_expression_tensor: the tensor of the loss.
+        """
+        self.steps, self.global_step = step_number, global_step
+        self.print_train_loss_buffer.append(training_loss)
+        self.all_train_loss_buffer.append(training_loss)
+        self.sess, self.loss_expression_tensor = sess, loss_expression_tensor
+        self._set_last_loss_seen()
+        if self.last_loss_seen < self.min_loss:
+            self.min_loss, self.min_loss_i = self.last_loss_seen, global_step
+        self.epoch = feed_params_fn().get("epoch") if feed_params_fn else None
+        self.report()
+
+    def report(self) -> None:
+        """Print a line if it is time."""
+        if self.verbose and self.steps % self.print_steps == 0:
+            print(self._summary())
+            self.print_train_loss_buffer = []
+
+    def monitor_inducing_stop(self) -> bool:
+        """Tell whether the training is to end now."""
+        if self.early_stopping_rounds is None or self.global_step - self.min_loss_i < self.early_stopping_rounds:
+            return False
+        self.converged = True
+        if self.verbose:
+            print(f"Stopping. Best step:\n step {self.min_loss_i} with loss {self.min_loss}", file=sys.stderr)
+        return True
+
+    # -- what a monitor of one's own changes
+
+    def create_val_feed_dict(self, inp: Any, out: Any) -> None:
+        """Get ready to feed rows of one's own to the placeholders `inp` and `out`; called when a training begins."""
+
+    def _set_last_loss_seen(self) -> None:
+        self.last_loss_seen = self.all_train_loss_buffer[-1]
+
+    def _summary(self) -> str:
+        epoch = f", epoch #{self.epoch}" if self.epoch else ""
+        return f"Step #{self.global_step}{epoch}, avg. train loss: {np.mean(self.print_train_loss_buffer):.5f}"
+
+
+class ValidationMonitor(BaseMonitor):
+    """Computes the loss on other rows after every step: it is printed too, and decides when to stop.
+
+    Nothing is dropped out of the network for it. Weights stay those of the last step, as in skflow: `min_loss_i` tells
+    how many steps would have been best.
+
+    Args:
+        val_X: numbers, [rows, features].
+        val_y: labels or values as `fit` takes them.
+        n_classes: the number of labels, 0 for values; as in skflow. The estimator knows: 0 is always right.
+        print_steps: steps from one line to the next.
+        early_stopping_rounds: steps without a smaller loss on these rows after which the training ends.
+
+    Attributes:
+        all_val_loss_buffer: the loss on these rows after every step.
+    """
+
+    def __init__(
+        self,
+        val_X: Any,
+        val_y: Any,
+        n_classes: int = 0,
+        print_steps: int = 100,
+        early_stopping_rounds: int | None = None,
+    ) -> None:
+        super().__init__(print_steps, early_stopping_rounds)
+        self.val_X = val_X
+        self.val_y = val_y
+        self.n_classes = n_classes
+
+    def _reset(self) -> None:
+        super()._reset()
+        self.print_val_loss_buffer: list[float] = []
+        self.all_val_loss_buffer: list[float] = []
+        self._loss: Callable[[], float] | None = None
+
+    def begin(self, estimator: TensorFlowEstimator, anew: bool) -> None:
+        """Check the rows against the estimator's."""
+        super().begin(estimator, anew)
+        known = len(estimator.classes_) if estimator._classifies else 0
+        if self.n_classes > 1 and self.n_classes != known:
+            expected = known or "0, as the estimator is a regressor"
+            raise EstimatorError("n_classes of the monitor does not fit", expected=expected, found=self.n_classes)
+        net = estimator._net
+        X, y = estimator._rows(self.val_X, self.val_y)
+        self._loss = lambda: float(net.compute(net.loss, X, y))
+
+    def end(self) -> None:
+        """Let go of the network."""
+        super().end()
+        self._loss = None
+
+    def _set_last_loss_seen(self) -> None:
+        assert self._loss
+        self.last_loss_seen = self._loss()
+        self.all_val_loss_buffer.append(self.last_loss_seen)
+        self.print_val_loss_buffer.append(self.last_loss_seen)
+
+    def _summary(self) -> str:
+        line = f"{super()._summary()}, avg. val loss: {np.mean(self.print_val_loss_buffer):.5f}"
+        self.print_val_loss_buffer = []
+        return line

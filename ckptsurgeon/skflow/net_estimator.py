@@ -1,0 +1,149 @@
+"""What all estimators do with the network that they hold: look into it, and let values in and out of it."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from ..errors import did_you_mean
+from ..plan import Report
+from .architecture import Values
+from .errors import EstimatorError
+from .feeding import Rows
+from .ops import Tensor
+from .runtime import tf
+from .training import Net
+
+
+class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
+    """An estimator that holds a network once it is fitted.
+
+    Attributes:
+        classes_: the labels, [classes], of a classifier.
+        n_features_in_: columns of X.
+    """
+
+    classes_: NDArray[Any]
+    n_features_in_: int
+    _net: Net
+    _target: tuple[int, ...]  # the shape of the target beyond the rows
+
+    @abstractmethod
+    def _build(self, features: int, target: tuple[int, ...]) -> None:
+        """Replace the network by a new one, whose variables have no values yet."""
+
+    @abstractmethod
+    def _features(self, X: Any) -> NDArray[Any]:
+        """Check rows."""
+
+    @abstractmethod
+    def _rows(self, X: Any, y: Any) -> tuple[Rows, Rows]:
+        """Return rows and their target as the network is fed with them."""
+
+    def get_tensor(self, name: str) -> Tensor:
+        """Return a tensor of the graph by its name; the ':0' may be left out.
+
+        Raises:
+            NotFittedError: before the first `fit`.
+            EstimatorError: there is no such tensor.
+        """
+        check_is_fitted(self)
+        try:
+            return self._net.graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
+        except (KeyError, ValueError):
+            hint = did_you_mean(name.removesuffix(":0"), self._net.variables)
+            raise EstimatorError(f"there is no tensor {name!r}", hint=hint) from None
+
+    def get_tensor_value(self, name: str, X: Any = None, y: Any = None) -> NDArray[Any]:
+        """Return the value of a tensor of the graph, for instance 'dnn/layer0/Linear/Matrix:0'.
+
+        Args:
+            name: of a variable or of any other tensor; the ':0' may be left out.
+            X: rows to compute it of, as for `predict`: 'dnn/layer1/Relu' is what layer 1 makes of them.
+            y: their labels or values, for tensors that need them, the loss for instance.
+
+        Raises:
+            NotFittedError: before the first `fit`.
+            EstimatorError: there is no such tensor, or it needs rows.
+        """
+        tensor = self.get_tensor(name)
+        variable = name.removesuffix(":0")
+        if variable in self._net.variables:
+            return self._net.read([variable])[0]
+        rows = target = None
+        if X is not None:
+            rows, target = (np.asarray(self._features(X), np.float32), None) if y is None else self._rows(X, y)
+        try:
+            return self._net.compute(tensor, rows, target)
+        except (tf.errors.OpError, TypeError) as error:  # TypeError: it is no array, but the handle of a variable
+            if rows is not None and target is not None:
+                raise EstimatorError(f"the tensor {name!r} has no value: {error}") from None
+            missing = "X and y" if rows is None else "y"
+            raise EstimatorError(f"the tensor {name!r} has no value without {missing}") from None
+
+    def graft_from(
+        self,
+        donor: NetEstimator | str | os.PathLike[str],
+        layers: str | None = None,
+        *,
+        match: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        scheme: str | None = None,
+        maps: Sequence[str] = (),
+        slots: str = "keep",
+        on_mismatch: str = "error",
+        cast: bool = False,
+    ) -> Report:
+        """Rewrite chosen variables with those of another model: all of them, or none.
+
+        The plan is that of `ckptsurgeon graft`, and so is what it refuses.
+
+        Args:
+            donor: a fitted estimator, or any spelling of a checkpoint's path, of any format.
+            layers: a range of layers, inclusive: "0-2", "3,5-", "-1", "all".
+            match: globs of names, which select beside the layers.
+            exclude: globs of names that are taken away again.
+            scheme: how the donor names its layers; None: found from the names.
+            maps: `A=B` each: the donor's A goes onto B of this model.
+            slots: what becomes of the optimizer's slots of these variables: "keep", "copy" or "fill=NUMBER".
+            on_mismatch: "error", or "skip" variables that are missing on one side, or of another shape or dtype.
+            cast: convert values to this model's dtype.
+
+        Returns:
+            What was done, variable by variable.
+
+        Raises:
+            NotFittedError: before the first `fit` of either.
+            CkptSurgeonError: nothing was changed; `lines` says all that is wrong.
+        """
+        from ..surgeon.grafting import Options
+        from ..surgeon.selection import Selection
+        from . import surgery
+
+        check_is_fitted(self)
+        options = Options(slots, maps=maps, cast=cast, on_mismatch=on_mismatch)
+        return surgery.graft(donor, self, Selection(layers, match, exclude, scheme), options)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_net")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy the values of the variables in place of the session."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "_net" in state:
+            state["_values"] = state.pop("_net").values()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        values: Values | None = state.pop("_values", None)
+        super().__setstate__(state)
+        if values is not None:
+            self._build(self.n_features_in_, self._target)
+            self._net.write(values)

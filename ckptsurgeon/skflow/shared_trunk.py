@@ -1,0 +1,316 @@
+"""SharedTrunkEnsemble: models that share their first layers, trained in one process as `ring run` trains them in many.
+
+    member = skflow.TensorFlowDNNClassifier([10, 20, 10], n_classes=3, optimizer="Adagrad")
+    ensemble = skflow.SharedTrunkEnsemble(member, layers="0-1", n_models=3).fit(X, y)
+    ensemble.predict(X)
+
+Its members end up with the weights, bit for bit, that the built-in trainer gives to the models of a ring with the same
+settings and all rows to train on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..data import Batches
+from ..errors import CkptSurgeonError
+from ..ring.schedule import Schedule
+from ..ring.spec import Stop
+from ..surgeon.slots import SlotPolicy
+from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor, _TensorFlowDNN
+from .errors import EstimatorError
+from .in_process import InProcess, model_names
+from .validation import class_numbers, is_whole
+
+Self = TypeVar("Self", bound="SharedTrunkEnsemble")
+
+_N_MODELS = 3
+_KINDS = (TensorFlowDNNClassifier, TensorFlowDNNRegressor)
+
+
+class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
+    """Models that share their first layers and have heads of their own; together they say the mean.
+
+    In every round each model trains on the same mini-batch and hands the trunk on to the next; at the end of the
+    round all get the trunk of the last one. The ensemble is a classifier if its members are.
+
+    Args:
+        estimator: a TensorFlowDNNClassifier or TensorFlowDNNRegressor, fitted or not, that the members are copies of;
+            or a list of such, which may differ beyond the trunk. Their `batch_size` is that of a round; their `steps`,
+            `verbose`, `continue_training` and `tf_random_seed` have no say here.
+        layers: the trunk, a range of hidden layers such as "0-1", "0,2" or "all".
+        n_models: how many; None for 3, or as many as there are in the list.
+        schedule: "ring", or "average": the trunk is the mean of those of all members.
+        warmup: rounds in which every member trains for itself.
+        slots: what becomes of the trunk's optimizer slots: "keep", "copy" or "fill=NUMBER".
+        rounds: mini-batches that one call of `fit` or `partial_fit` trains at most.
+        tolerance: the call ends when all members have converged, each of which has when the mean of its weights over
+            `window` rounds differs from that of the rounds before by at most this share of its norm. None: it goes on.
+        trunk_tolerance: the call ends as well when the trunk alone has changed by no more than this. None: it goes on.
+        window: the rounds of a block, whose mean is compared with that of the block before.
+        seed: the first weights of all members and the order of the rows come from it.
+        verbose: 0 is silent; from 1 on a line is printed wherever the change of the weights is measured.
+
+    Attributes:
+        estimators_: the fitted members; what is set in them counts in the next `partial_fit`, of a ring's trunk what
+            is set in the first.
+        classes_: the labels, [n_classes], of a classifier.
+        n_features_in_: columns of X.
+        n_rounds_: the rounds since the members were new.
+        change_: by how much the weights of each member had changed when the last call measured it; None if it never
+            did.
+        converged_: whether the last call ended because the members, or the trunk, had converged.
+    """
+
+    estimators_: list[_TensorFlowDNN]
+    classes_: NDArray[Any]
+    n_features_in_: int
+    n_rounds_: int
+    change_: list[float] | None
+    converged_: bool
+    _run: InProcess
+
+    def __init__(
+        self,
+        estimator: _TensorFlowDNN | Sequence[_TensorFlowDNN],
+        layers: str = "all",
+        n_models: int | None = None,
+        schedule: str = "ring",
+        warmup: int = 0,
+        slots: str = "keep",
+        rounds: int = 5000,
+        tolerance: float | None = 1e-2,
+        trunk_tolerance: float | None = None,
+        window: int = 20,
+        seed: int = 42,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.layers = layers
+        self.n_models = n_models
+        self.schedule = schedule
+        self.warmup = warmup
+        self.slots = slots
+        self.rounds = rounds
+        self.tolerance = tolerance
+        self.trunk_tolerance = trunk_tolerance
+        self.window = window
+        self.seed = seed
+        self.verbose = verbose
+
+    # -- training
+
+    def fit(self: Self, X: Any, y: Any) -> Self:
+        """Train new members until they have converged or the rounds are used up.
+
+        Args:
+            X: numbers, [rows, features].
+            y: labels [rows], or values [rows] or [rows, outputs].
+
+        Raises:
+            EstimatorError: a parameter, X or y cannot be used, or loss or weights are not finite any more.
+        """
+        return self._fit(X, y, anew=True)
+
+    def partial_fit(self: Self, X: Any, y: Any, classes: Any = None) -> Self:
+        """Go on with the members that are there, for `rounds` more rounds or until they have converged.
+
+        Rounds count on: on the same rows, two calls do what one with all their rounds would have done. Trunk, schedule
+        and window stay as they were at the first call.
+
+        Args:
+            X: numbers, [rows, features].
+            y: labels [rows], or values [rows] or [rows, outputs].
+            classes: all labels, for a first call whose rows do not hold all of them.
+
+        Raises:
+            EstimatorError: as for `fit`.
+        """
+        return self._fit(X, y, anew=not self.__sklearn_is_fitted__(), classes=classes)
+
+    def _fit(self: Self, X: Any, y: Any, anew: bool, classes: Any = None) -> Self:
+        self._check_params()
+        members = self._new_members() if anew else self.estimators_
+        classifies = members[0]._classifies
+        X, y = validate_data(
+            self, X, y, reset=anew, dtype=np.float32, order="C", y_numeric=not classifies, multi_output=True
+        )
+        labels: NDArray[Any] | None = None
+        if classifies:
+            labels = members[0]._labels(y, anew, classes, whole=True)
+            target, shape = class_numbers(y, labels), (len(labels),)
+        else:
+            target = (y[:, 0] if y.shape[1:] == (1,) else y).astype(np.float32)
+            shape = target.shape[1:]
+        if anew:
+            self._begin(members, X.shape[1], shape, labels)
+        elif shape != members[0]._target:
+            expected, found = (f"{list(each) or 'one value'} a row" for each in (members[0]._target, shape))
+            raise EstimatorError("y has another shape than before", expected=expected, found=found)
+        batches = Batches(len(X), members[0].batch_size, int(self.seed))
+        stop = Stop(
+            tolerance=self.tolerance,
+            trunk_tolerance=self.trunk_tolerance,
+            window=self.window,
+            rounds=self._run.round + self.rounds,
+        )
+        done = self._run.go(X, target, batches, stop, print if self.verbose else _silent)
+        self.n_rounds_, self.converged_ = done.round, done.reason == "converged"
+        self.change_ = None if self._run.change is None else [self._run.change[name] for name in self._run.names]
+        return self
+
+    def _begin(
+        self, members: list[_TensorFlowDNN], features: int, shape: tuple[int, ...], labels: NDArray[Any] | None
+    ) -> None:
+        """Take new members; they get their networks."""
+        schedule = Schedule(model_names(len(members)), cast("Any", self.schedule), int(self.warmup))
+        settings: dict[str, Any] = {"layers": self.layers, "schedule": schedule, "slots": self.slots}
+        settings |= {"window": int(self.window), "seed": int(self.seed)}
+        self._run = InProcess(members, features, shape, labels, **settings)
+        self.estimators_ = members
+        if labels is not None:
+            self.classes_ = labels
+
+    def _new_members(self) -> list[_TensorFlowDNN]:
+        """Return unfitted members with seeds of their own."""
+        given = self.estimator
+        several = isinstance(given, (list, tuple))
+        templates: list[Any] = list(cast("Any", given)) if several else [given] * (self.n_models or _N_MODELS)
+        if not any(all(isinstance(each, kind) for each in templates) for kind in _KINDS) or len(templates) < 2:
+            expected = "one DNN, or two or more in a list; all classifiers, or all regressors"
+            found = ", ".join(sorted({type(each).__name__ for each in templates})) or "none"
+            raise EstimatorError("cannot use the parameter estimator", expected=expected, found=found)
+        if self.n_models not in (None, len(templates)):
+            expected = f"{len(templates)}, as there are estimators"
+            raise EstimatorError("cannot use the parameter n_models", expected=expected, found=self.n_models)
+        for name in ("batch_size", "n_classes"):
+            values = {getattr(each, name): None for each in templates}
+            if len(values) > 1:
+                raise EstimatorError(f"the members differ in {name}", found=" and ".join(map(repr, values)))
+        members = [clone(each) for each in templates]
+        for member in members:
+            member._check_params()
+        return members
+
+    def _check_params(self) -> None:
+        """Refuse the first parameter that makes no sense."""
+        rules = {
+            "layers": ('a range such as "0-1"', isinstance(self.layers, str)),
+            "n_models": ("a whole number from 2", self.n_models is None or is_whole(self.n_models, 2)),
+            "schedule": ('"ring" or "average"', self.schedule in ("ring", "average")),
+            "warmup": ("a whole number from 0", is_whole(self.warmup, 0)),
+            "slots": ('"keep", "copy" or "fill=NUMBER"', _is_policy(self.slots)),
+            "rounds": ("a whole number from 1", is_whole(self.rounds, 1)),
+            "tolerance": ("a number from 0, or None", self.tolerance is None or _is_share(self.tolerance)),
+            "trunk_tolerance": (
+                "a number from 0, or None",
+                self.trunk_tolerance is None or _is_share(self.trunk_tolerance),
+            ),
+            "window": ("a whole number from 1", is_whole(self.window, 1)),
+            "seed": ("a whole number from 0", is_whole(self.seed, 0)),
+        }
+        for name, (expected, holds) in rules.items():
+            if not holds:
+                found = repr(getattr(self, name))
+                raise EstimatorError(f"cannot use the parameter {name}", expected=expected, found=found)
+
+    # -- prediction
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the label of the largest mean probability, or the mean value, of each row.
+
+        Args:
+            X: numbers, [rows, features].
+
+        Returns:
+            Labels, [rows]; or float32 values, [rows] or [rows, outputs].
+
+        Raises:
+            NotFittedError: before the first `fit`.
+        """
+        if not self._classifies:
+            return self._mean("predict", X)
+        means = self._mean("predict_proba", X)
+        labels: NDArray[Any] = self.classes_[means.argmax(axis=1)]
+        return labels
+
+    @available_if(lambda self: self._classifies)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Return the mean of the members' probabilities, in the order of `classes_`; float32 [rows, n_classes].
+
+        Args:
+            X: numbers, [rows, features].
+
+        Raises:
+            NotFittedError: before the first `fit`.
+        """
+        return self._mean("predict_proba", X)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return a classifier's accuracy, or the share of the variance that a regressor explains.
+
+        Args:
+            X: numbers, [rows, features].
+            y: labels [rows], or values [rows] or [rows, outputs].
+            sample_weight: of each row, [rows].
+
+        Raises:
+            NotFittedError: before the first `fit`.
+        """
+        measure = accuracy_score if self._classifies else r2_score
+        return float(measure(y, self.predict(X), sample_weight=sample_weight))
+
+    def _mean(self, method: str, X: Any) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float32, order="C")
+        votes = [getattr(member, method)(X) for member in self.estimators_]
+        return cast("NDArray[np.float32]", np.mean(votes, axis=0))
+
+    # -- scikit-learn's side
+
+    @property
+    def _template(self) -> Any:
+        """The first of the estimators."""
+        given: Any = self.estimator
+        return given[0] if isinstance(given, (list, tuple)) and given else given
+
+    @property
+    def _classifies(self) -> bool:
+        return bool(is_classifier(self._template))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimators_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if isinstance(self._template, BaseEstimator):
+            theirs = get_tags(self._template)
+            for name in ("estimator_type", "classifier_tags", "regressor_tags", "target_tags", "input_tags"):
+                setattr(tags, name, getattr(theirs, name))
+        return tags
+
+
+def _is_policy(value: Any) -> bool:
+    try:
+        return SlotPolicy(value).action != "drop"
+    except (CkptSurgeonError, AttributeError):
+        return False
+
+
+def _is_share(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return number and 0 <= float(value) < math.inf
+
+
+def _silent(line: str) -> None:
+    """Print nothing."""

@@ -1,0 +1,42 @@
+"""Event files, which TensorBoard shows."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from types import TracebackType
+
+from ..errors import files
+from .runtime import tf, v1
+
+
+class EventFile:
+    """An event file in a new folder of its own, named by the time, as skflow's: open until closed.
+
+    Args:
+        logdir: the folder of all runs, which is made if need be.
+        graph: of the model.
+
+    Raises:
+        CkptSurgeonError: the folder cannot be written.
+    """
+
+    def __init__(self, logdir: str | os.PathLike[str], graph: tf.Graph) -> None:
+        self.path = os.path.join(os.fspath(logdir), datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f"))
+        with files(self.path):
+            os.makedirs(self.path)
+        with v1.Graph().as_default():  # the writer refuses to be made where TensorFlow is eager
+            self._writer = v1.summary.FileWriter(self.path, graph)
+
+    def add(self, summaries: list[bytes], step: int) -> None:
+        """Add serialized summaries of a step."""
+        for summary in summaries:
+            self._writer.add_summary(summary, step)
+
+    def __enter__(self) -> EventFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
