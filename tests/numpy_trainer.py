@@ -1,4 +1,4 @@
-"""A trainer in NumPy for the tests of rings, fast to start: a small net with Adagrad, as a worker or as a command.
+"""scripts/trainers/numpy_trainer.py for the tests of rings: on TensorFlow's checkpoints, as a worker or as a command.
 
 numpy_trainer.py worker  [--hidden 4,3] [--features 2] [--classes 2]
 numpy_trainer.py command CHECKPOINT OUTPUT --data BATCH.npz --step N
@@ -19,45 +19,17 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy is imported: no threads
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts" / "trainers"))
+from numpy_trainer import first_weights, train
+
 from ckptsurgeon import data, formats
 
-HEAD = ("logistic_regression/weights", "logistic_regression/bias")
-HOARD = []
-
-
-def layers(count):
-    return [(f"dnn/layer{k}/Linear/Matrix", f"dnn/layer{k}/Linear/Bias") for k in range(count)] + [HEAD]
-
-
-def first_weights(sizes, seed):
-    random, values = np.random.default_rng(seed), {}
-    for (matrix, bias), rows, columns in zip(layers(len(sizes) - 2), sizes, sizes[1:], strict=False):
-        values[matrix] = random.uniform(-1, 1, (rows, columns)).astype(np.float32)
-        values[bias] = np.zeros(columns, np.float32)
-    slots = {f"{name}/Adagrad": np.full_like(value, 0.1) for name, value in values.items()}
-    return {**values, **slots, "global_step": np.zeros((), np.int64)}
-
-
-def train(values, X, y):
-    names = layers(sum(name.startswith("dnn/") and name.endswith("/Matrix") for name in values))
-    inputs = [X]
-    for matrix, bias in names:
-        inputs.append(np.maximum(inputs[-1] @ values[matrix] + values[bias], 0 if matrix != HEAD[0] else -np.inf))
-    chances = np.exp(inputs[-1] - inputs[-1].max(axis=1, keepdims=True))
-    chances /= chances.sum(axis=1, keepdims=True)
-    slope = (chances - np.eye(chances.shape[1], dtype=np.float32)[y]) / len(y)
-    for (matrix, bias), value in reversed(list(zip(names, inputs, strict=False))):
-        gradients = {matrix: value.T @ slope, bias: slope.sum(axis=0)}
-        slope = (slope @ values[matrix].T) * (value > 0)
-        for name, gradient in gradients.items():
-            values[f"{name}/Adagrad"] = values[f"{name}/Adagrad"] + gradient**2
-            values[name] = values[name] - np.float32(0.1) * gradient / np.sqrt(values[f"{name}/Adagrad"])
-    values["global_step"] = values["global_step"] + 1
-    return float(-np.log(chances[np.arange(len(y)), y] + 1e-9).mean())
+HOARD = []  # what a trainer never gives back
 
 
 def answer(options, request):
     """Do what is asked for, or what was asked not to be done; return the line to answer with."""
+    began = time.perf_counter()
     wrong = options.do if request["step"] == options.at else None
     if wrong and options.once:
         wrong = None if options.once.exists() else wrong
@@ -68,12 +40,16 @@ def answer(options, request):
         sys.exit(1)
     if wrong in ("garbage", "error"):
         return '{"step": 1, "met' if wrong == "garbage" else json.dumps({"step": request["step"], "error": "no wish"})
-    values, loss = first_weights([options.features, *options.hidden, options.classes], request["seed"]), 0.0
-    if request["checkpoint"] is not None:
+    loss = 0.0
+    if request["checkpoint"] is None:
+        values = first_weights([options.features, *options.hidden, options.classes], request["seed"])
+        values["global_step"] = np.zeros((), np.int64)
+    else:
         with formats.open(request["checkpoint"]) as checkpoint:
             values = {name: checkpoint.read(name) for name in checkpoint.variables}
         batch = data.load_npz(request["data"])
         loss = train(values, batch["X"], batch["y"])
+        values["global_step"] = values["global_step"] + 1
     if wrong == "shapes":
         values.update({"dnn/layer0/Linear/Bias": np.zeros(9, np.float32), "surplus": values.pop("global_step")})
     if wrong == "nan":
@@ -85,7 +61,8 @@ def answer(options, request):
     if wrong == "dataless":
         Path(request["output"] + ".data-00000-of-00001").unlink()
     talk = "a line of talk, which is no answer\n" if wrong == "chatter" else ""
-    return talk + json.dumps({"step": request["step"] - (wrong == "stale"), "metrics": {"loss": loss}})
+    metrics = {"loss": loss, **({"seconds": time.perf_counter() - began} if options.time else {})}
+    return talk + json.dumps({"step": request["step"] - (wrong == "stale"), "metrics": metrics})
 
 
 if __name__ == "__main__":
@@ -99,6 +76,7 @@ if __name__ == "__main__":
     parser.add_argument("--once", type=Path)
     for name in ("--data", "--do"):
         parser.add_argument(name)
+    parser.add_argument("--time", action="store_true")
     options = parser.parse_args()
     if options.mode == "command":
         print(json.dumps(json.loads(answer(options, vars(options)).splitlines()[-1]).get("metrics")))

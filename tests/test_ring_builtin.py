@@ -56,7 +56,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     shutil.copytree(whole, killed)
     ring("run", whole, "--until", f"rounds={ROUNDS}")
     text = (killed / "ring.toml").read_text()
-    (killed / "ring.toml").write_text(text.replace('learning_rate = 0.1\n', "learning_rate = 0.1\ntries = 20\n"))
+    (killed / "ring.toml").write_text(text.replace("learning_rate = 0.1\n", "learning_rate = 0.1\ntries = 20\n"))
     run = ("run", killed, "--until", f"rounds={ROUNDS}", "-q")
     kills = torment(killed, lambda: start(*run), KILLS, random.Random(4), every=ROUNDS * 7 // KILLS, patience=120)
     assert kills.total() == KILLS
@@ -110,7 +110,7 @@ def test_the_scores_are_those_of_tensorflows_own_forward_pass(runs: tuple[Path, 
     """Our ensemble in NumPy, against the same nets in TensorFlow."""
     import tensorflow as tf
 
-    from ckptsurgeon.ring import ensemble, net
+    from ckptsurgeon.ring import net
 
     whole, _ = runs
     past = history(whole)

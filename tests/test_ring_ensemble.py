@@ -12,7 +12,7 @@ from ring_support import MODELS, history, toml, write_ring
 
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
-from ckptsurgeon.ring import driver, ensemble, start
+from ckptsurgeon.ring import driver, ensemble, folder, net, spec, start
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,12 @@ def by_hand(prefix: str, row: list[float], head: str) -> list[float]:
         if number < count:
             row = [max(0.0, x) for x in row]
     return row
+
+
+def specs(ring: Path) -> tuple[spec.Spec, spec.Data]:
+    read = spec.load(str(ring / "ring.toml"))
+    assert read.data is not None
+    return read, read.data
 
 
 def softmax(values: list[float]) -> list[float]:
@@ -70,7 +76,7 @@ def test_probabilities_are_those_of_a_forward_pass_by_hand(ring: Path) -> None:
     """Not only their order: the numbers agree."""
     prefix = str(ring / "a" / f"model.ckpt-{history(ring).latest('a')}")
     X = np.array([[0.5, -1.0], [2.0, 0.25], [900.0, -900.0]], np.float32)
-    found = ensemble.load(prefix).outputs(X)
+    found = net.load(prefix).outputs(X)
     for row, chances in zip(X[:2].tolist(), found.tolist(), strict=False):
         assert chances == pytest.approx(softmax(by_hand(prefix, row, "logistic_regression")), rel=1e-9)
     assert np.isfinite(found).all()  # large outputs do not overflow
@@ -85,6 +91,13 @@ def test_other_rows_can_be_scored(ring: Path, tmp_path: Path) -> None:
     assert scores[-1]["accuracy"] == 1.0
     path.write_text("x,y,kind\n0,0,elsewhere\n")
     with pytest.raises(CkptSurgeonError, match=r"line 2.*unknown class; expected in or out, found 'elsewhere'"):
+        ensemble.evaluate(str(ring), str(path))
+    path.write_text("kind,y,x\nin,0,2\nout,3,3\n")  # the columns are found by their names
+    run = folder.existing(str(ring))
+    (held,) = ensemble._parts(run, *specs(ring), run.open_table(), str(path))
+    assert held.X.tolist() == [[2, 0], [3, 3]]
+    path.write_text("x,z,kind\n0,0,in\n")
+    with pytest.raises(UsageError, match="other columns than the rows that the models were trained on; expected x, y"):
         ensemble.evaluate(str(ring), str(path))
     path.write_text("x,y,z,kind\n0,0,0,in\n")
     with pytest.raises(UsageError, match="other columns than the rows that the models were trained on; expected 2"):
@@ -119,12 +132,15 @@ def write_net(prefix: Path, head: str = "linear_regression", outputs: int = 1, s
     formats.write(str(prefix), {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()})
 
 
-def regressors(folder: Path, rows: str, *nets: dict[str, object], holdout: str = "0.5") -> None:
+def regressors(
+    folder: Path, rows: str, *nets: dict[str, object], holdout: str = "0.5", file: str = "rows.csv", target: str = "t"
+) -> None:
     """Make a run of commands that never run: all that is scored is their first checkpoints."""
-    (folder / "rows.csv").write_text(rows)
-    lines = ['layers = "0"', "[data]", 'file = "rows.csv"', 'target = "t"', f"holdout = {holdout}"]
-    for number, net in enumerate(nets):
-        write_net(folder / f"first-{number}", seed=number, **net)  # type: ignore[arg-type]
+    if rows:
+        (folder / file).write_text(rows)
+    lines = ['layers = "0"', "[data]", f'file = "{file}"', f'target = "{target}"', f"holdout = {holdout}"]
+    for number, each in enumerate(nets):
+        write_net(folder / f"first-{number}", seed=number, **each)  # type: ignore[arg-type]
         model = {"name": f"m{number}", "command": ["{checkpoint}", "{output}"], "init": f"first-{number}"}
         lines += ["[[models]]", *(f"{key} = {toml(value)}" for key, value in model.items())]
     (folder / "ring.toml").write_text("\n".join(lines))
@@ -179,4 +195,4 @@ def test_a_net_whose_layers_do_not_fit_has_no_vote(tmp_path: Path) -> None:
     for name, shape in {"linear_regression/weights": (4, 1), "dnn/layer0/Linear/Bias": (2,)}.items():
         formats.write(str(tmp_path / "bad"), {**values, name: np.zeros(shape, np.float32)})
         with pytest.raises(CkptSurgeonError, match="does not fit"):
-            ensemble.load(str(tmp_path / "bad"))
+            net.load(str(tmp_path / "bad"))

@@ -15,6 +15,7 @@ HELP = """ckptsurgeon ring evaluate DIR [--data FILE] [--json]
 
 Score each model's latest checkpoint, and all models together: the accuracy of classifiers, whose probabilities are
 averaged, or r2 and the mean squared error of regressors. On the rows that the run has held out, or on those of FILE.
+A net with skflow's names is asked in NumPy, any other model through its 'predict' program ('ring predict --help').
 
   ckptsurgeon ring evaluate R
   ckptsurgeon ring evaluate R --data other.csv

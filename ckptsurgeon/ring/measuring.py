@@ -81,7 +81,11 @@ class Meter:
         if self._rows is None:
             return None
         losses: dict[str, float | None] = {}
+        programs = {model.name for model in self._spec.models if model.predict is not None}
         for name, path in checkpoints.items():
+            if name in programs and self._spec.stop.patience is None:
+                losses[name] = None  # to start a program just for a curve takes too long
+                continue
             try:
                 outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X)
                 losses[name] = voting.loss(outputs, self._rows.y, self._rows.classes)

@@ -1,0 +1,79 @@
+"""The verb `ring predict`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import RefusedError, files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+HELP = """ckptsurgeon ring predict DIR --data FILE -o OUT.csv [--force]
+
+What the models of a run predict together, by their latest checkpoints. OUT is csv: of classifiers the column
+'prediction' and one for each class, with the mean of the models' probabilities; of regressors 'prediction', the mean of
+their values, or prediction_0, prediction_1, ... Rows keep the order of FILE.
+
+FILE is csv, with or without the target column, an .npz with X, or an .npy. The columns of a csv are found by the names
+that they had at 'ring init', others are not used. csv and .npy may be larger than memory.
+
+A net with skflow's names (dnn/layer0/Linear/Matrix, ..., logistic_regression/weights) is asked at once, in NumPy. Any
+other model is asked through the program that 'predict' in ring.toml names, for up to 100,000 rows at a time:
+
+  predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
+
+{data} is an .npz with X, float32 [rows, features]. The program writes [rows, outputs] to {output}: probabilities in the
+order of the sorted classes, or values, as .npy, as .npz with one array, or as csv without a header. A model with
+neither has no vote, which is said of it.
+
+  ckptsurgeon ring predict R --data new.csv -o predictions.csv
+  ckptsurgeon ring predict R --data new.npy -o - | head
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `ring predict`."""
+    parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    parser.add_argument("--data", metavar="FILE", required=True, help="the rows: csv, .npz or .npy")
+    parser.add_argument("-o", dest="out", metavar="OUT", required=True, help="the csv to write; - for stdout")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
+
+
+def run(args: Namespace) -> int:
+    """Predict."""
+    from ..publish import write_file
+    from ..ring import ensemble
+
+    if args.out != "-" and os.path.exists(args.out):
+        with files(args.out):
+            if os.path.exists(args.data) and os.path.samefile(args.out, args.data):
+                raise RefusedError("holds the rows", path=args.out, hint="choose another name")
+        if not args.force:
+            raise RefusedError("exists already", path=args.out, hint="--force overwrites it")
+    rows = ensemble.predict(args.folder, args.data, _tell)
+    if args.out != "-":
+        write_file(args.out, _csv(rows))
+        return 0
+    for part in _csv(rows):
+        sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _csv(parts: Iterable[list[list[Any]]]) -> Iterator[bytes]:
+    import csv
+    import io
+
+    for rows in parts:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        yield text.getvalue().encode()
+
+
+def _tell(line: str) -> None:
+    print(f"ckptsurgeon: warning: {line}", file=sys.stderr)
