@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from ckptsurgeon.ring import spec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 pytestmark = pytest.mark.tensorflow
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -42,16 +49,24 @@ def _run_console(block: str, folder: Path) -> int:
 def test_what_the_readme_shows_is_what_happens(tmp_path: Path) -> None:
     """Its Python runs, its commands print what it says, its toml is a ring's."""
     subprocess.run([sys.executable, "-c", IRIS], cwd=tmp_path, check=True)
-    commands = scripts = 0
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "mixed").mkdir()
+    commands = scripts = rings = 0
     for language, block in BLOCKS:
-        if language == "console":
+        if language == "toml" and "layers = " in block:
+            (tmp_path / "mixed" / "ring.toml").write_text(block)
+        elif language == "toml":  # more models for it
+            spec.parse(tomllib.loads((tmp_path / "mixed" / "ring.toml").read_text() + block))
+            rings += 1
+        elif language == "console":
             commands += _run_console(block, tmp_path)
         elif language == "python":
             done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, text=True, capture_output=True)
             assert done.returncode == 0, done.stderr
             scripts += 1
     assert commands >= 15
-    assert scripts == 2
+    assert scripts >= 2
+    assert rings == 1
 
 
 def test_the_demo_runs(tmp_path: Path) -> None:
