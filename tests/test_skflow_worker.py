@@ -409,7 +409,7 @@ def test_rows_are_fed_as_the_network_wants_them() -> None:
     assert rows_for(one, np.ones((2, 2)), np.array([0.5, 1.5]))[1].tolist() == [[0.5], [1.5]]
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam"])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam", "Momentum"])
 @pytest.mark.parametrize(
     ("hidden", "head", "outputs"), [((), REGRESSOR, 2), ((5,), CLASSIFIER, 3), ((3,) * 12, REGRESSOR, 1)]
 )

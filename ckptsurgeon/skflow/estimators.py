@@ -156,9 +156,8 @@ class TensorFlowEstimator(NetEstimator):
             self._net.initialize()
             if labels is not None:
                 self.classes_ = labels
-        elif shape != self._target:
-            expected, found = (f"{list(each) or 'one value'} a row" for each in (self._target, shape))
-            raise EstimatorError("y has another shape than before", expected=expected, found=found)
+        else:
+            self._check_target(shape)
         feeder: Any = stream.encoded(self._rows) if stream else ArrayFeeder(X, target, self.batch_size, self._encoded)
         self._train(feeder, monitor, logdir, anew)
         return self
@@ -202,10 +201,13 @@ class TensorFlowEstimator(NetEstimator):
         """Return rows and their target as the fitted network is fed with them."""
         X, y = self._validated(X, y, reset=False)
         target, shape = (class_numbers(y, self.classes_), self._target) if self._classifies else _values(y)
+        self._check_target(shape)
+        return np.ascontiguousarray(X, np.float32), self._encoded(target)
+
+    def _check_target(self, shape: tuple[int, ...]) -> None:
         if shape != self._target:
             expected, found = (f"{list(each) or 'one value'} a row" for each in (self._target, shape))
             raise EstimatorError("y has another shape than before", expected=expected, found=found)
-        return np.ascontiguousarray(X, np.float32), self._encoded(target)
 
     def _encoded(self, target: NDArray[Any]) -> Rows:
         return one_hot(target, len(self.classes_)) if self._classifies else target

@@ -88,7 +88,8 @@ def graft(
     with _opened(donor) as source:
         plan = grafting.graft(source, NetCheckpoint(recipient), selection, options)
         values = {change.name: _value(change.content, change.variable) for change in plan.changes if change.content}
-    recipient._net.write(values)
+    if values:  # all that was selected may have been passed over
+        recipient._net.write(values)
     return Report(type(recipient).__name__, plan)
 
 
