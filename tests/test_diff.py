@@ -335,6 +335,9 @@ def test_two_layouts_of_keras_hold_the_same(samples: Path, capsys: pytest.Captur
         assert names["model_weights/dense_7/sequential_2/dense_7/bias"] == "layers/dense_1/vars/1"
         assert names["optimizer_weights/adam/learning_rate"] == "optimizer/vars/1"
         assert names["optimizer_weights/adam/sequential_2_dense_8_kernel_velocity"] == "optimizer/vars/11"
+        assert cli.main(["diff", str(a), str(b), "--all"]) == 0
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert lines == [["same", f"{row['name']}={row['name_b']}"] for row in rows]
 
 
 def _layouts(folder: Path, shared: str = "", **changed: Any) -> tuple[Path, Path]:

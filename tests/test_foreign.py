@@ -7,7 +7,9 @@ import os
 import pickle
 import re
 import shlex
+import sys
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 
@@ -54,7 +56,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "m0.pkl": (pickle.dumps(np.float32(1), 0), "a pickle, which is never loaded"),
     "d0.pkl": (pickle.dumps({"a": 1}, 0), "a pickle, which is never loaded"),
     "m.pt": (zip_of("archive/data.pkl", "archive/data/0", "archive/version"), "a PyTorch file, which holds a pickle"),
-    "script.pt": (zip_of("m/data.pkl", "m/constants.pkl"), "a TorchScript or PyTorch file"),
+    "script.pt": (zip_of("m/data.pkl", "m/constants.pkl"), "a TorchScript file"),
     "m.pth": (LEGACY, "a PyTorch file of before 1.6"),
     "pytorch_model.bin": (pickle.dumps({"a": 1}), "a pickle, which is never loaded; where PyTorch is"),
     "m.keras": (zip_of("metadata.json", "config.json", "model.weights.h5"), r"a Keras file \(.keras\)"),
@@ -106,15 +108,58 @@ def test_what_nothing_tells(tmp_path: Path) -> None:
         assert foreign.explain(str(tmp_path / "m")) is None, data
 
 
-def test_the_line_that_converts_is_python(tmp_path: Path) -> None:
-    """The hint for PyTorch's files is one shell command whose Python compiles and whose paths are quoted."""
+class Tensor:
+    """What the line that converts asks of a tensor."""
+
+    def clone(self) -> Tensor:
+        """Itself."""
+        return self
+
+    contiguous = clone
+
+
+@pytest.mark.parametrize(
+    ("held", "names"),
+    [
+        ({"a.weight": Tensor(), "epoch": 3}, ["a.weight"]),
+        ({"state_dict": {"a": Tensor()}, "optimizer": {"state": {0: {"m": Tensor()}}}}, ["a"]),
+        ({"model": {"a": Tensor()}, "other": Tensor()}, ["a"]),
+        ({"a": {"b": {0: Tensor()}}, "c": [Tensor()]}, ["a.b.0"]),
+        ({"epoch": 3}, None),
+    ],
+)
+@pytest.mark.parametrize("member", ["data.pkl", "constants.pkl"])
+def test_the_line_that_converts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: dict[str, object], names: list[str] | None, member: str
+) -> None:
+    """The hint for PyTorch's files is one shell command whose paths are quoted, and whose Python takes all tensors."""
     path = tmp_path / "it's a model.pt"
-    path.write_bytes(zip_of("archive/data.pkl"))
+    path.write_bytes(zip_of("archive/data.pkl", f"archive/{member}") if member != "data.pkl" else zip_of("a/data.pkl"))
     line = str(foreign.explain(str(path))).partition("where PyTorch is: ")[2]
     program, flag, code, source, target = shlex.split(line)
     assert (program, flag, source, target) == ("python", "-c", str(path), str(tmp_path / "it's a model.safetensors"))
-    compile(code, "hint", "exec")
-    assert "weights_only=True" in code
+    saved: dict[str, object] = {}
+    torch, safetensors, inner = (types.ModuleType(name) for name in ("torch", "safetensors", "safetensors.torch"))
+
+    def load(path: str, map_location: str, weights_only: bool) -> object:
+        assert weights_only
+        return held
+
+    script = types.SimpleNamespace(state_dict=lambda: held)
+    vars(torch).update(is_tensor=lambda each: isinstance(each, Tensor))
+    vars(torch).update(load=load) if member == "data.pkl" else vars(torch).update(
+        jit=types.SimpleNamespace(load=lambda path, map_location: script)
+    )
+    vars(inner).update(save_file=lambda tensors, path: saved.update({path: list(tensors)}))
+    for module in (torch, safetensors, inner):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(sys, "argv", ["-c", source, target])
+    if names is None:
+        with pytest.raises(SystemExit, match="no tensors"):
+            exec(code, {})
+    else:
+        exec(code, {})
+    assert saved == ({} if names is None else {target: names})
 
 
 def test_a_folder_is_named_for_what_it_is(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from strategies import same
 
 from ckptsurgeon import cli, formats, schemes
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
-from ckptsurgeon.surgeon.naming import Pairs, Rename
+from ckptsurgeon.surgeon.maps import Rename
+from ckptsurgeon.surgeon.naming import Pairs
 from ckptsurgeon.surgeon.selection import Selection
 from ckptsurgeon.verbs import changing
 
@@ -459,11 +460,11 @@ def test_slots_are_added_with_their_variable(a: Path, b: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--donor-scheme", "z/{K}/**", "--layers", "0"), "no variable fits --scheme z/{K}/**"),
-        (("--recipient-scheme", "z/{K}/**", "--layers", "0"), "no variable fits --scheme z/{K}/**"),
-        (("--recipient-scheme", "z/{K}/**", "--match", "x/0/*"), "no variable fits --scheme z/{K}/**"),
-        (("--recipient-scheme", "skflo", "--layers", "0"), "needs {K} once"),
-        (("--donor-scheme", "{K}/{K}", "--layers", "0"), "needs {K} once"),
+        (("--donor-scheme", "z/{K}/**", "--layers", "0"), "no variable fits --donor-scheme z/{K}/**"),
+        (("--recipient-scheme", "z/{K}/**", "--layers", "0"), "no variable fits --recipient-scheme z/{K}/**"),
+        (("--recipient-scheme", "z/{K}/**", "--match", "x/0/*"), "no variable fits --recipient-scheme z/{K}/**"),
+        (("--recipient-scheme", "skflo", "--layers", "0"), "--recipient-scheme skflo: no such scheme"),
+        (("--donor-scheme", "{K}/{K}", "--layers", "0"), "--donor-scheme {K}/{K}: no such scheme"),
         (("--scheme", "z/{K}/*", "--layers", "0"), "no variable fits --scheme z/{K}/*"),
     ],
 )

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from strategies import Arrays, names, same, shapes, write_bundle
 from strategies import numbers as any_numbers
 
+from ckptsurgeon import formats
 from ckptsurgeon.checkpoint import Variable
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, Problems, RefusedError, UnsupportedError
 from ckptsurgeon.formats import bundle_write, npy_header, npz_write, safetensors_write, zipped
@@ -32,6 +33,7 @@ from ckptsurgeon.formats.npz import Npy, Npz, kind_of
 from ckptsurgeon.formats.safetensors import SafeTensors
 from ckptsurgeon.plan import Change, Copy, Elements, Fill, Plan, Text, Values
 from ckptsurgeon.publish import Lock
+from ckptsurgeon.verbs import changing
 
 a_few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32",
@@ -787,3 +789,64 @@ def test_the_sample(samples: Path) -> None:
     with Npz(str(path)) as checkpoint:
         assert agree(read_all(checkpoint), by_numpy(path.read_bytes()))
         assert list(checkpoint) == ["arr_2", "arr_1", "arr_3", "arr_0"]
+
+
+@pytest.mark.parametrize(
+    ("members", "names"),
+    [
+        (["x.npy", "x.npy.npy"], ["x", "x.npy"]),
+        (["x.npy.npy", "x.npy", "x.npy.npy.npy"], ["x.npy", "x", "x.npy.npy"]),
+        (["x", "x.npy", "x.npy.npy"], ["x", "x.npy", "x.npy.npy"]),
+        ([".npy", "a.npy"], [".npy", "a"]),
+    ],
+)
+def test_names_that_end_as_members_do(tmp_path: Path, members: list[str], names: list[str]) -> None:
+    """A variable called x.npy beside x is what NumPy wrote, and stays so when the file is written anew."""
+    out = io.BytesIO()
+    np.save(out, np.arange(3))
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as file:
+        for name in members:
+            file.writestr(name, out.getvalue())
+    with formats.open(str(tmp_path / "m.npz")) as checkpoint:
+        assert list(checkpoint) == names
+    changing.set(str(tmp_path / "m.npz"), names[-1], "7")
+    with formats.open(str(tmp_path / "m.npz")) as checkpoint:
+        assert list(checkpoint) == names
+        assert checkpoint.read(names[-1])[0] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("z", '[[5, 6], [7, "NaN"]]', [complex(5, 6), complex(7, float("nan"))]),
+        ("z", '["1+2j", "3"]', [1 + 2j, 3]),
+        ("z", "[1, 2]", [1, 2]),
+        ("z[1]", "[3, 4]", [1, 3 + 4j]),
+        ("scalar", "[3, 4]", 3 + 4j),
+        ("scalar", "2j", 2j),
+        ("s", '[["xx", "[y"]]', [[b"xx", b"[y"]]),
+        ("s[0]", '["c", "d"]', [[b"c", b"d"]]),
+        ("s", "[t", [[b"[t", b"[t"]]),
+        ("s[0,1]", '["e"]', [[b"a", b'["e"]']]),
+    ],
+)
+def test_lists_of_strings_and_of_complex_numbers_are_set(tmp_path: Path, name: str, value: str, expected: Any) -> None:
+    """As `get --json` writes them; a single string is what was typed, be it JSON or not."""
+    path = str(tmp_path / "m.npz")
+    np.savez(path, z=np.array([1, 2j]), scalar=np.array(1j), s=np.array([[b"a", b"b"]]))
+    changing.set(path, name, value)
+    found = np.load(path)[name.partition("[")[0]]
+    assert np.array_equal(found, np.asarray(expected), equal_nan=found.dtype.kind == "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("s", '["a", 3]'), ("s", '["a", "b", "c"]'), ("z", '["x", "y"]'), ("z", "[[")]
+)
+def test_lists_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: str) -> None:
+    """Other things than strings, another shape, what is no number, and what is no JSON for numbers."""
+    path = tmp_path / "m.npz"
+    np.savez(path, z=np.array([1, 2j]), s=np.array([b"a", b"b"]))
+    before = path.read_bytes()
+    with pytest.raises(RefusedError):
+        changing.set(str(path), name, value)
+    assert path.read_bytes() == before

@@ -41,6 +41,7 @@ from ckptsurgeon.formats.bundle import Bundle
 from ckptsurgeon.formats.safetensors import KINDS, LAYERS, STORED, SafeTensors
 from ckptsurgeon.plan import Change, Copy, Fill, Plan, Text, Values
 from ckptsurgeon.publish import Lock
+from ckptsurgeon.verbs import producing
 
 a_few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # dtypes of whole bytes, as the library's own writer calls them.
@@ -812,3 +813,83 @@ def test_the_sample(samples: Path) -> None:
         assert agree(read_all(checkpoint), safetensors.numpy.load(data))
         assert checkpoint.metadata_items()["git_tag"] == "v1.45"
         assert list(checkpoint) == ["fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight"]
+
+
+# -- sets are copied, and metadata missed
+
+
+def a_set(folder: Path, index: bool = True) -> str:
+    """A checkpoint of two files, with an index or without; what names it."""
+    folder.mkdir()
+    files = [f"m-0000{at}-of-00002.safetensors" for at in (1, 2)]
+    for at, file in enumerate(files):
+        (folder / file).write_bytes(library({f"v{at}": np.full(3, at, np.float32)}, {"format": "pt"}))
+    told = {"metadata": {"total_size": 24}, "weight_map": {f"v{at}": file for at, file in enumerate(files)}}
+    if index:
+        (folder / "m.safetensors.index.json").write_text(json.dumps(told))
+    return str(folder / ("m.safetensors.index.json" if index else files[0]))
+
+
+@pytest.mark.parametrize("name", ["m", "other"])
+@pytest.mark.parametrize("index", [True, False])
+def test_a_set_is_copied(tmp_path: Path, name: str, index: bool) -> None:
+    """Under the name of the index, or of the first file where there is none; byte for byte but for names in it."""
+    path, folder = a_set(tmp_path / "a", index), tmp_path / "b"
+    folder.mkdir()
+    out = folder / (f"{name}.safetensors.index.json" if index else f"{name}-00001-of-00002.safetensors")
+    assert producing.cp(path, out).warnings == []
+    expected = {each.name.replace("m", name, 1): each.read_bytes() for each in (tmp_path / "a").iterdir()}
+    found = {each.name: each.read_bytes() for each in folder.iterdir()}
+    if index and name != "m":
+        told = json.loads(found.pop("other.safetensors.index.json"))
+        assert told["metadata"] == {"total_size": 24}
+        assert list(told["weight_map"].values()) == [f"other-0000{at}-of-00002.safetensors" for at in (1, 2)]
+        del expected["other.safetensors.index.json"]
+    assert found == expected
+    with SafeTensors(str(out), safetensors_set.locate(str(out)) or []) as copied:
+        assert {each: copied.read(each).tolist() for each in copied} == {"v0": [0] * 3, "v1": [1] * 3}
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("copy.safetensors", "expected a name like OUT.safetensors.index.json"), ("copy", "a name like OUT"),
+     (".safetensors.index.json", "a name like OUT"), ("taken.safetensors.index.json", "exists already")],
+)  # fmt: skip
+def test_a_set_is_not_copied_onto_anything(tmp_path: Path, out: str, message: str) -> None:
+    """Neither under a name that is no set's, nor where one of its files stands, even by force."""
+    path = a_set(tmp_path / "a")
+    (tmp_path / "taken-00002-of-00002.safetensors").write_bytes(b"x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RefusedError, match=message):
+        producing.cp(path, tmp_path / out, force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error at the last file takes the first ones away again."""
+    from ckptsurgeon.formats import copying
+
+    write, path = copying.write_file, a_set(tmp_path / "a")
+
+    def failing(where: str, *rest: Any) -> None:
+        if where.endswith("json"):
+            raise StorageError("no room", path=where)
+        write(where, *rest)
+
+    monkeypatch.setattr(copying, "write_file", failing)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StorageError):
+        producing.cp(path, tmp_path / "b.safetensors.index.json")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("out.npz", True), ("out", True), ("out.safetensors", False)])
+def test_metadata_that_cannot_be_kept_are_missed(tmp_path: Path, name: str, is_told: bool) -> None:
+    """One warning names them; the numbers of layers, which are our own, are not missed."""
+    values = {"w": np.zeros(2, np.float32)}
+    (tmp_path / "m.safetensors").write_bytes(library(values, {"author": "me", LAYERS: "{}"}))
+    report = producing.convert(str(tmp_path / "m.safetensors"), tmp_path / name)
+    said = f"{tmp_path / 'm.safetensors'}: its metadata (author) are left out, which "
+    assert [each[: len(said)] for each in report.warnings] == ([said] if is_told else [])
+    (tmp_path / "m.safetensors").write_bytes(library(values, {LAYERS: "{}"}))
+    assert producing.convert(str(tmp_path / "m.safetensors"), tmp_path / name, force=True).warnings == []

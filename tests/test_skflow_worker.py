@@ -303,6 +303,7 @@ def batch(folder: Any, rows: Any, target: Any) -> None:
             lambda f: rewrite(f / "start", dnn__layer0__Linear__Bias=np.zeros(10)),
             "expected float32 [10], found float64 [10]",
         ),
+        (lambda f: rewrite(f / "start", dnn__layer0__prob=np.float32(0.5)), "was trained with dropout"),
         (lambda f: rewrite(f / "start", global_step=np.zeros(1)), "global_step does not fit the network"),
         (
             lambda f: rewrite(f / "start", dnn__layer2__Linear__Bias__Adagrad=None),

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon cp CKPT OUT [options]
 
 Copy a whole checkpoint, byte for byte, every checksum verified. OUT is a prefix; of a SavedModel, a folder. A folder
-without a 'checkpoint' file gets one that names OUT by a relative path.
+without a 'checkpoint' file gets one that names OUT by a relative path. Of a set of files with an index OUT is the name
+of the copy's index, of one without it that of its first file; a set that stands there is not replaced.
 
   ckptsurgeon cp model.ckpt copy.ckpt
   ckptsurgeon cp model.ckpt.index copy.ckpt

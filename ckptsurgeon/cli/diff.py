@@ -21,7 +21,7 @@ not. Variants and pickled objects are compared as they are stored.
 
 Variables of one name pair. Of checkpoints with nearly no name in common and layers of the same numbers, such as one
 model's .h5 and .keras, those pair that graft pairs within layers, then their slots of one kind and what an optimizer
-calls alike; --json has the other name as name_b.
+calls alike; they are shown as A=B, as --map takes them, by --json as name and name_b.
 
   ckptsurgeon diff a.ckpt b.ckpt || echo 'they differ'
   ckptsurgeon diff model.ckpt dst.ckpt --layers 0-1 --values --json
@@ -64,6 +64,8 @@ def run(args: Namespace) -> int:
     rows: list[dict[str, object]] = []
     for each in found if args.all else different:
         row: dict[str, object] = {"status": each.status, "name": each.name, "name_b": each.name_b}
+        if not args.json and each.name_b not in (None, each.name):
+            row["name"] = f"{each.name}={each.name_b}"
         if args.values:
             row |= {"max_abs": each.max_abs, "rel_l2": each.rel_l2}
         rows.append(row)

@@ -56,7 +56,7 @@ _OPTIONS = {
     ),
     "--window": ("stop", "window", "N", "rounds over which weights are averaged for that; default 20"),
     "--rounds": ("stop", "rounds", "N", "limit; default 5000"),
-    "--optimizer": ("models", "optimizer", "NAME", "Adagrad, Adam or SGD; default Adagrad"),
+    "--optimizer": ("models", "optimizer", "NAME", "Adagrad, Adam, Momentum or SGD; default Adagrad"),
     "--learning-rate": ("models", "learning_rate", "X", "default 0.1"),
 }
 _TEXTS = ("file", "target", "layers", "slots", "durability", "optimizer")

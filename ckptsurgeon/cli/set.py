@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon set CKPT NAME[SLICE] (VALUE | @FILE.npy | -) [options]
 
 Set one variable, or the part of it that SLICE means (NumPy's [3], [0:2,:]). VALUE is a number, true, false, or a JSON
-list; - reads an array in .npy format from stdin, or the bytes of a string as they are: what get writes. A value that
-does not fit the dtype or shape is refused.
+list, of strings too, and of complex numbers as [re, im]; - reads an array in .npy format from stdin, or the bytes of a
+string as they are: what get writes. A value that does not fit the dtype or shape is refused.
 
   ckptsurgeon set model.ckpt 'dnn/layer1/Linear/Bias[3]' 2
   ckptsurgeon set model.ckpt dnn/layer1/Linear/Bias 0 -o zeroed.ckpt

@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--batch-size", metavar="N", help="rows of a mini-batch; default 32")
     add("--holdout", metavar="SHARE", help="share of the rows that no batch holds; default 0")
     add("--seed", metavar="N", help="of the order of the rows; default 0")
-    add("--optimizer", metavar="NAME", help="SGD, Adagrad or Adam; default: the one whose slots CKPT holds")
+    add("--optimizer", metavar="NAME", help="SGD, Momentum, Adagrad or Adam; default: the one whose slots CKPT holds")
     add("--learning-rate", metavar="X", help="also kept in OUT; default: CKPT's variable learning_rate, else 0.1")
     add("--force", action="store_true", help="overwrite an existing OUT")
 

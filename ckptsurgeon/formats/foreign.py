@@ -36,11 +36,17 @@ _TEXT_PICKLE = re.compile(rb"\([dl]p[0-9]+\n|c[\w.]+\n\w+\n")  # of protocol 0: 
 _ORBAX = ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA", "commit_success.txt")
 _ZARR = (".zarray", ".zgroup", "zarr.json")
 
+# Dicts within dicts get dotted names; of a training state, the model's part alone.
 _ONE_LINE = (
-    'python -c "import sys, torch; from safetensors.torch import save_file; s = torch.load(sys.argv[1], '
-    "map_location='cpu', weights_only=True); s = s.get('state_dict', s); save_file({{k: v.clone().contiguous() "
-    'for k, v in s.items() if torch.is_tensor(v)}}, sys.argv[2])" {source} {target}'
+    'python -c "import sys, torch; from safetensors.torch import save_file; {load}; '
+    "s = next((s[k] for k in ('state_dict', 'model_state_dict', 'model') if isinstance(s.get(k), dict)), s); "
+    "f = lambda p, v: [(p[1:], v)] if torch.is_tensor(v) else "
+    "[e for k in v for e in f(p + '.' + str(k), v[k])] if isinstance(v, dict) else []; "
+    "t = {{k: v.clone().contiguous() for k, v in f('', s)}}; "
+    "t or sys.exit('no tensors in it'); save_file(t, sys.argv[2])\" {source} {target}"
 )
+_LOAD = "s = torch.load(sys.argv[1], map_location='cpu', weights_only=True)"
+_LOAD_SCRIPT = "s = torch.jit.load(sys.argv[1], map_location='cpu').state_dict()"
 
 
 def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
@@ -113,12 +119,12 @@ def _folder(path: str) -> CkptSurgeonError | None:
     return None
 
 
-def _torch(what: str, path: str, source: str | None = None) -> UnsupportedError:
+def _torch(what: str, path: str, source: str | None = None, load: str = _LOAD) -> UnsupportedError:
     import shlex
 
     source = source or path
     target = os.path.splitext(source)[0] + ".safetensors"
-    line = _ONE_LINE.format(source=shlex.quote(source), target=shlex.quote(target))
+    line = _ONE_LINE.format(load=load, source=shlex.quote(source), target=shlex.quote(target))
     return UnsupportedError(what, path=path, hint=f"where PyTorch is: {line}")
 
 
@@ -137,7 +143,7 @@ def _zip(path: str) -> CkptSurgeonError:
     lasts = {name.rpartition("/")[2] for name in names}
     if "data.pkl" in lasts:
         if "constants.pkl" in lasts:
-            return _torch("a TorchScript or PyTorch file, which holds a pickle", path)
+            return _torch("a TorchScript file, which holds a pickle", path, load=_LOAD_SCRIPT)
         return _torch("a PyTorch file, which holds a pickle", path)
     if "config.json" in lasts and any(last.startswith("model.weights") for last in lasts):
         return UnsupportedError("a Keras file (.keras)", path=path)

@@ -56,6 +56,17 @@ def kind_of(path: str) -> str | None:
     return "npz" if not is_keras and any(name.endswith(ENDING) for name in names) else None
 
 
+def _names(members: list[str]) -> dict[str, str]:
+    """What members are called as variables: less `.npy`, but where another one has that name."""
+    names = {text: text for text in members if not text.endswith(ENDING)}
+    taken = set(names)
+    for text in sorted((text for text in members if text.endswith(ENDING)), key=len):
+        short = text[: -len(ENDING)]
+        names[text] = short if short and short not in taken else text
+        taken.add(names[text])
+    return names
+
+
 class Npz(Checkpoint):
     """An npz file, open for reading.
 
@@ -90,10 +101,9 @@ class Npz(Checkpoint):
     def _open(self, size: int) -> None:
         directory = zipped.Directory(self.bytes_at, size)
         self.comment = directory.comment
-        taken = {member.text for member in directory.members}
+        names = _names([member.text for member in directory.members])
         for member in directory.members:
-            short = member.text[: -len(ENDING)] if member.text.endswith(ENDING) else ""
-            self._add(short if short and short not in taken else member.text, member)
+            self._add(names[member.text], member)
 
     def _add(self, name: str, member: Member) -> None:
         try:

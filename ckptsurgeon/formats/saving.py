@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..publish import Lock
 
 
+_MOST_SHOWN = 4  # keys of metadata in a warning
+
+
 def save(
     plan: Plan,
     *,
@@ -51,6 +54,32 @@ def save(
     if not link:
         whole = out is not None or kind != "tf-v2"  # then kept variables are written too
         _check_room(plan.size(whole), out or recipient.main_file)
+    return left_out(recipient, kind) + _save(plan, lock, out, format, kind, link, force, sync, wait)
+
+
+def left_out(checkpoint: Checkpoint, kind: str) -> list[str]:
+    """A warning, if a checkpoint has metadata that a format cannot hold."""
+    if checkpoint.format != "safetensors" or kind == "safetensors":
+        return []
+    from .safetensors import LAYERS, SafeTensors
+
+    assert isinstance(checkpoint, SafeTensors)
+    keys = [key for key in checkpoint.metadata_items() if key != LAYERS]
+    shown = ", ".join(keys[:_MOST_SHOWN]) + (", …" if len(keys) > _MOST_SHOWN else "")
+    return [f"{checkpoint.path}: its metadata ({shown}) are left out, which {kind} cannot hold"] if keys else []
+
+
+def _save(
+    plan: Plan,
+    lock: Lock | None,
+    out: str | None,
+    format: str | None,
+    kind: str,
+    link: bool,
+    force: bool,
+    sync: bool,
+    wait: float,
+) -> list[str]:
     if kind == "tf-v2":
         return _save_bundle(plan, lock, out, format, link, force, sync, wait)
     if kind == "tf-v1":
@@ -127,7 +156,8 @@ def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
 
     if not isinstance(template, Hdf5):
         raise UsageError("--like takes a Keras or HDF5 file", path=template.path, found=template.format)
-    return hdf5_write.like(plan, template)
+    found, warnings = hdf5_write.like(plan, template)
+    return found, left_out(plan.recipient, template.format) + warnings
 
 
 def _save_bundle(

@@ -146,12 +146,12 @@ class Driver:
             local.stop(self._trainers.values(), patience, _GRACE)
             self._events.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
-                for name in self._spec.steps.writers:
+                for name in self._history.schedule.writers:
                     self._tidy(name)
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
-        return next_step(self._spec.steps, self._spec.stop, self._history)
+        return next_step(self._history.schedule, self._spec.stop, self._history)
 
     def _open_trainers(self) -> None:
         """Start all workers at once, since each may take seconds to come up."""
@@ -206,8 +206,8 @@ class Driver:
 
     def _start_next(self, step: Step) -> None:
         """Hand the first steps of the next round to their trainers. What they write counts only once journalled."""
-        for number in self._spec.steps.together(step.number + 1):
-            following = self._spec.steps.step(number)
+        for number in self._history.schedule.together(step.number + 1):
+            following = self._history.schedule.step(number)
             source = step.number if following.model == step.model else self._history.latest(following.model)
             self._start(following, source)
 
@@ -237,8 +237,8 @@ class Driver:
             with formats.open(self._folder.checkpoint(name, self._history.latest(name))) as checkpoint:
                 variables = checkpoint.variables.values()
                 self._signatures[name] = {v.name: (v.dtype, v.shape) for v in variables}
-        for number in self._spec.steps.together(step.number):
-            following = self._spec.steps.step(number)
+        for number in self._history.schedule.together(step.number):
+            following = self._history.schedule.step(number)
             self._start(following, self._history.latest(following.model))
         self._tidy(name)  # while the trainer works
         request = self._request(step, self._history.latest(name))

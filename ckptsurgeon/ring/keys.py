@@ -129,7 +129,7 @@ DATA = {
 MODEL = {
     "name": Key(f"letters, digits, _ and -, and none of {', '.join(RESERVED)}", model_name, required=True),
     "hidden_units": Key("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
-    "optimizer": Key('"Adagrad", "Adam" or "SGD"', _choice("Adagrad", "Adam", "SGD")),
+    "optimizer": Key('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
     "learning_rate": Key("a number above 0", _number(lambda value: value > 0)),
     "command": _PROGRAM,
     "worker": _PROGRAM,

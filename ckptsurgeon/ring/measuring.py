@@ -41,6 +41,7 @@ class Meter:
         self._folder = folder
         self._spec = spec
         self._trunk = trunk
+        self._schedule = spec.steps
         self._weights = Weights(trunk)
         self._blocks = Blocks(spec.names, spec.stop.window)
         if round > spec.warmup:
@@ -72,7 +73,7 @@ class Meter:
 
     def _trained(self, last: Step) -> dict[str, str]:
         """Return the checkpoint that the round's train step of each model wrote."""
-        schedule = self._spec.steps
+        schedule = self._schedule
         steps = [schedule.step(number) for number in range(schedule.first_step(last.round), last.number + 1)]
         return {s.model: self._folder.checkpoint(s.model, s.number) for s in steps if s.kind == "train"}
 

@@ -103,15 +103,16 @@ class PatternScheme(Scheme):
     Args:
         name: of a row of the table, or the user's pattern itself.
         pattern: of the variables of layer {K}.
+        option: by which the user gave it, for messages.
 
     Raises:
         UsageError: the pattern has not exactly one {K} or {_K}.
     """
 
-    def __init__(self, name: str, pattern: str) -> None:
+    def __init__(self, name: str, pattern: str, option: str = "--scheme") -> None:
         if pattern.count("{K}") + pattern.count("{_K}") != 1:
             raise UsageError(
-                f"--scheme {pattern}: no such scheme, and as a pattern it needs {{K}} once",
+                f"{option} {pattern}: no such scheme, and as a pattern it needs {{K}} once",
                 expected=f"{', '.join(known for known, _ in KNOWN)}, or a pattern like 'tower/{{K}}/**'",
             )
         self.name = name
@@ -168,43 +169,44 @@ def inferred(checkpoint: Checkpoint) -> list[Scheme]:
     return [PatternScheme(pattern, pattern) for pattern in patterns]
 
 
-def find(checkpoint: Checkpoint, pattern: str | None = None) -> Scheme:
+def find(checkpoint: Checkpoint, pattern: str | None = None, option: str = "--scheme") -> Scheme:
     """The scheme by which a checkpoint names its layers.
 
     Args:
         checkpoint: whose names decide.
         pattern: the user's choice, a scheme's name or a pattern; without it the one that fits, known or of the
             container, or else the one that the names suggest.
+        option: that chooses it, for messages.
 
     Raises:
         UsageError: none fits, or several do.
     """
     if pattern is not None:
-        scheme = _named(checkpoint, pattern)
+        scheme = _named(checkpoint, pattern, option)
         if not scheme.layers(checkpoint):
-            raise UsageError(f"no variable fits --scheme {pattern}", path=checkpoint.path)
+            raise UsageError(f"no variable fits {option} {pattern}", path=checkpoint.path)
         return scheme
     fit = fitting(checkpoint) or inferred(checkpoint)
     fit = [scheme for scheme in fit if scheme.name == STORED] or fit  # whoever streamed it has chosen already
     if not fit:
         example = next((name for name in checkpoint.variables if DIGITS.search(name)), None)
-        hint = "name them with --scheme, for instance 'tower/{K}/**'"
+        hint = f"name them with {option}, for instance 'tower/{{K}}/**'"
         raise UsageError("its names fit no known scheme of layers", path=checkpoint.path, found=example, hint=hint)
     if len(fit) > 1:
         shown = [scheme.name for scheme in fit[:_MOST_SHOWN]]
         shown += [f"{len(fit) - _MOST_SHOWN} more"] if len(fit) > _MOST_SHOWN else []
         found = f"{', '.join(shown[:-1])} and {shown[-1]}"
-        raise UsageError("several schemes of layers fit", path=checkpoint.path, found=found, hint="choose by --scheme")
+        raise UsageError("several schemes of layers fit", path=checkpoint.path, found=found, hint=f"choose by {option}")
     return fit[0]
 
 
-def _named(checkpoint: Checkpoint, text: str) -> Scheme:
+def _named(checkpoint: Checkpoint, text: str, option: str) -> Scheme:
     pattern = dict(KNOWN).get(text)
     if pattern is None:
         for scheme in _own(checkpoint):
             if scheme.name == text:
                 return scheme
-    return PatternScheme(text, pattern or text)
+    return PatternScheme(text, pattern or text, option)
 
 
 def _own(checkpoint: Checkpoint) -> list[Scheme]:

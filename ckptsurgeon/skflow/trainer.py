@@ -66,6 +66,9 @@ class Trainer:
         """
         with files(checkpoint), formats.open(checkpoint) as opened:
             found = architecture.of(opened.variables, self._optimizer)
+            if "dnn/layer0/prob" in opened:
+                what = "was trained with dropout, which the built-in trainer does not know"
+                raise RefusedError(what, found="dnn/layer0/prob", hint="ckptsurgeon drop takes such variables away")
             values = {name: opened.read(name) for name in opened}
         X, y = rows_for(found, X, y)
         rate = values.get("learning_rate")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
     from ..plan import Content
-    from .naming import Rename
+    from .maps import Rename
 
 _LARGE = 1 << 20  # elements of a variable for which a second thread is worth its start
 
@@ -79,16 +79,16 @@ def reshape(checkpoint: Checkpoint, maps: Sequence[str] = (), unpartition: bool 
 
     Args:
         checkpoint: open.
-        maps: `A=B` each, as `naming.Map` takes them.
+        maps: `A=B` each, as `maps.Map` takes them.
         unpartition: every partitioned variable becomes one whole.
         graph: keep an object graph, which means nothing in formats that have none.
 
     Raises:
         UsageError: a map is never used.
-        RefusedError: two variables would get one name.
+        RefusedError: two variables would get one name, or one the name of a matrix that is laid out differently.
         Problems: several of these.
     """
-    from .naming import Map
+    from .maps import Map, layout_problem
 
     wanted = [Map(text) for text in maps]
     plan = rename(checkpoint, wanted)
@@ -107,6 +107,9 @@ def reshape(checkpoint: Checkpoint, maps: Sequence[str] = (), unpartition: bool 
                 continue
             form = Variable(variable.name, variable.key, variable.dtype, variable.shape[::-1], ())
             content: Content = Elements(_transposed(checkpoint, variable))
+        elif change is not None and (problem := layout_problem(variable, change.name, checkpoint.path, "use 'rename'")):
+            problems.append(problem)
+            continue
         elif unpartition and variable.slices is not None:
             form = Variable(variable.name, variable.key, variable.dtype, variable.shape, ())
             content = Copy(checkpoint, variable)

@@ -6,8 +6,9 @@ from .. import schemes
 from ..checkpoint import GRAPH, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
 from ..plan import Change, Copy, Elements, Plan, plan_of
-from .naming import Map, Pairs
-from .slots import SlotPolicy, without_slots
+from .maps import Map, layout_problem
+from .naming import Pairs
+from .slots import SlotPolicy, by_kind, check_told, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Options:
     Args:
         slots: what becomes of the slots of the grafted variables, as `SlotPolicy` takes it.
         recipient_scheme: how the recipient names its layers, where not as the donor does.
-        maps: `A=B` each: which donor's variable goes onto which of the recipient, as `naming.Map` takes them.
+        maps: `A=B` each: which donor's variable goes onto which of the recipient, as `maps.Map` takes them.
         add: add variables that the recipient lacks.
         cast: convert values to the recipient's dtype.
         on_mismatch: `error`, or `skip` variables that are missing on one side, or of another shape or dtype.
@@ -207,8 +208,8 @@ class _Graft:
         problem: CkptSurgeonError | None = None
         if transposed and len(shape) != 2:
             problem = RefusedError(f"{variable.name}.T is none", path=self.donor.path, expected="a matrix", found=shape)
-        elif not transposed and len(shape) > 1 and _is_dotted(variable.name) != _is_dotted(target.name):
-            problem = self._layout(variable, target)
+        elif not transposed and (other := layout_problem(variable, target.name, self.recipient.path, _KEEP)):
+            problem = other
         elif self.donor.byteorder != self.recipient.byteorder and variable.dtype == "variant":
             problem = RefusedError(
                 f"{variable.name} is a variant, which cannot change its byte order",
@@ -244,17 +245,6 @@ class _Graft:
             old = variable.dtype if variable.dtype != target.dtype else None
             return Elements(lambda: _computed(self.donor, variable, target.dtype, transposed), old)
         return Copy(self.donor, variable)
-
-    def _layout(self, variable: Variable, target: Variable) -> CkptSurgeonError | None:
-        """The problem that one side is a kernel and the other's layout is [out, in], whatever the shapes."""
-        other = target.name if _is_dotted(variable.name) else variable.name
-        if schemes.role(other) != "kernel":
-            return None
-        return RefusedError(
-            f"{variable.name} and {target.name} are laid out differently: a dotted .weight is [out, in]",
-            path=self.recipient.path,
-            hint=f"--map {variable.name}={target.name}.T transposes it" if len(variable.shape) == 2 else _KEEP,
-        )
 
     def _check_lacking(self) -> None:
         """Variables that the recipient's layers have and the donor's have not."""
@@ -293,6 +283,8 @@ class _Graft:
         if policy.action != "copy":
             return
         theirs, ours = schemes.slots_by_variable(self.donor), schemes.slots_by_variable(self.recipient)
+        check_told(self.recipient, [change.name for change in grafted], ours, self.problems)
+        check_told(self.donor, [change.source or "" for change in grafted], theirs, self.problems)
         for change in added:
             for slot in theirs.get(change.source or "", []):
                 source = change.source or ""
@@ -318,27 +310,10 @@ class _Graft:
         return self.recipient.find(name) or self.donor[name]
 
 
-def _is_dotted(name: str) -> bool:
-    """Whether a name is of the kind `encoder.layer.0.weight`, whose matrices are [out, in]."""
-    return name.endswith(".weight")
-
-
 def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
-    """The slots of a variable by what tells them apart: how its name goes on, or their full names, else their order."""
-    full_name = checkpoint.full_name(owner) or owner
-    found: dict[str, str] = {}
-    for slot in slots:
-        kind = checkpoint.full_name(slot) or ""
-        if schemes.OBJECT_SLOT in slot:  # dense/kernel/.OPTIMIZER_SLOT/optimizer/m
-            kind = slot.rpartition("/")[2]
-        elif slot.startswith(owner):  # dense/kernel/Adam_1
-            kind = slot[len(owner) :]
-        elif kind.endswith(f"/{full_name}"):  # m/dense/kernel
-            kind = kind[: -len(full_name) - 1].rpartition("/")[2]
-        else:  # adam/dense_kernel_momentum
-            kind = kind.rpartition("_")[2]
-        found[f"{kind} {len(found)}" if kind in found else kind] = slot
-    return found
+    """The slots of a variable by their kinds; of one kind, or where nothing tells it, by their order."""
+    kinds = by_kind(checkpoint, slots, owner)
+    return {f"{kind} {at}" if at else kind: slot for kind, each in kinds.items() for at, slot in enumerate(each)}
 
 
 def _computed(donor: Checkpoint, variable: Variable, dtype: str, transposed: bool) -> Iterator[NDArray[Any]]:

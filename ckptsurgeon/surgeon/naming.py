@@ -1,12 +1,14 @@
-"""Names of one checkpoint and of another: onto which variable a graft writes which, and what a rename makes of one."""
+"""Names of one checkpoint and of another: which variable of the one answers to which of the other."""
 
 from __future__ import annotations
 
 import re
 
 from .. import schemes
-from ..errors import CkptSurgeonError, RefusedError, UsageError
-from ..names import TOKENS, compile_pattern, natural_key
+from ..errors import CkptSurgeonError, RefusedError
+from ..names import natural_key
+from .maps import layout_problem
+from .slots import SAID, by_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +22,6 @@ _MOST_SHOWN = 6  # names of a list in a message
 _OBJECT_VALUE = "/.ATTRIBUTES/"  # in a key of an object-based checkpoint, after the variable's path
 _WORD = re.compile(r"[^\W\d_]+")
 _IN_ORDER = ("hdf5", "keras-zip")  # formats whose order of variables is the program's, not the alphabet's
-
-# An optimizer's variables by the names of one release and another.
-_SAID = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
 
 
 class Pairs:
@@ -91,8 +90,8 @@ class Pairs:
         own = {theirs[said]: ours[said] for said in theirs.keys() & ours.keys()}
         slots = schemes.slots_by_variable(self._donor), schemes.slots_by_variable(self._recipient)
         for name, other in found.items():
-            theirs = _by_kind(self._donor, slots[0].get(name, []), name)
-            ours = _by_kind(self._recipient, slots[1].get(other, []), other)
+            theirs = _told(by_kind(self._donor, slots[0].get(name, []), name))
+            ours = _told(by_kind(self._recipient, slots[1].get(other, []), other))
             own.update((theirs[kind], ours[kind]) for kind in theirs.keys() & ours.keys())
         names = self._donor.variables, self._recipient.variables
         return found | {name: other for name, other in own.items() if name not in names[1] and other not in names[0]}
@@ -102,9 +101,10 @@ class Pairs:
         asked = self._selection.scheme or self._recipient_scheme or self._selection.layers
         if not self._looked and asked is not None:
             self._looked = True
-            theirs = schemes.find(self._donor, self._selection.scheme)
+            theirs = schemes.find(self._donor, self._selection.scheme, self._selection.option)
             try:
-                ours = schemes.find(self._recipient, self._recipient_scheme or self._shared(theirs))
+                wanted = self._recipient_scheme or self._shared(theirs)
+                ours = schemes.find(self._recipient, wanted, "--recipient-scheme")
             except CkptSurgeonError:
                 if self._recipient_scheme is not None:
                     raise
@@ -171,6 +171,14 @@ class _Layers:
         left = [name for name in donors if name not in pairs]
         right = [name for name in recipients if name not in pairs.values()]
         if right and not self._same and (variable.name in left or (whole and not left)):
+            layouts = [
+                problem
+                for name in left
+                for one in right
+                if (problem := layout_problem(self._donor[name], one, self._recipient.path, ""))
+            ]
+            if len(layouts) == 1:
+                raise layouts[0]
             raise RefusedError(
                 f"layer {number}: the variables of donor and recipient do not pair",
                 path=self._recipient.path,
@@ -229,22 +237,13 @@ def _own(checkpoint: Checkpoint) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for name in schemes.optimizer_variables(checkpoint) - slots.keys():
         said = (checkpoint.full_name(name) or name).partition(_OBJECT_VALUE)[0].rpartition("/")[2].strip("_")
-        found.setdefault(_SAID.get(said, said), []).append(name)
+        found.setdefault(SAID.get(said, said), []).append(name)
     return {said: names[0] for said, names in found.items() if len(names) == 1 and not said.isdecimal()}
 
 
-def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
-    """Those slots of a variable whose kinds their names tell: Adam_1, m, momentum."""
-    full_owner = checkpoint.full_name(owner) or owner
-    found: dict[str, list[str]] = {}
-    for slot in slots:
-        kind = (checkpoint.full_name(slot) or "").removesuffix(f"/{full_owner}")  # m/dense/kernel
-        if schemes.OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
-            kind = slot.partition(_OBJECT_VALUE)[0].rpartition("/")[2]
-        else:  # Adam/m, Adam/dense/kernel/m, adam/dense_kernel_momentum
-            kind = kind.rpartition("/")[2].rpartition("_")[2]
-        found.setdefault(_SAID.get(kind, kind), []).append(slot)
-    return {kind: names[0] for kind, names in found.items() if len(names) == 1 and kind and not kind.isdecimal()}
+def _told(kinds: dict[str, list[str]]) -> dict[str, str]:
+    """Slots by kinds that are names and have one slot each."""
+    return {kind: names[0] for kind, names in kinds.items() if len(names) == 1 and kind and not kind.isdecimal()}
 
 
 def _shown(names: list[str]) -> str:
@@ -301,7 +300,7 @@ def _paired(donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[
             words = [set().union(*(each.words() for each in side.values())) for side in (donors, recipients)]
             shared = words[0] & words[1]
             alike = sorted(each.end for each in donors.values()) == sorted(each.end for each in recipients.values())
-        theirs, ours = _told(donors, step), _told(recipients, step)
+        theirs, ours = _told_by(donors, step), _told_by(recipients, step)
         taken = set(found.values())
         for said, name in theirs.items():
             if name not in found and said in ours and ours[said] not in taken:
@@ -309,92 +308,9 @@ def _paired(donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[
     return found
 
 
-def _told(rests: dict[str, _Weight], step: Callable[[str, _Weight], object]) -> dict[object, str]:
+def _told_by(rests: dict[str, _Weight], step: Callable[[str, _Weight], object]) -> dict[object, str]:
     """Variables by what no other one of their layer says; who says nothing is not told."""
     by_word: dict[object, list[str]] = {}
     for name, each in rests.items():
         by_word.setdefault(step(name, each), []).append(name)
     return {word: names[0] for word, names in by_word.items() if len(names) == 1 and word is not None}
-
-
-class Rename:
-    r"""One rename that a user asked for.
-
-    Args:
-        text: `A=B`, where A is a name, a prefix that ends in `/`, or a glob whose wildcards fill those of B in order.
-        regex: A is a regular expression, B its replacement with `\1` or `\g<name>`.
-
-    Raises:
-        UsageError: no `=`, or no regular expression.
-    """
-
-    def __init__(self, text: str, regex: bool = False) -> None:
-        self.old, equals, self.new = _parted(text) if regex else text.partition("=")
-        if not equals or not self.old:
-            raise UsageError(f"{text!r} is no rename", expected="A=B")
-        self._regex: re.Pattern[str] | None = None
-        if regex:
-            try:
-                self._regex = re.compile(self.old)
-                re.sub(self._regex, self.new, "")
-            except (re.error, IndexError) as error:
-                raise UsageError(f"{text!r} is no rename by a regular expression: {error}") from None
-
-    def apply(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """The new names of the variables that it matches.
-
-        Raises:
-            UsageError: the wildcards of the new name are not as many as those of the old.
-        """
-        names = checkpoint.variables
-        if self._regex is not None:
-            return {name: self._regex.sub(self.new, name) for name in names if self._regex.search(name)}
-        exact = checkpoint.named(self.old)
-        if exact is not None:
-            return {exact.name: self.new}
-        rest = "**" if self.old.endswith("/") else ""  # a prefix, perhaps with wildcards too
-        old, new = TOKENS.findall(self.old + rest), TOKENS.findall(self.new + rest)
-        if len(old) != len(new):
-            raise UsageError(f"'{self.old}={self.new}': the two names have different numbers of wildcards")
-        matches = map(compile_pattern(self.old + rest).fullmatch, names)
-        first, *literals = TOKENS.split(self.new + rest)
-        return {
-            match[0]: first + "".join(map("".join, zip(map(_filled, old, new, match.groups()), literals, strict=True)))
-            for match in matches
-            if match is not None
-        }
-
-
-def _parted(text: str) -> tuple[str, str, str]:
-    """A=B as `str.partition` parts it, but at a = that is no part of A's `(?=`, `(?<=` or `(?P=`, if there is one."""
-    found = re.search(r"(?<!\(\?)(?<!\(\?<)(?<!\(\?P)=", text)
-    return (text[: found.start()], "=", text[found.end() :]) if found else text.partition("=")
-
-
-class Map(Rename):
-    """Which variable of a donor goes onto which of a recipient.
-
-    Args:
-        text: `A=B` as `Rename` takes it; `B.T`: the matrix is transposed.
-
-    Attributes:
-        transposes: whether it is.
-
-    Raises:
-        UsageError: it is none.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.transposes = text.endswith(".T")
-        super().__init__(text.removesuffix(".T"))
-
-    def __str__(self) -> str:
-        return f"{self.old}={self.new}{'.T' if self.transposes else ''}"
-
-
-def _filled(old: str, new: str, text: str) -> str:
-    """What a wildcard's text becomes in the place of another one; `{K}` and `{_K}` spell a number differently."""
-    if new == "{_K}":
-        number = text.removeprefix("_")
-        return f"_{number}" if number.strip("0") else ""
-    return text.removeprefix("_") or "0" if (old, new) == ("{_K}", "{K}") else text

@@ -21,6 +21,7 @@ class Selection:
         match: globs; what any of them matches is selected beside the layers.
         exclude: globs; what they match is taken away.
         scheme: how layers are named; None: found from the names.
+        option: that chooses the scheme, for messages.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Selection:
         match: Sequence[str] = (),
         exclude: Sequence[str] = (),
         scheme: str | None = None,
+        option: str = "--scheme",
     ) -> None:
         self.layers = layers
         self.match = tuple(match)
         self.exclude = tuple(exclude)
         self.scheme = scheme
+        self.option = option
 
     @property
     def is_empty(self) -> bool:
@@ -42,7 +45,7 @@ class Selection:
 
     def layer_numbers(self, checkpoint: Checkpoint) -> list[int]:
         """The numbers of the selected layers, rising."""
-        found = schemes.find(checkpoint, self.scheme).layers(checkpoint)
+        found = schemes.find(checkpoint, self.scheme, self.option).layers(checkpoint)
         return schemes.parse_layers(self.layers or "all", list(found), checkpoint.path)
 
     def variables(self, checkpoint: Checkpoint) -> list[Variable]:
@@ -57,13 +60,15 @@ class Selection:
             chosen.update(checkpoint.variables)
         if self.layers is not None:
             try:
-                found = schemes.find(checkpoint, self.scheme).layers(checkpoint)
+                found = schemes.find(checkpoint, self.scheme, self.option).layers(checkpoint)
                 for number in schemes.parse_layers(self.layers, list(found), checkpoint.path):
                     chosen.update((variable.name, variable) for variable in found[number])
             except CkptSurgeonError as error:
                 problems.append(error)
         elif self.scheme is not None:
-            schemes.find(checkpoint, self.scheme)  # it chooses nothing here, but one that fits nothing is a mistake
+            schemes.find(
+                checkpoint, self.scheme, self.option
+            )  # it chooses nothing here, but one that fits nothing is a mistake
         for pattern in self.match:
             matched = matching(checkpoint, pattern)
             if not matched:

@@ -1,9 +1,9 @@
-"""What becomes of the slots of variables that get new values: the policy `--slots`."""
+"""What becomes of the slots of variables that get new values: the policy `--slots`; and kinds of slots."""
 
 from __future__ import annotations
 
 from .. import schemes
-from ..errors import CkptSurgeonError, UsageError
+from ..errors import CkptSurgeonError, RefusedError, UsageError
 from ..plan import Change, Fill
 
 TYPE_CHECKING = False
@@ -11,6 +11,34 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from ..checkpoint import Checkpoint, Variable
+
+
+# An optimizer's variables by the names of one release and another.
+SAID = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
+
+_OBJECT_VALUE = "/.ATTRIBUTES/"  # in a key of an object-based checkpoint, after the variable's path
+
+
+def by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> dict[str, list[str]]:
+    """The slots of a variable by their kinds, as far as names tell them: Adam_1, momentum, m; else by nothing.
+
+    Args:
+        checkpoint: open.
+        slots: names of the variable's.
+        owner: the variable's name.
+    """
+    full_owner = checkpoint.full_name(owner) or owner
+    found: dict[str, list[str]] = {}
+    for slot in slots:
+        kind = checkpoint.full_name(slot) or ""
+        if schemes.OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
+            kind = slot.partition(_OBJECT_VALUE)[0].rpartition("/")[2]
+        elif kind.endswith(f"/{full_owner}"):  # Adam/m/dense/kernel
+            kind = kind[: -len(full_owner) - 1].rpartition("/")[2]
+        else:  # Adam/dense/kernel/m, adam/dense_kernel_momentum
+            kind = kind.rpartition("/")[2].rpartition("_")[2]
+        found.setdefault(SAID.get(kind, kind), []).append(slot)
+    return found
 
 
 class SlotPolicy:
@@ -45,10 +73,32 @@ class SlotPolicy:
         if self.action not in ("drop", "fill"):
             return []
         by_variable = schemes.slots_by_variable(checkpoint)
+        owners = list(owners)
+        check_told(checkpoint, owners, by_variable, problems)
         slots = [checkpoint[slot] for owner in owners for slot in by_variable.get(owner, [])]
         if self.action == "drop":
             return [Change("dropped", slot) for slot in slots]
         return [_filled(slot, self.number, problems) for slot in slots]
+
+
+def check_told(
+    checkpoint: Checkpoint, owners: Iterable[str], slots: dict[str, list[str]], problems: list[CkptSurgeonError]
+) -> None:
+    """Whether all slots are told that a policy is about: of numbered ones nothing may tell whose they are.
+
+    Args:
+        checkpoint: that has them.
+        owners: names of variables.
+        slots: of each variable that has some, its slots.
+        problems: gets those variables of whose shape an optimizer has variables that are nobody's.
+    """
+    told = {slot for each in slots.values() for slot in each}
+    own = schemes.optimizer_variables(checkpoint) - told
+    shapes = {checkpoint[name].shape for name in own} - {()}
+    for owner in owners:
+        if owner not in slots and checkpoint[owner].shape in shapes:
+            what = f"nothing tells which of the optimizer's variables are slots of {owner}"
+            problems.append(RefusedError(what, path=checkpoint.path, hint="--slots keep leaves them as they are"))
 
 
 def _filled(slot: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:

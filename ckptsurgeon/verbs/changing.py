@@ -17,9 +17,9 @@ from . import destination, equal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Unpack
 
     from ..checkpoint import Checkpoint
@@ -100,7 +100,8 @@ def graft(
         raise UsageError("--scheme is for both checkpoints", expected="it, or --donor-scheme and --recipient-scheme")
     from ..surgeon import grafting
 
-    selection = Selection(layers, match, exclude, donor_scheme or scheme)
+    option = "--donor-scheme" if donor_scheme or recipient_scheme else "--scheme"
+    selection = Selection(layers, match, exclude, donor_scheme or scheme, option)
     options = grafting.Options(
         slots, recipient_scheme=recipient_scheme, maps=maps, add=add, cast=cast, on_mismatch=on_mismatch
     )
@@ -159,7 +160,8 @@ def set(
         variable = checkpoint[name]
         values = checkpoint.read(variable.name)
         part = numeric.at_index(values, index, name)
-        new = numeric.from_user(value, variable.dtype, target)
+        wanted = listed(value, variable.dtype, part.shape) if isinstance(value, str) else value
+        new = numeric.from_user(wanted, variable.dtype, target)
         if new.ndim and new.shape != part.shape:
             raise RefusedError(
                 f"the value for {target} has another shape",
@@ -175,6 +177,41 @@ def set(
         return plan
 
     return operate(path, make, **writing)
+
+
+def listed(text: str, dtype: str, shape: tuple[int, ...]) -> str | NDArray[Any]:
+    """What a person typed, or where strings or complex numbers are wanted and it is a JSON list of these, the array.
+
+    Args:
+        text: what was typed; complex numbers in lists are [re, im], as `get --json` has them, or text like "1+2j".
+        dtype: of what is set.
+        shape: likewise; a single string is never read as JSON.
+    """
+    is_complex = dtype.startswith("complex")
+    if not text.startswith("[") or not (is_complex or (dtype == "string" and shape)):
+        return text
+    import json
+
+    import numpy as np
+
+    try:
+        values = np.asarray(json.loads(text), object)
+        if not is_complex:
+            if all(isinstance(each, str) for each in values.flat):
+                return values
+            raise RefusedError(
+                f"{text[:100]!r} holds more than strings", expected="a JSON list of strings, or one text"
+            )
+        if any(isinstance(each, str) and each.rstrip(")").endswith(("j", "J")) for each in values.flat):
+            return np.asarray([complex(each) for each in values.flat]).reshape(values.shape)
+        numbers = values.astype(float)  # "NaN" and "Infinity" too
+    except (ValueError, TypeError, RecursionError):
+        return text
+    if numbers.shape != (*shape, 2):
+        return np.asarray(numbers, complex)
+    found = np.empty(shape, complex)
+    found.real, found.imag = numbers[..., 0], numbers[..., 1]
+    return found
 
 
 def rename(
@@ -196,7 +233,7 @@ def rename(
         CkptSurgeonError: nothing matches, or two variables would get one name; nothing was written.
     """
     from ..surgeon import editing
-    from ..surgeon.naming import Rename
+    from ..surgeon.maps import Rename
 
     wanted = [Rename(text, regex) for text in renames]
     return operate(path, lambda checkpoint: editing.rename(checkpoint, wanted), **writing)
