@@ -169,23 +169,6 @@ def test_values_are_set_in_place(keras: Any, tmp_path: Path, kind: str, ending: 
         assert weight.path not in changed or (np.asarray(weight, np.float32) == 0.5).all()
 
 
-@pytest.mark.parametrize(("kind", "ending"), SAVED)
-def test_a_graft_between_two_models(keras: Any, tmp_path: Path, kind: str, ending: str) -> None:
-    """The chosen layers are the donor's, all else the recipient's, and Keras loads it."""
-    models = [made(keras, kind, seed) for seed in (1, 2)]
-    (tmp_path / "a").mkdir()
-    donor, recipient = saved(models[0], tmp_path / "a" / f"m{ending}"), saved(models[1], tmp_path / f"m{ending}")
-    report = changing.graft(donor, recipient, layers="0")
-    found = loaded(keras, recipient, kind)
-    sources = [
-        [number for number, model in enumerate(models) if same(weight, model.weights[at])]
-        for at, weight in enumerate(found.weights)
-    ]
-    grafted = len(report.changed)
-    assert sources.count([0]) == grafted > 0
-    assert sources.count([1]) == len(sources) - grafted > 0
-
-
 def same(one: Any, other: Any) -> bool:
     """Whether two weights hold the same values."""
     return np.asarray(one).tobytes() == np.asarray(other).tobytes()
