@@ -22,15 +22,18 @@ import json
 import mmap
 import os
 import random
+import re
 import resource
 import shutil
 import sys
+import tempfile
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hdf5_files
 import ml_dtypes  # noqa: F401 -- imported by the parent, so that no child's memory counts it
 import numpy as np
 from handmade import HandMade, Row, block, number, sealed, snappy, strings, table, with_index
@@ -41,7 +44,7 @@ from ckptsurgeon.errors import CkptSurgeonError, RefusedError
 from ckptsurgeon.formats.sstable import read_rows
 from ckptsurgeon.formats.tensor_proto import NUMBERS, slice_key
 from ckptsurgeon.formats.wire import BYTES, FIXED32, FIXED64, VARINT, bytes_field, fields, varint
-from ckptsurgeon.verbs import looking
+from ckptsurgeon.verbs import changing, looking
 
 Files = dict[str, bytes]
 Mutate = Callable[[random.Random, Files], Files]
@@ -379,6 +382,7 @@ class Target:
         mutate: changes one.
         path: what is opened, relative to the case's folder.
         more: further calls.
+        seconds: that a call may take; libhdf5 may be ended three times in one, each after five of processor time.
     """
 
     def __init__(
@@ -388,8 +392,10 @@ class Target:
         mutate: Mutate,
         path: str = "m",
         more: Callable[[Path], Iterator[tuple[str, Callable[[], object]]]] = lambda folder: iter(()),
+        seconds: float = 1.0,
     ) -> None:
         self.name = name
+        self.seconds = seconds
         self.path = path
         self._more = more
         self._make = seeds
@@ -650,6 +656,135 @@ def _mutate_npz(rng: random.Random, files: Files) -> Files:
     return {"m": made.getvalue()}
 
 
+# -- HDF5, and Keras's zip files around it
+
+
+def _hdf5_seeds() -> list[Files]:
+    """Files of all layouts, with the records of libhdf5 in their old and new forms; small: most of it is structure."""
+    made: list[Files] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m"
+        for write, how in (
+            (hdf5_files.weights, {"layers": 2}),
+            (hdf5_files.weights, {"layers": 1, "libver": "latest"}),
+            (hdf5_files.legacy, {}),
+            (hdf5_files.legacy, {"fixed": True, "root": ""}),
+            (hdf5_files.odd, {}),
+            (hdf5_files.odd, {"libver": "latest", "track_order": True}),
+        ):
+            write(path, **how)
+            made.append({"m": path.read_bytes()})
+    return [{**files, "sound": made[0]["m"]} for files in made]
+
+
+_HDF5_MARKS = (
+    b"\x89HDF", b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"BTHD", b"BTLF", b"FADB",
+    b"FAHD", b"EAHD",
+)  # fmt: skip
+
+
+def _mutate_hdf5(rng: random.Random, files: Files) -> Files:
+    return {**files, "m": mutate_hdf5(rng, files["m"])}
+
+
+def mutate_hdf5(rng: random.Random, data: bytes) -> bytes:
+    """An HDF5 file of which a few bytes say something else, most often where libhdf5 keeps its records.
+
+    Nothing is put in or taken out but at the end, where every address would else be wrong at once.
+    """
+    if rng.random() < 0.1:
+        return mutate_bytes(rng, data)
+    starts = [at.start() for mark in _HDF5_MARKS for at in re.finditer(re.escape(mark), data)]
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        at = rng.choice(starts) + rng.randrange(120) if rng.random() < 0.6 else rng.randrange(min(len(data), 6000))
+        at = min(at, len(data) - 1)
+        kind = rng.randrange(6)
+        if kind == 0:
+            out[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            out[at] = rng.choice((0, 1, 2, 3, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 2:  # another address, of a record, that makes loops
+            out[at : at + 8] = rng.choice(starts).to_bytes(8, "little")
+        elif kind == 3:
+            size = rng.choice((2, 4, 8))
+            out[at : at + size] = (rng.choice(_INTERESTING) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        elif kind == 4:  # one record in another's place
+            there = rng.choice(starts)
+            piece = data[there : there + rng.choice((8, 24, 64, 512))]
+            out[at : at + len(piece)] = piece
+        else:
+            return bytes(out[:at])
+    return bytes(out[: len(data)])
+
+
+def donate(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Grafts of a case into a sound file, and of a sound file into it, both planned alone."""
+    path, sound = str(folder / "m"), str(folder / "sound")
+
+    def plan(donor: str, recipient: str) -> None:
+        changing.graft(donor, recipient, match=["**"], on_mismatch="skip", dry_run=True)
+
+    yield "graft from it", lambda: plan(path, sound)
+    yield "graft into it", lambda: plan(sound, path)
+
+
+def _keras_seeds() -> list[Files]:
+    weights = [files["m"] for files in _hdf5_seeds()[:2]]
+    layers = [{"class_name": "Dense", "config": {"name": f"layer{number}"}} for number in (1, 0)]
+    config = json.dumps({"class_name": "Functional", "config": {"name": "m", "layers": layers}})
+    made = []
+    for data, method in ((weights[0], zipfile.ZIP_STORED), (weights[1], zipfile.ZIP_DEFLATED)):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as archive:
+            archive.comment = b"a comment"
+            for name, inner in (
+                ("metadata.json", b'{"keras_version": "3.15.1"}'),
+                ("config.json", config.encode()),
+                ("model.weights.h5", data),
+                ("assets/words.txt", b"one two"),
+            ):
+                archive.writestr(zipfile.ZipInfo(name), inner, method)  # which tells no time
+        made.append({"m": file.getvalue()})
+    made.append({"m": _keras_set(weights[0])})
+    return [{**files, "sound": weights[0]} for files in made]
+
+
+def _keras_set(weights: bytes) -> bytes:
+    """A Keras file whose weights are several files with an index."""
+    file = io.BytesIO()
+    index = {"metadata": {"total_size": 1.0}, "weight_map": {"/layers/dense/vars": ["model_00000.weights.h5"]}}
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("config.json"), b"{}")
+        archive.writestr(zipfile.ZipInfo("model.weights.json"), json.dumps(index))
+        archive.writestr(zipfile.ZipInfo("model_00000.weights.h5"), weights)
+    return file.getvalue()
+
+
+def _mutate_keras(rng: random.Random, files: Files) -> Files:
+    """The zip file itself, or with right checksums what is in it: weights, config or index."""
+    data = files["m"]
+    way = rng.random()
+    if way < 0.25:
+        return {**files, "m": mutate_bytes(rng, data)}
+    if way < 0.4:  # its directory
+        start = data.rindex(b"PK\x01\x02", 0, data.rindex(b"PK\x05\x06")) - rng.choice((0, 60, 120))
+        return {**files, "m": data[:start] + mutate_bytes(rng, data[start:])}
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(made, "w") as new:
+        victim = rng.choice([name for name in old.namelist() if name.endswith((".json", ".h5"))])
+        for member in old.infolist():
+            inner, name = old.read(member), member.filename
+            if name == victim:
+                inner = mutate_hdf5(rng, inner) if name.endswith(".h5") else mutate_bytes(rng, inner)
+            if rng.random() < 0.03:
+                name = rng.choice(("../" + name, "/" + name, "a/../../" + name, name + "x", victim, "\\" + name))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that a name is there twice
+                new.writestr(zipfile.ZipInfo(name), inner, member.compress_type)
+    return {**files, "m": made.getvalue()}
+
+
 TARGETS = {
     target.name: target
     for target in (
@@ -659,6 +794,8 @@ TARGETS = {
         Target("v1", _v1_seeds, _mutate_v1),
         Target("safetensors", _safetensors_seeds, _mutate_safetensors),
         Target("npz", _npz_seeds, _mutate_npz),
+        Target("hdf5", _hdf5_seeds, _mutate_hdf5, more=donate, seconds=20),
+        Target("keras", _keras_seeds, _mutate_keras, more=donate, seconds=20),
     )
 }
 
@@ -761,7 +898,7 @@ def run_batch(
         count: number of cases.
         until: when to stop early, as `time.monotonic` counts.
         limit: seconds that a call may take, or None.
-        hang: seconds after which a case counts as hung.
+        hang: after how often the seconds of a call a case counts as hung.
     """
     _ = target.seeds, _other_rows()  # made once, before the fork
     with mmap.mmap(-1, 8) as progress:
@@ -814,7 +951,7 @@ def _work(
         files = target.case(seed, at)
         write_case(files, folder)
         before = _memory("VmHWM")
-        faulthandler.dump_traceback_later(hang, exit=True, file=2)
+        faulthandler.dump_traceback_later(hang * target.seconds, exit=True, file=2)
         try:
             opened, taken = run_case(target, folder, limit)
             result.opened += opened

@@ -109,6 +109,48 @@ def others(path: Path, **how: Any) -> Arrays:
     return found
 
 
+def odd(path: Path, **how: Any) -> None:
+    """A small file with a bit of everything that libhdf5 decodes: filters, pieces, strings, attributes of all kinds."""
+    with h5py.File(path, "w", **how) as file:
+        packed = np.arange(60, dtype=np.int32).reshape(6, 10)
+        file.create_dataset("packed/deep", data=packed, chunks=(4, 4), compression="gzip", shuffle=True,
+                            fletcher32=True, maxshape=(None, 10))  # fmt: skip
+        file.create_dataset("pieces", data=packed.astype(">f8"), chunks=(5, 5)).attrs["numbers"] = np.arange(3)
+        file["texts"] = np.array([["x", ""], ["yy", "zzz"]], object)
+        file["fixed"] = np.array([b"ab", b"c"], "S4")
+        file["record"] = np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])
+        file["nothing"] = h5py.Empty("f4")
+        file["flags"] = np.array([True, False])
+        file["half"] = np.ones(3, ">f2")
+        file["kind"] = np.dtype("f4")
+        file.create_group("lonely/inner").attrs["weight_names"] = ["a", "b"]
+
+
+def tree(path: Path, arrays: Arrays, attributes: dict[str, dict[str, Any]], **how: Any) -> None:
+    """A file with these datasets in this order, and these attributes of its groups."""
+    with h5py.File(path, "w", **how) as file:
+        for group, each in attributes.items():
+            file.require_group(f"/{group}").attrs.update(each)
+        for name, values in arrays.items():
+            file[name] = values
+
+
+def lists_of(names: list[str], layers: str) -> dict[str, dict[str, Any]]:
+    """The attributes by which a legacy file lists its layers, called by letters, and their weights."""
+    top, optimizer = "model_weights", "optimizer_weights"
+    told: dict[str, dict[str, Any]] = {top: {"layer_names": list(layers), "backend": "tensorflow"}}
+    for group in (*(f"{top}/{layer}" for layer in layers), optimizer):
+        told[group] = {"weight_names": [name[len(group) + 1 :] for name in names if name.startswith(f"{group}/")]}
+    return told
+
+
+def called(names: list[str]) -> dict[str, dict[str, Any]]:
+    """The attributes that name the objects of Keras 3 whose variables these are; the optimizer is Adagrad."""
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in names)
+    owners = {each: each.split("/")[-2] for each in folders if each.endswith("/vars")}
+    return {each: {"name": "adagrad" if owner == "optimizer" else owner} for each, owner in owners.items()}
+
+
 def contents(path: Path) -> dict[str, Any]:
     """All that h5py finds in a file: groups, datasets with how they were created, and attributes."""
     found: dict[str, Any] = {}

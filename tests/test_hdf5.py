@@ -16,7 +16,15 @@ from hdf5_files import contents
 from test_samples import expected_of
 
 from ckptsurgeon import cli, formats
-from ckptsurgeon.errors import CkptSurgeonError, DamagedError, NotFoundError, Problems, RefusedError, UsageError
+from ckptsurgeon.errors import (
+    CkptSurgeonError,
+    DamagedError,
+    NotFoundError,
+    Problems,
+    RefusedError,
+    StorageError,
+    UsageError,
+)
 from ckptsurgeon.formats import keras_layers
 from ckptsurgeon.verbs import changing, looking, producing
 
@@ -472,3 +480,25 @@ def test_slots_go_along_between_layouts(tmp_path: Path, samples: Path) -> None:
             numbered = f"optimizer/vars/{numbers[at]}"
             assert same(file.read(slot), source.read(numbered))
             assert (source.full_name(numbered) or "").endswith(last)
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
+def test_room_for_a_new_file_and_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """What is written anew stands on the disk twice for a while: a disk with room for one is refused beforehand."""
+    path = tmp_path / f"m{ending}"
+    arrays = zipped(path) if ending == ".keras" else hdf5_files.weights(path)
+    size = sum(values.nbytes for values in arrays.values())
+    real = os.statvfs(tmp_path)
+    room = {"bytes": 2 * size - 1}
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((1, 1, *real[2:4], room["bytes"], *real[5:])))
+    before = path.read_bytes()
+    message = rf"not enough room on the disk; expected {2 * size} bytes, found {2 * size - 1} free"
+    with pytest.raises(StorageError, match=message):
+        changing.rename(str(path), ["layers/dense/=layers/first/"])
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    changing.set(str(path), "layers/dense/vars/0", 1)  # in its place: written once
+    room["bytes"] += 1
+    changing.rename(str(path), ["layers/dense/=layers/first/"])
+    with formats.open(str(path)) as file:
+        assert "layers/first/vars/0" in file

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import itertools
 import os
 import random
 import signal
@@ -107,6 +109,88 @@ def test_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, en
     assert before == {each: each.read_bytes() for each in (path, other)}
 
 
+# -- zip files that lie, or hold far more than they are
+
+
+INDEX = b'{"weight_map": {"/layers/dense/vars": "%s"}}'
+PACKED = zipfile.ZIP_DEFLATED
+ESCAPES = "leads out of its folder"
+ZIP_TRAPS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a member twice": (lambda weights: whole_zip(weights, b"bb/x", b"aa/x"), "a member that stands there twice"),
+    "a member that escapes": (lambda weights: whole_zip(weights, b"assets/bb", b"../..//bb"), ESCAPES),
+    "a member from the root": (lambda weights: whole_zip(weights, b"assets/bb", b"/ssets/bb"), ESCAPES),
+    "a member by Windows": (lambda weights: whole_zip(weights, b"assets/b", b"..\\..\\bb"), ESCAPES),
+    "a bomb": (
+        lambda weights: keras_zip({"model.weights.h5": weights + bytes(48 << 20)}, PACKED),
+        "model.weights.h5 is packed more than 100-fold",
+    ),
+    "a bomb of a config": (
+        lambda weights: keras_zip({"config.json": bytes(33 << 20), "model.weights.h5": weights}, PACKED),
+        "config.json is far too large",
+    ),
+    "a bomb of an index": (
+        lambda weights: keras_zip({"model.weights.json": bytes(33 << 20)}, PACKED),
+        "model.weights.json is far too large",
+    ),
+    "more than it says": (
+        lambda weights: keras_zip({"model.weights.h5": weights}, PACKED).replace(
+            len(weights).to_bytes(4, "little"), (len(weights) - 1).to_bytes(4, "little")
+        ),
+        "a member of another size",
+    ),
+    "pickles": (lambda _: keras_zip({"model.weights.npz": b"\x80\x04."}), "pickled arrays, which are never loaded"),
+    "no weights": (lambda _: keras_zip({"model.weights.txt": b""}), "a Keras file without weights"),
+    "an index of another folder": (
+        lambda _: keras_zip({"model.weights.json": INDEX % b"../x.h5"}),
+        "an index that names no file beside it",
+    ),
+    "an index of what is not there": (
+        lambda _: keras_zip({"model.weights.json": INDEX % b"x.h5"}),
+        "x.h5, which its index names, is not in it",
+    ),
+    "an index that is none": (lambda _: keras_zip({"model.weights.json": b"[" * 9000}), "no index of weights"),
+    "weights that are none": (lambda _: keras_zip({"model.weights.h5": b"nothing of the kind"}), "damaged"),
+}
+
+
+def keras_zip(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A Keras file of these members."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in {"config.json": b"{}", **members}.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return file.getvalue()
+
+
+def whole_zip(weights: bytes, old: bytes, new: bytes) -> bytes:
+    """A Keras file with two more members, with some of its bytes replaced."""
+    made = keras_zip({"model.weights.h5": weights, "assets/aa/x": b"one", "assets/bb/x": b"two"})
+    assert old in made
+    assert len(old) == len(new)
+    return made.replace(old, new)
+
+
+@pytest.mark.parametrize("name", ZIP_TRAPS)
+def test_zip_traps(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Every verb ends with one line that says what is wrong; nothing is unpacked beside it, or anywhere."""
+    hdf5_files.weights(tmp_path / "sound.weights.h5")
+    make, message = ZIP_TRAPS[name]
+    path, other = tmp_path / "trap.keras", tmp_path / "sound.weights.h5"
+    path.write_bytes(make(other.read_bytes()))
+    before = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    for arguments in (["ls", path], ["layers", path], ["verify", path], ["cp", path, tmp_path / "x"],
+                      ["set", path, "layers/dense/vars/0", "1"], ["graft", "--match", "**", path, other],
+                      ["graft", "--match", "**", other, path]):  # fmt: skip
+        status = cli.main([str(each) for each in arguments])
+        said = capsys.readouterr()
+        [line] = (said.out + said.err).splitlines()
+        assert str(path) in line
+        assert message in line
+        is_sound = any(each in message for each in ("packed more than", "far too large", "pickled"))  # but not handled
+        assert status == (1 if arguments[0] == "verify" and not is_sound else 2)
+    assert before == {each: each.read_bytes() for each in tmp_path.iterdir()}
+
+
 def test_names_that_grow(tmp_path: Path) -> None:
     """Groups in groups with long names, whose paths together are far longer than the file."""
     with h5py.File(tmp_path / "m.h5", "w", libver="latest") as file:
@@ -177,6 +261,26 @@ def test_whatever_becomes_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("fresh")
+def test_many_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of which the library dies again and again, after seconds each time, is soon given up; another is read."""
+    for path in (tmp_path / "m.h5", tmp_path / "n.h5"):
+        with h5py.File(path, "w") as file:
+            for number in range(20):
+                file.create_dataset(str(number), data=np.arange(8), chunks=(4,))
+    found = []
+    with monkeypatch.context() as patched, formats.open(str(tmp_path / "n.h5")) as other:
+        patched.setattr(hdf5_worker, "send_values", segfault)
+        hdf5_nursery._nurseries.clear()
+        with formats.open(str(tmp_path / "m.h5")) as file:
+            for name in file:
+                with pytest.raises(DamagedError, match=f"died? of it .* {name}$|dies of it .*, of {name}$") as caught:
+                    file.read(name)
+                found.append("not asked" in str(caught.value))
+        assert found == [False] * 3 + [True] * 17
+        assert other.read("0").tolist() == [*range(8)]
+
+
+@pytest.mark.usefixtures("fresh")
 def test_a_death_while_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipient is unharmed, and nothing is left beside it."""
     path = tmp_path / "m.weights.h5"
@@ -190,19 +294,38 @@ def test_a_death_while_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
 @pytest.mark.parametrize("call", ["pwrite", "preadv"])
-def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """A full or broken disk is no damage: the error says what the operating system said."""
-    path = tmp_path / "m.weights.h5"
-    hdf5_files.weights(path)
+def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, ending: str) -> None:
+    """Whichever call of a child's the disk refuses, of many: no damage is told, and the recipient is the old one."""
+    path = tmp_path / f"m{ending}"
+    path.write_bytes(made(path.with_name("made"), "keras" if ending == ".keras" else "weights"))
+    for left in tmp_path.glob("made*"):
+        left.unlink()
+    before, real = path.read_bytes(), getattr(os, call)
+    for number in itertools.count(step=3 if ending == ".weights.h5" else 17):
+        calls = itertools.count()
 
-    def refuse(*_: Any) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def refuse(*arguments: Any) -> int:
+            if next(calls) == number:  # noqa: B023 -- a child counts from 0
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(real(*arguments))
 
-    monkeypatch.setattr(hdf5_worker.os, call, refuse)
-    with pytest.raises(StorageError, match="no space left on device"):
-        changing.rename(str(path), ["layers/dense/=layers/first/"])
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+        hdf5_nursery._nurseries.clear()
+        monkeypatch.setattr(hdf5_worker.os, call, refuse)
+        said = ""
+        try:
+            changing.rename(str(path), ["layers/dense/=layers/first/"])
+        except StorageError as error:
+            said = str(error)
+        if not said:
+            break
+        assert "no space left on device" in said
+        assert path.read_bytes() == before
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert number > 5
+    with formats.open(str(path)) as file:
+        assert "layers/first/vars/0" in file
 
 
 @pytest.mark.usefixtures("fresh")

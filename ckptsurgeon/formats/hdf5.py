@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_RANK = 32  # libhdf5's
 _LARGEST = 1 << 62
+_MOST_DEATHS = 3  # of children, which may take seconds each, in reading values; then no more is asked of a file
 
 
 class Dataset:
@@ -95,6 +96,7 @@ class Hdf5(WatchedFiles):
         self._all = files
         self._child: Child | None = None
         self._is_reading = False
+        self._deaths = 0
         self._tables: dict[str, dict[str, int]] | None = None
         self._owners: dict[str, str] | None = None
         self._names: dict[str, str] | None = None
@@ -221,6 +223,9 @@ class Hdf5(WatchedFiles):
             raise DamagedError(what, path=self.path, expected=length, found=done)
 
     def _values(self, variable: Variable, room: int) -> Iterator[bytes]:
+        if self._deaths >= _MOST_DEATHS:
+            what = f"damaged: the HDF5 library died of it {_MOST_DEATHS} times"
+            raise DamagedError(f"{what}, and was not asked for {variable.name[:200]}", path=self.path)
         dataset = self.datasets[variable.name]
         request = {"do": "read", "part": dataset.part, "path": dataset.path}
         own = not self._is_reading  # while other values come from our child, these need another one
@@ -234,6 +239,7 @@ class Hdf5(WatchedFiles):
             finished = True
         except DamagedError as error:
             error.what += f", of {variable.name[:200]}"
+            self._deaths += not child.pid
             raise
         finally:
             if not own:

@@ -7,6 +7,7 @@ what is said.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -86,14 +87,12 @@ class Child:
             CkptSurgeonError: what the child raised.
         """
         self._seconds = min(_MOST_SECONDS, _SECONDS + (self._size + room) // _SLOWEST)
-        try:
+        with files(self.path), contextlib.suppress(BrokenPipeError):  # it died, or it says what is wrong
             send(self._to, b"J", json.dumps({**request, "seconds": self._seconds}).encode())
             if data is not None:
                 for chunk in data:
                     send(self._to, b"D", chunk)
                 send(self._to, b"F", b"")
-        except BrokenPipeError:
-            pass  # it died, or it says what is wrong
         while True:
             kind, length = HEAD.unpack(self._receive(HEAD.size))
             if kind not in (b"J", b"D", b"E") or length > _MOST_JSON + 4 * self._size:

@@ -11,14 +11,14 @@ import os
 
 from .. import errors
 from ..checkpoint import CHUNK, ITEM_SIZE, Extent
-from ..errors import CkptSurgeonError, DamagedError, RefusedError, UnsupportedError
+from ..errors import CkptSurgeonError, DamagedError, RefusedError, StorageError, UnsupportedError
 from ..plan import Copy, Text
 from ..publish import remove
 from . import plain
 from .hdf5 import Hdf5
 from .hdf5_child import Child
-from .keras_layers import legacy_root
 from .keras_names import Arrangement
+from .keras_parts import legacy_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class Edits:
     def __init__(self, plan: Plan) -> None:
         assert isinstance(plan.recipient, Hdf5)
         self.file = plan.recipient
-        self.results = plan.results()
+        self._size = plan.size(True)
+        ranks = next(iter(self.file.layer_tables().values()), {})
+        self.results = sorted(plan.results(), key=lambda each: ranks.get(each.variable.name, len(ranks)))
         self._contents: dict[int, Content] = {}
         self._check()
         places = [(dataset.part, dataset.address) for dataset in self.file.datasets.values()]
@@ -144,6 +146,20 @@ class Edits:
         is_big = dataset is not None and dataset.order == ">" and self._is_same(result)
         return plain.swapped(found, result.variable.dtype) if is_big else found
 
+    def _check_room(self, beside: str) -> None:
+        """Raise, before anything is written, where the disk has no room for a new file and, beside it, the result.
+
+        Args:
+            beside: path in whose folder both are made.
+        """
+        folder, needed = os.path.dirname(beside) or ".", 2 * self._size
+        with errors.files(folder):
+            disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        if needed > free:
+            what = "not enough room on the disk"
+            raise StorageError(what, path=folder, expected=f"{needed} bytes", found=f"{free} free")
+
     def whole(self, beside: str) -> int:
         """One new file of all parts: its descriptor, to be closed by the caller; it has no name.
 
@@ -151,6 +167,7 @@ class Edits:
             beside: path in whose folder it is made.
         """
         path = f"{beside}.ckptsurgeon-tmp.hdf5"
+        self._check_room(path)
         with errors.files(path):
             remove(path)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

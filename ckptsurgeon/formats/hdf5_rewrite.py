@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 64512  # bytes of an attribute, as Keras has it
 _KEPT_FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF, h5z.FILTER_FLETCHER32)
+_FOREIGN = ("bfloat16", "float8_", "float4_")  # dtypes that NumPy knows once ml_dtypes was imported, and h5py does not
 _LIBVER = {0: "earliest", 1: "earliest", 2: "v108"}
 
 
@@ -211,11 +212,9 @@ def _create(out: h5py.File, path: str, form: dict[str, Any], like: Any | None, v
 def _type(dtype: str, item: int) -> Any:
     if dtype == "string":
         return h5t.py_create(h5py.string_dtype(), logical=True)
-    try:
-        known = np.dtype(dtype)
-    except TypeError:
+    if dtype.startswith(_FOREIGN):
         return h5t.py_create(np.dtype(f"V{item}"), logical=True)  # as h5py stores what NumPy does not know
-    return h5t.py_create(known.newbyteorder("<"), logical=True)
+    return h5t.py_create(np.dtype(dtype).newbyteorder("<"), logical=True)
 
 
 def _plist(like: Any | None, shape: tuple[int, ...], same: bool) -> Any:

@@ -24,11 +24,11 @@ from .keras_parts import (
     inside,
     is_container,
     joined,
+    legacy_root,
     owner_of,
     place_of,
     told_name,
 )
-from .keras_parts import legacy_root as legacy_root
 from .keras_place import Traces, in_time
 
 TYPE_CHECKING = False

@@ -141,10 +141,14 @@ def _carried(result: Result) -> Copy | None:
     return None
 
 
+def _member_of(content: Copy) -> zipped.Member:
+    """The member that holds a variable of an npz file."""
+    assert isinstance(content.donor, Npz)
+    return content.donor.members[content.variable.name]
+
+
 def _carry(output: Output, content: Copy, name: str) -> zipped.Member:
-    donor = content.donor
-    assert isinstance(donor, Npz)
-    member = donor.members[content.variable.name]
+    donor, member = content.donor, _member_of(content)
     if name != member.text:
         member = member.renamed(name)
     output.write(zipped.local_header(member))
@@ -217,6 +221,7 @@ def _problems(result: Result, name: str, path: str) -> list[CkptSurgeonError]:
             problem = "is too long"
     except UnicodeEncodeError:
         problem = "is no text"
-    if problem and not (result.kept and from_same):
+    carried = _carried(result)
+    if problem and not (carried and _member_of(carried).text == name):
         found.append(RefusedError(f"no member of a zip file may have a name that {problem}", path=path, found=name))
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 from ..checkpoint import CHUNK
-from ..errors import DamagedError, UnsupportedError
+from ..errors import DamagedError, RefusedError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,14 @@ class Member:
         self.crc = self.packed = self.size = self.data = 0
 
     def renamed(self, name: str) -> Member:
-        """The same member under another name."""
+        """The same member under another name.
+
+        Raises:
+            RefusedError: no reader would take it.
+        """
+        problem = name_problem(name)
+        if problem:
+            raise RefusedError(f"no member of a zip file may have a name that {problem}", found=name)
         other = Member(name)
         for each in ("method", "time", "made", "needed", "internal", "external", "extra", "comment", "crc", "packed",
                      "size", "data"):  # fmt: skip
