@@ -149,6 +149,7 @@ def _member_of(content: Copy) -> zipped.Member:
 
 def _carry(output: Output, content: Copy, name: str) -> zipped.Member:
     donor, member = content.donor, _member_of(content)
+    assert isinstance(donor, Npz)
     if name != member.text:
         member = member.renamed(name)
     output.write(zipped.local_header(member))
