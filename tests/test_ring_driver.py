@@ -403,6 +403,17 @@ def test_grafts_add_no_bytes(whole: Path) -> None:
     assert all(path.stat().st_nlink > 1 for path in files)
 
 
+def test_a_rounds_grafts_add_nothing_to_the_blocks_of_distinct_files(ring: Path) -> None:
+    """What all data files of a run take on the disk is what the train steps wrote, each once."""
+    edit(ring, 'layers = "0-1"', 'layers = "0-1"\nmax_to_keep = 100')
+    driver.run(str(ring), rounds=3)
+    blocks = {path.stat().st_ino: path.stat().st_blocks for path in ring.glob("*/model.ckpt-*.data-*")}
+    trained = [0, *(line["step"] for line in records(ring) if line["kind"] == "train")]
+    written = [path for step in trained for path in ring.glob(f"*/model.ckpt-{step}.data-00000-of-00001")]
+    assert len(written) == 3 + 3 * 3
+    assert sum(blocks.values()) == sum(path.stat().st_blocks for path in written) > 0
+
+
 @pytest.mark.parametrize("durability", ["round", "step"])
 def test_durability_changes_what_is_synced_not_what_is_written(
     ring: Path, whole: Path, durability: str, monkeypatch: pytest.MonkeyPatch
