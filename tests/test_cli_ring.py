@@ -292,8 +292,9 @@ def test_options_of_init_become_a_ring_toml(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(start, "init", lambda path, parsed, force, tell: seen.append((path, parsed, force)) or parsed)
     monkeypatch.chdir(tmp_path)
     numbers = {"--seed": 7, "--max-to-keep": 3, "--batch-size": 8, "--holdout": 0.5, "--tolerance": 1e-3}
-    numbers |= {"--window": 5, "--rounds": 9, "--learning-rate": 1}
-    texts = {**BUILT_IN, "--slots": "copy", "--durability": "step", "--optimizer": "SGD", "--models": 28}
+    numbers |= {"--window": 5, "--rounds": 9, "--learning-rate": 1, "--warmup": 2}
+    numbers |= {"--trunk-tolerance": 1e-4, "--patience": 6}
+    texts = {**BUILT_IN, "--schedule": "average", "--slots": "copy", "--durability": "step", "--optimizer": "SGD", "--models": 28}
     options = [str(part) for pair in {**texts, **numbers}.items() for part in pair]
     assert main(["ring", "init", "deep/R", *options, "--force"]) == 0
     [(path, made, force)] = seen
@@ -304,7 +305,9 @@ def test_options_of_init_become_a_ring_toml(tmp_path: Path, monkeypatch: pytest.
         seed=7,
         durability="step",
         max_to_keep=3,
-        stop=spec.Stop(1e-3, 5, 9),
+        schedule="average",
+        warmup=2,
+        stop=spec.Stop(1e-3, 5, 9, 1e-4, 6),
         data=spec.Data("../../points.csv", "kind", 8, 0.5),
         models=tuple(
             spec.Model(name, hidden_units=(4, 3), optimizer="SGD", learning_rate=1.0)

@@ -32,6 +32,13 @@ _OPTIONS = {
         "the column to predict: classes, or numbers of which one is no integer",
     ),
     "--layers": ("", "layers", "RANGE", "the trunk, layers that all models share: 0-1"),
+    "--schedule": (
+        "",
+        "schedule",
+        "NAME",
+        "ring: the trunk goes from model to model; average: their mean goes back; default ring",
+    ),
+    "--warmup": ("", "warmup", "N", "rounds in which every model trains for itself; default 0"),
     "--slots": (
         "",
         "slots",
@@ -56,10 +63,12 @@ _OPTIONS = {
     ),
     "--window": ("stop", "window", "N", "rounds over which weights are averaged for that; default 20"),
     "--rounds": ("stop", "rounds", "N", "limit; default 5000"),
+    "--trunk-tolerance": ("stop", "trunk_tolerance", "X", "change of the trunk alone at which the run ends"),
+    "--patience": ("stop", "patience", "N", "windows without a smaller held-out loss after which the run ends"),
     "--optimizer": ("models", "optimizer", "NAME", "Adagrad, Adam, Momentum or SGD; default Adagrad"),
     "--learning-rate": ("models", "learning_rate", "X", "default 0.1"),
 }
-_TEXTS = ("file", "target", "layers", "slots", "durability", "optimizer")
+_TEXTS = ("file", "target", "layers", "schedule", "slots", "durability", "optimizer")
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -10,7 +10,9 @@ from .spec import Model, Spec
 
 _STOP = """
 # A model has converged when the mean of its weights over `window` rounds differs from the mean over
-# the `window` rounds before by at most `tolerance` times its norm. `rounds` is the limit.
+# the `window` rounds before by at most `tolerance` times its norm; the run ends when all have. It may also end by
+# `trunk_tolerance`, the same of the trunk alone, or by `patience`, the number of windows after which the loss on
+# held-out rows is no smaller. `rounds` is the limit.
 stop = {{ {limits} }}
 """
 
