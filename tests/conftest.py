@@ -1,4 +1,4 @@
-"""What all tests share. The fast ones come first; those that start TensorFlow come last, in the same process."""
+"""What all tests share. The fast ones come first; those that start TensorFlow come last, in one process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that start TensorFlow last."""
-    items.sort(key=lambda item: item.get_closest_marker("tensorflow") is not None)
+    """Put the tests that start TensorFlow last; where tests run in several processes, these in one, and every file."""
+
+    def starts_tensorflow(item: pytest.Item) -> bool:
+        return item.get_closest_marker("tensorflow") is not None
+
+    items.sort(key=starts_tensorflow)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("tensorflow" if starts_tensorflow(item) else item.path.name))
 
 
 @pytest.fixture(scope="session")
