@@ -294,7 +294,7 @@ def test_options_of_init_become_a_ring_toml(tmp_path: Path, monkeypatch: pytest.
     numbers = {"--seed": 7, "--max-to-keep": 3, "--batch-size": 8, "--holdout": 0.5, "--tolerance": 1e-3}
     numbers |= {"--window": 5, "--rounds": 9, "--learning-rate": 1, "--warmup": 2}
     numbers |= {"--trunk-tolerance": 1e-4, "--patience": 6}
-    texts = {**BUILT_IN, "--slots": "copy", "--durability": "step", "--optimizer": "SGD", "--models": 28}
+    texts = {**BUILT_IN, "--slots": "fill=0.5", "--durability": "step", "--optimizer": "SGD", "--models": 28}
     texts |= {"--schedule": "average"}
     options = [str(part) for pair in {**texts, **numbers}.items() for part in pair]
     assert main(["ring", "init", "deep/R", *options, "--force"]) == 0
@@ -302,7 +302,7 @@ def test_options_of_init_become_a_ring_toml(tmp_path: Path, monkeypatch: pytest.
     assert (path, force) == ("deep/R", True)
     assert made == spec.Spec(
         layers="0-1",
-        slots="copy",
+        slots="fill=0.5",
         seed=7,
         durability="step",
         max_to_keep=3,

@@ -150,6 +150,7 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
         (changed(order=["a"]), ["order: each model is named once; expected a b, found a"]),
         (changed(order=["a", "b", "a"]), ["order: each model is named once"]),
         (changed(order=["b", "a"], schedule="average"), ["order: is for a ring"]),
+        (changed(slots="copy", schedule="average"), ["slots: an average has none to copy"]),
         (changed(stop={"trunk_tolerance": -1}), ["stop.trunk_tolerance: wrong value"]),
         (changed(stop={"patience": 0}), ["stop.patience: wrong value"]),
         (

@@ -197,7 +197,7 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
         for number, model in enumerate(_tables(values, "models", problems), start=1)
     ]
     _check_names(models, problems)
-    _check_order(values, [str(model.get("name")) for model in models], problems)
+    _check_schedule(values, [str(model.get("name")) for model in models], problems)
     if "patience" in stop and not (rows is not None and rows.get("holdout", Data.holdout)):
         problems.append(UsageError("stop.patience: needs held-out rows", expected="[data] with a holdout above 0"))
     if not problems:
@@ -307,9 +307,11 @@ def _check_program(
         problems.append(UsageError(f"{where}: {names} must occur in it"))
 
 
-def _check_order(values: Mapping[str, Any], names: Sequence[str], problems: list[CkptSurgeonError]) -> None:
-    """Check that an order names each model once, and that there is an order to choose."""
+def _check_schedule(values: Mapping[str, Any], names: Sequence[str], problems: list[CkptSurgeonError]) -> None:
+    """Check what depends on the schedule; an order names each model once."""
     order = values.get("order")
+    if values.get("slots") == "copy" and values.get("schedule") == "average":
+        problems.append(UsageError("slots: an average has none to copy", expected='"keep" or "fill=VALUE"'))
     if order and values.get("schedule") == "average":
         problems.append(UsageError("order: is for a ring", found='schedule = "average"'))
     if order and sorted(order) != sorted(names):
