@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that start TensorFlow last; where tests run in several processes, these in one, and every file."""
 
@@ -20,7 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=starts_tensorflow)
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("tensorflow" if starts_tensorflow(item) else item.path.name))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("tensorflow" if starts_tensorflow(item) else item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from trainer_support import table, trunks, write_ring
 from ckptsurgeon import formats
 from ckptsurgeon.ring import contract, driver, ensemble, journal, start
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("children")]  # which start TensorFlow, not we
 
 
 # The built-in trainer as a worker like any other: a regressor, of the numbers of the classes, with another optimizer.
