@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import time
 
-from .errors import BusyError, StorageError, files
+from .errors import BusyError, RefusedError, StorageError, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,7 +159,12 @@ class Staging:
             begun.result()
 
     def rename(self, source: str, path: str) -> None:
-        """The commit: `source` takes the place of `path`. From here on nothing is undone."""
+        """The commit: `source` takes the place of `path`. From here on nothing is undone.
+
+        Raises:
+            RefusedError: a device or a pipe stands there.
+        """
+        _check_replaceable(path)
         os.replace(source, path)
         self._made.clear()
 
@@ -167,6 +173,20 @@ class Staging:
         with held_signals():
             while self._made:
                 remove(self._made.pop())
+
+
+def _check_replaceable(path: str) -> None:
+    """Whether a new file may take the place of what stands at a path: a file, a link, a folder, or nothing.
+
+    Raises:
+        RefusedError: it may not.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # there is none, or the rename will say why not
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise RefusedError("is a device or a pipe, which no file replaces", path=path, hint="choose another name")
 
 
 def fsync(path: str) -> None:

@@ -4,7 +4,7 @@ numpy_trainer.py worker  [--hidden 4,3] [--features 2] [--classes 2]
 numpy_trainer.py command CHECKPOINT OUTPUT --data BATCH.npz --step N
 
 Both misbehave on request:
-`--do exit|garbage|hang|nothing|dataless|shapes|nan|grow|error|chatter|stale --at STEP`; with `--once FILE`
+`--do exit|garbage|hang|nothing|dataless|shapes|nan|grow|link|error|chatter|stale --at STEP`; with `--once FILE`
 only as long as FILE does not exist, which is then made.
 """
 
@@ -56,7 +56,9 @@ def answer(options, request):
         values["dnn/layer0/Linear/Bias"][1] = np.nan
     if wrong == "grow":
         HOARD.append(np.ones(50_000_000))  # 400 MB
-    if wrong != "nothing":
+    if wrong == "link":
+        Path(request["output"] + ".index").symlink_to(request["checkpoint"] + ".index")
+    elif wrong != "nothing":
         formats.write(request["output"], values, sync=False)
     if wrong == "dataless":
         Path(request["output"] + ".data-00000-of-00001").unlink()

@@ -252,7 +252,7 @@ BUILT_IN = {"--data": "points.csv", "--target": "kind", "--hidden": "4,3", "--la
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"--models": "1"}, "models: a ring needs two or more; found 1"),
+        ({"--models": "1"}, "a ring needs two models or more; expected --models 2 or more, found 1"),
         ({"--models": "2", "--hidden": "4,x"}, "--hidden is no number; found 'x'"),
         ({"--models": "2", "--hidden": "4"}, "layers: of model a: no layer 1; expected layers 0"),
         ({"--models": "2", "--layers": "0:2"}, "did you mean 0-1 (inclusive)"),

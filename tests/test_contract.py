@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -388,3 +389,27 @@ def test_a_v1_checkpoint_says_what_to_do_with_other_dtypes(shell: Shell) -> None
     """Each variable that a V1 checkpoint cannot hold comes with a way out."""
     formats.write("m", {"h": np.zeros(1, bfloat16)})
     assert shell.refused("convert", "m", "old", "--to", "v1") == "old: h: a V1 checkpoint holds no bfloat16; cast it"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("get", "a", BIAS, "-o"), ("extract", "a", "--match", BIAS, "--to", "npz", "-o"), ("convert", "a", "--to", "npz")],
+)
+def test_nothing_takes_the_place_of_a_pipe(shell: Shell, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A device or a pipe is not renamed over, even by force: it is no file."""
+    os.mkfifo(tmp_path / "pipe")
+    words = [*command[:2], "pipe", *command[2:]] if command[0] == "convert" else [*command, "pipe"]
+    status, out, err = shell(*words, "--force")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir() if "tmp" in path.name) == []
+
+
+def test_get_replaces_a_file_by_force_alone(shell: Shell, tmp_path: Path) -> None:
+    """As every verb that writes."""
+    (tmp_path / "keep.npy").write_text("important")
+    status, _, err = shell("get", "a", BIAS, "-o", "keep.npy")
+    assert (status, err) == (2, "ckptsurgeon: keep.npy: exists already; --force overwrites it\n")
+    assert (tmp_path / "keep.npy").read_text() == "important"
+    shell.done("get", "a", BIAS, "-o", "keep.npy", "--force")
+    assert np.load(tmp_path / "keep.npy").size

@@ -98,6 +98,7 @@ def test_the_target_may_be_any_column_and_quotes_and_blank_lines_are_fine(tmp_pa
         ("a,b\n1,x\n", "zzz", ["no column 'zzz'", "a, b"]),
         ("t\nx\n", "t", ["no column beside"]),
         ("t,t,a\nx,y,1\n", "t", ["two columns are named 't'"]),
+        ("a,a,t\n1,2,x\n", "t", ["two columns are named 'a'"]),
         ("a,t\n1,x\n2,y,z\n", "t", ["line 3", "expected 2", "found 3"]),
         ("a,t\n1,x\n\n2\n", "t", ["line 4", "expected 2", "found 1"]),
         ("a,b,t\n1,2,x\n1,two,y\n", "t", ["line 3", "column 'b'", "'two'"]),

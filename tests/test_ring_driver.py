@@ -729,6 +729,7 @@ def test_the_status_of_a_run_has_the_keys_of_the_contract(whole: Path, fresh: Pa
         ("hang", "gave no answer within 1 s"),
         ("shapes", "wrote other variables than it was given"),
         ("nan", "wrote a checkpoint with dnn/layer0/Linear/Bias: 1 NaN"),
+        ("link", "wrote a link in place of a checkpoint"),
         ("grow", "MB of memory; expected 300 MB or less, as ring.toml says"),
     ],
 )

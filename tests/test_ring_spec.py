@@ -162,6 +162,7 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
         (changed(layers="0-2"), ["layers: of model b: no layer 2; expected layers 0-1"]),
         (changed(slots="drop"), ['slots: wrong value; expected "keep", "copy" or "fill=VALUE"']),
         (changed(slots="fill=x"), ["slots: wrong value"]),
+        (changed(slots="fill=nan"), ["slots: wrong value"]),
         (changed(seed=-1), ["seed: wrong value"]),
         (changed(seed=True), ["seed: wrong value"]),
         (changed(seed=2**70), ["seed: wrong value"]),

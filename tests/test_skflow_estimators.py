@@ -187,8 +187,20 @@ for optimizer in "Adagrad", "Adam":
 )
 def test_a_training_that_diverges_ends_with_an_error(params: Values, message: str) -> None:
     """Neither a loss nor weights that are not finite pass for a trained model."""
+    model = regressor(**params)
     with pytest.raises(skflow.EstimatorError, match=message):
-        regressor(**params).fit(X, X[:, 0] * 1e6)
+        model.fit(X, X[:, 0] * 1e6)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+def test_a_training_that_diverges_leaves_the_model_that_was_there() -> None:
+    """With weights, slots and global step; it trains on as if nothing had been."""
+    model, other = (classifier(optimizer="Adagrad", steps=20).fit(X, Y) for _ in range(2))
+    with pytest.raises(skflow.EstimatorError, match="the loss is"):
+        model.partial_fit(X * 1e30, Y)
+    assert parameters(model) == parameters(other)
+    assert parameters(model.partial_fit(X, Y)) == parameters(other.partial_fit(X, Y))
 
 
 # -- prediction

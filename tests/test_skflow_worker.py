@@ -184,7 +184,7 @@ def test_what_belongs_to_no_network_is_carried_through(worker: Talk, start: Any)
     strange = {
         "moving/average": np.linspace(0, 1, 5),
         "names": np.array([b"a", b"", b"\xff"], dtype=object),
-        "dnn/layer0/prob": np.array(0.5, np.float32),
+        "conv/layer0/prob": np.array(0.5, np.float32),
         "dnn/layer0/Linear/Matrix/Momentum": np.ones((4, 10), np.float32),
     }
     step = {"global_step": np.array(2**40, np.int64)}

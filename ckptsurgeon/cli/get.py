@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..errors import RefusedError, UsageError, files, printable
@@ -31,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("target", metavar="NAME[SLICE]", help="what to get")
     parser.add_argument("-o", dest="out", metavar="FILE", help="write it there")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing FILE")
     add_json(parser)
 
 
@@ -55,6 +57,8 @@ def run(args: Namespace) -> int:
 
     if looking.is_file_of(args.checkpoint, args.out):
         raise RefusedError("belongs to the checkpoint", path=args.out, hint="choose another name")
+    if os.path.lexists(args.out) and not args.force:
+        raise RefusedError("exists already", path=args.out, hint="--force overwrites it")
     with files(args.out):
         write_file(args.out, data)
     return 0

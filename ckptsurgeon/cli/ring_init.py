@@ -125,6 +125,8 @@ def _table(args: Namespace) -> dict[str, Any]:
     count = args.models if args.models is not None else len(nets)
     if len(nets) not in (1, count):
         raise UsageError("ring init: --hidden is given once, or once per model", expected=count, found=len(nets))
+    if count < 2:
+        raise UsageError("ring init: a ring needs two models or more", expected="--models 2 or more", found=count)
     models = [
         {"name": _model_name(number), "hidden_units": nets[number % len(nets)], **tables["models"]}
         for number in range(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import RefusedError, files
+from ..errors import RefusedError, UsageError, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,9 +46,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Predict."""
+    from .. import formats
     from ..publish import write_file
     from ..ring import ensemble
 
+    if formats.format_of(args.out) is not None:
+        raise UsageError("predictions are csv", path=args.out, expected="OUT.csv, or -")
     if args.out != "-" and os.path.exists(args.out):
         with files(args.out):
             if os.path.exists(args.data) and os.path.samefile(args.out, args.data):

@@ -57,7 +57,9 @@ class Batches:
         self._held = max(1, round(rows * holdout)) if holdout else 0
         self._train = rows - self._held
         if self._train < 1:
-            raise UsageError(f"holding out {holdout} of {rows} rows leaves none to train on")
+            raise UsageError(
+                f"holding out {holdout} of {rows} rows leaves none to train on", hint="holdout = 0 keeps all"
+            )
         self.per_epoch = -(-self._train // batch_size)
 
     def rows(self, batch: int) -> NDArray[np.int64]:

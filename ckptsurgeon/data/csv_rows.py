@@ -198,6 +198,9 @@ def _target_column(names: list[str], target: str) -> int:
             raise RefusedError(f"two columns are named {target!r}")
         hint = did_you_mean(target, names) or f"the columns are {', '.join(names)}"
         raise UsageError(f"there is no column {target!r}", hint=hint)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RefusedError(f"two columns are named {twice!r}")
     if len(names) < 2:
         raise RefusedError(f"there is no column beside the target {target!r}")
     return names.index(target)

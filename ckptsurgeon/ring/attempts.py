@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from .folder import Folder
 from .keys import FORMATS
 from .local import Request, Trainer
 from .spec import Model
+
+_MOST_SHOWN = 5  # differences that a message lists
 
 # What must not change from step to step: the dtype and the shape of each variable.
 Signature = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -74,6 +77,9 @@ def attempt(
 
 def _inspect(path: str, like: Signature | None, model: Model) -> tuple[str, Signature]:
     """Return the fingerprint and the variables of a new checkpoint; TrainerError if it is not what it should be."""
+    main = path if os.path.lexists(path) else path + ".index"
+    if os.path.islink(main):
+        raise TrainerError("wrote a link in place of a checkpoint", expected="files of its own", found=main)
     try:
         with formats.open(path) as checkpoint:
             if FORMATS[model.format] != checkpoint.format:
@@ -107,7 +113,9 @@ def _differences(old: Signature, new: Signature) -> str:
     ]
     missing = [f"{name} is missing" for name in old if name not in new]
     extra = [f"{name} is new" for name in new if name not in old]
-    return ", ".join(missing + changed + extra)
+    found = missing + changed + extra
+    more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
+    return ", ".join(found[:_MOST_SHOWN] + more)
 
 
 def _kind(variable: tuple[str, tuple[int, ...]]) -> str:

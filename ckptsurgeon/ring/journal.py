@@ -34,6 +34,7 @@ except ImportError:  # Windows, where runs can be looked at, but not driven
 _WAIT_FOR_TRAINERS = 6.0
 # `ring status` holds the lock for microseconds while it asks whether anybody else does.
 _WAIT_FOR_STATUS = 0.5
+_AFRESH = "bring the file back, or start afresh with: ckptsurgeon ring init --force"
 _LONGEST_LINE = 1 << 22  # bytes; metrics are bounded by what a trainer may say in a line
 
 
@@ -111,7 +112,7 @@ def parse(file: IO[bytes]) -> Content | None:
             raise ValueError
         history = History(head.schedule, head.initial)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError("line 1 is not the head of a journal") from error
+        raise DamagedError("line 1 is not the head of a journal", hint=_AFRESH) from error
     if version != 1:
         raise DamagedError("was written by another version", expected="v 1", found=f"v {version}")
     length = len(first)
@@ -122,7 +123,7 @@ def parse(file: IO[bytes]) -> Content | None:
             history.add(parse_record(line, history))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             if any(_ends_round(later, history.schedule) for later in lines):
-                raise DamagedError(f"line {number} is damaged, and whole rounds follow it") from None
+                raise DamagedError(f"line {number} is damaged, and whole rounds follow it", hint=_AFRESH) from None
             break
         length += len(line)
     return Content(head, history, length)
@@ -210,6 +211,8 @@ class Journal:
 def load(path: str) -> Content:
     """Read the journal of a run that somebody else may be driving; nothing is changed."""
     with files(path):
+        if not os.path.exists(path):
+            raise not_initialised(os.path.dirname(path))
         with open(path, "rb") as file:
             content = parse(file)
         if content is None:

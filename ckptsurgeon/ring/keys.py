@@ -82,7 +82,8 @@ def _slots(value: Any) -> str:
     if value not in ("keep", "copy"):
         if not isinstance(value, str) or not value.startswith("fill="):
             raise ValueError
-        float(value[5:])
+        if not math.isfinite(float(value[5:])):
+            raise ValueError
     return str(value)
 
 

@@ -24,7 +24,7 @@ from .history import History
 from .journal import Head, Journal
 from .local import Request, Trainer
 from .spec import Model, Spec
-from .trunk import Trunk
+from .trunk import MAPS, Trunk
 
 
 def init(
@@ -92,7 +92,8 @@ def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
     while not os.path.isdir(disk):
         disk = os.path.dirname(disk)
     table = data.read(file, target, folder=disk)
-    data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
+    with files(file):
+        data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
     if table.classes is not None and len(table.classes) < 2:
         raise RefusedError("its target has one class alone", path=file, found=table.classes[0])
     return table
@@ -194,7 +195,10 @@ def _check_trunks(folder: Folder, spec: Spec) -> None:
             try:
                 trunk.graft(donor, first[donor], recipient, first[recipient], None)
             except CkptSurgeonError as error:
-                problems.append(UsageError(f"layers {spec.layers} of {donor} do not go into {recipient}: {error}"))
+                what = f"layers {spec.layers} of {donor} do not go into {recipient}"
+                for each in error.problems if isinstance(error, Problems) else [error]:
+                    problems.append(UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found))
+                    problems[-1].hint = MAPS
     for problem in problems:
         problem.path = folder.spec
     check(problems)

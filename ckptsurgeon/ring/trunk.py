@@ -28,6 +28,9 @@ from .spec import Model, Spec
 
 Values = NDArray[np.float64]
 
+# What a person can do about trunks that do not answer to each other.
+MAPS = "a model's map in ring.toml says what answers to what, with .T for a matrix that is turned"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -77,7 +80,9 @@ class Trunk:
                 except CkptSurgeonError as error:
                     what = f"layers {spec.layers} of {name} do not answer to those of {first}"
                     for each in error.problems if isinstance(error, Problems) else [error]:
-                        problems.append(UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found))
+                        problem = UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found)
+                        problem.hint = MAPS
+                        problems.append(problem)
         check(problems)
         names = [member.common for member in self.members[first]]
         self.members[TRUNK] = tuple(Member(name, name, False) for name in names)
@@ -198,7 +203,7 @@ def _check_same(name: str, first: str, common: Sequence[Member], found: Sequence
     wanted, there = {member.common for member in common}, {member.common for member in found}
     for what, names in ((f"{name} lacks", wanted - there), (f"{first} lacks", there - wanted)):
         if names:
-            raise RefusedError(f"{what} {', '.join(sorted(names))}", hint="a map in ring.toml says what is what")
+            raise RefusedError(f"{what} {', '.join(sorted(names))}")
 
 
 def ratio(moved: float, size: float) -> float:

@@ -32,11 +32,21 @@ from .models import ModelFunction
 from .monitors import BaseMonitor
 from .net_estimator import NetEstimator
 from .training import NUM_CORES, Net, one_hot
-from .validation import check_params, check_same_labels, class_labels, class_numbers, class_weights, is_plain, is_whole
+from .validation import (
+    DIVERGED,
+    check_loss,
+    check_params,
+    check_same_labels,
+    class_labels,
+    class_numbers,
+    class_weights,
+    is_plain,
+    is_whole,
+    parameter_names,
+    target_values,
+)
 
 Self = TypeVar("Self", bound="TensorFlowEstimator")
-
-_DIVERGED = "a smaller learning_rate or scaled features may help"
 
 
 class TensorFlowEstimator(NetEstimator):
@@ -150,7 +160,7 @@ class TensorFlowEstimator(NetEstimator):
             labels = self._labels(y, anew, classes, whole=stream is None)
             target, shape = class_numbers(y, labels), (len(labels),)
         else:
-            target, shape = _values(y)
+            target, shape = target_values(y)
         if anew:
             self._build(X.shape[1], shape, labels)
             self._net.initialize()
@@ -200,7 +210,7 @@ class TensorFlowEstimator(NetEstimator):
     def _rows(self, X: Any, y: Any) -> tuple[Rows, Rows]:
         """Return rows and their target as the fitted network is fed with them."""
         X, y = self._validated(X, y, reset=False)
-        target, shape = (class_numbers(y, self.classes_), self._target) if self._classifies else _values(y)
+        target, shape = (class_numbers(y, self.classes_), self._target) if self._classifies else target_values(y)
         self._check_target(shape)
         return np.ascontiguousarray(X, np.float32), self._encoded(target)
 
@@ -213,16 +223,25 @@ class TensorFlowEstimator(NetEstimator):
         return one_hot(target, len(self.classes_)) if self._classifies else target
 
     def _train(self, feeder: Any, monitor: BaseMonitor | None, logdir: Any, anew: bool) -> None:
-        """Run the steps."""
+        """Run the steps. A training that fails leaves the weights that were there; a new model is not fitted then."""
+        before = None if anew else self._net.values()
         if monitor is None and self.verbose:
             monitor = BaseMonitor(print_steps=math.ceil(self.steps / 10))
-        if monitor is None and logdir is None:
-            for step, (X, y) in zip(range(self.steps), feeder, strict=False):
-                _check_loss(self._net.train(X, y), step)
-        else:
-            self._train_watched(feeder, monitor or BaseMonitor(verbose=0), logdir, anew)
-        if not self._net.is_finite():
-            raise EstimatorError("the weights are not finite any more", hint=_DIVERGED)
+        try:
+            if monitor is None and logdir is None:
+                for step, (X, y) in zip(range(self.steps), feeder, strict=False):
+                    check_loss(self._net.train(X, y), step)
+            else:
+                self._train_watched(feeder, monitor or BaseMonitor(verbose=0), logdir, anew)
+            if not self._net.is_finite():
+                raise EstimatorError("the weights are not finite any more", hint=DIVERGED)
+        except EstimatorError:
+            if before is None:
+                self._net.close()
+                del self._net
+            else:
+                self._net.write(before)
+            raise
 
     def _train_watched(self, feeder: Any, monitor: BaseMonitor, logdir: Any, anew: bool) -> None:
         from .summaries import EventFile
@@ -235,7 +254,7 @@ class TensorFlowEstimator(NetEstimator):
         ):
             for step, (X, y) in zip(range(self.steps), feeder, strict=False):
                 loss, summaries = net.train_summarized(X, y) if events else (net.train(X, y), [])
-                _check_loss(loss, step)
+                check_loss(loss, step)
                 number += 1
                 if events:
                     events.add(summaries, number)
@@ -375,25 +394,4 @@ class TensorFlowEstimator(NetEstimator):
         return tags
 
     def _check_params(self) -> None:
-        check_params({name: getattr(self, name) for name in _names_of(type(self))})
-
-
-_NAMES: dict[type, list[str]] = {}
-
-
-def _names_of(cls: type[TensorFlowEstimator]) -> list[str]:
-    """Return the names of a class's parameters, which scikit-learn looks up anew each time, for a tenth of a step."""
-    if cls not in _NAMES:
-        _NAMES[cls] = cls._get_param_names()
-    return _NAMES[cls]
-
-
-def _values(y: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """Return the values of a regressor's target, and their shape beyond the rows; a single column is none."""
-    target = (y[:, 0] if y.shape[1:] == (1,) else y).astype(np.float32)
-    return target, target.shape[1:]
-
-
-def _check_loss(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise EstimatorError(f"the loss is {loss} in step {step + 1} of this call", hint=_DIVERGED)
+        check_params({name: getattr(self, name) for name in parameter_names(type(self))})

@@ -24,8 +24,7 @@ from ..surgeon.slots import SlotPolicy
 from .architecture import Architecture, Values, bias, matrix
 from .dnn import _TensorFlowDNN
 from .errors import EstimatorError
-
-_DIVERGED = "a smaller learning_rate or scaled features may help"
+from .validation import DIVERGED
 
 
 def model_names(count: int) -> tuple[str, ...]:
@@ -144,7 +143,7 @@ class InProcess:
         loss = member._net.train(X, member._encoded(target))
         self._trunks.pop(step.model, None)
         if not math.isfinite(loss):
-            raise EstimatorError(f"the loss of member {step.model} is {loss} in round {step.round}", hint=_DIVERGED)
+            raise EstimatorError(f"the loss of member {step.model} is {loss} in round {step.round}", hint=DIVERGED)
 
     def _graft(self, step: Step) -> None:
         """Hand the trunk of the donor on; what `graft --layers --slots` does to a checkpoint."""
@@ -171,7 +170,7 @@ class InProcess:
         vectors[TRUNK] = _vector(next(iter(self._members.values())), sorted(self._weights))
         for name, vector in vectors.items():
             if not np.isfinite(vector).all():
-                raise EstimatorError(f"weights of {name} are not finite any more after round {round}", hint=_DIVERGED)
+                raise EstimatorError(f"weights of {name} are not finite any more after round {round}", hint=DIVERGED)
         change = self._blocks.add(round, vectors) if round > self._schedule.warmup else None
         if change is not None:
             self.change = change

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import data
+from .. import data, formats
 from ..errors import RefusedError, UsageError, files
 from .architecture import CLASSIFIER, Architecture
 from .arguments import LEARNING_RATE, parse_once
@@ -35,6 +35,9 @@ def once(argv: Sequence[str]) -> str:
     args = parse_once(argv)
     if not args.force and os.path.lexists(args.output + ".index"):
         raise RefusedError("exists already", path=args.output, hint="--force replaces it")
+    if formats.format_of(args.output) is not None:
+        what = "the name of another format than the built-in trainer writes"
+        raise UsageError(what, path=args.output, expected="the prefix of a TensorFlow checkpoint", hint="use convert")
     folder = os.path.dirname(args.output) or "."
     if not os.path.isdir(folder):
         raise UsageError("there is no such folder to write to", path=folder)

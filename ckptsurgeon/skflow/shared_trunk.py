@@ -30,7 +30,7 @@ from ..surgeon.slots import SlotPolicy
 from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor, _TensorFlowDNN
 from .errors import EstimatorError
 from .in_process import InProcess, model_names
-from .validation import class_numbers, is_whole
+from .validation import class_numbers, is_whole, target_values
 
 Self = TypeVar("Self", bound="SharedTrunkEnsemble")
 
@@ -146,12 +146,12 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
             self, X, y, reset=anew, dtype=np.float32, order="C", y_numeric=not classifies, multi_output=True
         )
         labels: NDArray[Any] | None = None
+        shape: tuple[int, ...]
         if classifies:
             labels = members[0]._labels(y, anew, classes, whole=True)
             target, shape = class_numbers(y, labels), (len(labels),)
         else:
-            target = (y[:, 0] if y.shape[1:] == (1,) else y).astype(np.float32)
-            shape = target.shape[1:]
+            target, shape = target_values(y)
         if anew:
             self._begin(members, X.shape[1], shape, labels)
         elif shape != members[0]._target:
@@ -164,7 +164,11 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
             window=self.window,
             rounds=self._run.round + self.rounds,
         )
-        done = self._run.go(X, target, batches, stop, print if self.verbose else _silent)
+        try:
+            done = self._run.go(X, target, batches, stop, print if self.verbose else _silent)
+        except EstimatorError:  # loss or weights are not finite any more: nothing is left to go on from
+            del self.estimators_
+            raise
         self.n_rounds_, self.converged_ = done.round, done.reason == "converged"
         self.change_ = None if self._run.change is None else [self._run.change[name] for name in self._run.names]
         return self

@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_array, column_or_1d
 from .architecture import SLOTS
 from .errors import EstimatorError
 
+DIVERGED = "a smaller learning_rate or scaled features may help"
+
 
 def is_whole(value: object, least: int) -> bool:
     """Tell whether this is an integer, NumPy's or Python's, of at least `least`."""
@@ -190,3 +192,25 @@ def _some(labels: NDArray[Any]) -> str:
     """Name labels in an error, at most five of them."""
     names = [str(label) for label in np.unique(labels)[:6]]
     return ", ".join(names[:5] + ["…"] * (len(names) > 5))
+
+
+def target_values(y: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """Return the values of a regressor's target, and their shape beyond the rows; a single column is none."""
+    target = (y[:, 0] if y.shape[1:] == (1,) else y).astype(np.float32)
+    return target, target.shape[1:]
+
+
+def check_loss(loss: float, step: int) -> None:
+    """Raise EstimatorError if the loss of a step of this call, counted from 0, is not finite."""
+    if not math.isfinite(loss):
+        raise EstimatorError(f"the loss is {loss} in step {step + 1} of this call", hint=DIVERGED)
+
+
+_NAMES: dict[type, list[str]] = {}
+
+
+def parameter_names(cls: Any) -> list[str]:
+    """Return the names of a class's parameters, which scikit-learn looks up anew each time, for a tenth of a step."""
+    if cls not in _NAMES:
+        _NAMES[cls] = cls._get_param_names()
+    return _NAMES[cls]
