@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +33,17 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/samples here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def keras() -> Any:
+    """Keras 3."""
+    pytest.importorskip("tensorflow")
+    return pytest.importorskip("keras")
+
+
+@pytest.fixture(scope="session")
+def old() -> Any:
+    """Keras 2, as tf_keras."""
+    pytest.importorskip("tensorflow")
+    return pytest.importorskip("tf_keras")

@@ -26,20 +26,6 @@ SAVED_BY_2 = [(kind, ending) for kind in KINDS for ending in (".h5", ".weights-o
               if kind != "bfloat16" and (kind != "subclassed" or "weights" in ending)]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Keras 3."""
-    pytest.importorskip("tensorflow")
-    return pytest.importorskip("keras")
-
-
-@pytest.fixture(scope="module")
-def old() -> Any:
-    """Keras 2, as tf_keras."""
-    pytest.importorskip("tensorflow")
-    return pytest.importorskip("tf_keras")
-
-
 def made(keras: Any, kind: str, seed: int) -> Any:
     """A model, its weights and the variables of its optimizer filled with numbers; of equal names each time."""
     keras.backend.clear_session()

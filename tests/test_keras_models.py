@@ -27,20 +27,6 @@ LEGACY = ("stacked", "cells", "attention", "nested", "block", "int8")  # kinds t
 CASES = [(kind, ending) for kind in KINDS for ending in ENDINGS if ending != ".h5" or kind in LEGACY]
 
 
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Keras 3."""
-    pytest.importorskip("tensorflow")
-    return pytest.importorskip("keras")
-
-
-@pytest.fixture(scope="module")
-def old() -> Any:
-    """Keras 2, as tf_keras."""
-    pytest.importorskip("tensorflow")
-    return pytest.importorskip("tf_keras")
-
-
 _classes: dict[tuple[str, str], Any] = {}
 
 

@@ -70,9 +70,7 @@ def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
     from ..ring.schedule import TRUNK
     from .live import Live, Progress
 
-    stop = spec.load(folder.existing(args.folder).spec).stop
-    if limits:
-        stop = spec.Stop(tolerance=limits.get("tolerance"), window=stop.window, rounds=limits.get("rounds"))
+    stop = spec.load(folder.existing(args.folder).spec).stop.until(**limits)
     return Live(Progress(stop, TRUNK, time.monotonic()))
 
 

@@ -25,7 +25,7 @@ from .journal import Journal, not_initialised
 from .local import Request
 from .measuring import Meter
 from .schedule import TRUNK, Done, Step, may_end, next_step
-from .spec import Spec, Stop
+from .spec import Spec
 from .trunk import Trunk
 
 # Seconds for trainers to exit by themselves after a run, and at SIGTERM; an interrupted driver ends in less
@@ -63,12 +63,10 @@ def run(
     if not os.path.exists(folder.journal):
         raise not_initialised(folder.root)
     folder = folder.storing(spec.suffixes)
-    stop = spec.stop
-    if rounds is not None or tolerance is not None:
-        stop = Stop(tolerance=tolerance, window=stop.window, rounds=rounds)
+    spec = replace(spec, stop=spec.stop.until(rounds, tolerance))
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
         history = resume.resume(folder, spec, journal, anyway, tell)
-        return Driver(folder, replace(spec, stop=stop), journal, history, tell, on_round).run()
+        return Driver(folder, spec, journal, history, tell, on_round).run()
 
 
 def step_seed(seed: int, model: str, step: int) -> int:

@@ -52,6 +52,12 @@ class Stop:
     trunk_tolerance: float | None = None
     patience: int | None = None
 
+    def until(self, rounds: int | None = None, tolerance: float | None = None) -> Stop:
+        """Return when a run ends that shall go on to just these, to what comes first; as it is without either."""
+        if rounds is None and tolerance is None:
+            return self
+        return Stop(tolerance, self.window, rounds)
+
 
 @dataclass(frozen=True)
 class Data:
