@@ -24,7 +24,7 @@ from .history import History
 from .journal import Head, Journal
 from .local import Request, Trainer
 from .spec import Model, Spec
-from .trunk import MAPS, Trunk
+from .trunk import Trunk, mismatches
 
 
 def init(
@@ -195,10 +195,7 @@ def _check_trunks(folder: Folder, spec: Spec) -> None:
             try:
                 trunk.graft(donor, first[donor], recipient, first[recipient], None)
             except CkptSurgeonError as error:
-                what = f"layers {spec.layers} of {donor} do not go into {recipient}"
-                for each in error.problems if isinstance(error, Problems) else [error]:
-                    problems.append(UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found))
-                    problems[-1].hint = MAPS
+                problems += mismatches(f"layers {spec.layers} of {donor} do not go into {recipient}", error)
     for problem in problems:
         problem.path = folder.spec
     check(problems)

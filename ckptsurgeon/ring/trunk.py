@@ -29,7 +29,7 @@ from .spec import Model, Spec
 Values = NDArray[np.float64]
 
 # What a person can do about trunks that do not answer to each other.
-MAPS = "a model's map in ring.toml says what answers to what, with .T for a matrix that is turned"
+_MAPS = "a model's map in ring.toml says what answers to what, with .T for a matrix that is turned"
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,7 @@ class Trunk:
                     self.members[name] = tuple(sorted(found, key=lambda member: member.common))
                 except CkptSurgeonError as error:
                     what = f"layers {spec.layers} of {name} do not answer to those of {first}"
-                    for each in error.problems if isinstance(error, Problems) else [error]:
-                        problem = UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found)
-                        problem.hint = MAPS
-                        problems.append(problem)
+                    problems += mismatches(what, error)
         check(problems)
         names = [member.common for member in self.members[first]]
         self.members[TRUNK] = tuple(Member(name, name, False) for name in names)
@@ -204,6 +201,19 @@ def _check_same(name: str, first: str, common: Sequence[Member], found: Sequence
     for what, names in ((f"{name} lacks", wanted - there), (f"{first} lacks", there - wanted)):
         if names:
             raise RefusedError(f"{what} {', '.join(sorted(names))}")
+
+
+def mismatches(what: str, error: CkptSurgeonError) -> list[CkptSurgeonError]:
+    """Return what the surgeon said of two trunks, one problem each, in the words of ring.toml.
+
+    Args:
+        what: which trunks they are.
+        error: why one does not go onto the other.
+    """
+    return [
+        UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found, hint=_MAPS)
+        for each in (error.problems if isinstance(error, Problems) else [error])
+    ]
 
 
 def ratio(moved: float, size: float) -> float:
