@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ckptsurgeon.ring import local
+from ckptsurgeon.ring.trainers import local
 from ckptsurgeon.skflow.arguments import parse_worker
 from ckptsurgeon.skflow.worker import Worker
 

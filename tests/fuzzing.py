@@ -41,9 +41,9 @@ from strategies import _PARTS, DTYPES
 
 from ckptsurgeon import cli, formats, numeric, schemes
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError
-from ckptsurgeon.formats.sstable import read_rows
-from ckptsurgeon.formats.tensor_proto import NUMBERS, slice_key
-from ckptsurgeon.formats.wire import BYTES, FIXED32, FIXED64, VARINT, bytes_field, fields, varint
+from ckptsurgeon.formats.tensorflow.sstable import read_rows
+from ckptsurgeon.formats.tensorflow.tensors import NUMBERS, slice_key
+from ckptsurgeon.formats.tensorflow.wire import BYTES, FIXED32, FIXED64, VARINT, bytes_field, fields, varint
 from ckptsurgeon.verbs import changing, looking
 
 Files = dict[str, bytes]
@@ -524,8 +524,8 @@ def _mutate_graph(rng: random.Random, files: Files) -> Files:
 
 def graph_calls(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is done with an object graph itself."""
-    from ckptsurgeon.formats.object_graph import Graph
-    from ckptsurgeon.formats.object_nodes import path_of
+    from ckptsurgeon.formats.bundle.graph.graph import Graph
+    from ckptsurgeon.formats.bundle.graph.nodes import path_of
 
     stored = (folder / "graph").read_bytes() if (folder / "graph").exists() else b""
 

@@ -11,8 +11,8 @@ import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsurgeon.formats.tensor_proto import NUMBERS, slice_key
-from ckptsurgeon.formats.wire import FIXED32, VARINT, bytes_field, crc32c, mask, varint
+from ckptsurgeon.formats.tensorflow.tensors import NUMBERS, slice_key
+from ckptsurgeon.formats.tensorflow.wire import FIXED32, VARINT, bytes_field, crc32c, mask, varint
 
 Row = tuple[bytes, bytes]
 Extents = tuple[tuple[int, int], ...]  # (start, length) in every dimension; length -1 is left open

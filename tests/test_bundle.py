@@ -18,10 +18,10 @@ from test_sstable import EXAMPLE
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import ChangedError, DamagedError, NotFoundError, RefusedError, UnsupportedError
-from ckptsurgeon.formats.bundle import Bundle
-from ckptsurgeon.formats.bundle_strings import lengths_crc
-from ckptsurgeon.formats.tensor_proto import slice_key
-from ckptsurgeon.formats.wire import bytes_field, crc32c
+from ckptsurgeon.formats.bundle.reading import Bundle
+from ckptsurgeon.formats.bundle.strings import lengths_crc
+from ckptsurgeon.formats.tensorflow.tensors import slice_key
+from ckptsurgeon.formats.tensorflow.wire import bytes_field, crc32c
 from ckptsurgeon.verbs import looking
 
 EXAMPLE_DATA = bytes.fromhex("0000803f 00000040 00004040 00008040 0700000000000000")

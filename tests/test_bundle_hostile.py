@@ -31,9 +31,9 @@ from strategies import Arrays, same
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, UnsupportedError
-from ckptsurgeon.formats.bundle import Bundle
-from ckptsurgeon.formats.tensor_proto import slice_key
-from ckptsurgeon.formats.wire import bytes_field, crc32c, mask, varint
+from ckptsurgeon.formats.bundle.reading import Bundle
+from ckptsurgeon.formats.tensorflow.tensors import slice_key
+from ckptsurgeon.formats.tensorflow.wire import bytes_field, crc32c, mask, varint
 from ckptsurgeon.verbs import looking
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -18,8 +18,8 @@ from test_bundle import MATRIX, SAMPLES, VALUE, assert_holds, cuts_of, read_all
 
 from ckptsurgeon import formats
 from ckptsurgeon.formats import state
-from ckptsurgeon.formats.bundle import Bundle
-from ckptsurgeon.formats.sstable import BLOCK_SIZE
+from ckptsurgeon.formats.bundle.reading import Bundle
+from ckptsurgeon.formats.tensorflow.sstable import BLOCK_SIZE
 from ckptsurgeon.verbs import looking
 
 pytestmark = pytest.mark.tensorflow

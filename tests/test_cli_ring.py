@@ -16,7 +16,8 @@ import pytest
 from ring_support import HIDDEN, MODELS, STEPS, promised, steps, write_ring
 
 from ckptsurgeon.cli.ring import VERBS
-from ckptsurgeon.ring import spec, start
+from ckptsurgeon.ring import start
+from ckptsurgeon.ring.spec import spec
 
 
 def command(*arguments: object) -> list[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ckptsurgeon import compare, formats
 from ckptsurgeon.errors import NotFoundError
-from ckptsurgeon.formats import v1_write
+from ckptsurgeon.formats.v1 import writing as v1_writing
 from ckptsurgeon.plan import Plan
 from ckptsurgeon.verbs import changing, looking
 
@@ -161,7 +161,7 @@ def test_not_finite_values_are_found_in_partitions_and_in_v1(tmp_path: Path) -> 
     made.add_sliced("w", values, (((0, 1), (0, -1)), ((1, 1), (0, -1))))
     made.write(tmp_path / "m")
     with formats.open(str(tmp_path / "m")) as checkpoint:
-        v1_write.save_as(Plan(checkpoint, []), str(tmp_path / "v1"), False, False, 0.0)
+        v1_writing.save_as(Plan(checkpoint, []), str(tmp_path / "v1"), False, False, 0.0)
     for name in ("m", "v1"):
         assert _problems(tmp_path / name) == []
         assert _problems(tmp_path / name, finite=True) == [("w", "1 NaN and 1 infinite of 4 values")]

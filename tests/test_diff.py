@@ -27,9 +27,9 @@ from ckptsurgeon import cli, formats, schemes
 from ckptsurgeon.cli import diff as diff_verb
 from ckptsurgeon.compare import differences
 from ckptsurgeon.errors import DamagedError, NotFoundError, UsageError
-from ckptsurgeon.formats import v1_write
-from ckptsurgeon.formats.safetensors import SafeTensors
-from ckptsurgeon.formats.tensor_proto import NUMBERS
+from ckptsurgeon.formats.safetensors.reading import SafeTensors
+from ckptsurgeon.formats.tensorflow.tensors import NUMBERS
+from ckptsurgeon.formats.v1 import writing as v1_writing
 from ckptsurgeon.plan import Plan
 from ckptsurgeon.surgeon.selection import Selection
 from ckptsurgeon.verbs import looking
@@ -64,7 +64,7 @@ def _as_v1(path: Path) -> Path:
     """The same checkpoint in TensorFlow's older format."""
     out = path.with_name(path.name + "-v1")
     with formats.open(str(path)) as checkpoint:
-        v1_write.save_as(Plan(checkpoint, []), str(out), False, False, 0.0)
+        v1_writing.save_as(Plan(checkpoint, []), str(out), False, False, 0.0)
     return out
 
 

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from ckptsurgeon import formats
-from ckptsurgeon.errors import CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError, printable
-from ckptsurgeon.formats import find
+from ckptsurgeon.errors import (
+    CkptSurgeonError,
+    DamagedError,
+    NotFoundError,
+    StorageError,
+    UnsupportedError,
+    printable,
+)
+from ckptsurgeon.formats import locating
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def test_spellings(folder: Path, spelling: str) -> None:
     """The prefix, any of its files, or the folder."""
     path = os.path.join(folder, spelling.format(name=folder.name))
-    assert os.path.samefile(find.locate(path).path + ".index", folder / "m-1.index")
+    assert os.path.samefile(locating.locate(path).path + ".index", folder / "m-1.index")
     with formats.open(path) as checkpoint:
         assert list(checkpoint) == ["a"]
 
@@ -35,7 +42,7 @@ def test_relative_spellings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """A bare name in the working directory, and the working directory itself."""
     monkeypatch.chdir(folder)
     for spelling in ("m-1", "m-1.index", "./m-1", "."):
-        assert os.path.samefile(find.locate(spelling).path + ".index", "m-1.index")
+        assert os.path.samefile(locating.locate(spelling).path + ".index", "m-1.index")
 
 
 def test_a_saved_model(tmp_path: Path) -> None:
@@ -43,7 +50,7 @@ def test_a_saved_model(tmp_path: Path) -> None:
     (tmp_path / "variables").mkdir()
     (tmp_path / "saved_model.pb").write_bytes(b"graph")
     formats.write(str(tmp_path / "variables" / "variables"), {"a": np.zeros(2)}, sync=False)
-    assert find.locate(str(tmp_path)).path == str(tmp_path / "variables" / "variables")
+    assert locating.locate(str(tmp_path)).path == str(tmp_path / "variables" / "variables")
 
 
 @pytest.mark.parametrize(
@@ -54,33 +61,33 @@ def test_odd_prefixes(tmp_path: Path, name: str) -> None:
     prefix = str(tmp_path / name)
     formats.write(prefix, {"a": np.zeros(2)}, sync=False)
     for spelling in (prefix, prefix + ".index", prefix + ".data-00000-of-00001"):
-        assert find.locate(spelling).path == prefix
+        assert locating.locate(spelling).path == prefix
 
 
 def test_the_index_wins_over_whatever_has_the_bare_name(folder: Path) -> None:
     """As in TensorFlow: a file or folder of the prefix' own name is not looked at."""
     (folder / "m-1").mkdir()
-    assert find.locate(str(folder / "m-1")).path == str(folder / "m-1")
+    assert locating.locate(str(folder / "m-1")).path == str(folder / "m-1")
     (folder / "m-1").rmdir()
     (folder / "m-1").write_bytes(b"something else")
-    assert find.locate(str(folder / "m-1")).path == str(folder / "m-1")
+    assert locating.locate(str(folder / "m-1")).path == str(folder / "m-1")
 
 
 def test_links_are_followed(folder: Path) -> None:
     """A linked index is an index, a linked folder a folder, and a link to nothing is not there."""
     (folder / "link.index").symlink_to(folder / "m-1.index")
-    assert find.locate(str(folder / "link")).path == str(folder / "link")
+    assert locating.locate(str(folder / "link")).path == str(folder / "link")
     (folder / "again").symlink_to(folder)
-    assert find.locate(str(folder / "again")).path == str(folder / "again" / "m-1")
+    assert locating.locate(str(folder / "again")).path == str(folder / "again" / "m-1")
     (folder / "dangling.index").symlink_to(folder / "nothing")
     with pytest.raises(NotFoundError):
-        find.locate(str(folder / "dangling"))
+        locating.locate(str(folder / "dangling"))
 
 
 def test_a_state_file_from_elsewhere(folder: Path) -> None:
     """An absolute path that leads nowhere is the same name in the folder."""
     (folder / "checkpoint").write_text('model_checkpoint_path: "/home/other/m-1"\n')
-    assert find.locate(str(folder)).path == str(folder / "m-1")
+    assert locating.locate(str(folder)).path == str(folder / "m-1")
 
 
 OTHERS = [
@@ -99,18 +106,18 @@ def test_other_files_are_named(tmp_path: Path, content: bytes, kind: str) -> Non
     """A file of another kind is called by its name, and nothing in it is looked into."""
     (tmp_path / "file").write_bytes(content)
     with pytest.raises((UnsupportedError, DamagedError), match=kind) as raised:
-        find.locate(str(tmp_path / "file"))
+        locating.locate(str(tmp_path / "file"))
     assert str(tmp_path / "file") in str(raised.value)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "file"')
     with pytest.raises((UnsupportedError, DamagedError), match=kind):
-        find.locate(str(tmp_path))
+        locating.locate(str(tmp_path))
 
 
 def test_an_empty_file_is_damaged(tmp_path: Path) -> None:
     """A file without bytes is what a full disk leaves."""
     (tmp_path / "file").touch()
     with pytest.raises(DamagedError, match="an empty file"):
-        find.locate(str(tmp_path / "file"))
+        locating.locate(str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize(
@@ -145,34 +152,34 @@ def test_no_path_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_folders_without_a_checkpoint(tmp_path: Path) -> None:
     """An empty folder; one with checkpoints and no state file, which are named; one whose state file is stale."""
     with pytest.raises(NotFoundError, match=r"a folder without a checkpoint$"):
-        find.locate(str(tmp_path))
+        locating.locate(str(tmp_path))
     for name in ("c", "a", "b", "d"):
         (tmp_path / f"{name}.index").touch()
     with pytest.raises(NotFoundError, match=r"a folder without a 'checkpoint' file; name one: a, b, c$"):
-        find.locate(str(tmp_path))
+        locating.locate(str(tmp_path))
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "gone"')
     with pytest.raises(NotFoundError, match=r"names a checkpoint that is not there; found .*gone"):
-        find.locate(str(tmp_path))
+        locating.locate(str(tmp_path))
     (tmp_path / "checkpoint").write_text("damaged")
     with pytest.raises(DamagedError, match="not a checkpoint state file"):
-        find.locate(str(tmp_path))
+        locating.locate(str(tmp_path))
     (tmp_path / "checkpoint").write_text(r'model_checkpoint_path: "a\000b"')
     with pytest.raises(NotFoundError, match="not there"):
-        find.locate(str(tmp_path))
+        locating.locate(str(tmp_path))
 
 
 def test_a_file_beside_a_checkpoint_is_not_the_checkpoint(folder: Path) -> None:
     """Only names that TensorFlow gives to data files lead to their prefix."""
     (folder / "m-1.data-notes").write_bytes(b"text")
     with pytest.raises(CkptSurgeonError, match=r"m-1\.data-notes"):
-        find.locate(str(folder / "m-1.data-notes"))
+        locating.locate(str(folder / "m-1.data-notes"))
 
 
 def test_a_file_whose_checkpoint_is_gone(folder: Path) -> None:
     """A data file without an index beside it says so."""
     (folder / "m-1.index").unlink()
     with pytest.raises(NotFoundError, match="other files are not beside it"):
-        find.locate(str(folder / "m-1.data-00000-of-00001"))
+        locating.locate(str(folder / "m-1.data-00000-of-00001"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -181,35 +188,35 @@ def test_a_folder_that_may_not_be_read(folder: Path) -> None:
     folder.chmod(0o100)
     try:
         with pytest.raises(StorageError, match="permission denied"):
-            find.locate(str(folder))
+            locating.locate(str(folder))
     finally:
         folder.chmod(0o700)
 
 
 def test_samples_by_their_folders(samples: Path) -> None:
     """Other people's folders: by state file, as a SavedModel, V1 by a path that went stale, and V1 of several files."""
-    assert find.locate(str(samples / "gpt2-toy")).path == str(samples / "gpt2-toy" / "model.ckpt")
-    assert find.locate(str(samples / "savedmodel")).path == str(samples / "savedmodel" / "variables" / "variables")
+    assert locating.locate(str(samples / "gpt2-toy")).path == str(samples / "gpt2-toy" / "model.ckpt")
+    assert locating.locate(str(samples / "savedmodel")).path == str(samples / "savedmodel" / "variables" / "variables")
     for folder in (samples / "skflow-2016").iterdir():
-        found = find.locate(str(folder))
+        found = locating.locate(str(folder))
         assert (found.format, os.path.dirname(found.path)) == ("tf-v1", str(folder))
     stem = samples / "v1-sharded-name" / "export"
     for spelling in (f"{stem}-00000-of-00001", f"{stem}-?????-of-00001", str(stem)):
-        found = find.locate(spelling)
+        found = locating.locate(spelling)
         assert (found.format, found.path, found.files) == ("tf-v1", str(stem), [f"{stem}-00000-of-00001"])
-    assert find.locate(str(samples / "npz" / "weights.npz")).format == "npz"
-    assert find.locate(str(samples / "safetensors")).format == "safetensors"
+    assert locating.locate(str(samples / "npz" / "weights.npz")).format == "npz"
+    assert locating.locate(str(samples / "safetensors")).format == "safetensors"
     for name, kind in (("keras-pair/model.h5", "hdf5"), ("keras-pair/model.keras", "keras-zip")):
-        assert find.locate(str(samples / name)).format == kind
+        assert locating.locate(str(samples / name)).format == kind
 
 
 def test_hdf5_by_content(tmp_path: Path) -> None:
     """An HDF5 file whatever its name, at the start or after its user's own bytes; damaged ones too."""
     for at in (0, 512, 4096, 1 << 19):
         (tmp_path / "m.keras").write_bytes(bytes(at) + b"\x89HDF\r\n\x1a\n" + bytes(20))
-        assert find.locate(str(tmp_path / "m.keras")).format == "hdf5"
+        assert locating.locate(str(tmp_path / "m.keras")).format == "hdf5"
         with pytest.raises(DamagedError, match=r"m\.keras: damaged"):
             formats.open(str(tmp_path / "m.keras"))
     (tmp_path / "m.keras").write_bytes(bytes(700) + b"\x89HDF\r\n\x1a\n" + bytes(20))
     with pytest.raises(UnsupportedError, match="not a checkpoint"):
-        find.locate(str(tmp_path / "m.keras"))
+        locating.locate(str(tmp_path / "m.keras"))

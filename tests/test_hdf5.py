@@ -25,7 +25,7 @@ from ckptsurgeon.errors import (
     StorageError,
     UsageError,
 )
-from ckptsurgeon.formats import keras_layers
+from ckptsurgeon.formats.keras import layers as keras_layers
 from ckptsurgeon.verbs import changing, looking, producing
 
 

@@ -23,7 +23,7 @@ import pytest
 
 from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
-from ckptsurgeon.formats import hdf5_child, hdf5_nursery, hdf5_rewrite, hdf5_worker
+from ckptsurgeon.formats.keras.sandbox import child, nursery, rewriting, worker
 from ckptsurgeon.publish import Lock
 from ckptsurgeon.verbs import changing
 
@@ -207,11 +207,11 @@ def test_names_that_grow(tmp_path: Path) -> None:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """A nursery that is forked in the test, with what it has patched, and ends with it."""
-    before = dict(hdf5_nursery._nurseries)
-    hdf5_nursery._nurseries.clear()
+    before = dict(nursery._nurseries)
+    nursery._nurseries.clear()
     yield
-    hdf5_nursery._nurseries.clear()
-    hdf5_nursery._nurseries.update(before)
+    nursery._nurseries.clear()
+    nursery._nurseries.update(before)
 
 
 def segfault(*_: Any) -> Any:
@@ -250,12 +250,12 @@ def test_whatever_becomes_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
     end, kind, message = ENDS[number]
     hdf5_files.weights(tmp_path / "m.weights.h5")
     if end is spin:
-        monkeypatch.setattr(hdf5_child, "_SECONDS", 1)
+        monkeypatch.setattr(child, "_SECONDS", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(hdf5_worker, "walk", end)
+        patched.setattr(worker, "walk", end)
         with pytest.raises(kind, match=message):
             formats.open(str(tmp_path / "m.weights.h5"))
-    hdf5_nursery._nurseries.clear()
+    nursery._nurseries.clear()
     with formats.open(str(tmp_path / "m.weights.h5")) as file:
         assert file
 
@@ -269,8 +269,8 @@ def test_many_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 file.create_dataset(str(number), data=np.arange(8), chunks=(4,))
     found = []
     with monkeypatch.context() as patched, formats.open(str(tmp_path / "n.h5")) as other:
-        patched.setattr(hdf5_worker, "send_values", segfault)
-        hdf5_nursery._nurseries.clear()
+        patched.setattr(worker, "send_values", segfault)
+        nursery._nurseries.clear()
         with formats.open(str(tmp_path / "m.h5")) as file:
             for name in file:
                 with pytest.raises(DamagedError, match=f"died? of it .* {name}$|dies of it .*, of {name}$") as caught:
@@ -286,7 +286,7 @@ def test_a_death_while_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = tmp_path / "m.weights.h5"
     hdf5_files.weights(path)
     before = path.read_bytes()
-    monkeypatch.setattr(hdf5_rewrite, "_copy", segfault)
+    monkeypatch.setattr(rewriting, "_copy", segfault)
     with pytest.raises(DamagedError, match="dies of it"):
         changing.rename(str(path), ["layers/dense/=layers/first/"])
     assert path.read_bytes() == before
@@ -311,8 +311,8 @@ def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return int(real(*arguments))
 
-        hdf5_nursery._nurseries.clear()
-        monkeypatch.setattr(hdf5_worker.os, call, refuse)
+        nursery._nurseries.clear()
+        monkeypatch.setattr(worker.os, call, refuse)
         said = ""
         try:
             changing.rename(str(path), ["layers/dense/=layers/first/"])
@@ -333,11 +333,11 @@ def test_a_nursery_that_was_killed(tmp_path: Path) -> None:
     """The next file gets another one; what was open is read on by a child that still lives, or by a new one."""
     expected = hdf5_files.others(tmp_path / "m.h5")
     with formats.open(str(tmp_path / "m.h5")) as before:
-        first = hdf5_nursery.mine().pid
+        first = nursery.mine().pid
         os.kill(first, signal.SIGKILL)
         with formats.open(str(tmp_path / "m.h5")) as file:
             assert file.read("pieces").tolist() == expected["pieces"].tolist()
-        assert hdf5_nursery.mine().pid != first
+        assert nursery.mine().pid != first
         assert before.read("pieces").tolist() == expected["pieces"].tolist()
 
 
@@ -388,9 +388,9 @@ def test_nothing_outlives_the_program(tmp_path: Path) -> None:
         code = f"""
 import os
 from ckptsurgeon import formats
-from ckptsurgeon.formats import hdf5_nursery
+from ckptsurgeon.formats.keras.sandbox import nursery
 files = [formats.open({str(tmp_path / "m.h5")!r}) for _ in range(3)]
-print(hdf5_nursery.mine().pid, *(file._child.pid for file in files), flush=True)
+print(nursery.mine().pid, *(file._child.pid for file in files), flush=True)
 {end}
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -12,7 +12,7 @@ import pytest
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import RefusedError
-from ckptsurgeon.formats import keras_layers
+from ckptsurgeon.formats.keras import layers as keras_layers
 from ckptsurgeon.verbs import changing
 
 pytestmark = pytest.mark.tensorflow

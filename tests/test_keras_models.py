@@ -10,7 +10,7 @@ import pytest
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError
-from ckptsurgeon.formats import keras_layers
+from ckptsurgeon.formats.keras import layers as keras_layers
 from ckptsurgeon.verbs import changing
 
 pytestmark = pytest.mark.tensorflow

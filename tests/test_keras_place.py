@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptsurgeon.formats.keras_place import Traces, in_time
+from ckptsurgeon.formats.keras.write_order import Traces, in_time
 
 SIZES = {"a": 900, "b": 1400, "c": 1100}
 

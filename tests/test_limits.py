@@ -43,9 +43,9 @@ from test_bundle_hostile import BAD_DATA, BAD_INDEXES, examine, sound
 
 from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import DamagedError, NotFoundError, RefusedError
-from ckptsurgeon.formats.object_graph import Graph
-from ckptsurgeon.formats.tensor_proto import slice_key
-from ckptsurgeon.formats.wire import bytes_field, varint
+from ckptsurgeon.formats.bundle.graph.graph import Graph
+from ckptsurgeon.formats.tensorflow.tensors import slice_key
+from ckptsurgeon.formats.tensorflow.wire import bytes_field, varint
 from ckptsurgeon.verbs import looking
 
 HERE = Path(__file__).parent

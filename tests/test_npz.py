@@ -27,10 +27,14 @@ from strategies import numbers as any_numbers
 from ckptsurgeon import formats
 from ckptsurgeon.checkpoint import Variable
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, Problems, RefusedError, UnsupportedError
-from ckptsurgeon.formats import bundle_write, npy_header, npz_write, safetensors_write, zipped
-from ckptsurgeon.formats.bundle import Bundle
-from ckptsurgeon.formats.npz import Npy, Npz, kind_of
-from ckptsurgeon.formats.safetensors import SafeTensors
+from ckptsurgeon.formats.bundle import writing as bundle_writing
+from ckptsurgeon.formats.bundle.reading import Bundle
+from ckptsurgeon.formats.files import zipped
+from ckptsurgeon.formats.npz import header as npz_header
+from ckptsurgeon.formats.npz import writing as npz_writing
+from ckptsurgeon.formats.npz.reading import Npy, Npz, kind_of
+from ckptsurgeon.formats.safetensors import writing as safetensors_writing
+from ckptsurgeon.formats.safetensors.reading import SafeTensors
 from ckptsurgeon.plan import Change, Copy, Elements, Fill, Plan, Text, Values
 from ckptsurgeon.publish import Lock
 from ckptsurgeon.verbs import changing
@@ -84,12 +88,12 @@ def agree(one: Arrays, other: Arrays) -> bool:
 def in_place(checkpoint: Npz, changes: list[Change]) -> list[str]:
     """Carry changes out in a checkpoint that is locked for it."""
     with Lock(checkpoint.main_file, 0.0) as lock:
-        return npz_write.save_in_place(Plan(checkpoint, changes), lock, False, 0.0)
+        return npz_writing.save_in_place(Plan(checkpoint, changes), lock, False, 0.0)
 
 
 def save(plan: Plan, path: Path, format: str = "npz") -> list[str]:
     """Carry a plan out as a new file."""
-    return npz_write.save_as(plan, str(path), format, True, False, 0.0)
+    return npz_writing.save_as(plan, str(path), format, True, False, 0.0)
 
 
 def set_to(checkpoint: Npz, name: str, values: NDArray[Any]) -> Change:
@@ -124,7 +128,7 @@ def header(text: str, data: bytes = b"", version: int = 1) -> bytes:
     """An array's file of this header and these values."""
     encoded = text.encode("latin-1" if version < 3 else "utf-8")
     return (
-        npy_header.MAGIC
+        npz_header.MAGIC
         + bytes([version, 0])
         + len(encoded).to_bytes(2 if version == 1 else 4, "little")
         + encoded
@@ -205,13 +209,13 @@ def test_across_formats(tmp_path: Path, arrays: Arrays, byteorder: str) -> None:
     with Npz(str(tmp_path / "m")) as checkpoint:
         unfit = [name for name in arrays if arrays[name].dtype == np.complex128 or name == "__metadata__"]
         plan = Plan(checkpoint, [Change("dropped", checkpoint[name]) for name in unfit])
-        safetensors_write.save_as(plan, path, True, False, 0.0)
+        safetensors_writing.save_as(plan, path, True, False, 0.0)
     with SafeTensors(path, [path]) as between:
         save(Plan(between, []), tmp_path / "n")
     kept = {name: values for name, values in arrays.items() if name not in unfit}
     assert agree(by_numpy((tmp_path / "n").read_bytes()), kept)
     with Npz(str(tmp_path / "n")) as back:
-        bundle_write.save_as(Plan(back, []), str(tmp_path / "c"), False, True, False, 0.0)
+        bundle_writing.save_as(Plan(back, []), str(tmp_path / "c"), False, True, False, 0.0)
     with Bundle(str(tmp_path / "c")) as bundle:
         assert agree({name: bundle.read(name) for name in bundle}, kept)
 
@@ -240,7 +244,7 @@ def test_byte_orders_and_fortran_order(tmp_path: Path, values: NDArray[Any], ord
     with opened(donor, data) as other:
         plan = Plan(other, [Change("dropped", other["b"])])
         if values.dtype != np.complex128:
-            safetensors_write.save_as(plan, path, True, False, 0.0)
+            safetensors_writing.save_as(plan, path, True, False, 0.0)
             with SafeTensors(path, [path]) as plain:
                 assert same(plain.read("a"), values)
 
@@ -354,7 +358,7 @@ def test_what_only_numpy_knows_is_carried(tmp_path: Path) -> None:
             checkpoint.check(checkpoint[name])
             assert checkpoint.nbytes(checkpoint[name]) == arrays[name].nbytes
         with pytest.raises(Problems) as caught:
-            safetensors_write.save_as(Plan(checkpoint, []), str(tmp_path / "s"), True, False, 0.0)
+            safetensors_writing.save_as(Plan(checkpoint, []), str(tmp_path / "s"), True, False, 0.0)
         assert len(caught.value.lines) == 4
         in_place(checkpoint, [Change("filled", checkpoint["ok"], Fill(2.0))])
     again = by_numpy((tmp_path / "m").read_bytes())
@@ -426,7 +430,7 @@ def test_values_that_are_computed_while_they_are_written(tmp_path: Path) -> None
     with opened(tmp_path / "m", npz(SMALL)) as checkpoint:
         plan = Plan(checkpoint, [Change("cast", cast, Elements(lambda: iter(parts), "float32"))])
         save(plan, tmp_path / "n")
-        safetensors_write.save_as(plan, str(tmp_path / "s"), True, False, 0.0)
+        safetensors_writing.save_as(plan, str(tmp_path / "s"), True, False, 0.0)
     expected = {**SMALL, "a/kernel": MATRIX.astype(np.float64)}
     assert agree(by_numpy((tmp_path / "n").read_bytes()), expected)
     with SafeTensors(str(tmp_path / "s"), [str(tmp_path / "s")]) as other:
@@ -586,10 +590,10 @@ def test_a_zip_file_that_lies_is_refused(tmp_path: Path, case: str) -> None:
 
 
 HEADERS: dict[str, tuple[bytes, str]] = {
-    "no version": (npy_header.MAGIC, "unknown version"),
-    "version 9": (npy_header.MAGIC + b"\x09\0", "unknown version"),
-    "too long": (npy_header.MAGIC + b"\x02\0" + (1 << 30).to_bytes(4, "little"), "too long a header"),
-    "cut short": (npy_header.MAGIC + b"\x01\0\x50\0{", "cut short"),
+    "no version": (npz_header.MAGIC, "unknown version"),
+    "version 9": (npz_header.MAGIC + b"\x09\0", "unknown version"),
+    "too long": (npz_header.MAGIC + b"\x02\0" + (1 << 30).to_bytes(4, "little"), "too long a header"),
+    "cut short": (npz_header.MAGIC + b"\x01\0\x50\0{", "cut short"),
     "empty": (header(""), "makes no sense"),
     "a list": (header("[1, 2]"), "three fields"),
     "a field less": (header("{'descr': '<f4', 'shape': ()}"), "three fields"),
@@ -616,7 +620,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "a record of nothing": (header("{'descr': [], 'fortran_order': False, 'shape': ()}"), "unknown dtype"),
     "a record of objects": (header("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': ()}"), "never loaded"),
     "a record of numbers": (header("{'descr': [1], 'fortran_order': False, 'shape': ()}"), "unknown field"),
-    "no text": (npy_header.MAGIC + b"\x03\0\x01\0\0\0\xff", "no text"),
+    "no text": (npz_header.MAGIC + b"\x03\0\x01\0\0\0\xff", "no text"),
 }  # fmt: skip
 
 
@@ -648,7 +652,7 @@ def test_headers_by_others(tmp_path: Path, text: str, version: int) -> None:
 @given(shape=shapes(), dtype=st.sampled_from(DTYPES))
 def test_headers_are_numpys_own(shape: tuple[int, ...], dtype: str) -> None:
     """The header that we write is read by NumPy as what it should be, and is aligned."""
-    head = npy_header.header(npy_header.descr_of(dtype) or "", shape)
+    head = npz_header.header(npz_header.descr_of(dtype) or "", shape)
     assert len(head) % 64 == 0
     read = np.lib.format.read_array(io.BytesIO(head + np.zeros(shape, dtype).tobytes()))
     assert same(read, np.zeros(shape, dtype))
@@ -757,7 +761,7 @@ def test_a_crash_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
         def operation() -> None:
             with Npz(str(path)) as checkpoint, Lock(str(path), 0.0) as lock:
                 plan = Plan(checkpoint, [set_to(checkpoint, "b", np.array([7, 8, 9]))])
-                npz_write.save_in_place(plan, lock, True, 0.0)
+                npz_writing.save_in_place(plan, lock, True, 0.0)
 
         done = survives(operation, calls)
         seen.add(tuple(by_numpy(path.read_bytes())["b"].tolist()))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, RefusedError
-from ckptsurgeon.formats.object_graph import Graph
-from ckptsurgeon.formats.object_nodes import (
+from ckptsurgeon.formats.bundle.graph.graph import Graph
+from ckptsurgeon.formats.bundle.graph.nodes import (
     ATTRIBUTE,
     EDGE,
     HAS_VALUES,
@@ -25,7 +25,7 @@ from ckptsurgeon.formats.object_nodes import (
     path_of,
     unescape,
 )
-from ckptsurgeon.formats.wire import bytes_field, fields, varint_field
+from ckptsurgeon.formats.tensorflow.wire import bytes_field, fields, varint_field
 from ckptsurgeon.plan import Change, Text
 
 TRUE, FALSE = bytes_field(5, varint_field(1, 1)), bytes_field(5, b"")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import RefusedError
-from ckptsurgeon.formats.object_graph import Graph
-from ckptsurgeon.formats.object_nodes import VALUE
+from ckptsurgeon.formats.bundle.graph.graph import Graph
+from ckptsurgeon.formats.bundle.graph.nodes import VALUE
 
 pytestmark = pytest.mark.tensorflow
 

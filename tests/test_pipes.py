@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import load, save, save_file
 
 from ckptsurgeon import formats
-from ckptsurgeon.formats.safetensors import LAYERS
+from ckptsurgeon.formats.safetensors.reading import LAYERS
 from ckptsurgeon.verbs import producing
 
 ME = [sys.executable, "-m", "ckptsurgeon"]

@@ -20,9 +20,9 @@ from safetensors.numpy import save_file
 from ckptsurgeon import cli, compare, formats
 from ckptsurgeon.checkpoint import CHUNK, GRAPH
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, StorageError, UsageError
-from ckptsurgeon.formats.object_graph import Graph
-from ckptsurgeon.formats.object_nodes import ATTRIBUTE, EDGE, HAS_VALUES, VALUE, new_part
-from ckptsurgeon.formats.wire import bytes_field
+from ckptsurgeon.formats.bundle.graph.graph import Graph
+from ckptsurgeon.formats.bundle.graph.nodes import ATTRIBUTE, EDGE, HAS_VALUES, VALUE, new_part
+from ckptsurgeon.formats.tensorflow.wire import bytes_field
 from ckptsurgeon.verbs import changing, producing
 
 FORMATS = ("bundle", "v1", "safetensors", "npz")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from ckptsurgeon.ring import spec
+from ckptsurgeon.ring.spec import spec
 
 if sys.version_info >= (3, 11):
     import tomllib

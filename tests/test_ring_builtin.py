@@ -110,7 +110,7 @@ def test_the_scores_are_those_of_tensorflows_own_forward_pass(runs: tuple[Path, 
     """Our ensemble in NumPy, against the same nets in TensorFlow."""
     import tensorflow as tf
 
-    from ckptsurgeon.ring import net
+    from ckptsurgeon.ring.predicting import net
 
     whole, _ = runs
     past = history(whole)

@@ -13,7 +13,8 @@ from ring_support import COMMAND, drive, kill, toml, write_ring
 
 from ckptsurgeon import cli
 from ckptsurgeon.errors import BusyError, CkptSurgeonError
-from ckptsurgeon.ring import contract, driver, start
+from ckptsurgeon.ring import driver, start
+from ckptsurgeon.ring.trainers import checking
 
 TRAINERS = Path(__file__).resolve().parent.parent / "scripts" / "trainers"
 
@@ -112,8 +113,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_each_broken_rule_is_found_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check for each, by name; the run stays as it was, byte for byte, and no scratch is left behind."""
-    monkeypatch.setattr(contract, "_PATIENCE", 0.7)
-    monkeypatch.setattr(contract, "_GRACE", 0.7)
+    monkeypatch.setattr(checking, "_PATIENCE", 0.7)
+    monkeypatch.setattr(checking, "_GRACE", 0.7)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
@@ -122,7 +123,7 @@ def test_each_broken_rule_is_found_and_nothing_else(tmp_path: Path, monkeypatch:
     write_habits(ring, *FOUND)
     start.init(str(ring))
     before = files(ring)
-    findings = list(contract.check(str(ring)))
+    findings = list(checking.check(str(ring)))
     assert files(ring) == before
     assert list(scratch.iterdir()) == []
     for habit, expected in FOUND.items():
@@ -145,7 +146,7 @@ def test_a_command_is_tried_too(tmp_path: Path) -> None:
     write_ring(other, 1, b={"command": COMMAND, "init": first})
     start.init(str(other))
     driver.run(str(other))
-    found = [(f.model, f.check, f.reason) for f in contract.check(str(other))]
+    found = [(f.model, f.check, f.reason) for f in checking.check(str(other))]
     commands = ["train", "reads", "repeat", "input", "restart", "sigterm"]
     each = {"a": WORKER, "b": commands, "c": WORKER}
     assert found == [(name, check, None) for name, checks in each.items() for check in checks]
@@ -177,13 +178,13 @@ def test_a_run_that_is_driven_is_left_alone(tmp_path: Path) -> None:
     """The driver is named; so is a folder where nothing has been initialised."""
     write_ring(tmp_path, 10_000)
     with pytest.raises(CkptSurgeonError, match="ring init"):
-        next(contract.check(str(tmp_path)))
+        next(checking.check(str(tmp_path)))
     start.init(str(tmp_path))
     process = drive(tmp_path)
     assert process.stdout is not None
     process.stdout.readline()
     with pytest.raises(BusyError, match=f"process {process.pid} drives this run"):
-        next(contract.check(str(tmp_path)))
+        next(checking.check(str(tmp_path)))
     kill(process)
 
 
@@ -196,7 +197,7 @@ def test_a_predict_program_is_tried(tmp_path: Path) -> None:
     }
     write_ring(tmp_path, **models)
     start.init(str(tmp_path))
-    found = {(f.model, f.check): f.reason for f in contract.check(str(tmp_path))}
+    found = {(f.model, f.check): f.reason for f in checking.check(str(tmp_path))}
     assert found["a", "predict"] is None
     reason = "model b: its predict program exited with status 1; its last words: no idea"
     assert found["b", "predict"] == reason

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError
-from ckptsurgeon.ring.convergence import Blocks, Weights
 from ckptsurgeon.ring.schedule import TRUNK
-from ckptsurgeon.ring.spec import Model, Spec
-from ckptsurgeon.ring.trunk import Trunk
+from ckptsurgeon.ring.spec.spec import Model, Spec
+from ckptsurgeon.ring.weights.convergence import Blocks, Weights
+from ckptsurgeon.ring.weights.trunk import Trunk
 
 MODELS = ("a", "b")
 

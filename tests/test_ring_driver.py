@@ -40,10 +40,11 @@ from ring_support import (
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, DamagedError, RefusedError, TrainerError
-from ckptsurgeon.ring import driver, environment, journal, start, status
-from ckptsurgeon.ring import spec as spec_of
+from ckptsurgeon.ring import driver, environment, journal, start
 from ckptsurgeon.ring.folder import Folder
+from ckptsurgeon.ring.reporting import status
 from ckptsurgeon.ring.schedule import Done
+from ckptsurgeon.ring.spec import spec as spec_of
 
 ROUNDS = 6
 

@@ -12,7 +12,9 @@ from ring_support import MODELS, history, toml, write_ring
 
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
-from ckptsurgeon.ring import driver, ensemble, folder, net, spec, start
+from ckptsurgeon.ring import driver, folder, start
+from ckptsurgeon.ring.predicting import ensemble, net
+from ckptsurgeon.ring.spec import spec
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 from ring_rounds import NAMES, WINDOW, fresh, loss, measured, play
 
-from ckptsurgeon.formats import wire
-from ckptsurgeon.ring import events
-from ckptsurgeon.ring.events import EventFile, Events
+from ckptsurgeon.formats.tensorflow import wire
+from ckptsurgeon.ring.reporting import events
+from ckptsurgeon.ring.reporting.events import EventFile, Events
 
 
 def records(path: Path) -> list[dict[int, Any]]:

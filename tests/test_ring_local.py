@@ -18,12 +18,12 @@ import pytest
 
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import TrainerError
-from ckptsurgeon.ring import local
-from ckptsurgeon.ring.attempts import attempt
 from ckptsurgeon.ring.folder import Folder
 from ckptsurgeon.ring.journal import is_alive
-from ckptsurgeon.ring.local import Command, Request, Trainer, Worker
-from ckptsurgeon.ring.spec import Model
+from ckptsurgeon.ring.spec.spec import Model
+from ckptsurgeon.ring.trainers import local
+from ckptsurgeon.ring.trainers.attempts import attempt
+from ckptsurgeon.ring.trainers.local import Command, Request, Trainer, Worker
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("numpy_trainer.py")))
 COMMAND = (*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", "--step", "{step}")
@@ -321,7 +321,7 @@ def test_a_worker_may_end_by_itself_at_the_end_of_its_input(folder: Folder) -> N
 
 DRIVER = """
 import sys, time
-from ckptsurgeon.ring.child import Child
+from ckptsurgeon.ring.trainers.child import Child
 child = Child([sys.executable, "-c", "import time; time.sleep(60)"], ".", sys.argv[1], [int(sys.argv[2])])
 print(child.pid, flush=True)
 time.sleep(60)

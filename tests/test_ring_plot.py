@@ -14,9 +14,10 @@ from ring_support import write_ring
 
 from ckptsurgeon.cli import main
 from ckptsurgeon.errors import DamagedError, UsageError
-from ckptsurgeon.ring import plot, spec
 from ckptsurgeon.ring.journal import Head
-from ckptsurgeon.ring.plot import Curve
+from ckptsurgeon.ring.reporting import plot
+from ckptsurgeon.ring.reporting.plot import Curve
+from ckptsurgeon.ring.spec import spec
 
 
 def write_run(folder: Path, rounds: int, tolerance: float = 0.01) -> Path:

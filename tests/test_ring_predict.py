@@ -16,7 +16,8 @@ from test_ring_ensemble import by_hand, regressors, softmax, specs
 
 from ckptsurgeon import cli, data
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, TrainerError, UsageError
-from ckptsurgeon.ring import driver, ensemble, folder, start, voting
+from ckptsurgeon.ring import driver, folder, start
+from ckptsurgeon.ring.predicting import ensemble, voting
 
 ROWS = [[0.5, -1.0], [0.1, 0.1], [2.0, 0.25], [-3.0, 3.0]]
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptsurgeon.errors import CkptSurgeonError, Problems
-from ckptsurgeon.ring import spec as spec_of
-from ckptsurgeon.ring import template
 from ckptsurgeon.ring.schedule import TRUNK, Schedule
-from ckptsurgeon.ring.spec import Data, Model, Spec, Stop
+from ckptsurgeon.ring.spec import spec as spec_of
+from ckptsurgeon.ring.spec import template
+from ckptsurgeon.ring.spec.spec import Data, Model, Spec, Stop
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -36,9 +36,11 @@ from ckptsurgeon.errors import (
     StorageError,
     UnsupportedError,
 )
-from ckptsurgeon.formats import json_scan, safetensors_set, safetensors_write
-from ckptsurgeon.formats.bundle import Bundle
-from ckptsurgeon.formats.safetensors import KINDS, LAYERS, STORED, SafeTensors
+from ckptsurgeon.formats.bundle.reading import Bundle
+from ckptsurgeon.formats.files import json_scan
+from ckptsurgeon.formats.safetensors import finding as safetensors_finding
+from ckptsurgeon.formats.safetensors import writing as safetensors_writing
+from ckptsurgeon.formats.safetensors.reading import KINDS, LAYERS, STORED, SafeTensors
 from ckptsurgeon.plan import Change, Copy, Fill, Plan, Text, Values
 from ckptsurgeon.publish import Lock
 from ckptsurgeon.verbs import producing
@@ -103,13 +105,13 @@ def agree(one: Arrays, other: Arrays) -> bool:
 
 def save(plan: Plan, path: Path, force: bool = True) -> list[str]:
     """Carry a plan out as a new file."""
-    return safetensors_write.save_as(plan, str(path), force, False, 0.0)
+    return safetensors_writing.save_as(plan, str(path), force, False, 0.0)
 
 
 def in_place(checkpoint: SafeTensors, changes: list[Change]) -> list[str]:
     """Carry changes out in a checkpoint that is locked for it."""
     with Lock(checkpoint.main_file, 0.0) as lock:
-        return safetensors_write.save_in_place(Plan(checkpoint, changes), lock, False, 0.0)
+        return safetensors_writing.save_in_place(Plan(checkpoint, changes), lock, False, 0.0)
 
 
 def set_to(checkpoint: SafeTensors, name: str, values: NDArray[Any]) -> Change:
@@ -314,7 +316,7 @@ def test_what_safetensors_cannot_hold(tmp_path: Path) -> None:
         assert [line.partition(": ")[2].split(":")[0] for line in caught.value.lines] == ["c", "i", "s"]
         assert "safetensors hold no complex128" in str(caught.value)
         with pytest.raises(Problems, match="use -o FILE"):
-            safetensors_write.stream(Plan(bundle, []), sent.append)
+            safetensors_writing.stream(Plan(bundle, []), sent.append)
         drops = [Change("dropped", bundle[name]) for name in arrays]
         with pytest.raises(RefusedError, match="needs variables"):
             save(Plan(bundle, drops), tmp_path / "out")
@@ -341,7 +343,7 @@ def test_a_stream_is_a_file_that_knows_its_layers(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", SMALL)
     out = io.BytesIO()
     with Bundle(str(tmp_path / "b")) as bundle:
-        safetensors_write.stream(Plan(bundle, [Change("dropped", bundle["e"])]), out.write, {"a.weight": 3, "b": 11})
+        safetensors_writing.stream(Plan(bundle, [Change("dropped", bundle["e"])]), out.write, {"a.weight": 3, "b": 11})
     kept = {name: values for name, values in SMALL.items() if name != "e"}
     assert agree(read_by_library(out.getvalue()), kept)
     path = tmp_path / "m"
@@ -361,9 +363,9 @@ def test_a_stream_adds_to_the_metadata(tmp_path: Path) -> None:
     """The recipient's own metadata go along; without layers none are made up."""
     with opened(tmp_path / "m", library(SMALL, {"format": "pt"})) as checkpoint:
         out = io.BytesIO()
-        safetensors_write.stream(Plan(checkpoint, []), out.write, {"b": 0})
+        safetensors_writing.stream(Plan(checkpoint, []), out.write, {"b": 0})
         plain = io.BytesIO()
-        safetensors_write.stream(Plan(checkpoint, []), plain.write)
+        safetensors_writing.stream(Plan(checkpoint, []), plain.write)
     with opened(tmp_path / "n", out.getvalue()) as streamed:
         assert streamed.metadata_items() == {"format": "pt", LAYERS: '{"b": 0}'}
     assert plain.getvalue() == library(SMALL, {"format": "pt"})
@@ -400,7 +402,7 @@ def make_set(folder: Path, parts: list[Arrays], index: bool = True, stem: str = 
 
 def located(path: Path) -> SafeTensors:
     """The checkpoint that a path means."""
-    files = safetensors_set.locate(str(path))
+    files = safetensors_finding.locate(str(path))
     assert files is not None, path
     return SafeTensors(str(path), files)
 
@@ -526,7 +528,7 @@ def test_links_of_a_set(tmp_path: Path) -> None:
 
 def test_folders(tmp_path: Path) -> None:
     """A folder's one checkpoint is found, the usual name before others; of several none is guessed."""
-    assert safetensors_set.locate(str(tmp_path)) is None
+    assert safetensors_finding.locate(str(tmp_path)) is None
     (tmp_path / "x.safetensors").write_bytes(library({"x": MATRIX}))
     with located(tmp_path) as checkpoint:
         assert list(checkpoint) == ["x"]
@@ -542,10 +544,10 @@ def test_other_files_are_not_taken_for_safetensors(tmp_path: Path) -> None:
     """By content, not by name."""
     for data in (b"", b"{}", b"PK\x03\x04" + bytes(30), b"12345678{}", bytes(99), b'\x93NUMPY\x01\x00{"a"'):
         (tmp_path / "m.safetensors").write_bytes(data)
-        assert safetensors_set.locate(str(tmp_path / "m.safetensors")) is None
-    assert safetensors_set.locate(str(tmp_path / "none")) is None
+        assert safetensors_finding.locate(str(tmp_path / "m.safetensors")) is None
+    assert safetensors_finding.locate(str(tmp_path / "none")) is None
     (tmp_path / "m.bin").write_bytes(library(SMALL))
-    assert safetensors_set.locate(str(tmp_path / "m.bin")) == [str(tmp_path / "m.bin")]
+    assert safetensors_finding.locate(str(tmp_path / "m.bin")) == [str(tmp_path / "m.bin")]
 
 
 # -- damage
@@ -748,7 +750,7 @@ def test_a_crash_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
         def operation() -> None:
             with SafeTensors(str(path), [str(path)]) as checkpoint, Lock(str(path), 0.0) as lock:
                 plan = Plan(checkpoint, [set_to(checkpoint, "b", np.array([7, 8, 9]))])
-                safetensors_write.save_in_place(plan, lock, True, 0.0)
+                safetensors_writing.save_in_place(plan, lock, True, 0.0)
 
         done = survives(operation, calls)
         values = read_by_library(path.read_bytes())["b"].tolist()
@@ -800,14 +802,16 @@ def test_somebody_else_saves_meanwhile(tmp_path: Path) -> None:
         other.write_bytes(library({"x": MATRIX}))
         os.replace(other, path)
         with pytest.raises(BusyError, match="somebody saved it meanwhile"):
-            safetensors_write.save_in_place(Plan(checkpoint, [set_to(checkpoint, "b", np.arange(3))]), lock, False, 0.0)
+            safetensors_writing.save_in_place(
+                Plan(checkpoint, [set_to(checkpoint, "b", np.arange(3))]), lock, False, 0.0
+            )
     assert list(read_by_library(path.read_bytes())) == ["x"]
 
 
 def test_the_sample(samples: Path) -> None:
     """A file of another program: its values are what the library reads, and a change keeps its metadata."""
     data = (samples / "safetensors" / "model.safetensors").read_bytes()
-    files = safetensors_set.locate(str(samples / "safetensors"))
+    files = safetensors_finding.locate(str(samples / "safetensors"))
     assert files == [str(samples / "safetensors" / "model.safetensors")]
     with SafeTensors(files[0], files) as checkpoint:
         assert agree(read_all(checkpoint), safetensors.numpy.load(data))
@@ -846,7 +850,7 @@ def test_a_set_is_copied(tmp_path: Path, name: str, index: bool) -> None:
         assert list(told["weight_map"].values()) == [f"other-0000{at}-of-00002.safetensors" for at in (1, 2)]
         del expected["other.safetensors.index.json"]
     assert found == expected
-    with SafeTensors(str(out), safetensors_set.locate(str(out)) or []) as copied:
+    with SafeTensors(str(out), safetensors_finding.locate(str(out)) or []) as copied:
         assert {each: copied.read(each).tolist() for each in copied} == {"v0": [0] * 3, "v1": [1] * 3}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, Problems, RefusedError, UsageError
-from ckptsurgeon.formats.bundle import Bundle
+from ckptsurgeon.formats.bundle.reading import Bundle
 from ckptsurgeon.plan import Copy, Fill
 from ckptsurgeon.surgeon import editing, grafting
 from ckptsurgeon.surgeon.selection import Selection

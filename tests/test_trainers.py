@@ -14,7 +14,8 @@ from ring_support import PROGRAM
 from trainer_support import SIZES, TRAINERS, table, trunks, write_ring
 
 from ckptsurgeon import formats
-from ckptsurgeon.ring import contract, driver, start
+from ckptsurgeon.ring import driver, start
+from ckptsurgeon.ring.trainers import checking
 
 NAMES = ("keras", "numpy", "pytorch", "tensorflow")
 
@@ -46,7 +47,7 @@ def test_frameworks_share_one_trunk(tmp_path: Path) -> None:
     for trunk in others:
         assert all(np.array_equal(value, other) for value, other in zip(first_trunk, trunk, strict=True))
 
-    found = list(contract.check(str(ring)))
+    found = list(checking.check(str(ring)))
     assert [f for f in found if not f.ok] == []
     assert [f.check for f in found if f.model == "pytorch"][-1] == "predict"
 

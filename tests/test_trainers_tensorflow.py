@@ -12,7 +12,9 @@ import pytest
 from trainer_support import table, trunks, write_ring
 
 from ckptsurgeon import formats
-from ckptsurgeon.ring import contract, driver, ensemble, journal, start
+from ckptsurgeon.ring import driver, journal, start
+from ckptsurgeon.ring.predicting import ensemble
+from ckptsurgeon.ring.trainers import checking
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("children")]  # which start TensorFlow, not we
 
@@ -26,7 +28,7 @@ def test_trainers_of_many_kinds_share_one_trunk(tmp_path: Path, monkeypatch: pyt
 
     The examples keep the contract, and Keras's has a vote, as the nets of skflow names have.
     """
-    monkeypatch.setattr(contract, "_PATIENCE", 60.0)  # TensorFlow takes its time, on a busy machine more than 5 s
+    monkeypatch.setattr(checking, "_PATIENCE", 60.0)  # TensorFlow takes its time, on a busy machine more than 5 s
     ring = tmp_path / "ring"
     regressor = [*REGRESSOR, "--hidden-units", "6,5", "--optimizer", "SGD", "--learning-rate", "0.01"]
     more = [
@@ -45,7 +47,7 @@ def test_trainers_of_many_kinds_share_one_trunk(tmp_path: Path, monkeypatch: pyt
     history = journal.load(str(ring / "journal.jsonl")).history
     with formats.open(str(ring / "keras" / f"model.ckpt-{history.latest('keras')}.weights.h5")) as checkpoint:
         assert checkpoint.read("optimizer/vars/0") == 2  # the steps that its optimizer has counted
-    with contextlib.closing(contract.check(str(ring))) as checked:
+    with contextlib.closing(checking.check(str(ring))) as checked:
         examples = itertools.takewhile(lambda each: each.model in ("keras", "tensorflow"), checked)
         found = [(each.model, each.check, each.reason) for each in examples]
     checks = ["train", "reads", "repeat", "input", "init", "end", "restart", "sigterm"]

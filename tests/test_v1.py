@@ -23,13 +23,14 @@ from strategies import numbers as any_numbers
 from ckptsurgeon import formats, numeric
 from ckptsurgeon.checkpoint import Checkpoint, Variable
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, Problems, RefusedError, StorageError, UnsupportedError
-from ckptsurgeon.formats import find, v1_write
-from ckptsurgeon.formats.bundle import Bundle
-from ckptsurgeon.formats.sstable import read_rows
-from ckptsurgeon.formats.tensor_proto import NUMBERS, slice_key
-from ckptsurgeon.formats.v1 import V1
-from ckptsurgeon.formats.v1_rows import FIELDS
-from ckptsurgeon.formats.wire import bytes_field, fields, varint
+from ckptsurgeon.formats import locating
+from ckptsurgeon.formats.bundle.reading import Bundle
+from ckptsurgeon.formats.tensorflow.sstable import read_rows
+from ckptsurgeon.formats.tensorflow.tensors import NUMBERS, slice_key
+from ckptsurgeon.formats.tensorflow.wire import bytes_field, fields, varint
+from ckptsurgeon.formats.v1 import writing as v1_writing
+from ckptsurgeon.formats.v1.reading import V1
+from ckptsurgeon.formats.v1.rows import FIELDS
 from ckptsurgeon.plan import Change, Copy, Fill, Plan, Text, Values
 from ckptsurgeon.publish import Lock
 
@@ -169,7 +170,7 @@ def new(path: Path, arrays: Arrays, **options: Any) -> Path:
     """Write arrays by our writer, through a V2 checkpoint."""
     prefix = write_bundle(path.with_name(f"{path.name}-v2"), arrays)
     with Bundle(str(prefix)) as bundle:
-        v1_write.save_as(Plan(bundle, []), str(path), **{"force": False, "sync": False, "wait": 0.0, **options})
+        v1_writing.save_as(Plan(bundle, []), str(path), **{"force": False, "sync": False, "wait": 0.0, **options})
     return path
 
 
@@ -181,14 +182,14 @@ def rows_of(data: bytes) -> list[tuple[bytes, bytes]]:
 def rewrite(path: Path, out: Path, changes: list[Change] | None = None) -> Path:
     """Carry changes of a V1 checkpoint out as a new one."""
     with open_v1(path) as old:
-        v1_write.save_as(Plan(old, changes or []), str(out), True, False, 0.0)
+        v1_writing.save_as(Plan(old, changes or []), str(out), True, False, 0.0)
     return out
 
 
 def edit(path: Path, changes: Any) -> list[str]:
     """Carry changes, a function of the open checkpoint, out in place."""
     with Lock(str(path), 0.0) as lock, open_v1(path) as old:
-        return v1_write.save_in_place(Plan(old, changes(old)), lock, True, 0.0)
+        return v1_writing.save_in_place(Plan(old, changes(old)), lock, True, 0.0)
 
 
 def examples() -> Arrays:
@@ -221,7 +222,7 @@ def test_samples_agree_with_what_tensorflow_read(samples: Path) -> None:
     for path, content in expected.items():
         if content["format"] != "tf-v1":
             continue
-        found = find.locate(str(samples / path))
+        found = locating.locate(str(samples / path))
         with V1(found.path, found.files) as checkpoint:
             assert checkpoint.format == "tf-v1"
             assert set(checkpoint) == set(content["variables"])
@@ -320,9 +321,9 @@ def test_a_set_is_the_union_of_its_files(tmp_path: Path) -> None:
         assert checkpoint.shards == 2
         assert [extent.file for extent in checkpoint["a"].extents] == paths
         assert_holds(checkpoint, {"a": MATRIX, "x": TEXT, "y": MATRIX})
-        v1_write.save_as(Plan(checkpoint, []), str(tmp_path / "one"), False, False, 0.0)
+        v1_writing.save_as(Plan(checkpoint, []), str(tmp_path / "one"), False, False, 0.0)
         with pytest.raises(RefusedError, match="of 2 files cannot be replaced in place; use -o"):
-            v1_write.save_in_place(Plan(checkpoint, []), Lock(paths[0], 0.0), False, 0.0)
+            v1_writing.save_in_place(Plan(checkpoint, []), Lock(paths[0], 0.0), False, 0.0)
         Path(paths[1]).touch()
         assert not checkpoint.was_replaced()
         before = checkpoint.fingerprint()
@@ -550,7 +551,7 @@ def test_what_a_v1_checkpoint_cannot_hold_is_refused_at_once(tmp_path: Path) -> 
         bundle.add(name, values)
     bundle.add(b"\xff", MATRIX)
     with Bundle(str(bundle.write(tmp_path / "b"))) as checkpoint, pytest.raises(Problems) as caught:
-        v1_write.save_as(Plan(checkpoint, []), str(tmp_path / "m"), False, False, 0.0)
+        v1_writing.save_as(Plan(checkpoint, []), str(tmp_path / "m"), False, False, 0.0)
     assert len(caught.value.problems) == 5
     assert {str(problem).split(": ")[1] for problem in caught.value.problems} == {"b", "u", "w", "i", "\\xff"}
     assert files_of(tmp_path / "m") == {}
@@ -566,7 +567,7 @@ def test_slices_that_tensorflow_would_not_write_are_refused(tmp_path: Path, dtyp
     half = ((0, most // 2),), ((most // 2, most + 5000 - most // 2),)
     halves = Variable("big", b"big", dtype, (most + 5000,), (), half)
     plan = Plan(open_v1(path), [Change("added", halves, Fill(1))])
-    v1_write._check(plan, plan.results(), str(path))
+    v1_writing._check(plan, plan.results(), str(path))
 
 
 def test_where_it_may_be_written(tmp_path: Path) -> None:
@@ -594,7 +595,7 @@ def test_somebody_saved_meanwhile(tmp_path: Path) -> None:
     with Lock(str(path), 0.0) as lock, open_v1(path) as old:
         os.replace(make(tmp_path / "n", {"v": MATRIX * 3}), path)
         with pytest.raises(BusyError, match="somebody saved it meanwhile"):
-            v1_write.save_in_place(Plan(old, [Change("filled", old["v"], Fill(1))]), lock, True, 0.0)
+            v1_writing.save_in_place(Plan(old, [Change("filled", old["v"], Fill(1))]), lock, True, 0.0)
     with open_v1(path) as checkpoint:
         assert_holds(checkpoint, {"v": MATRIX * 3})
     assert set(files_of(path)) == {"m"}
@@ -615,7 +616,7 @@ def _prepare(folder: Path, name: str) -> tuple[Any, Path]:
     def operation() -> None:
         with open_v1(path) as old:
             change = Change("filled", old["v"], Fill(7))
-            v1_write.save_as(Plan(old, [change]), str(folder / "out"), name != "as a new one", True, 0.0)
+            v1_writing.save_as(Plan(old, [change]), str(folder / "out"), name != "as a new one", True, 0.0)
 
     return operation, folder / "out"
 
@@ -697,7 +698,7 @@ def test_an_empty_plan_of_a_bundle_is_a_conversion(tmp_path: Path) -> None:
     made.add("t", TEXT, 1)
     made.add_sliced("s", MATRIX, HALVES)
     with Bundle(str(made.write(tmp_path / "b"))) as bundle:
-        v1_write.save_as(Plan(bundle, []), str(tmp_path / "m"), False, False, 0.0)
+        v1_writing.save_as(Plan(bundle, []), str(tmp_path / "m"), False, False, 0.0)
     with open_v1(tmp_path / "m") as checkpoint:
         assert_holds(checkpoint, {"a": MATRIX, "s": MATRIX, "t": TEXT})
         assert checkpoint["s"].slices == HALVES

@@ -13,10 +13,10 @@ from test_v1 import HALVES, MATRIX, TEXT, VERSION, Made, make, meta_of, open_v1,
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, UnsupportedError
-from ckptsurgeon.formats import v1_write
-from ckptsurgeon.formats.tensor_proto import slice_key
-from ckptsurgeon.formats.v1 import V1
-from ckptsurgeon.formats.wire import bytes_field, varint
+from ckptsurgeon.formats.tensorflow.tensors import slice_key
+from ckptsurgeon.formats.tensorflow.wire import bytes_field, varint
+from ckptsurgeon.formats.v1 import writing as v1_writing
+from ckptsurgeon.formats.v1.reading import V1
 from ckptsurgeon.plan import Change, Copy, Plan
 
 WHOLE: Extents = ((0, -1), (0, -1))
@@ -88,7 +88,7 @@ def test_a_damaged_value_is_never_read(tmp_path: Path) -> None:
         with pytest.raises(DamagedError, match="wrong checksum"):
             checkpoint.read("b")
         with pytest.raises(DamagedError, match="wrong checksum"):
-            v1_write.save_as(Plan(checkpoint, []), str(tmp_path / "out"), False, False, 0.0)
+            v1_writing.save_as(Plan(checkpoint, []), str(tmp_path / "out"), False, False, 0.0)
     assert not (tmp_path / "out").exists()
 
 
@@ -206,7 +206,7 @@ def test_a_row_that_lies_is_refused(tmp_path: Path, case: str) -> None:
         attempts: list[Callable[[], object]] = [
             lambda: checkpoint.read("v"),
             lambda: checkpoint.check(variable),
-            lambda: v1_write.save_as(Plan(recipient, [change]), str(tmp_path / "out"), False, False, 0.0),
+            lambda: v1_writing.save_as(Plan(recipient, [change]), str(tmp_path / "out"), False, False, 0.0),
         ]
         for attempt in attempts:
             with pytest.raises(DamagedError, match=message) as caught:

@@ -16,8 +16,8 @@ from strategies import Arrays, checkpoints, same
 from test_v1 import HALVES, MATRIX, SPELT, TEXT, Made, edit, examples, new, open_v1, read_all, rewrite
 
 from ckptsurgeon import formats, numeric
-from ckptsurgeon.formats import v1_write
-from ckptsurgeon.formats.v1 import V1
+from ckptsurgeon.formats.v1 import writing as v1_writing
+from ckptsurgeon.formats.v1.reading import V1
 from ckptsurgeon.plan import Change, Fill, Plan, Values
 
 pytestmark = pytest.mark.tensorflow
@@ -103,7 +103,7 @@ def test_every_dtype_both_ways(tf: Any, tmp_path: Path, dtype: str) -> None:
 
     ours = tmp_path / "ours"
     with open_v1(path) as checkpoint:
-        v1_write.save_as(Plan(checkpoint, changes(checkpoint)), str(ours), False, True, 0.0)
+        v1_writing.save_as(Plan(checkpoint, changes(checkpoint)), str(ours), False, True, 0.0)
     assert ours.read_bytes() == path.read_bytes()
     for name, array in variants.items():
         assert same(restore(tf, ours, name, dtype), array)
@@ -133,7 +133,7 @@ def test_slices_both_ways(tf: Any, tmp_path: Path, dtype: str) -> None:
         assert all(same(found, values) for found in read_all(checkpoint).values())
         assert checkpoint.oddities() == []
         changes = [Change("set", variable, Values(values)) for variable in checkpoint.variables.values()]
-        v1_write.save_as(Plan(checkpoint, changes), str(tmp_path / "ours"), False, True, 0.0)
+        v1_writing.save_as(Plan(checkpoint, changes), str(tmp_path / "ours"), False, True, 0.0)
     assert (tmp_path / "ours").read_bytes() == path.read_bytes()
     assert same(restore(tf, tmp_path / "ours", "v", dtype, "2 3 1,1:-"), values[1:])
     if dtype in SLICED:
@@ -181,7 +181,7 @@ def test_a_set_of_files(tf: Any, tmp_path: Path) -> None:
         assert isinstance(checkpoint, V1)
         assert same(checkpoint.read("v"), MATRIX)
         assert checkpoint["v"].slices == HALVES
-        v1_write.save_as(Plan(checkpoint, []), str(tmp_path / "one"), False, True, 0.0)
+        v1_writing.save_as(Plan(checkpoint, []), str(tmp_path / "one"), False, True, 0.0)
     assert same(restore(tf, tmp_path / "one", "v", "float32"), MATRIX)
     assert same(restore(tf, tmp_path / "one", "n", "int64"), np.array(-1))
     assert same(restore(tf, tmp_path / "one", "t", "string"), TEXT)

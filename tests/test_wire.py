@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptsurgeon.errors import DamagedError
-from ckptsurgeon.formats.wire import (
+from ckptsurgeon.formats.tensorflow.wire import (
     BYTES,
     FIXED32,
     VARINT,

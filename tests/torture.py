@@ -15,8 +15,8 @@ from pathlib import Path
 from ring_support import steps
 
 from ckptsurgeon.errors import CkptSurgeonError
-from ckptsurgeon.ring import status
 from ckptsurgeon.ring.folder import Folder
+from ckptsurgeon.ring.reporting import status
 
 Start = Callable[[], "subprocess.Popen[str]"]
 

@@ -13,7 +13,7 @@ from ring_support import toml
 
 from ckptsurgeon import formats
 from ckptsurgeon.ring import journal
-from ckptsurgeon.ring import spec as spec_of
+from ckptsurgeon.ring.spec import spec as spec_of
 
 if sys.version_info >= (3, 11):
     import tomllib

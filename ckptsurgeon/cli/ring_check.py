@@ -43,13 +43,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Try the trainers."""
-    from ..ring import contract
+    from ..ring.trainers import checking
 
     failed, shows = False, sys.stdout.isatty() and sys.stderr.isatty() and not args.json
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal failed
-        for finding in contract.check(args.folder):
+        for finding in checking.check(args.folder):
             failed = failed or not finding.ok
             if shows:  # a table is printed at the end, and frameworks take seconds to start
                 print(f"\r\x1b[K{finding.model}: {finding.check}", end="", file=sys.stderr, flush=True)

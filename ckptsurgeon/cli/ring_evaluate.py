@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Score."""
-    from ..ring import ensemble
+    from ..ring.predicting import ensemble
 
     rows = ensemble.evaluate(args.folder, args.data)
     scores = [key for key in rows[0] if key in ("accuracy", "r2", "mse")]

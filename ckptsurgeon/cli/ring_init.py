@@ -88,7 +88,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Make a run."""
-    from ..ring import spec, start
+    from ..ring import start
+    from ..ring.spec import spec
 
     table = _table(args)
     parsed = spec.parse(table, os.path.join(args.folder, "ring.toml")) if table else None

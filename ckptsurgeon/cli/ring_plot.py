@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Draw."""
-    from ..ring import plot
+    from ..ring.reporting import plot
 
     drawn = plot.plot(args.folder, args.out)
     if sys.stdout.isatty():

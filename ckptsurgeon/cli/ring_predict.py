@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
     """Predict."""
     from .. import formats
     from ..publish import write_file
-    from ..ring import ensemble
+    from ..ring.predicting import ensemble
 
     if formats.format_of(args.out) is not None:
         raise UsageError("predictions are csv", path=args.out, expected="OUT.csv, or -")

@@ -66,8 +66,9 @@ def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
     """The live view, where it can be drawn and nobody asked for anything else."""
     if args.json or args.quiet or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None
-    from ..ring import folder, spec
+    from ..ring import folder
     from ..ring.schedule import TRUNK
+    from ..ring.spec import spec
     from .live import Live, Progress
 
     stop = spec.load(folder.existing(args.folder).spec).stop.until(**limits)

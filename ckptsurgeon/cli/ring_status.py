@@ -33,7 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show how a run stands."""
-    from ..ring import folder, status
+    from ..ring import folder
+    from ..ring.reporting import status
     from ..ring.schedule import TRUNK
 
     report = status.report(folder.existing(args.folder))

@@ -178,7 +178,7 @@ def _check(checkpoint: Checkpoint, variable: Variable) -> None:
 
 def _checksum(checkpoint: Checkpoint, extent: Extent) -> int | None:
     """The masked CRC-32C of the bytes of an extent; None if they are not all there."""
-    from ..formats.wire import crc32c, mask
+    from ..formats.tensorflow.wire import crc32c, mask
 
     fd, crc, left = checkpoint.file(extent.file), 0, extent.length
     with files(extent.file):

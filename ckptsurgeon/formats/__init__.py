@@ -6,8 +6,8 @@ import os
 
 from .. import errors
 from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError
-from . import find, state
-from .bundle import Bundle
+from . import locating, state
+from .bundle.reading import Bundle
 from .saving import check as check
 from .saving import compact as compact
 from .saving import copy as copy
@@ -52,7 +52,7 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
         DamagedError: its metadata contradict themselves.
     """
     name = os.fspath(path)
-    return _open_stdin() if name == "-" else retry(lambda: _open(find.locate(name)))
+    return _open_stdin() if name == "-" else retry(lambda: _open(locating.locate(name)))
 
 
 def spool_beside(path: str) -> None:
@@ -63,7 +63,7 @@ def spool_beside(path: str) -> None:
     """
     from . import stdin
 
-    stdin.spool(None if path == "-" else os.path.dirname(find.locate(path).files[0]) or ".")
+    stdin.spool(None if path == "-" else os.path.dirname(locating.locate(path).files[0]) or ".")
 
 
 def _open_stdin() -> Checkpoint:
@@ -71,7 +71,7 @@ def _open_stdin() -> Checkpoint:
 
     path = stdin.spool()
     try:
-        checkpoint = _open(find.locate(path))
+        checkpoint = _open(locating.locate(path))
     except CkptSurgeonError as error:
         error.path = "stdin"
         raise
@@ -79,23 +79,23 @@ def _open_stdin() -> Checkpoint:
     return checkpoint
 
 
-def _open(found: find.Found) -> Checkpoint:
+def _open(found: locating.Found) -> Checkpoint:
     if found.format == "tf-v2":
         return Bundle(found.path, found.folder)
     if found.format == "tf-v1":
-        from .v1 import V1
+        from .v1.reading import V1
 
         return V1(found.path, found.files)
     if found.format == "safetensors":
-        from .safetensors import SafeTensors
+        from .safetensors.reading import SafeTensors
 
         return SafeTensors(found.path, found.files)
     if found.format in ("hdf5", "keras-zip"):
-        from .hdf5 import Hdf5
-        from .keras_zip import KerasZip
+        from .keras.archive import KerasZip
+        from .keras.reading import Hdf5
 
         return (Hdf5 if found.format == "hdf5" else KerasZip)(found.path, found.files)
-    from .npz import Npy, Npz
+    from .npz.reading import Npy, Npz
 
     return Npz(found.path) if found.format == "npz" else Npy(found.path)
 
@@ -118,10 +118,10 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
         {
             "checkpoint": each.path,
             "format": each.format,
-            "bytes": sum(os.path.getsize(path) for path in find.files_of(each)),
+            "bytes": sum(os.path.getsize(path) for path in locating.files_of(each)),
             "latest": latest is not None and os.path.realpath(latest.latest) == os.path.realpath(each.path),
         }
-        for each in find.in_folder(folder)
+        for each in locating.in_folder(folder)
     ]
 
 
@@ -172,7 +172,7 @@ class locked:
         if path == "-":
             raise UsageError("- is stdin, which cannot be replaced", expected="-o OUT")
         for _ in range(_TRIES):
-            found = find.locate(path)
+            found = locating.locate(path)
             self.lock: Lock = Lock(found.files[0], wait)
             try:
                 self.checkpoint = _open(found)
@@ -231,10 +231,10 @@ def write_state(out: str, sync: bool = True) -> None:
 
 
 def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True) -> None:
-    """Write a whole new TensorFlow V2 checkpoint; see `bundle_write.write`."""
-    from . import bundle_write
+    """Write a whole new TensorFlow V2 checkpoint; see `bundle_writing.write`."""
+    from .bundle import writing as bundle_writing
 
-    bundle_write.write(prefix, arrays, sync)
+    bundle_writing.write(prefix, arrays, sync)
 
 
 def remove(path: str) -> None:
@@ -245,11 +245,11 @@ def remove(path: str) -> None:
     """
     import contextlib
 
-    from . import bundle_write
+    from .bundle import writing as bundle_writing
 
     with errors.files(path), contextlib.suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(path)
-    bundle_write.delete(path)
+    bundle_writing.delete(path)
 
 
 def sync(*checkpoints: str, also: Iterable[str] = ()) -> None:
@@ -263,7 +263,7 @@ def sync(*checkpoints: str, also: Iterable[str] = ()) -> None:
         NotFoundError: a checkpoint is not there.
     """
     from ..publish import fsync_all
-    from .bundle_publish import shard_files
+    from .bundle.publishing import shard_files
 
     paths = list(also)
     for path in checkpoints:

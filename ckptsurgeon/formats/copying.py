@@ -10,11 +10,11 @@ from ..checkpoint import CHUNK, Checkpoint
 from ..errors import RefusedError
 from ..plan import Plan
 from ..publish import remove, write_file
-from .bundle import Bundle
-from .bundle_publish import Publication, Source
-from .bundle_write import save_at
-from .hdf5 import Hdf5
-from .safetensors import SafeTensors
+from .bundle.publishing import Publication, Source
+from .bundle.reading import Bundle
+from .bundle.writing import save_at
+from .keras.reading import Hdf5
+from .safetensors.reading import SafeTensors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def copy(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float)
         checkpoint.check(variable)
     if isinstance(checkpoint, Bundle):
         if checkpoint.folder is not None:
-            from . import saved_model
+            from .bundle import saved_model
 
             return saved_model.save_as(Plan(checkpoint, []), out, False, force, sync, wait)
         warnings = _copy_bundle(checkpoint, out, force, sync, wait)

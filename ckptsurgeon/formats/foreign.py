@@ -6,7 +6,7 @@ import os
 import re
 
 from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
-from . import zipped
+from .files import zipped
 
 _TAR = 257  # offset of a tar file's mark
 _HEAD = 4096  # bytes that are looked at

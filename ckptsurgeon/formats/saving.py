@@ -9,7 +9,7 @@ import os
 
 from .. import errors
 from ..errors import StorageError, UsageError
-from .bundle import Bundle
+from .bundle.reading import Bundle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def left_out(checkpoint: Checkpoint, kind: str) -> list[str]:
     """A warning, if a checkpoint has metadata that a format cannot hold."""
     if checkpoint.format != "safetensors" or kind == "safetensors":
         return []
-    from .safetensors import LAYERS, SafeTensors
+    from .safetensors.reading import LAYERS, SafeTensors
 
     assert isinstance(checkpoint, SafeTensors)
     keys = [key for key in checkpoint.metadata_items() if key != LAYERS]
@@ -83,32 +83,32 @@ def _save(
     if kind == "tf-v2":
         return _save_bundle(plan, lock, out, format, link, force, sync, wait)
     if kind == "tf-v1":
-        from . import v1_write
+        from .v1 import writing as v1_writing
 
         if out is not None:
-            return v1_write.save_as(plan, out, force, sync, wait)
+            return v1_writing.save_as(plan, out, force, sync, wait)
         assert lock is not None
-        return v1_write.save_in_place(plan, lock, sync, wait)
+        return v1_writing.save_in_place(plan, lock, sync, wait)
     if kind == "safetensors":
-        from . import safetensors_write
+        from .safetensors import writing as safetensors_writing
 
         if out is not None:
-            return safetensors_write.save_as(plan, out, force, sync, wait)
+            return safetensors_writing.save_as(plan, out, force, sync, wait)
         assert lock is not None
-        return safetensors_write.save_in_place(plan, lock, sync, wait)
+        return safetensors_writing.save_in_place(plan, lock, sync, wait)
     if kind in ("hdf5", "keras-zip"):
-        from . import hdf5_write
+        from .keras import writing as keras_writing
 
         if out is not None:
-            return hdf5_write.save_as(plan, out, kind, force, sync, wait)
+            return keras_writing.save_as(plan, out, kind, force, sync, wait)
         assert lock is not None
-        return hdf5_write.save_in_place(plan, lock, sync, wait)
-    from . import npz_write
+        return keras_writing.save_in_place(plan, lock, sync, wait)
+    from .npz import writing as npz_writing
 
     if out is not None:
-        return npz_write.save_as(plan, out, kind, force, sync, wait)
+        return npz_writing.save_as(plan, out, kind, force, sync, wait)
     assert lock is not None
-    return npz_write.save_in_place(plan, lock, sync, wait)
+    return npz_writing.save_in_place(plan, lock, sync, wait)
 
 
 def check(plan: Plan, out: str | None, format: str | None) -> None:
@@ -124,55 +124,55 @@ def check(plan: Plan, out: str | None, format: str | None) -> None:
     """
     kind = format or plan.recipient.format
     if kind == "tf-v2":
-        from . import bundle_write
+        from .bundle import writing as bundle_writing
 
-        bundle_write.check(plan, out)
+        bundle_writing.check(plan, out)
     elif kind == "tf-v1":
-        from . import v1_write
+        from .v1 import writing as v1_writing
 
-        v1_write.check(plan, out)
+        v1_writing.check(plan, out)
     elif kind == "safetensors":
-        from . import safetensors_write
+        from .safetensors import writing as safetensors_writing
 
-        safetensors_write.check(plan, out)
+        safetensors_writing.check(plan, out)
     elif kind in ("hdf5", "keras-zip"):
-        from . import hdf5_write
+        from .keras import writing as keras_writing
 
-        hdf5_write.check(plan, out, kind)
+        keras_writing.check(plan, out, kind)
     elif kind in ("npz", "npy"):
-        from . import npz_write
+        from .npz import writing as npz_writing
 
-        npz_write.check(plan, out, kind)
+        npz_writing.check(plan, out, kind)
 
 
 def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
-    """A plan for a new file with a template's layout and names; see `hdf5_write.like`.
+    """A plan for a new file with a template's layout and names; see `keras_writing.like`.
 
     Raises:
         UsageError: the template is no Keras or HDF5 file.
     """
-    from . import hdf5_write
-    from .hdf5 import Hdf5
+    from .keras import writing as keras_writing
+    from .keras.reading import Hdf5
 
     if not isinstance(template, Hdf5):
         raise UsageError("--like takes a Keras or HDF5 file", path=template.path, found=template.format)
-    found, warnings = hdf5_write.like(plan, template)
+    found, warnings = keras_writing.like(plan, template)
     return found, left_out(plan.recipient, template.format) + warnings
 
 
 def _save_bundle(
     plan: Plan, lock: Lock | None, out: str | None, format: str | None, link: bool, force: bool, sync: bool, wait: float
 ) -> list[str]:
-    from . import bundle_write
+    from .bundle import writing as bundle_writing
 
     if out is None:
         assert lock is not None
-        return bundle_write.save_in_place(plan, lock, link, sync, wait)
+        return bundle_writing.save_in_place(plan, lock, link, sync, wait)
     if format is None and (isinstance(plan.recipient, Bundle) and plan.recipient.folder is not None):
-        from . import saved_model
+        from .bundle import saved_model
 
         return saved_model.save_as(plan, out, link, force, sync, wait)
-    return bundle_write.save_as(plan, out, link, force, sync, wait)
+    return bundle_writing.save_as(plan, out, link, force, sync, wait)
 
 
 def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> list[str]:
@@ -189,10 +189,10 @@ def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> li
     """
     if plan.recipient.format != "tf-v2":  # what is one file is written whole anyway
         return [] if plan.changes_nothing else save(plan, lock=lock, sync=sync, wait=wait)
-    from . import bundle_write
+    from .bundle import writing as bundle_writing
 
     _check_room(plan.size(True), plan.recipient.main_file)
-    return bundle_write.compact(plan, lock, sync, wait)
+    return bundle_writing.compact(plan, lock, sync, wait)
 
 
 def stream(plan: Plan, layers: Mapping[str, int]) -> None:
@@ -207,9 +207,9 @@ def stream(plan: Plan, layers: Mapping[str, int]) -> None:
     """
     import sys
 
-    from . import safetensors_write
+    from .safetensors import writing as safetensors_writing
 
-    safetensors_write.stream(plan, sys.stdout.buffer.write, layers)
+    safetensors_writing.stream(plan, sys.stdout.buffer.write, layers)
 
 
 def _check_room(needed: int, path: str) -> None:

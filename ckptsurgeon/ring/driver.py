@@ -15,18 +15,20 @@ from hashlib import sha256
 
 from .. import data, formats
 from ..errors import CkptSurgeonError, TrainerError
-from . import local, resume, retention, status
-from . import spec as spec_of
-from .attempts import Result, Signature, attempt
-from .events import Events
+from . import resume, retention
 from .folder import Folder, existing
 from .history import History, Measured, Record
 from .journal import Journal, not_initialised
-from .local import Request
-from .measuring import Meter
+from .reporting import status
+from .reporting.events import Events
 from .schedule import TRUNK, Done, Step, may_end, next_step
-from .spec import Spec
-from .trunk import Trunk
+from .spec import spec as spec_of
+from .spec.spec import Spec
+from .trainers import local
+from .trainers.attempts import Result, Signature, attempt
+from .trainers.local import Request
+from .weights.measuring import Meter
+from .weights.trunk import Trunk
 
 # Seconds for trainers to exit by themselves after a run, and at SIGTERM; an interrupted driver ends in less
 # than one.

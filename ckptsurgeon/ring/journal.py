@@ -22,8 +22,8 @@ from ..errors import BusyError, CkptSurgeonError, DamagedError, UnsupportedError
 from ..publish import fsync, write_all
 from .history import History, Record, to_json
 from .history import parse as parse_record
-from .keys import SUFFIXES, model_name
 from .schedule import TRUNK, Schedule
+from .spec.keys import SUFFIXES, model_name
 
 try:
     import fcntl

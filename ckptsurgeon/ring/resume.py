@@ -15,12 +15,12 @@ from .. import formats
 from ..errors import CkptSurgeonError, DamagedError, RefusedError, check
 from ..verbs import looking
 from . import environment, retention
-from . import spec as spec_of
 from .folder import Folder
 from .history import History
 from .journal import Head, Journal, not_initialised
 from .schedule import TRUNK
-from .spec import Spec
+from .spec import spec as spec_of
+from .spec.spec import Spec
 
 _PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
 

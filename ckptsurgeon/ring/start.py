@@ -15,16 +15,19 @@ from .. import data, formats
 from ..errors import CkptSurgeonError, DamagedError, Problems, RefusedError, TrainerError, UsageError, check, files
 from ..publish import write_file
 from ..verbs import producing
-from . import environment, local, retention, status, template
-from . import spec as spec_of
-from .attempts import attempt
+from . import environment, retention
 from .driver import step_seed
 from .folder import Folder
 from .history import History
 from .journal import Head, Journal
-from .local import Request, Trainer
-from .spec import Model, Spec
-from .trunk import Trunk, mismatches
+from .reporting import status
+from .spec import spec as spec_of
+from .spec import template
+from .spec.spec import Model, Spec
+from .trainers import local
+from .trainers.attempts import attempt
+from .trainers.local import Request, Trainer
+from .weights.trunk import Trunk, mismatches
 
 
 def init(

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from .. import formats, skflow
 from ..errors import CkptSurgeonError, NotFoundError, files
-from ..formats import bundle_write, state
+from ..formats import state
+from ..formats.bundle import writing as bundle_writing
 from ..publish import write_file
 from . import architecture
 from .architecture import CLASSIFIER, Values
@@ -89,7 +90,7 @@ def save(estimator: TensorFlowEstimator, folder: str) -> None:
         # A state file may name anything: only what `save` itself may have written here is removed. That spares the
         # checkpoints of 2016 too, which are of another format.
         if re.fullmatch(r"model-[0-9]+", os.path.basename(old)) and _same(os.path.dirname(old), folder):
-            bundle_write.delete(old)
+            bundle_writing.delete(old)
 
 
 def restore(cls: type[AnyEstimator], folder: str, params: dict[str, Any]) -> AnyEstimator:

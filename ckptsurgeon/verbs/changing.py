@@ -12,7 +12,7 @@ from .. import formats
 from ..errors import RefusedError, UsageError
 from ..plan import Plan, Report
 from ..surgeon.selection import Selection
-from . import destination, equal
+from . import destination, unchanged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def graft(
         plan = grafting.graft(source, target, selection, options)
         if link:
             destination.check_link(plan, source)
-        equal.leave(plan, link)
+        unchanged.leave(plan, link)
         return plan
 
     opened: list[Checkpoint] = []
@@ -173,7 +173,7 @@ def set(
         part[...] = new
         plan = editing.assign(checkpoint, variable.name, values)
         if before == (values.tobytes() if variable.is_numeric else values.tolist()):
-            equal.mark(plan)
+            unchanged.mark(plan)
         return plan
 
     return operate(path, make, **writing)

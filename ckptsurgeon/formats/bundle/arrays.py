@@ -1,0 +1,166 @@
+"""Values of a TensorBundle as NumPy arrays, and arrays as its bytes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import numeric
+from ...checkpoint import Extent, Variable
+from ...errors import RefusedError, StorageError, UnsupportedError
+from ...plan import Copy, Values
+from ..tensorflow.tensors import NUMBERS, slice_shape
+from ..tensorflow.wire import crc32c, mask
+from .strings import encode_strings, read_strings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...plan import Elements
+    from .reading import Bundle
+
+
+def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
+    """The values of a variable, its checksums verified; see `Checkpoint.read`."""
+    if variable.dtype == "variant":
+        raise UnsupportedError(f"{variable.name} is a variant: its values belong to TensorFlow", path=bundle.path)
+    kind = numeric.dtype(variable.dtype)
+    _check_room(bundle, variable)
+    whole = _allocate(bundle, variable, variable.shape, kind)
+    if variable.slices is None:
+        _read_extent(bundle, variable.extents[0], whole)
+        return whole
+    for extents, extent in zip(variable.slices, variable.extents, strict=True):
+        part = _allocate(bundle, variable, slice_shape(extents, variable.shape), kind)
+        _read_extent(bundle, extent, part)
+        whole[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)] = part
+    return whole
+
+
+def elements(bundle: Bundle, variable: Variable) -> Iterator[NDArray[Any]]:
+    """The values of a variable, some at a time; see `Checkpoint.elements`."""
+    extents = _in_c_order(variable) if variable.is_numeric else None
+    if extents is None:
+        yield read(bundle, variable).reshape(-1)
+        return
+    kind = numeric.dtype(variable.dtype)
+    for extent in extents:
+        for chunk in bundle.checked_chunks(extent):
+            values = np.frombuffer(chunk, kind)
+            yield values if bundle.byteorder == sys.byteorder else values.byteswap()
+
+
+def _in_c_order(variable: Variable) -> list[Extent] | None:
+    """The extents whose values, one after the other, are in C order; None if there are no such."""
+    if variable.slices is None:
+        return list(variable.extents)
+    rest = variable.shape[1:]
+    for part in variable.slices:
+        if any(length not in (-1, size) for (_, length), size in zip(part[1:], rest, strict=True)):
+            return None
+    pairs = sorted(zip(variable.slices, variable.extents, strict=True), key=lambda pair: pair[0][0])
+    return [extent for _, extent in pairs]
+
+
+def values_of(content: Copy | Values | Elements, variable: Variable) -> NDArray[Any]:
+    """All new values of a variable, in memory."""
+    if isinstance(content, Copy):
+        return content.donor.read(content.variable.name)
+    if isinstance(content, Values):
+        return content.values
+    return np.concatenate([*content.make(), np.empty(0, numeric.dtype(variable.dtype))]).reshape(variable.shape)
+
+
+def _check_room(bundle: Bundle, variable: Variable) -> None:
+    """Raise, before memory is allocated, unless the files hold as many bytes, counting shared ones each time."""
+    room = sum(os.fstat(bundle.file(path)).st_size for path in {extent.file for extent in variable.extents})
+    needed = sum(extent.length for extent in variable.extents)
+    if needed > room:
+        raise bundle.damaged(variable.extents[0], "cut short", f"at least {needed} bytes", room)
+
+
+def _allocate(bundle: Bundle, variable: Variable, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        return np.empty(shape, kind)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"{variable.name}: no NumPy array can have its shape", path=bundle.path, found=list(shape)
+        ) from error
+    except MemoryError as error:
+        raise StorageError(f"not enough memory for {variable.name}", path=bundle.path, found=list(shape)) from error
+
+
+def _read_extent(bundle: Bundle, extent: Extent, values: NDArray[Any]) -> None:
+    """Fill a new array with the stored values of an extent."""
+    if values.dtype.kind == "O":
+        values.reshape(-1)[:] = read_strings(bundle, extent, values.size)
+        return
+    data = values.reshape(-1).view(np.uint8)
+    at = 0
+    for chunk in bundle.checked_chunks(extent):
+        data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        at += len(chunk)
+    if bundle.byteorder != sys.byteorder:
+        values.byteswap(inplace=True)
+
+
+def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int]:
+    """The stored bytes of values of a dtype, and their masked checksum.
+
+    Args:
+        values: of `numeric.dtype(dtype)`, in any byte order, or objects of type bytes for strings.
+        dtype: the variable's.
+        byteorder: the bundle's, "little" or "big".
+    """
+    if dtype == "string":
+        strings: list[bytes] = values.ravel().tolist()
+        return encode_strings(strings, byteorder)
+    data = to_bytes(values, byteorder)
+    return data, mask(crc32c(data))
+
+
+def to_bytes(values: NDArray[Any], byteorder: str) -> bytes:
+    """Numbers as bytes in C order, whatever order they are in."""
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    if byteorder != sys.byteorder and values.dtype.itemsize > 1:
+        values = values.byteswap()
+    return values.tobytes()
+
+
+def encode_number(number: float, dtype: str, byteorder: str) -> bytes:
+    """One element of a dtype.
+
+    Raises:
+        RefusedError: the number does not fit the dtype.
+    """
+    values = numeric.cast_exactly(np.asarray(number), numeric.dtype(dtype), f"the fill value's dtype {dtype}")
+    return encode(values, dtype, byteorder)[0]
+
+
+def split(values: NDArray[Any], variable: Variable) -> list[NDArray[Any]]:
+    """The values of each extent of a variable."""
+    if variable.slices is None:
+        return [values]
+    return [
+        values[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)]
+        for extents in variable.slices
+    ]
+
+
+def dtype_of(values: NDArray[Any], name: str) -> str:
+    """The dtype name under which values are stored.
+
+    Raises:
+        RefusedError: TensorFlow has no such dtype, or an object is not of type bytes.
+    """
+    dtype = "string" if values.dtype.kind == "O" else values.dtype.name
+    if dtype == "string" and not all(isinstance(value, bytes) for value in values.ravel().tolist()):
+        raise RefusedError(f"{name}: a string is stored as bytes")
+    if dtype not in NUMBERS:
+        raise RefusedError(f"{name}: values of dtype {values.dtype} cannot be stored")
+    return dtype

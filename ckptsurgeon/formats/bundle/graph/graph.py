@@ -1,0 +1,119 @@
+"""The object graph of TensorFlow 2's checkpoints: read, and kept true while rows are renamed, dropped and added.
+
+The string `_CHECKPOINTABLE_OBJECT_GRAPH` holds objects, named edges between them, and the keys of each object's rows.
+TensorFlow restores by walking edges by name from object 0, and reads the rows whose keys the objects' attributes say,
+wherever these seem to lead.
+
+    TrackableObjectGraph   1 nodes
+    TrackableObject        1 children, 2 attributes, 3 slot_variables, 4 registered_saver, 5 has_checkpoint_values
+    ObjectReference        1 node_id, 2 local_name
+    SerializedTensor       1 name, 2 full_name, 3 checkpoint_key
+    SlotVariableReference  1 original_variable_node_id, 2 slot_name, 3 slot_variable_node_id
+
+Source: `tensorflow/core/protobuf/trackable_object_graph.proto`; edits were tried on TensorFlow 2.21. Bytes of keys
+that are no UTF-8 come as lone surrogates.
+"""
+
+from __future__ import annotations
+
+from ....errors import CkptSurgeonError
+from . import edits, layers, slots
+from .nodes import Objects
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeVar
+
+    Argument = TypeVar("Argument")
+
+
+class Graph:
+    """An object graph.
+
+    Args:
+        data: the serialized TrackableObjectGraph.
+        objects: what it says, if it was read already.
+
+    Raises:
+        DamagedError: it is none, or refers to a node that it has not.
+    """
+
+    def __init__(self, data: bytes, objects: Objects | None = None) -> None:
+        self._data = data
+        self._objects: Objects | None = objects or Objects(data)
+        self._owners: slots.SlotOwners | None = None
+
+    @property
+    def objects(self) -> Objects:
+        """The objects, as the last edit left them; 0 is the root. There may be cycles."""
+        if self._objects is None:
+            self._objects = Objects(self._data)
+        return self._objects
+
+    def copy(self) -> Graph:
+        """The same graph, to be edited by itself."""
+        return Graph(self._data, self.objects)
+
+    def encode(self) -> bytes:
+        """The graph's bytes; where nothing was edited, those that were read."""
+        return self._data
+
+    def keys(self) -> dict[str, int]:
+        """The node to which each attribute's key belongs; where several have one key, the first."""
+        return self.objects.by_key()
+
+    def full_names(self) -> dict[str, str]:
+        """The names that variables had in their program, by key; they are neither unique nor always there."""
+        return slots.full_names_of(self.objects)
+
+    def at(self, path: Iterable[str], start: int = 0) -> int | None:
+        """The node to which a path of edges leads, or None."""
+        return self.objects.at(path, start)
+
+    def slot_owners(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, str]:
+        """Slot's key -> its variable's key; see `slots.SlotOwners.all`."""
+        if self._owners is None:
+            self._owners = slots.SlotOwners(self.objects)
+        return self._owners.all(shapes)
+
+    def layers(self, keys: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Scheme -> key -> number of the layer; see `layers.layers`."""
+        return layers.layers(self.objects, keys, self.slot_owners())
+
+    def rename(self, changes: Mapping[str, str]) -> None:
+        """Give rows new keys (old -> new), whose paths then lead to the same objects, and the old ones no longer.
+
+        Where all rows below an edge move together, the edge itself moves, and the object stays as it is. A slot's
+        key is changed alone; a row that is not in the graph is passed over.
+
+        Raises:
+            RefusedError: a key loses its end, is there already, or another object has its path. Nothing was changed.
+        """
+        self._edit(edits.rename, changes)
+
+    def drop(self, rows: Iterable[str]) -> None:
+        """Forget rows: their attributes, all edges to their objects, and that they have slots or are some.
+
+        Raises:
+            RefusedError: one of a table's rows would stay, or the slot of a variable that goes. Nothing was changed.
+        """
+        self._edit(edits.drop, rows)
+
+    def add(self, variables: Mapping[str, str]) -> None:
+        """Add variables (key -> full name, which may be empty), and the objects along their paths.
+
+        Raises:
+            RefusedError: a path leads to a variable already, or a key is no variable's. Nothing was changed.
+        """
+        self._edit(edits.add, variables)
+
+    def _edit(self, edit: Callable[[Objects, Argument], bytes], argument: Argument) -> None:
+        """Make an edit, or none at all."""
+        try:
+            data = edit(self.objects, argument)
+        except CkptSurgeonError as error:
+            # The frames that it comes from hold it, and the objects too: a circle that would keep their memory.
+            raise error.with_traceback(None) from None
+        if data != self._data:
+            self._data, self._objects, self._owners = data, None, None  # read again only if more is asked

@@ -1,0 +1,97 @@
+"""What an object-based bundle's own graph says of its variables, and how the graph follows when they change.
+
+The graph stands in the bundle as one string variable; `object_graph` knows what is in it.
+"""
+
+from __future__ import annotations
+
+from ...checkpoint import GRAPH
+from ...errors import CkptSurgeonError
+from ...plan import Change, Copy, Text
+from .graph.graph import Graph
+from .strings import read_strings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from .reading import Bundle
+
+    Value = TypeVar("Value")
+
+
+class BundleGraph:
+    """The object graph of a bundle, by the names of variables.
+
+    Every method but the last one reads it, once, and raises what is wrong with it: DamagedError if it is no graph or
+    its checksum is wrong, NotFoundError if the shard that holds it is missing. `consequences` does so only for changes
+    that concern it.
+
+    Args:
+        bundle: that has one.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._names = {_text(variable.key): name for name, variable in bundle.variables.items()}
+        self._read: Graph | None = None
+        self._full_names: dict[str, str] | None = None
+
+    @property
+    def _graph(self) -> Graph:
+        """The graph, read when it is first asked for."""
+        if self._read is None:
+            extent = self._bundle.variables[GRAPH].extents[0]
+            try:
+                self._read = Graph(read_strings(self._bundle, extent, 1)[0])
+            except CkptSurgeonError as error:
+                error.path = error.path or f"{self._bundle.path}: {GRAPH}"
+                raise
+        return self._read
+
+    def full_names(self) -> dict[str, str]:
+        """The names that variables had in their program."""
+        if self._full_names is None:
+            self._full_names = self._named(self._graph.full_names())
+        return self._full_names
+
+    def slot_owners(self) -> dict[str, str]:
+        """Slots and their variables."""
+        shapes = {key: self._bundle.variables[name].shape for key, name in self._names.items()}
+        owners = self._named(self._graph.slot_owners(shapes))
+        return {slot: self._names[owner] for slot, owner in owners.items() if owner in self._names}
+
+    def layer_tables(self) -> dict[str, dict[str, int]]:
+        """Layers by scheme."""
+        return {scheme: self._named(table) for scheme, table in self._graph.layers(self._names).items() if table}
+
+    def _named(self, by_key: dict[str, Value]) -> dict[str, Value]:
+        return {self._names[key]: value for key, value in by_key.items() if key in self._names}
+
+    def consequences(self, changes: list[Change]) -> list[Change]:
+        """The change of the graph that follows from other changes, if any does."""
+        if any(change.variable.name == GRAPH for change in changes):
+            return []  # whoever changes the graph itself knows better
+        dropped = [_text(change.key) for change in changes if change.action == "dropped"]
+        renamed = {_text(change.variable.key): _text(change.key) for change in changes if change.action == "renamed"}
+        added = {_text(change.key): _full_name(change) for change in changes if change.action == "added"}
+        if not dropped and not renamed and not added:
+            return []
+        graph = self._graph.copy()
+        try:
+            graph.drop(dropped)
+            graph.rename(renamed)
+            graph.add(added)
+        except CkptSurgeonError as error:
+            error.path = error.path or self._bundle.path
+            raise
+        return [Change("updated", self._bundle.variables[GRAPH], Text(graph.encode()))]
+
+
+def _full_name(change: Change) -> str:
+    donor = change.content.donor if isinstance(change.content, Copy) else None
+    return (donor.full_name(change.source or "") if donor else None) or change.name
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")

@@ -1,0 +1,129 @@
+"""The bytes that a bundle is to hold for a variable: copied from a donor, swapped, filled, computed or encoded."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ...checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
+from ...errors import DamagedError
+from ...plan import Copy, Elements, Fill, Result, Text, Values
+from ...prefetch import prefetched
+from ..tensorflow.tensors import same_partition
+from .reading import Bundle, extent_sizes
+from .strings import encode_strings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Piece = Callable[[], tuple[Iterable[bytes], int | None]]
+
+_LARGE = 1 << 23  # bytes of an extent for which a second thread, which reads, is worth its start
+
+
+def pieces_of(byteorder: str, result: Result) -> list[Piece]:
+    """For each extent of a variable what gives its new bytes as chunks, and their masked checksum if it is known."""
+    variable, content = result.variable, result.content
+    if isinstance(content, Copy) and _is_alike(content, variable, byteorder):
+        return [
+            partial(_copied, byteorder, content, extent, count)
+            for extent, count in zip(content.variable.extents, extent_sizes(content.variable), strict=True)
+        ]
+    if isinstance(content, Text):
+        return [partial(_text, content.value, byteorder)]
+    from . import arrays
+
+    if isinstance(content, Fill):
+        element = arrays.encode_number(content.number, variable.dtype, byteorder)
+        return [partial(_filled, element, count * len(element)) for count in extent_sizes(variable)]
+    if isinstance(content, Elements) and variable.slices is None:
+        return [partial(_computed, content, byteorder)]
+    parts = _Parts(content, variable)
+    return [partial(_encoded, parts, variable.dtype, byteorder) for _ in extent_sizes(variable)]
+
+
+def _is_alike(content: Copy, variable: Variable, byteorder: str) -> bool:
+    """Whether a donor's stored bytes are the recipient's too, but for the order of bytes in numbers."""
+    return (
+        isinstance(content.donor, Bundle)
+        and same_partition(content.variable.slices, variable.slices, variable.shape)
+        and (variable.is_numeric or content.donor.byteorder == byteorder)
+    )
+
+
+class _Parts:
+    """The values of a variable, cut as it is partitioned; read when the first part is asked for, let go after the last.
+
+    Args:
+        content: where they come from.
+        variable: whose partition counts.
+    """
+
+    def __init__(self, content: Copy | Values | Elements, variable: Variable) -> None:
+        self._content = content
+        self._variable = variable
+        self._left: list[NDArray[Any]] = []
+
+    def next(self) -> NDArray[Any]:
+        """The next part."""
+        from . import arrays
+
+        if not self._left:
+            values = arrays.values_of(self._content, self._variable)
+            self._left = arrays.split(values, self._variable)[::-1]
+        return self._left.pop()
+
+
+def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[Iterable[bytes], int | None]:
+    donor, variable = content.donor, content.variable
+    assert isinstance(donor, Bundle)
+    if not variable.is_numeric:
+        return donor.checked_stream(extent, variable.dtype, count), extent.crc
+    if donor.byteorder == byteorder:
+        chunks = _naming(variable, donor.checked_chunks(extent))
+        return chunks if extent.length < _LARGE else prefetched(chunks), extent.crc
+    component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
+    return (_swapped(chunk, component) for chunk in _naming(variable, donor.checked_chunks(extent))), None
+
+
+def _naming(variable: Variable, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Chunks of a variable; damage that they show is told with its name."""
+    try:
+        yield from chunks
+    except DamagedError as error:
+        error.what += f", of {variable.name}"
+        raise
+
+
+def _text(value: bytes, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    data, crc = encode_strings([value], byteorder)
+    return (data,), crc
+
+
+def _filled(element: bytes, length: int) -> tuple[Iterable[bytes], int | None]:
+    chunk = element * (CHUNK // len(element))
+    whole, rest = divmod(length, len(chunk))
+    return (chunk if at < whole else chunk[:rest] for at in range(whole + 1)), None
+
+
+def _encoded(parts: _Parts, dtype: str, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    from . import arrays
+
+    data, crc = arrays.encode(parts.next(), dtype, byteorder)
+    return (data,), crc
+
+
+def _computed(content: Elements, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    from . import arrays
+
+    return (arrays.to_bytes(values, byteorder) for values in content.make()), None
+
+
+def _swapped(chunk: bytes, component: int) -> bytes:
+    swapped = bytearray(len(chunk))
+    for byte in range(component):
+        swapped[byte::component] = chunk[component - 1 - byte :: component]
+    return bytes(swapped)

@@ -1,0 +1,315 @@
+"""One publication of a TensorBundle: stage new bytes, then switch from the old set of files to the new one.
+
+A rename replaces one file, and a bundle is several; but the number of shards is part of every shard's name. So a new
+version gets shards under another number beside the old ones, each a hard link to a file that exists already: a shard
+that stays live, a donor's, or the staged new bytes. The rename of the index then switches from all old to all new,
+and the old names are removed. In order:
+
+    lock the index to be replaced, and the staged one; remove what a crash left
+    write the new bytes; link every shard of the new set; write the new index; fsync all of them and the folder
+    if somebody saved meanwhile, undo; otherwise rename the index (the commit), and fsync the folder
+    remove the old names, each only while it is the file that was linked, and what a later save superseded
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+
+from ... import errors
+from ...checkpoint import CHUNK
+from ...errors import BusyError, ChangedError, RefusedError
+from ...publish import Appender, Lock, Staging, held_signals, remove, write_all
+from ..tensorflow.sstable import TableBuilder
+from ..tensorflow.wire import crc32c, mask
+from .reading import shard_path
+from .rows import Place, header_row
+
+# What a file system says that has no hard links, or not between these two folders, or no more of them.
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+
+
+class Source:
+    """A file that a shard of the new set links to.
+
+    Attributes:
+        path: its name.
+        fd: an open descriptor, by which the link is checked; None: our own staged bytes.
+        may_copy: whether it may be copied where links fail.
+    """
+
+    __slots__ = ("fd", "may_copy", "path")
+
+    def __init__(self, path: str, fd: int | None, may_copy: bool) -> None:
+        self.path = path
+        self.fd = fd
+        self.may_copy = may_copy
+
+
+class Publication:
+    """One publication of a bundle at a prefix: stage new bytes, then commit; undone if its block fails.
+
+    Args:
+        prefix: where.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+        lock: on the index to be replaced; None where there is none.
+        present: its number of shards; 0 if there is none, or it cannot be read.
+
+    Attributes:
+        warnings: what the user should know.
+    """
+
+    def __init__(self, prefix: str, sync: bool, wait: float, lock: Lock | None, present: int = 0) -> None:
+        self.prefix = prefix
+        self.index_path = prefix + ".index"
+        self.lock = lock
+        self.warnings: list[str] = []
+        self._present = present
+        self._folder = os.path.dirname(prefix) or "."
+        self._staging = Staging(sync)
+        self._data_path = prefix + ".ckptsurgeon-tmp.data"
+        self._index_temporary = prefix + ".ckptsurgeon-tmp.index"
+        self._data_fd = -1
+        self._data: Appender | None = None
+        # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
+        # writer that comes before the old names are removed.
+        with errors.files(self._folder):
+            self._own_lock = Lock(self._index_temporary, wait, create=True)
+            self._staging.made(self._index_temporary)
+            try:
+                if lock:
+                    recover(prefix, present, self._data_path)
+                remove(self._data_path)
+            except BaseException:
+                self.close(failed=True)
+                raise
+
+    def stage(self, chunks: Iterable[bytes], crc: int | None, shard: int) -> Place:
+        """Append bytes to the new data, which will be the shard of that number.
+
+        Args:
+            chunks: the bytes.
+            crc: their masked checksum, where it is not that of the bytes alone; None: computed.
+            shard: number in the new set.
+        """
+        if self._data is None:
+            self._data_fd = self._staging.create(self._data_path)
+            self._data = Appender(self._data_fd, self._staging)
+        start, computed = self._data.size, 0
+        for chunk in chunks:
+            try:
+                self._data.append(chunk)
+            except OSError:
+                with errors.files(self._data_path):
+                    raise
+            if crc is None:
+                computed = crc32c(chunk, computed)
+        return Place(shard, start, self._data.size - start, mask(computed) if crc is None else crc)
+
+    def commit(
+        self, rows: Mapping[bytes, bytes], shards: list[Source], exact: bool = False, index: bytes | None = None
+    ) -> list[str]:
+        """Publish rows and shards.
+
+        Args:
+            rows: the index; the number of shards in its header is set here.
+            shards: for each shard of the new set what it links to; `staged_data` stands for the staged bytes.
+            exact: number the set by its size, in names that no index uses; otherwise by the smallest number that
+                suffices, is not the present one, and has no files.
+            index: the file of these rows, if it is to be written as it is and the number of shards stays.
+
+        Returns:
+            The paths of the new shards.
+
+        Raises:
+            BusyError: somebody saved meanwhile; nothing was changed.
+            ChangedError: a file that was to be linked was replaced; start over.
+        """
+        with errors.files(self._data_path):
+            if self._data:
+                self._data.flush()
+            self._staging.finish_sync()
+        count = len(shards)
+        if not exact:
+            taken = {number for _, number, _ in shard_files(self.prefix)} | {self._present}
+            count = max(count, 1)
+            while count in taken:
+                count += 1
+        paths = [shard_path(self.prefix, shard, count) for shard in range(count)]
+        with errors.files(self.prefix):
+            for path, source in zip(paths, shards, strict=False):
+                if exact:
+                    remove(path)
+                self._link(source, path)
+            for path in paths[len(shards) :]:
+                os.close(self._staging.create(path))
+        self._publish(rows, count, paths, index if exact else None)
+        return paths
+
+    def commit_index(self, rows: Mapping[bytes, bytes]) -> None:
+        """Publish rows alone; the shards stay as they are."""
+        self._publish(rows, self._present, [])
+
+    @property
+    def staged_data(self) -> Source:
+        """The staged new bytes, as `commit` takes a shard."""
+        return Source(self._data_path, None, True)
+
+    @property
+    def index_lock(self) -> Lock:
+        """The lock on the index that was published."""
+        return self._own_lock
+
+    def _publish(self, rows: Mapping[bytes, bytes], count: int, paths: list[str], index: bytes | None = None) -> None:
+        self._write_index(index or _index_of(rows, count))
+        with errors.files(self.prefix):
+            statuses = [os.stat(path) for path in paths]
+            for path in paths:
+                self._staging.sync(path)
+            self._staging.sync(self._folder)
+            same = all(os.path.samestat(os.stat(path), status) for path, status in zip(paths, statuses, strict=True))
+        if not same or (not self.lock.holds() if self.lock else os.path.lexists(self.index_path)):
+            raise BusyError("somebody saved it meanwhile", path=self.prefix, hint="nothing was changed; try again")
+        replaced = os.fstat(self.lock.fd) if self.lock else None
+        with held_signals(), errors.files(self.prefix):
+            self._staging.rename(self._index_temporary, self.index_path)
+            self._own_lock.path = self.index_path
+            try:
+                self._staging.sync(self._folder)
+                remove(self._data_path)
+                if paths and replaced:
+                    self._sweep(count, replaced, statuses)
+            except OSError as error:  # the result stands all the same; the next writer removes what is left
+                self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
+
+    def close(self, failed: bool) -> None:
+        """Let go; a publication that was not committed leaves nothing behind."""
+        with contextlib.suppress(OSError):  # told at the commit, if there was one
+            self._staging.finish_sync()
+        if failed:
+            self._staging.undo()
+        if self._data_fd >= 0:
+            os.close(self._data_fd)
+        self._own_lock.release()
+
+    def __enter__(self) -> Publication:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=error is not None)
+        errors.files(self.prefix).__exit__(kind, error, trace)  # what the operating system refused, in one line
+
+    def _link(self, source: Source, path: str) -> None:
+        with errors.files(source.path):
+            if source.fd is None and self.lock is None:
+                # Nothing stands here yet, so nobody need tell our bytes from others' after a crash (see `recover`).
+                os.rename(source.path, self._staging.made(path))
+                return
+            try:
+                self._staging.link(source.path, path)
+            except FileNotFoundError:
+                raise ChangedError("was replaced while it was read; try again", path=source.path) from None
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if not source.may_copy:
+                    what = f"--link cannot share it with {self._folder}: {(error.strerror or '').lower()}"
+                    raise RefusedError(what, path=source.path, hint="leave --link out") from None
+                if source.fd is None:
+                    os.rename(source.path, self._staging.made(path))
+                else:
+                    self._copy(source.fd, path)
+                return
+            if source.fd is not None and not os.path.samestat(os.stat(path), os.fstat(source.fd)):
+                raise ChangedError("was replaced while it was read; try again", path=source.path)
+
+    def _copy(self, fd: int, path: str) -> None:
+        copy = self._staging.create(path)
+        at = 0
+        try:
+            while chunk := os.pread(fd, CHUNK, at):
+                write_all(copy, chunk)
+                at += len(chunk)
+        finally:
+            os.close(copy)
+
+    def _write_index(self, index: bytes) -> None:
+        fd = self._own_lock.fd
+        with errors.files(self._index_temporary):
+            os.ftruncate(fd, 0)
+            write_all(fd, index)
+            if self._staging.sync_wanted:
+                os.fsync(fd)
+
+    def _sweep(self, count: int, replaced: os.stat_result, ours: list[os.stat_result]) -> None:
+        """Remove shards of other numbers: what we linked, under its old names, and what a later save superseded.
+
+        A file that is younger than the replaced index may be a save under way, whatever its number.
+        """
+        for path, number, status in shard_files(self.prefix):
+            if number == count:
+                continue
+            if _is_one_of(status, ours) or status.st_mtime_ns <= replaced.st_mtime_ns:
+                remove(path, only=status)
+            elif not self.warnings:
+                self.warnings.append(f"{path}: younger than the checkpoint, perhaps a save under way; left alone")
+
+
+def _index_of(rows: Mapping[bytes, bytes], count: int) -> bytes:
+    """The index file with these rows and this number of shards."""
+    parts: list[bytes] = []
+    table = TableBuilder(parts.append)
+    table.add(b"", header_row(count, rows[b""]))
+    for key in sorted(rows):
+        if key:
+            table.add(key, rows[key])
+    table.finish()
+    return b"".join(parts)
+
+
+def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
+    """The data files that stand beside a prefix, of whatever index: path, number of shards in the name, status."""
+    folder, base = os.path.split(prefix)
+    shape = re.compile(re.escape(base) + r"\.data-\d{5,}-of-(\d{5,})", re.DOTALL)
+    found = []
+    for name in sorted(os.listdir(folder or ".")):
+        match = shape.fullmatch(name)
+        if match:
+            path = os.path.join(folder, name)
+            try:
+                found.append((path, int(match[1]), os.stat(path)))
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def recover(prefix: str, present: int, data_path: str) -> None:
+    """Remove what a crashed publication left: shards of another number that are links of ours.
+
+    They are told by what they link to, a live shard or the staged data, which is why those names go last. An empty
+    file beside such a link filled a number. The caller holds the lock.
+    """
+    standing = shard_files(prefix)
+    ours = [status for _, number, status in standing if number == present]
+    if os.path.exists(data_path):
+        ours.append(os.stat(data_path))
+    for number in {number for _, number, _ in standing} - {present}:
+        group = [(path, status) for path, other, status in standing if other == number]
+        if any(_is_one_of(status, ours) for _, status in group):
+            for path, status in group:
+                if _is_one_of(status, ours) or status.st_size == 0:
+                    remove(path, only=status)
+
+
+def _is_one_of(status: os.stat_result, others: list[os.stat_result]) -> bool:
+    return any(os.path.samestat(status, other) for other in others)

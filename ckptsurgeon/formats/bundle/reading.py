@@ -1,0 +1,361 @@
+"""Reads TensorFlow V2 checkpoints (TensorBundle): `<prefix>.index` and `<prefix>.data-?????-of-?????`.
+
+The index is a table: the empty key holds the header, every other key a tensor's entry (dtype, shape, shard, offset,
+size, checksum), and keys that begin with a zero byte the slices of partitioned tensors. Data shards are bare bytes.
+Opening reads the index; a shard is opened when its bytes are asked for. Sources: `tensorflow/core/util/tensor_bundle/`,
+`tensorflow/core/protobuf/tensor_bundle.proto`. `bundle_write.py` is the other half.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ... import errors
+from ...checkpoint import CHUNK, GRAPH, Checkpoint, Extent, Variable
+from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
+from ..tensorflow.sstable import read_rows
+from ..tensorflow.tensors import check_cover, check_version, decode_slice, slice_key, slice_shape
+from ..tensorflow.wire import BYTES, VARINT, crc32c, fields, mask, signed64, varint
+from .rows import decode_form, split_entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ...plan import Change
+    from ..tensorflow.tensors import Slice
+    from .layers import BundleGraph
+
+MAX_SHARDS = 100_000
+# Of an object-based checkpoint: what follows a variable's name in its key. `ls` leaves it out.
+VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_VALUE_SUFFIX = VALUE_SUFFIX.encode()
+
+
+def shard_path(prefix: str, shard: int, shards: int) -> str:
+    """The file of a data shard (`core/util/tensor_bundle/naming.cc`)."""
+    return f"{prefix}.data-{shard:05d}-of-{shards:05d}"
+
+
+class Bundle(Checkpoint):
+    """A TensorFlow V2 checkpoint, open for reading.
+
+    Args:
+        prefix: path without `.index`.
+        folder: the SavedModel folder that it belongs to, or None.
+
+    Raises:
+        NotFoundError: no such index.
+        DamagedError: the index is cut short, has a wrong checksum, or contradicts itself.
+
+    Attributes:
+        folder: the SavedModel folder that it belongs to, or None.
+        rows: the index as it stands: key -> encoded entry; the empty key is the header.
+        shards: number of data shards.
+        stray: keys of slices that belong to no tensor.
+    """
+
+    format = "tf-v2"
+
+    def __init__(self, prefix: str, folder: str | None = None) -> None:
+        super().__init__(prefix, prefix + ".index")
+        self.prefix = prefix
+        self.folder = folder
+        self.rows: dict[bytes, bytes] = {}
+        self.shards = 0  # until the header is read
+        self.stray: list[bytes] = []
+        self._paths: dict[int, str] = {}
+        self._graph_read: BundleGraph | None = None
+        with errors.files(self.main_file):
+            fd = self.file(self.main_file)
+            try:
+                self._read_index(fd, self.main_status.st_size)
+            except BaseException:
+                self.close()
+                raise
+
+    def _read_index(self, fd: int, size: int) -> None:
+        # In the order of keys come the header, the slices, and what has a name: a variable after its slices, and the
+        # whole key of an object-based one after what would be its short name.
+        slice_rows: dict[bytes, bytes] = {}
+        for key, value in read_rows(lambda offset, length: os.pread(fd, length, offset), size):
+            self.rows[key] = value
+            if not key:
+                self._read_header(value)
+            elif not self.shards:
+                break
+            elif key[0] == 0:
+                slice_rows[key] = value
+            else:
+                try:
+                    self._add(key, value, slice_rows)
+                except DamagedError as error:
+                    raise _within(error, _text(key[:200])) from error
+        if not self.shards:
+            raise DamagedError("damaged: the index has no header, or is no index of a TensorFlow V2 checkpoint")
+        for key, value in slice_rows.items():
+            try:
+                self._piece(value)  # they are carried, so they too must make sense
+            except DamagedError as error:
+                raise _within(error, repr(key[:200])) from error
+        self.stray = list(slice_rows)
+
+    def _read_header(self, message: bytes) -> None:
+        shards, big = 0, 0
+        for number, kind, value, _ in fields(message):
+            if number == 1 and kind == VARINT:
+                shards = signed64(value)
+            elif number == 2 and kind == VARINT:
+                big = value
+            elif number == 3 and kind == BYTES:
+                check_version(value)
+        if not 1 <= shards <= MAX_SHARDS:
+            raise DamagedError("damaged: impossible number of shards", expected=f"1 to {MAX_SHARDS}", found=shards)
+        if big not in (0, 1):
+            raise DamagedError("damaged: unknown byte order", expected="0 (little) or 1 (big)", found=big)
+        self.shards = shards
+        self.byteorder = "big" if big else "little"
+
+    def oddities(self) -> list[str]:
+        """As `Checkpoint.oddities`."""
+        return [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
+
+    def _add(self, key: bytes, row: bytes, slice_rows: dict[bytes, bytes]) -> None:
+        short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
+        name = (short if short and short not in self.rows else key).decode("utf-8", "surrogateescape")
+        dtype, shape, extent, encoded = self._stored(row)
+        if not encoded:
+            self.variables[name] = Variable(name, key, dtype, shape, (extent,))
+            return
+        slices: list[Slice] = []
+        extents: list[Extent] = []
+        for message in encoded:
+            place = decode_slice(message, shape)
+            piece = slice_rows.pop(slice_key(key, place), None)
+            if piece is None:
+                raise DamagedError("damaged: a slice is missing, or listed twice", found=list(place))
+            *kind, extent = self._piece(piece)
+            if kind != [dtype, slice_shape(place, shape)]:
+                raise DamagedError(
+                    "damaged: a slice is of another kind than its variable",
+                    expected=f"{dtype} {list(slice_shape(place, shape))}",
+                    found=f"{kind[0]} {list(kind[1])}",
+                )
+            slices.append(place)
+            extents.append(extent)
+        check_cover(slices, shape)
+        self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), tuple(slices))
+
+    def _piece(self, row: bytes) -> tuple[str, tuple[int, ...], Extent]:
+        """Of a slice's row: dtype and shape, and where the bytes lie."""
+        dtype, shape, extent, encoded = self._stored(row)
+        if encoded:
+            raise DamagedError("damaged: a slice in slices")
+        return dtype, shape, extent
+
+    def _stored(self, row: bytes) -> tuple[str, tuple[int, ...], Extent, list[bytes]]:
+        """Of a row: dtype, shape, where the bytes lie, and the encoded slices, which lie elsewhere."""
+        form, shard, offset, length, crc, slices = split_entry(row)
+        dtype, shape, item, size = decode_form(form)
+        if not slices:
+            if not 0 <= shard < self.shards:
+                raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=shard)
+            if offset < 0 or length < 0 or offset + length >> 63:
+                raise DamagedError("damaged: impossible place", found=f"{length} bytes at {offset}")
+            size *= item or 1  # a string takes at least one
+            if size != length and (item or size > length):
+                more = "" if item else " or more"
+                raise DamagedError("damaged: wrong size", expected=f"{size} bytes{more}", found=length)
+        path = self._paths.get(shard)
+        if path is None:
+            path = self._paths[shard] = shard_path(self.prefix, shard, self.shards)
+        return dtype, shape, Extent(path, offset, length, crc), slices
+
+    # -- Checkpoint
+
+    def find(self, name: str) -> Variable | None:
+        """As `Checkpoint.find`; the full key of an object-based variable works too."""
+        variable = super().find(name)
+        full = name.removesuffix(":0")
+        if variable is None and full.endswith(VALUE_SUFFIX):
+            short = self.variables.get(full[: -len(VALUE_SUFFIX)])
+            if short is not None and _text(short.key) == full:
+                return short
+        return variable
+
+    @property
+    def _graph(self) -> BundleGraph | None:
+        """The object graph, read when it is first asked for; None of a checkpoint without one."""
+        if self._graph_read is None and GRAPH in self.variables:
+            from .layers import BundleGraph
+
+            self._graph_read = BundleGraph(self)
+        return self._graph_read
+
+    def layer_tables(self) -> dict[str, dict[str, int]]:
+        """As `Checkpoint.layer_tables`."""
+        return self._graph.layer_tables() if self._graph else {}
+
+    def slot_owners(self) -> dict[str, str]:
+        """As `Checkpoint.slot_owners`."""
+        return self._graph.slot_owners() if self._graph else {}
+
+    def full_name(self, name: str) -> str | None:
+        """As `Checkpoint.full_name`."""
+        return self._graph.full_names().get(name) if self._graph else None
+
+    def key_of(self, name: str) -> bytes:
+        """As `Checkpoint.key_of`: of an object-based checkpoint with the end that `ls` leaves out."""
+        key = super().key_of(name)
+        return key if b"/.ATTRIBUTES/" in key or GRAPH not in self.variables else key + _VALUE_SUFFIX
+
+    def consequences(self, changes: list[Change]) -> list[Change]:
+        """As `Checkpoint.consequences`: the object graph follows."""
+        return self._graph.consequences(changes) if self._graph else []
+
+    def file(self, path: str) -> int:
+        """As `Checkpoint.file`.
+
+        Raises:
+            ChangedError: the file is gone because the checkpoint was replaced since it was opened.
+        """
+        try:
+            return super().file(path)
+        except NotFoundError as error:
+            if path != self.main_file and self.was_replaced():
+                raise ChangedError("was replaced while it was read; try again", path=self.prefix) from error
+            raise
+
+    @property
+    def data_files(self) -> list[str]:
+        """As `Checkpoint.data_files`: the shards by number."""
+        return [shard_path(self.prefix, shard, self.shards) for shard in range(self.shards)]
+
+    def chunks(self, extent: Extent) -> Iterator[bytes]:
+        """As `Checkpoint.chunks`."""
+        fd = self.file(extent.file)
+        at, end = extent.offset, extent.offset + extent.length
+        with errors.files(extent.file):
+            size = os.fstat(fd).st_size
+            if end > size:
+                raise self.damaged(extent, "cut short", f"at least {end} bytes", size)
+            while at < end:
+                chunk = os.pread(fd, min(CHUNK, end - at), at)
+                if not chunk:
+                    raise self.damaged(extent, "cut short while it was read", f"at least {end} bytes", at)
+                at += len(chunk)
+                yield chunk
+
+    def checked_chunks(self, extent: Extent) -> Iterator[bytes]:
+        """As `chunks`, of a numeric extent; the last chunk is given only if the checksum of all is right.
+
+        Raises:
+            DamagedError: it is wrong.
+            ChangedError: it is wrong because the checkpoint was replaced since it was opened.
+        """
+        crc = done = 0
+        for chunk in self.chunks(extent):
+            crc = crc32c(chunk, crc)
+            done += len(chunk)
+            if done == extent.length:
+                self._compare(mask(crc), extent)
+            yield chunk
+        if not extent.length:
+            self._compare(mask(0), extent)
+
+    def checked_stream(self, extent: Extent, dtype: str, count: int) -> Iterator[bytes]:
+        """As `checked_chunks`, of `count` strings or variants; all are read once before the first chunk is given."""
+        from .strings import stream_crc
+
+        self._compare(stream_crc(self, extent, dtype, count), extent)
+        return self.chunks(extent)
+
+    def check(self, variable: Variable) -> None:
+        """As `Checkpoint.check`."""
+        for extent, count in zip(variable.extents, extent_sizes(variable), strict=True):
+            if variable.is_numeric:
+                for _ in self.checked_chunks(extent):
+                    pass
+            else:
+                self.checked_stream(extent, variable.dtype, count)
+
+    def _compare(self, found: int, extent: Extent) -> None:
+        """Compare a masked CRC-32C with the stored one."""
+        if found != extent.crc:
+            what = f"damaged: wrong checksum of the {extent.length} bytes at {extent.offset}"
+            raise self.damaged(extent, what, f"{extent.crc:08x}", f"{found:08x}", "restore the file from a copy")
+
+    def damaged(
+        self, extent: Extent, what: str, expected: object, found: object, hint: str | None = None
+    ) -> CkptSurgeonError:
+        """The error that the stored bytes of an extent are wrong: because the checkpoint was replaced, or damaged."""
+        if self.was_replaced():
+            return ChangedError("was replaced while it was read; try again", path=self.prefix)
+        return DamagedError(what, path=extent.file, expected=expected, found=found, hint=hint)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """As `Checkpoint.read`."""
+        from . import arrays
+
+        return arrays.read(self, self[name])
+
+    def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
+        """As `Checkpoint.elements`: of a variable that is whole and numeric some at a time."""
+        from . import arrays
+
+        return arrays.elements(self, variable)
+
+    def nbytes(self, variable: Variable) -> int | None:
+        """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also where damaged data do not tell."""
+        if variable.dtype != "string":
+            extents = variable.extents
+            return extents[0].length if len(extents) == 1 else sum(extent.length for extent in extents)
+        total = 0
+        if variable.size == 1 and len(variable.extents) == 1:
+            stored = variable.extents[0].length - 4  # one length and its checksum stand before the bytes
+            for digits in range(1, 11):
+                if stored >= digits and len(varint(stored - digits)) == digits:
+                    return stored - digits
+        from .strings import string_lengths
+
+        for extent, count in zip(variable.extents, extent_sizes(variable), strict=True):
+            try:
+                total += sum(string_lengths(self, extent, count)[0])
+            except (NotFoundError, DamagedError):
+                return None
+        return total
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the index, which holds a checksum of every byte of data, as hexadecimal digits."""
+        import hashlib
+
+        return hashlib.sha256(self.index_bytes()).hexdigest()
+
+    def index_bytes(self) -> bytes:
+        """The index file as it stands."""
+        return os.pread(self.file(self.main_file), self.main_status.st_size, 0)
+
+
+def extent_sizes(variable: Variable) -> list[int]:
+    """The number of elements in each extent of a variable."""
+    if variable.slices is None:
+        return [variable.size]
+    sizes = []
+    for extents in variable.slices:
+        size = 1
+        for length in slice_shape(extents, variable.shape):
+            size *= length
+        sizes.append(size)
+    return sizes
+
+
+def _within(error: DamagedError, where: str) -> DamagedError:
+    """An error that also says in which entry of the index it is."""
+    return DamagedError(f"{error.what} in the entry of {where}", expected=error.expected, found=error.found)
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")

@@ -1,0 +1,190 @@
+"""Rows of a TensorBundle's index: read, made, or pointed elsewhere with all else carried byte for byte."""
+
+from __future__ import annotations
+
+import math
+import struct
+from functools import lru_cache
+
+from ...checkpoint import ITEM_SIZE
+from ...errors import DamagedError
+from ..tensorflow.tensors import decode_shape, dtype_name, slice_key
+from ..tensorflow.wire import (
+    BYTES,
+    FIXED32,
+    VARINT,
+    bytes_field,
+    fields,
+    fixed32_field,
+    read_varint,
+    signed64,
+    varint_field,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...checkpoint import Variable
+
+# A tag is a field's number and its wire type.
+_DTYPE, _SHARD, _OFFSET, _SIZE = (number << 3 | VARINT for number in (1, 3, 4, 5))
+_SHAPE, _CRC = 2 << 3 | BYTES, 6 << 3 | FIXED32
+_CRC_BYTES = struct.Struct("<I").unpack_from
+_HEADER_VERSION = bytes.fromhex("1a020801")  # VersionDef{producer: 1}
+
+
+def split_entry(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]]:
+    """A BundleEntryProto: what one tensor, or one slice of one, is, and where it lies.
+
+    Returns:
+        Its dtype and shape, encoded, as `decode_form` takes them; the shard; offset and size in bytes; the masked
+        CRC-32C of the stored bytes; the still encoded slices: where there are any, only the first means something.
+
+    Raises:
+        DamagedError: a field is of another kind, or there twice.
+    """
+    plain = _split_plain(message)
+    if plain is not None:
+        return plain
+    dtype = shard = offset = size = crc = shapes = 0
+    shape = b""
+    slices: list[bytes] = []
+    for number, kind, value, _ in fields(message):
+        if kind == VARINT and number in (1, 3, 4, 5):
+            if number == 1:
+                dtype = value
+            elif number == 3:
+                shard = signed64(value)
+            elif number == 4:
+                offset = signed64(value)
+            else:
+                size = signed64(value)
+        elif kind == BYTES and number == 2:
+            shape = value
+            shapes += 1
+        elif kind == FIXED32 and number == 6:
+            crc = value
+        elif kind == BYTES and number == 7:
+            slices.append(value)
+        elif number <= 7:
+            raise DamagedError(f"damaged: the field {number} is of another wire type than it should be")
+    if shapes > 1:  # protobuf would merge them, which nobody means
+        raise DamagedError("damaged: more than one shape", found=shapes)
+    return varint_field(1, dtype) + bytes_field(2, shape), shard, offset, size, crc, slices
+
+
+def _split_plain(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]] | None:
+    """As `split_entry`, of just the fields, in the order, that TensorFlow writes for a tensor of one extent, or None.
+
+    Opening a large index spends its time here.
+    """
+    end = len(message) - 5
+    if end < 4 or message[0] != _DTYPE or message[1] >= 0x80 or message[2] != _SHAPE or message[3] >= 0x80:
+        return None
+    at = form = 4 + message[3]
+    if at > end or message[end] != _CRC:
+        return None
+    shard = offset = size = 0
+    if message[at] == _SHARD:
+        shard, at = read_varint(message, at + 1, end)
+    if message[at] == _OFFSET:
+        offset, at = read_varint(message, at + 1, end)
+    if message[at] == _SIZE:
+        size, at = message[at + 1], at + 2
+        if size >= 0x80:
+            size, at = read_varint(message, at - 1, end)
+    if at != end or (shard | offset | size) >> 63:
+        return None
+    return message[:form], shard, offset, size, _CRC_BYTES(message, end + 1)[0], []
+
+
+@lru_cache(1 << 10)  # most occur often: slots have their variable's, and one checkpoint has the next one's
+def decode_form(form: bytes) -> tuple[str, tuple[int, ...], int, int]:
+    """The dtype and shape in a form, the bytes of an element (0: of no fixed size), and the number of elements.
+
+    Raises:
+        DamagedError: unknown, or impossible.
+    """
+    number, encoded = 0, b""
+    for field, _, value, _ in fields(form):
+        if field == 1:
+            number = value
+        else:
+            encoded = value
+    dtype, shape = dtype_name(number), decode_shape(encoded)
+    return dtype, shape, ITEM_SIZE.get(dtype, 0), math.prod(shape)
+
+
+class Place:
+    """Where an extent goes: a shard of the new set, the offset in it, the length and the masked checksum."""
+
+    __slots__ = ("crc", "length", "offset", "shard")
+
+    def __init__(self, shard: int, offset: int, length: int, crc: int) -> None:
+        self.shard = shard
+        self.offset = offset
+        self.length = length
+        self.crc = crc
+
+
+def header_row(shards: int, old: bytes = b"") -> bytes:
+    """A BundleHeaderProto: the old one with another number of shards, or a new little-endian one."""
+    if not old:
+        return varint_field(1, shards) + _HEADER_VERSION
+    return varint_field(1, shards) + b"".join(raw for number, _, _, raw in fields(old) if number != 1)
+
+
+def entry_row(old: bytes, place: Place) -> bytes:
+    """A BundleEntryProto that points elsewhere; dtype, shape and unknown fields are carried byte for byte."""
+    carried = [(number, raw) for number, _, _, raw in fields(old) if number not in (3, 4, 5, 6)]
+    return _in_order([*carried, (3, _place_fields(place))])
+
+
+def new_entry_row(dtype: int, shape: bytes, place: Place) -> bytes:
+    """A BundleEntryProto of a DataType and an encoded TensorShapeProto."""
+    return varint_field(1, dtype) + bytes_field(2, shape) + _place_fields(place)
+
+
+def _place_fields(place: Place) -> bytes:
+    return (
+        varint_field(3, place.shard)
+        + varint_field(4, place.offset)
+        + varint_field(5, place.length)
+        + fixed32_field(6, place.crc)
+    )
+
+
+def _in_order(parts: list[tuple[int, bytes]]) -> bytes:
+    """Encoded fields in the order of their numbers."""
+    return b"".join(raw for _, raw in sorted(parts, key=lambda part: part[0]))
+
+
+def shard_of(key: bytes, row: bytes) -> int | None:
+    """The shard that an entry points into; None for the header and the row that describes a partitioned tensor."""
+    if not key:
+        return None
+    shard = 0
+    for number, _, value, _ in fields(row):
+        if number == 7:
+            return None
+        if number == 3:
+            shard = signed64(value)
+    return shard
+
+
+def moved_row(row: bytes, shard: int) -> bytes:
+    """An entry whose shard got another number."""
+    carried = [(number, raw) for number, _, _, raw in fields(row) if number != 3]
+    return _in_order([*carried, (3, varint_field(3, shard))])
+
+
+def row_keys(variable: Variable, key: bytes | None = None) -> list[bytes]:
+    """The keys of the index rows that hold a variable's extents, in the order of the extents.
+
+    Args:
+        variable: whose partition counts.
+        key: its key, if not its own.
+    """
+    key = key or variable.key
+    if variable.slices is None:
+        return [key]
+    return [slice_key(key, extents) for extents in variable.slices]

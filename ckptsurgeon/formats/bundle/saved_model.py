@@ -1,0 +1,66 @@
+"""SavedModel folders: a changed one as a new folder. In place their variables are a bundle like any other.
+
+The variables are the bundle `variables/variables`; all else (`saved_model.pb`, assets, fingerprint) is carried.
+`fingerprint.pb` holds a hash of the checkpoint, which is stale after any edit; TensorFlow does not check it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ... import errors
+from ...errors import RefusedError
+from ...publish import fsync_all, replace_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...plan import Plan
+
+
+def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out as a new SavedModel folder at `out`.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: something is there already, without `force`.
+        StorageError: the operating system refused; an old folder is unharmed.
+    """
+    import shutil
+
+    from . import writing
+    from .reading import Bundle
+
+    bundle = plan.recipient
+    assert isinstance(bundle, Bundle)
+    assert bundle.folder is not None
+    if os.path.lexists(out) and not force:
+        raise RefusedError("exists already", path=out, hint="--force replaces it")
+    staged = f"{out.rstrip(os.sep)}.ckptsurgeon-tmp"
+    values = os.path.basename(bundle.prefix) + "."
+    warnings: list[str] = []
+    with errors.files(out):
+        try:
+            shutil.rmtree(staged, ignore_errors=True)
+            shutil.copytree(
+                bundle.folder,
+                staged,
+                symlinks=True,
+                ignore=lambda folder, names: [
+                    name
+                    for name in names
+                    if not plan.changes_nothing
+                    and name.startswith(values)
+                    and os.path.samefile(folder, os.path.dirname(bundle.prefix))
+                ],
+            )
+            prefix = os.path.join(staged, "variables", "variables")
+            if not plan.changes_nothing:
+                warnings = writing.save_as(plan, prefix, link, False, sync, wait)
+            if sync:
+                fsync_all([os.path.join(folder, name) for folder, _, names in os.walk(staged) for name in ("", *names)])
+            replace_folder(staged, out.rstrip(os.sep))
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    return warnings

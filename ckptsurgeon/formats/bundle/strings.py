@@ -1,0 +1,155 @@
+"""Strings and variants of a TensorBundle: streams whose checksum is not that of their bytes. Without NumPy.
+
+    strings    varint length of each, masked CRC-32C of the lengths, all bytes; the entry's CRC runs over the lengths
+               as integers of 4 bytes (8 from 2^32 on), that masked CRC, and the bytes
+    variants   for each: varint length n, n bytes, masked CRC so far; the CRC runs over n as 8 bytes, the n bytes, and
+               each masked CRC
+
+Integers are in the bundle's byte order. Source: `ReadStringTensor`, `ReadVariantTensor` in
+`tensorflow/core/util/tensor_bundle/tensor_bundle.cc`. Lengths are checked against the room that there is, which
+TensorFlow does not do.
+"""
+
+from __future__ import annotations
+
+from ...checkpoint import Extent
+from ...errors import DamagedError, StorageError
+from ..tensorflow.wire import crc32c, mask, read_varint, varint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from .reading import Bundle
+
+
+def load(bundle: Bundle, extent: Extent) -> bytes:
+    """The stored bytes of an extent, unchecked, all in memory.
+
+    Raises:
+        StorageError: there is not enough memory.
+        DamagedError, ChangedError: as `Bundle.chunks`.
+    """
+    try:
+        return b"".join(bundle.chunks(extent))
+    except MemoryError as error:
+        raise StorageError("not enough memory", path=extent.file, expected=f"{extent.length} bytes") from error
+
+
+def string_lengths(bundle: Bundle, extent: Extent, count: int) -> tuple[list[int], int]:
+    """The lengths of the `count` strings of an extent, and how many bytes of it the lengths take.
+
+    Raises:
+        DamagedError: there is no room for them, or they do not add up to the extent.
+        ChangedError: the same, because the checkpoint was replaced since it was opened.
+    """
+    if not extent.length and not count:
+        return [], 0  # without even a checksum, which TensorFlow accepts and does not write
+    head = Extent(extent.file, extent.offset, min(extent.length, 10 * count), None)
+    data = load(bundle, head)
+    lengths, at = [], 0
+    try:
+        for _ in range(count):
+            length, at = read_varint(data, at, len(data))
+            lengths.append(length)
+    except DamagedError as error:
+        raise bundle.damaged(extent, error.what, f"the lengths of {count} strings", f"{len(lengths)}") from error
+    total = sum(lengths) + at + 4
+    if total != extent.length:
+        raise bundle.damaged(extent, "damaged: strings do not add up", f"{extent.length} bytes", total)
+    return lengths, at
+
+
+def lengths_crc(lengths: list[int], byteorder: str) -> int:
+    """CRC-32C of string lengths."""
+    order = _order(byteorder)
+    return crc32c(b"".join(n.to_bytes(4 if n <= 0xFFFFFFFF else 8, order) for n in lengths))
+
+
+def encode_strings(strings: list[bytes], byteorder: str) -> tuple[bytes, int]:
+    """The stream of `strings`, and its masked checksum."""
+    lengths = [len(string) for string in strings]
+    crc = lengths_crc(lengths, byteorder)
+    check = mask(crc).to_bytes(4, _order(byteorder))
+    payload = b"".join(strings)
+    data = b"".join(varint(length) for length in lengths) + check + payload
+    return data, mask(crc32c(payload, crc32c(check, crc)))
+
+
+def read_strings(bundle: Bundle, extent: Extent, count: int) -> list[bytes]:
+    """The `count` strings of an extent, their checksum verified.
+
+    Raises:
+        DamagedError, ChangedError: as `Bundle.check`.
+    """
+    bundle.checked_stream(extent, "string", count)
+    if not count:
+        return []
+    data = load(bundle, extent)
+    lengths, at = string_lengths(bundle, extent, count)
+    at += 4  # the checksum of the lengths
+    strings = []
+    for length in lengths:
+        strings.append(data[at : at + length])
+        at += length
+    return strings
+
+
+def stream_crc(bundle: Bundle, extent: Extent, dtype: str, count: int) -> int:
+    """The masked checksum of stored strings or variants, as TensorFlow computes it.
+
+    Args:
+        bundle: whose byte order counts.
+        extent: where the stream lies.
+        dtype: "string" or "variant".
+        count: number of elements in the extent.
+
+    Raises:
+        DamagedError: the stream contradicts itself.
+        ChangedError: the same, because the checkpoint was replaced since it was opened.
+    """
+    return _strings_crc(bundle, extent, count) if dtype == "string" else _variants_crc(bundle, extent, count)
+
+
+def _strings_crc(bundle: Bundle, extent: Extent, count: int) -> int:
+    lengths, at = string_lengths(bundle, extent, count)
+    if not extent.length:
+        return mask(0)
+    crc = lengths_crc(lengths, bundle.byteorder)
+    check = load(bundle, Extent(extent.file, extent.offset + at, 4, None))
+    _compare(bundle, extent, check, crc)
+    crc = crc32c(check, crc)
+    for chunk in bundle.chunks(Extent(extent.file, extent.offset + at + 4, extent.length - at - 4, None)):
+        crc = crc32c(chunk, crc)
+    return mask(crc)
+
+
+def _variants_crc(bundle: Bundle, extent: Extent, count: int) -> int:
+    data = load(bundle, extent)
+    crc = at = found = 0
+    while at < len(data):
+        try:
+            length, at = read_varint(data, at, len(data))
+        except DamagedError as error:
+            raise bundle.damaged(extent, error.what, "the length of a variant", f"byte {at}") from error
+        end = at + length + 4  # beyond the end there is no checksum that could be right
+        crc = crc32c(length.to_bytes(8, _order(bundle.byteorder)), crc)
+        crc = crc32c(data[at : end - 4], crc)
+        _compare(bundle, extent, data[end - 4 : end], crc)
+        crc = crc32c(data[end - 4 : end], crc)
+        found += 1
+        at = end
+    if found != count:
+        raise bundle.damaged(extent, "damaged: wrong number of variants", count, found)
+    return mask(crc)
+
+
+def _compare(bundle: Bundle, extent: Extent, check: bytes, crc: int) -> None:
+    """Compare a checksum within a stream with the one that was computed."""
+    expected = mask(crc).to_bytes(4, _order(bundle.byteorder))
+    if check != expected:
+        raise bundle.damaged(extent, "damaged: wrong checksum of lengths", check.hex(), expected.hex())
+
+
+def _order(byteorder: str) -> Literal["big", "little"]:
+    return "big" if byteorder == "big" else "little"

@@ -1,0 +1,130 @@
+"""Puts a checkpoint that is one file in the place of another, or where none is, by one rename. Knows no format."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from ... import errors
+from ...errors import BusyError, RefusedError
+from ...publish import Appender, Lock, Staging, held_signals, write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Fill = Callable[["Output"], None]
+
+
+class Output:
+    """A file under construction; what the operating system refuses names it.
+
+    Args:
+        path: of the file.
+        fd: open for writing, empty.
+        staging: that syncs it.
+    """
+
+    def __init__(self, path: str, fd: int, staging: Staging) -> None:
+        self.path = path
+        self._fd = fd
+        self._appender = Appender(fd, staging)
+
+    @property
+    def size(self) -> int:
+        """Bytes that were written."""
+        return self._appender.size
+
+    def write(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        with errors.files(self.path):
+            self._appender.append(data)
+
+    def patch(self, at: int, data: bytes) -> None:
+        """Replace bytes that were written before."""
+        self.flush()
+        with errors.files(self.path):
+            os.lseek(self._fd, at, os.SEEK_SET)
+            write_all(self._fd, data)
+            os.lseek(self._fd, self.size, os.SEEK_SET)
+
+    def flush(self) -> None:
+        """Hand on what was kept back."""
+        with errors.files(self.path):
+            self._appender.flush()
+
+
+def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[str]:
+    """Make the file `out`.
+
+    Args:
+        out: where.
+        fill: writes its bytes.
+        force: replace what stands there.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: there is a checkpoint already, without `force`; or a TensorFlow V2 one of this name, which would
+            go on to be what the name means.
+        BusyError: somebody else writes it.
+        StorageError: the operating system refused; an old file is unharmed.
+    """
+    if not os.path.basename(out) or "\0" in out or os.path.isdir(out):
+        raise RefusedError("no checkpoint can have this name", path=repr(out), expected="a file")
+    if os.path.lexists(out + ".index"):
+        raise RefusedError("a TensorFlow checkpoint has this name already", path=out, hint="choose another")
+    if not os.path.lexists(out):
+        return replace(out, fill, None, sync, wait)
+    if not force:
+        raise RefusedError("exists already", path=out, hint="--force replaces it")
+    with Lock(out, wait) as lock:
+        return replace(out, fill, lock, sync, wait)
+
+
+def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -> list[str]:
+    """Replace a file that is locked, or with None make one that is not there yet.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        BusyError: somebody saved meanwhile; nothing was changed.
+        StorageError: the operating system refused; the old file is unharmed.
+    """
+    staging = Staging(sync)
+    temporary = f"{path}.ckptsurgeon-tmp"
+    folder = os.path.dirname(path) or "."
+    warnings: list[str] = []
+    with errors.files(folder):
+        own = Lock(temporary, wait, create=True)  # bars another writer of a name that nothing has yet
+        staging.made(temporary)
+    try:
+        with errors.files(temporary):
+            os.ftruncate(own.fd, 0)
+        output = Output(temporary, own.fd, staging)
+        fill(output)
+        output.flush()
+        with errors.files(temporary):
+            staging.finish_sync()
+            if sync:
+                os.fsync(own.fd)
+        if not (lock.holds() if lock else not os.path.lexists(path)):
+            raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
+        with held_signals(), errors.files(path):
+            staging.rename(temporary, path)
+            try:
+                staging.sync(folder)
+            except OSError as error:  # the result stands all the same
+                warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
+    except BaseException:
+        with contextlib.suppress(OSError):  # that the disk failed is told already
+            staging.finish_sync()
+        staging.undo()
+        raise
+    finally:
+        own.release()
+    return warnings

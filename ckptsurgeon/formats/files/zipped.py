@@ -1,0 +1,383 @@
+"""Zip files as they stand: the directory read, every bound checked, and members carried without unpacking them.
+
+Python's `zipfile` gives neither a member's packed bytes nor a bound on what it keeps in memory, and its import alone
+takes longer than a listing. Source: PKWARE's APPNOTE. What this reader refuses: several disks, encryption, names that
+stand there twice or lead out of a folder, members that overlap, bytes before the first member that no entry names.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ...checkpoint import CHUNK
+from ...errors import DamagedError, RefusedError, UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .replacing import Output
+
+    Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer at the end of the file
+
+MAGIC = b"PK\x03\x04"
+EMPTY = b"PK\x05\x06"  # a zip file without members begins with its end
+STORED, DEFLATED = 0, 8
+_ENCRYPTED, _DESCRIPTOR, _UTF8 = 1, 8, 1 << 11
+_ENTRY = struct.Struct("<4s6H3I5H2I")
+_LOCAL = struct.Struct("<4s5H3I2H")
+_END = struct.Struct("<4s4H2IH")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR = struct.Struct("<4sIQI")
+_FULL = 0xFFFFFFFF
+_PER_MEMBER = 1200  # bytes of memory, with what a checkpoint keeps of it
+_SPARE = 160 << 20  # that members may take beyond the file's size: 100,000 of them are honest
+_EPOCH = 33 << 16  # the earliest time that a zip file knows: a checkpoint that we write holds no time stamps
+
+
+class Member:
+    """One file in a zip file.
+
+    Attributes:
+        name: as it is stored.
+        text: its name.
+        flags, method, time, made, needed, internal, external, comment: as they are stored.
+        extra: as it is stored, less the field of large sizes.
+        crc: CRC-32 of its bytes.
+        packed: bytes that it takes.
+        size: bytes that it has.
+        data: offset of the first packed byte.
+    """
+
+    __slots__ = (
+        "comment", "crc", "data", "external", "extra", "flags", "internal", "made", "method", "name", "needed",
+        "packed", "size", "text", "time",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.text = name
+        self.name = name.encode()
+        self.flags = 0 if name.isascii() else _UTF8
+        self.method, self.time, self.made, self.needed = STORED, _EPOCH, 3 << 8 | 20, 20
+        self.internal, self.external = 0, 0o600 << 16
+        self.extra = self.comment = b""
+        self.crc = self.packed = self.size = self.data = 0
+
+    def renamed(self, name: str) -> Member:
+        """The same member under another name.
+
+        Raises:
+            RefusedError: no reader would take it.
+        """
+        problem = name_problem(name)
+        if problem:
+            raise RefusedError(f"no member of a zip file may have a name that {problem}", found=name)
+        other = Member(name)
+        for each in ("method", "time", "made", "needed", "internal", "external", "extra", "comment", "crc", "packed",
+                     "size", "data"):  # fmt: skip
+            setattr(other, each, getattr(self, each))
+        return other
+
+
+class Directory:
+    """What a zip file holds.
+
+    Args:
+        read: gives bytes of the file.
+        size: of the file.
+
+    Raises:
+        DamagedError: it is cut short, or contradicts itself.
+        UnsupportedError: encrypted, on several disks, or packed in a way that is not handled.
+
+    Attributes:
+        members: in the directory's order.
+        comment: of the file.
+    """
+
+    def __init__(self, read: Read, size: int) -> None:
+        self.members: list[Member] = []
+        start, length, count, self.comment = _find(read, size)
+        if count * _ENTRY.size > length or count * _PER_MEMBER > _SPARE + size:
+            raise DamagedError("damaged: impossible number of members", found=count)
+        data = read(start, length)
+        if len(data) != length:
+            raise DamagedError("cut short within the directory", expected=f"{length} bytes", found=len(data))
+        at = 0
+        offsets: list[int] = []
+        names: set[str] = set()
+        for _ in range(count):
+            member, offset, at = _entry(data, at)
+            if member.text in names:
+                raise DamagedError("damaged: a member that stands there twice", found=member.text[:200])
+            names.add(member.text)
+            self.members.append(member)
+            offsets.append(offset)
+        if at != length:
+            raise DamagedError("damaged: a directory with bytes that no member uses", found=f"{length - at} bytes")
+        end = 0
+        for number in sorted(range(count), key=offsets.__getitem__):
+            if offsets[number] < end:
+                raise DamagedError("damaged: members that overlap", found=self.members[number].text[:200])
+            end = _place(read, self.members[number], offsets[number], start)
+
+
+def _find(read: Read, size: int) -> tuple[int, int, int, bytes]:
+    """The directory's offset, length and number of members; the file's comment."""
+    tail = read(max(0, size - 0x10000 - _END.size), min(size, 0x10000 + _END.size))
+    at = tail.rfind(EMPTY)
+    while at >= 0 and (len(tail) - at < _END.size or _END.unpack_from(tail, at)[7] != len(tail) - at - _END.size):
+        at = tail.rfind(EMPTY, 0, at)
+    if at < 0:
+        raise DamagedError("cut short, or damaged: a zip file without its directory")
+    _, disk, first, here, count, length, start, _ = _END.unpack_from(tail, at)
+    end = size - len(tail) + at
+    comment = tail[at + _END.size :]
+    locator = read(end - _LOCATOR.size, _LOCATOR.size) if end >= _LOCATOR.size + _END64.size else b""
+    if locator.startswith(b"PK\x06\x07"):
+        end = _LOCATOR.unpack(locator)[2]
+        record = read(end, _END64.size) if end <= size - _END64.size - _LOCATOR.size else b""
+        if not record.startswith(b"PK\x06\x06"):
+            raise DamagedError("damaged: a zip file without the end of its directory")
+        _, _, _, _, disk, first, here, count, length, start = _END64.unpack(record)
+    if disk or first or here != count:
+        raise UnsupportedError("a zip file on several disks")
+    if start + length != end:
+        raise DamagedError(
+            "damaged: a zip file's directory is not where it should be", expected=end - length, found=start
+        )
+    return start, length, count, comment
+
+
+def _entry(data: bytes, at: int) -> tuple[Member, int, int]:
+    """A member, the offset of its local header, and where the next entry begins."""
+    if len(data) - at < _ENTRY.size:
+        raise DamagedError("cut short within the directory")
+    (magic, made, needed, flags, method, time, date, crc, packed, size, name_length, extra_length, comment_length, disk,
+     internal, external, offset) = _ENTRY.unpack_from(data, at)  # fmt: skip
+    at += _ENTRY.size
+    parts = []
+    for length in (name_length, extra_length, comment_length):
+        parts.append(data[at : at + length])
+        at += length
+    if magic != b"PK\x01\x02" or at > len(data):
+        raise DamagedError("damaged: an entry of the directory that is none")
+    name, extra, comment = parts
+    member = Member("")
+    member.name, member.text, member.flags = name, _text(name, flags), flags
+    member.made, member.needed, member.method, member.time = made, needed, method, date << 16 | time
+    member.internal, member.external, member.comment = internal, external, comment
+    member.extra, large = _split_extra(extra)
+    numbers = [size, packed, offset]
+    for number, value in enumerate(numbers):
+        if value == _FULL and large is not None:
+            if len(large) < 8:
+                raise DamagedError("damaged: a large member without its size", found=member.text[:200])
+            numbers[number], large = int.from_bytes(large[:8], "little"), large[8:]
+    member.size, member.packed, member.crc = numbers[0], numbers[1], crc
+    if disk:
+        raise UnsupportedError("a zip file on several disks")
+    if flags & _ENCRYPTED:
+        raise UnsupportedError("an encrypted zip file", found=member.text[:200])
+    if method not in (STORED, DEFLATED):
+        what = "packed in a way that is not handled"
+        raise UnsupportedError(what, expected="stored or deflated", found=f"method {method} of {member.text[:200]}")
+    if method == STORED and member.size != member.packed:
+        raise DamagedError("damaged: a stored member of two sizes", found=member.text[:200])
+    return member, numbers[2], at
+
+
+def _text(name: bytes, flags: int) -> str:
+    try:
+        text = name.decode("utf-8" if flags & _UTF8 else "cp437")
+    except UnicodeDecodeError as error:
+        raise DamagedError("damaged: a member whose name is no text", found=name[:200]) from error
+    problem = name_problem(text)
+    if problem:
+        raise DamagedError(f"a member whose name {problem}", found=text[:200])
+    return text
+
+
+def name_problem(text: str) -> str | None:
+    """Why no member should have a name; None if it may."""
+    if not text or "\0" in text:
+        return "is empty or has a zero byte"
+    if text.startswith(("/", "\\")) or ".." in text.replace("\\", "/").split("/"):
+        return "leads out of its folder"
+    return None
+
+
+def _split_extra(extra: bytes) -> tuple[bytes, bytes | None]:
+    """Extra fields less the one of large sizes, and that one's content."""
+    kept, large, at = b"", None, 0
+    while len(extra) - at >= 4:
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == 1 and large is None:
+            large = extra[at + 4 : at + 4 + length]
+        else:
+            kept += extra[at : at + 4 + length]
+        at += 4 + length
+    return kept + extra[at:], large
+
+
+def _place(read: Read, member: Member, offset: int, end: int) -> int:
+    """Find a member's bytes; where they end.
+
+    Raises:
+        DamagedError: not before `end`, or its own header contradicts the directory.
+    """
+    head = read(offset, _LOCAL.size) if offset <= end - _LOCAL.size else b""
+    if len(head) < _LOCAL.size or not head.startswith(MAGIC):
+        raise DamagedError("damaged: a member is not where the directory says", found=member.text[:200])
+    _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
+    name = read(offset + _LOCAL.size, name_length)
+    alike = (name, method, flags & _ENCRYPTED) == (member.name, member.method, 0)
+    if alike and not flags & _DESCRIPTOR:
+        alike = crc == member.crc and packed in (member.packed, _FULL) and size in (member.size, _FULL)
+    if not alike:
+        raise DamagedError("damaged: a member contradicts the directory", found=member.text[:200])
+    member.data = offset + _LOCAL.size + name_length + extra_length
+    if member.data + member.packed > end:
+        raise DamagedError("damaged: a member runs past the directory", found=member.text[:200])
+    return member.data + member.packed
+
+
+def packed(read: Read, member: Member) -> Iterator[bytes]:
+    """The packed bytes of a member, at most CHUNK at a time."""
+    at, end = member.data, member.data + member.packed
+    while at < end:
+        chunk = read(at, min(CHUNK, end - at))
+        if not chunk:
+            raise DamagedError("cut short while it was read", expected=f"at least {end} bytes", found=at)
+        at += len(chunk)
+        yield chunk
+
+
+def unpacked(read: Read, member: Member, checked: bool = True) -> Iterator[bytes]:
+    """The bytes of a member, at most CHUNK at a time.
+
+    Raises:
+        DamagedError: more or fewer than the directory says, or of another checksum; before the last chunk is given.
+    """
+    import zlib
+
+    crc = done = 0
+    held = b""
+    for chunk in _inflated(read, member) if member.method == DEFLATED else packed(read, member):
+        if held:
+            yield held
+        crc, done, held = zlib.crc32(chunk, crc), done + len(chunk), chunk
+        if done > member.size:
+            break
+    if checked and done != member.size:
+        found = "more" if done > member.size else done
+        raise DamagedError("damaged: a member of another size", expected=f"{member.size} bytes", found=found)
+    if checked and crc != member.crc:
+        raise DamagedError("damaged: wrong checksum", expected=f"{member.crc:08x}", found=f"{crc:08x}")
+    if held:
+        yield held
+
+
+def _inflated(read: Read, member: Member) -> Iterator[bytes]:
+    import zlib
+
+    stream = zlib.decompressobj(-15)
+    try:
+        for chunk in packed(read, member):
+            rest = chunk
+            while rest and not stream.eof:
+                out = stream.decompress(rest, CHUNK)
+                rest = stream.unconsumed_tail
+                if out:
+                    yield out
+        while not stream.eof and (out := stream.decompress(stream.unconsumed_tail, CHUNK)):
+            yield out
+    except zlib.error as error:
+        raise DamagedError("damaged: a member that cannot be unpacked") from error
+    if not stream.eof:
+        raise DamagedError("damaged: a packed member without an end")
+
+
+def head_of(read: Read, member: Member, length: int) -> bytes:
+    """The first bytes of a member, unchecked; reads no more than as many."""
+    data = read(member.data, min(length, member.packed))
+    if member.method == STORED:
+        return data
+    import zlib
+
+    try:
+        return zlib.decompressobj(-15).decompress(data, length)  # packed bytes are hardly more than unpacked ones
+    except zlib.error as error:
+        raise DamagedError("damaged: a member that cannot be unpacked") from error
+
+
+# -- writing
+
+
+def local_header(member: Member) -> bytes:
+    """What stands before a member's packed bytes."""
+    extra, size, packed_size = member.extra, member.size, member.packed
+    if max(size, packed_size) >= _FULL:
+        extra = struct.pack("<2H2Q", 1, 16, size, packed_size) + extra
+        size = packed_size = _FULL
+    date, time = divmod(member.time, 1 << 16)
+    flags = member.flags & ~_DESCRIPTOR
+    lengths = len(member.name), len(extra)
+    needed = _needed(member)
+    head = _LOCAL.pack(MAGIC, needed, flags, member.method, time, date, member.crc, packed_size, size, *lengths)
+    return head + member.name + extra
+
+
+def store(output: Output, member: Member, size: int, chunks: Iterator[bytes]) -> Member:
+    """Write a member that is not packed, header and all; its checksum, known at the end only, is put in afterwards.
+
+    Args:
+        output: where.
+        member: gets its size and checksum.
+        size: of all chunks together, in bytes.
+        chunks: what is in it.
+    """
+    import zlib
+
+    member.size = member.packed = size
+    at = output.size
+    output.write(local_header(member))
+    start, crc = output.size, 0
+    for chunk in chunks:
+        crc = zlib.crc32(chunk, crc)
+        output.write(chunk)
+    assert output.size - start == size, member.text
+    member.crc = crc
+    output.patch(at, local_header(member))
+    return member
+
+
+def entry(member: Member, offset: int) -> bytes:
+    """A member's entry in the directory, if its local header stands at `offset`."""
+    large, numbers = b"", []
+    for number in (member.size, member.packed, offset):
+        if number >= _FULL:
+            large += number.to_bytes(8, "little")
+        numbers.append(min(number, _FULL))
+    extra = (struct.pack("<2H", 1, len(large)) + large if large else b"") + member.extra
+    date, time = divmod(member.time, 1 << 16)
+    flags = member.flags & ~_DESCRIPTOR
+    lengths = len(member.name), len(extra), len(member.comment)
+    needed = 45 if large else _needed(member)
+    head = _ENTRY.pack(b"PK\x01\x02", member.made, needed, flags, member.method, time, date, member.crc, numbers[1],
+                       numbers[0], *lengths, 0, member.internal, member.external, numbers[2])  # fmt: skip
+    return head + member.name + extra + member.comment
+
+
+def _needed(member: Member) -> int:
+    return max(member.needed, 45 if max(member.size, member.packed) >= _FULL else 20)
+
+
+def end(count: int, offset: int, length: int, comment: bytes) -> bytes:
+    """What follows a directory of `count` members and `length` bytes at `offset`."""
+    large = b""
+    if count >= 0xFFFF or offset >= _FULL or length >= _FULL:
+        large = _END64.pack(b"PK\x06\x06", _END64.size - 12, 45, 45, 0, 0, count, count, length, offset)
+        large += _LOCATOR.pack(b"PK\x06\x07", 0, offset + length, 1)
+    few = min(count, 0xFFFF)
+    return large + _END.pack(EMPTY, 0, 0, few, few, min(length, _FULL), min(offset, _FULL), len(comment)) + comment

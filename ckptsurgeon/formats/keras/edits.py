@@ -1,0 +1,247 @@
+"""What a plan makes of an HDF5 file: its bytes, with values put in their places, or a file written anew.
+
+Values of the same dtype and shape that stand in the file as such are exchanged while it is copied, with libhdf5 not
+even asked. Everything else is a new file, which libhdf5 makes in a child (`hdf5_rewrite`) of what stays and what
+comes. It holds live bytes alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ... import errors
+from ...checkpoint import CHUNK, ITEM_SIZE, Extent
+from ...errors import CkptSurgeonError, DamagedError, RefusedError, StorageError, UnsupportedError
+from ...plan import Copy, Text
+from ...publish import remove
+from .. import payload
+from .naming import Arrangement
+from .parts import legacy_root
+from .reading import Hdf5
+from .sandbox.child import Child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from ...plan import Content, Plan, Result
+    from .reading import Dataset
+
+    Edit = tuple[int, int, Iterator[bytes]]
+
+_UNKNOWN = {"int4", "uint4", "int2", "uint2", "float4_e2m1fn", "qint8", "quint8", "qint16", "quint16", "qint32"}
+
+
+class Edits:
+    """What a plan does to the HDF5 files of a checkpoint.
+
+    Args:
+        plan: whose recipient they are.
+
+    Raises:
+        UnsupportedError, RefusedError, Problems: no HDF5 file can hold what it leaves.
+
+    Attributes:
+        changed: numbers of the parts that it changes.
+        anew: whether a file has to be written anew.
+        renames: whether names, dtypes or shapes change.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        assert isinstance(plan.recipient, Hdf5)
+        self.file = plan.recipient
+        self._size = plan.size(True)
+        ranks = next(iter(self.file.layer_tables().values()), {})
+        self.results = sorted(plan.results(), key=lambda each: ranks.get(each.variable.name, len(ranks)))
+        self._contents: dict[int, Content] = {}
+        self._check()
+        places = [(dataset.part, dataset.address) for dataset in self.file.datasets.values()]
+        shared = {place for place in places if places.count(place) > 1} if len(set(places)) < len(places) else set()
+        self.changed: set[int] = set()
+        self.anew = self.renames = len(self.results) != len(self.file.variables)
+        for result in self.results:
+            dataset = self._dataset(result)
+            if dataset is None or result.key.decode("utf-8", "surrogateescape") != result.variable.name:
+                self.anew = self.renames = True
+            elif not result.kept:
+                self.changed.add(dataset.part)
+                same = self._is_same(result)
+                self.renames |= not same
+                self.anew |= not same or dataset.place < 0 or (dataset.part, dataset.address) in shared
+
+    def _dataset(self, result: Result) -> Dataset | None:
+        return self.file.datasets.get(result.variable.name)
+
+    def _is_same(self, result: Result) -> bool:
+        """Whether a result has the dtype and shape that its variable has now."""
+        old = self.file.variables.get(result.variable.name)
+        return old is not None and (old.dtype, old.shape) == (result.variable.dtype, result.variable.shape)
+
+    def _check(self) -> None:
+        problems: list[CkptSurgeonError] = []
+        path = self.file.path
+        taken: set[str] = set()
+        for result in self.results:
+            variable = result.variable
+            name, dataset = payload.name_of(result), self._dataset(result)
+            if name in taken:
+                problems.append(RefusedError(f"two variables would have the name {name}", path=path))
+            taken.add(name)
+            if result.kept:
+                continue
+            if variable.dtype in _UNKNOWN or (variable.dtype not in ITEM_SIZE and variable.dtype != "string"):
+                problems.append(UnsupportedError(f"{name}: HDF5 files hold no {variable.dtype}", path=path))
+            elif variable.dtype == "string" and dataset is not None and dataset.item:
+                longest = max(map(len, self._strings(result)), default=0)
+                if longest > dataset.item and self._is_same(result):
+                    what = f"{name} holds strings of a fixed length"
+                    problems.append(
+                        RefusedError(what, path=path, expected=f"at most {dataset.item} bytes", found=longest)
+                    )
+        if not self.results:
+            problems.append(RefusedError("a checkpoint needs variables", path=path))
+        errors.check(problems)
+
+    def _strings(self, result: Result) -> list[bytes]:
+        if isinstance(result.content, Text):
+            return [result.content.value]
+        from ..bundle.arrays import values_of
+
+        values: list[bytes] = values_of(result.content, result.variable).reshape(-1).tolist()  # type: ignore[arg-type]
+        return values
+
+    # -- bytes
+
+    def of_part(self, number: int) -> Iterator[bytes]:
+        """One of the files, with new values in their places."""
+        part = self.file.parts[number]
+        edits = []
+        for result in self.results:
+            dataset = self._dataset(result)
+            if dataset is not None and dataset.part == number and not result.kept:
+                length = result.variable.size * dataset.item
+                edits.append((dataset.place, length, self._values(result, dataset)))
+        at = 0
+        for place, length, chunks in sorted(edits, key=lambda edit: edit[:2]):
+            if place < at:
+                raise DamagedError("damaged: variables that overlap", path=self.file.path)
+            yield from self._between(number, at, place)
+            done = 0
+            for chunk in chunks:
+                done += len(chunk)
+                yield chunk
+            if done != length:
+                raise DamagedError("damaged: too few values", path=self.file.path, expected=length, found=done)
+            at = place + length
+        yield from self._between(number, at, part.size)
+
+    def _between(self, number: int, start: int, end: int) -> Iterator[bytes]:
+        part = self.file.parts[number]
+        return self.file.chunks(Extent(part.file, part.base + start, end - start, None))
+
+    def _values(self, result: Result, dataset: Dataset | None) -> Iterator[bytes]:
+        """The values of a result as its dataset holds them."""
+        found = payload.chunks(result.content, result.variable)
+        is_big = dataset is not None and dataset.order == ">" and self._is_same(result)
+        return payload.swapped(found, result.variable.dtype) if is_big else found
+
+    def _check_room(self, beside: str) -> None:
+        """Raise, before anything is written, where the disk has no room for a new file and, beside it, the result.
+
+        Args:
+            beside: path in whose folder both are made.
+        """
+        folder, needed = os.path.dirname(beside) or ".", 2 * self._size
+        with errors.files(folder):
+            disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        if needed > free:
+            what = "not enough room on the disk"
+            raise StorageError(what, path=folder, expected=f"{needed} bytes", found=f"{free} free")
+
+    def whole(self, beside: str) -> int:
+        """One new file of all parts: its descriptor, to be closed by the caller; it has no name.
+
+        Args:
+            beside: path in whose folder it is made.
+        """
+        path = f"{beside}.ckptsurgeon-tmp.hdf5"
+        self._check_room(path)
+        with errors.files(path):
+            remove(path)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.unlink(path)  # so that nothing is left of it whatever happens
+                self._write(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
+
+    def _write(self, fd: int) -> None:
+        file = self.file
+        needs_order = legacy_root(file.groups[0]) is None
+        for part in file.parts:
+            part.fd = file.file(part.file)
+        for strict in (False, True):
+            request, sent = self._request(strict)
+            os.ftruncate(fd, 0)
+            child = Child(file.path, file.parts, fd)
+            try:
+                answer = child.answer(request, (chunk for chunks in sent for chunk in chunks), 2 * self._room())
+            finally:
+                child.close()
+            if answer.get("ordered") is True or not needs_order:
+                break
+        part = file.parts[0]
+        for at, chunk in enumerate(file.chunks(Extent(part.file, part.base, file.blocks[0], None))):
+            os.pwrite(fd, chunk, at * CHUNK)
+
+    def _request(self, strict: bool) -> tuple[dict[str, Any], list[Iterator[bytes]]]:
+        """What a child is to write, and the values that it will want."""
+        file = self.file
+        datasets: list[dict[str, Any]] = [
+            {"path": path, "source": [number, path], "form": None}
+            for number, paths in enumerate(file.types)
+            for path in paths
+        ]
+        sent: list[Iterator[bytes]] = []
+        for result in self.results:
+            dataset, new = self._dataset(result), payload.name_of(result)
+            form = None
+            if not result.kept or dataset is None:
+                form, chunks = self._form(result, dataset)
+                sent.append(chunks)
+            source = [0, None] if dataset is None else [dataset.part, dataset.path]
+            datasets.append({"path": new, "source": source, "form": form})
+        arrangement = self.arrangement()
+        lists = {"groups": arrangement.groups, "lists": arrangement.lists}
+        return {"do": "write", "strict": strict, "datasets": datasets, **lists}, sent
+
+    def arrangement(self) -> Arrangement:
+        """The groups of the new file.
+
+        Raises:
+            RefusedError, Problems: no file can have these names.
+        """
+        pairs = [(self._dataset(result), result) for result in self.results]
+        moves = [(None if dataset is None else each.variable.name, payload.name_of(each)) for dataset, each in pairs]
+        return Arrangement(self.file, moves)
+
+    def _room(self) -> int:
+        return sum(result.variable.size * ITEM_SIZE.get(result.variable.dtype, 1) for result in self.results)
+
+    def _form(self, result: Result, dataset: Dataset | None) -> tuple[dict[str, Any], Iterator[bytes]]:
+        """How a new dataset is made, and its values."""
+        variable = result.variable
+        same = dataset is not None and self.file.variables[variable.name].dtype == variable.dtype
+        form: dict[str, Any] = {"dtype": variable.dtype, "shape": variable.shape, "same": same}
+        if variable.dtype == "string":
+            data = b"".join(len(each).to_bytes(8, "little") + each for each in self._strings(result))
+            return {**form, "item": 0, "length": len(data)}, iter([data])
+        form["item"] = ITEM_SIZE[variable.dtype]
+        if isinstance(result.content, Copy) and result.kept and dataset is None:
+            raise UnsupportedError(f"{variable.name} is not of this file", path=self.file.path)
+        found = payload.chunks(result.content, variable)
+        return form, payload.swapped(found, variable.dtype) if same and dataset and dataset.order == ">" else found

@@ -1,0 +1,124 @@
+"""What the names of groups and attributes in Keras's HDF5 files mean: layers, their weights by number. Pure.
+
+Groups as Keras 3 makes them: `layers/<class>[_n]`, of a model that is a class of its own `<attribute>` or
+`<attribute>/<class>[_n]`, in each a group `vars` whose datasets are numbered. Legacy files list layers and weights by
+name. Observed on Keras 3.15 and tf_keras 2.21.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .reading import Hdf5
+
+WEIGHTS, OPTIMIZER = "model_weights", "optimizer_weights"
+TOP = "top_level_model_weights"
+VARS = "vars"
+LISTED = ("layers", "_layer_checkpoint_dependencies")  # groups whose members are all layers; the second of TF 2.12
+COUNTER = re.compile(r"_[1-9][0-9]{0,8}\Z")
+
+# What the numbers in `vars` mean, by class, if a layer has as many weights as stand here.
+MEANINGS = {
+    "dense": (("kernel",), ("kernel", "bias"), ("kernel", "bias", "kernel_scale")),
+    "batch_normalization": (("gamma", "beta", "moving_mean", "moving_variance"),),
+    "layer_normalization": (("gamma", "beta"),),
+    "embedding": (("embeddings",),),
+    "depthwise_conv2d": (("depthwise_kernel",), ("depthwise_kernel", "bias")),
+    "separable_conv2d": (("depthwise_kernel", "pointwise_kernel"), ("depthwise_kernel", "pointwise_kernel", "bias")),
+    "cell": (("kernel", "recurrent_kernel"), ("kernel", "recurrent_kernel", "bias")),  # of LSTM, GRU, SimpleRNN
+}
+for _same in ("conv1d", "conv2d", "conv3d", "conv1d_transpose", "conv2d_transpose", "conv3d_transpose", "einsum_dense",
+              "query_dense", "key_dense", "value_dense", "output_dense"):  # fmt: skip
+    MEANINGS[_same] = MEANINGS["dense"][:2]
+
+
+def joined(attributes: dict[str, object], name: str) -> list[str] | None:
+    """A list of names, be it in one attribute or cut into several with numbers; None if it is not there."""
+    whole = attributes.get(name)
+    if isinstance(whole, list):
+        return [str(each) for each in whole]
+    found: list[str] = []
+    number = 0
+    while isinstance(piece := attributes.get(f"{name}{number}"), list):
+        found += [str(each) for each in piece]
+        number += 1
+    return found if number else None
+
+
+def legacy_root(groups: dict[str, dict[str, object]]) -> str | None:
+    """The group that lists the layers, in a legacy file: of a whole model one of its own, else the root."""
+    for root in (WEIGHTS, ""):
+        if root in groups and joined(groups[root], "layer_names") is not None:
+            return root
+    return None
+
+
+def inside(folder: str, name: str) -> str:
+    """The path of something in a group."""
+    return f"{folder}/{name}" if folder else name
+
+
+def owner_of(name: str, groups: Iterable[str]) -> str | None:
+    """The innermost of some groups that a dataset is in."""
+    known = groups if isinstance(groups, dict | set) else set(groups)
+    at = len(name)
+    while (at := name.rfind("/", 0, at)) > 0:
+        if name[:at] in known:
+            return name[:at]
+    return None
+
+
+def is_container(inner: list[str], names_layers: bool) -> bool:
+    """Whether a group is a list of layers and no layer: it has no weights of its own, nor a place for them.
+
+    Recent releases give every layer such a place; of older ones a list is told by numbers that it gives its members.
+    """
+    if VARS in inner or not inner:
+        return False
+    return names_layers or any(COUNTER.sub("", each) in inner for each in inner if COUNTER.search(each))
+
+
+def place_of(file: Hdf5, name: str) -> tuple[int, int]:
+    """Where the header of a dataset stands: number of the part, and offset."""
+    dataset = file.datasets[name]
+    return dataset.part, dataset.address
+
+
+def class_of(path: str) -> str:
+    """The class of a layer, or the attribute that holds it, by its group's name."""
+    return COUNTER.sub("", path.rpartition("/")[2]).lstrip("_")
+
+
+def told_name(file: Hdf5, folder: str) -> str | None:
+    """The name of the layer or optimizer that a group `vars` belongs to, where its attribute tells it."""
+    for each in file.groups:
+        told = each.get(folder, {}).get("name")
+        if isinstance(told, str) and told:
+            return told
+    return None
+
+
+def snake_case(name: str) -> str:
+    """A class's name as Keras writes it in paths."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def in_config(config: object) -> list[tuple[str, str, bool]]:
+    """The layers that a model's config lists: class as Keras names its groups, name, and whether it is trained."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    found = []
+    for each in layers if isinstance(layers, list) else []:
+        if not isinstance(each, dict) or not isinstance(each.get("class_name"), str):
+            return []
+        own = each.get("config")
+        name = own.get("name") if isinstance(own, dict) else each.get("name")
+        trained = not isinstance(own, dict) or own.get("trainable", True) is not False
+        found.append((snake_case(each["class_name"][:1000]), str(name), trained))
+    return found

@@ -1,0 +1,339 @@
+"""Reads HDF5 files of weights: Keras's in all their layouts, sets of them with an index (`.weights.json`), others.
+
+A variable is a dataset, and its name the path without a leading slash. libhdf5 itself runs in a child (`hdf5_child`),
+whose listing is all that opening takes. Values that stand in the file as such are read from there without it; packed
+ones, pieces (chunks) and strings come from the child. Only what fletcher32 guards has a checksum. `hdf5_write.py` is
+the other half.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ... import errors
+from ...checkpoint import ITEM_SIZE, Extent, Variable
+from ...errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
+from ...names import natural_key
+from ..files.watched import WatchedFiles
+from . import layers
+from .sandbox.child import Child
+from .sandbox.pipe import Part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+_MAX_RANK = 32  # libhdf5's
+_LARGEST = 1 << 62
+_MOST_DEATHS = 3  # of children, which may take seconds each, in reading values; then no more is asked of a file
+
+
+class Dataset:
+    """How a variable is stored.
+
+    Attributes:
+        part: number of the file.
+        path: in that file.
+        order: of the bytes of its numbers: "<", ">" or "|".
+        item: bytes of an element; of strings of any length 0.
+        place: offset in that file of its values, where these stand as such; else -1.
+        stored: bytes that it takes.
+        address: where its header stands: one object may have several names. It rises in the order of creation, which
+            where values stand does not: libhdf5 puts small ones together.
+    """
+
+    __slots__ = ("address", "item", "order", "part", "path", "place", "stored")
+
+    def __init__(self, part: int, told: dict[str, Any]) -> None:
+        self.part = part
+        self.path = str(told["path"])
+        self.order = str(told["order"])
+        self.item, self.place = int(told["item"]), int(told["place"])
+        self.stored, self.address = int(told["stored"]), int(told["address"])
+
+
+class Hdf5(WatchedFiles):
+    """A checkpoint in HDF5, open for reading.
+
+    Args:
+        path: as the user knows it.
+        files: its only file; or the index of several, then these in order.
+
+    Raises:
+        NotFoundError: a file is missing.
+        DamagedError: it contradicts itself, or libhdf5 dies of it.
+        UnsupportedError: it leads out of itself, or is packed in a way that is not handled.
+
+    Attributes:
+        files: those with values.
+        parts: the ranges of files that are HDF5.
+        datasets: variable's name -> how it is stored.
+        groups: of each part, path -> the attributes that name layers and weights.
+        addresses: of each part, path of a group -> where its header stands.
+        types: of each part, paths of dtypes that have names.
+        blocks: of each part, how many bytes at its start are its user's own.
+        config: the model's, where the container has it; data alone.
+    """
+
+    format = "hdf5"
+
+    def __init__(self, path: str, files: list[str]) -> None:
+        super().__init__(path, files[0])
+        self.files = files[1:] or files
+        self.shards = len(self.files)
+        self.parts: list[Part] = []
+        self.datasets: dict[str, Dataset] = {}
+        self.groups: list[dict[str, dict[str, Any]]] = []
+        self.addresses: list[dict[str, int]] = []
+        self.types: list[list[str]] = []
+        self.blocks: list[int] = []
+        self.config: object = None
+        self._all = files
+        self._child: Child | None = None
+        self._is_reading = False
+        self._deaths = 0
+        self._tables: dict[str, dict[str, int]] | None = None
+        self._owners: dict[str, str] | None = None
+        self._names: dict[str, str] | None = None
+        try:
+            self._open()
+            self._walk()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        for file in self._all:
+            self._statuses[file] = os.fstat(self.file(file))
+        for file in self.files:
+            self.parts.append(Part(file, self.file(file), 0, self._statuses[file].st_size))
+
+    def _walk(self) -> None:
+        found: list[tuple[int, int, list[list[str | int]], str, Variable]] = []
+        for number in range(len(self.parts)):
+            told = self._ask_child().answer({"do": "walk", "part": number})
+            with errors.files(self.path):
+                try:
+                    self.groups.append({str(path): dict(attributes) for path, attributes, _ in told["groups"]})
+                    self.addresses.append({str(path): int(address) for path, _, address in told["groups"]})
+                    self.blocks.append(int(told["block"]))
+                    self.types.append([str(each) for each in told["types"]])
+                    for each in told["datasets"]:
+                        variable, dataset = self._variable(number, each)
+                        if variable.name in self.datasets:
+                            what = "damaged: a variable that stands in two files"
+                            raise DamagedError(what, found=variable.name[:200])
+                        self.datasets[variable.name] = dataset
+                        found.append((number, dataset.address, natural_key(variable.name), variable.name, variable))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise DamagedError("damaged: the HDF5 library says what cannot be") from error
+        found.sort(key=lambda each: each[:4])
+        told_by_place = {each[3]: each[4] for each in found}
+        told_by_lists = [name for name in layers.listed(self.groups[0]) if name in told_by_place]
+        self.variables = {name: told_by_place[name] for name in [*told_by_lists, *told_by_place]}
+        if all(dataset.place >= 0 for dataset in self.datasets.values()):
+            self._end_child()
+
+    def _variable(self, number: int, told: dict[str, Any]) -> tuple[Variable, Dataset]:
+        part, dataset, dtype = self.parts[number], Dataset(number, told), str(told["dtype"])
+        shape, size = tuple(map(int, told["shape"])), 1
+        for dimension in shape:
+            size *= dimension
+        length = size * dataset.item
+        if len(shape) > _MAX_RANK or min(shape, default=0) < 0 or length > _LARGEST or dataset.item < 0:
+            raise DamagedError("damaged: impossible shape", found=f"{dataset.path[:200]} {list(shape)[:40]}")
+        if ITEM_SIZE.get(dtype, dataset.item) != dataset.item:
+            raise ValueError(dtype)
+        extents: tuple[Extent, ...] = ()
+        if dataset.place >= 0:
+            if dataset.place + length > part.size:
+                what = "damaged: cut short"
+                raise DamagedError(what, expected=f"at least {dataset.place + length} bytes", found=part.size)
+            if dataset.order != ">":
+                extents = (Extent(part.file, part.base + dataset.place, length, None),)
+        key = dataset.path.encode("utf-8", "surrogateescape")
+        return Variable(dataset.path, key, dtype, shape, extents), dataset
+
+    # -- the child
+
+    def _ask_child(self) -> Child:
+        if self._child is None:
+            for part in self.parts:
+                part.fd = self.file(part.file)
+            self._child = Child(self.path, self.parts)
+        return self._child
+
+    def _end_child(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def close(self) -> None:
+        """As `Checkpoint.close`."""
+        self._end_child()
+        super().close()
+
+    # -- what Keras says
+
+    def layer_tables(self) -> dict[str, dict[str, int]]:
+        """As `Checkpoint.layer_tables`: layers with weights, in model order."""
+        if self._tables is None:
+            self._tables = layers.tables(self)
+        return self._tables
+
+    def slot_owners(self) -> dict[str, str]:
+        """As `Checkpoint.slot_owners`."""
+        if self._owners is None:
+            self._owners = layers.slot_owners(self, self._full_names())
+        return self._owners
+
+    def full_name(self, name: str) -> str | None:
+        """As `Checkpoint.full_name`: of a weight its layer's name and its meaning, of a slot its optimizer's too."""
+        found = self._full_names().get(name)
+        if found is None and name in self.variables:
+            return layers.slot_name(self, name, self.slot_owners(), self._full_names())
+        return found
+
+    def _full_names(self) -> dict[str, str]:
+        if self._names is None:
+            self._names = layers.full_names(self)
+        return self._names
+
+    # -- Checkpoint
+
+    def payload(self, variable: Variable) -> Iterator[bytes]:
+        """The values of a variable in C order and the file's order of bytes, in chunks of whole elements."""
+        dataset = self.datasets[variable.name]
+        length = variable.size * dataset.item
+        if dataset.place >= 0:
+            part = self.parts[dataset.part]
+            yield from self.chunks(Extent(part.file, part.base + dataset.place, length, None))
+            return
+        done = 0
+        for each in self._values(variable, length):
+            done += len(each)
+            yield each
+        if done != length:
+            what = f"damaged: too few values of {variable.name[:200]}"
+            raise DamagedError(what, path=self.path, expected=length, found=done)
+
+    def _values(self, variable: Variable, room: int) -> Iterator[bytes]:
+        if self._deaths >= _MOST_DEATHS:
+            what = f"damaged: the HDF5 library died of it {_MOST_DEATHS} times"
+            raise DamagedError(f"{what}, and was not asked for {variable.name[:200]}", path=self.path)
+        dataset = self.datasets[variable.name]
+        request = {"do": "read", "part": dataset.part, "path": dataset.path}
+        own = not self._is_reading  # while other values come from our child, these need another one
+        child = self._ask_child() if own else Child(self.path, self.parts)
+        self._is_reading = True
+        finished = False
+        try:
+            for each in child.ask(request, room=room):
+                if isinstance(each, bytes):
+                    yield each
+            finished = True
+        except DamagedError as error:
+            error.what += f", of {variable.name[:200]}"
+            self._deaths += not child.pid
+            raise
+        finally:
+            if not own:
+                child.close()
+            else:
+                self._is_reading = False
+                if not finished and child is self._child:
+                    self._end_child()  # what it goes on to say would be taken for the next answer
+
+    def check(self, variable: Variable) -> None:
+        """As `Checkpoint.check`: whether the bytes are there and can be unpacked."""
+        dataset = self.datasets[variable.name]
+        if dataset.place >= 0:
+            part, end = self.parts[dataset.part], dataset.place + variable.size * dataset.item
+            size = os.fstat(self.file(part.file)).st_size
+            if part.base + end > size:
+                expected = f"at least {part.base + end} bytes"
+                raise DamagedError("cut short", path=part.file, expected=expected, found=size)
+        elif variable.dtype == "string":
+            self.strings(variable)
+        elif variable.is_numeric:
+            for _ in self.payload(variable):
+                pass
+
+    def read(self, name: str) -> NDArray[Any]:
+        """As `Checkpoint.read`; text comes as it is stored, which is UTF-8.
+
+        Raises:
+            UnsupportedError: what is neither numbers nor strings.
+        """
+        variable = self[name]
+        import numpy as np
+
+        from ... import numeric
+
+        if variable.dtype == "string":
+            flat = np.empty(variable.size, object)
+            flat[:] = self.strings(variable)
+            return flat.reshape(variable.shape)
+        if not variable.is_numeric:
+            what = f"{variable.name} holds values of dtype {variable.dtype}, which cannot be read"
+            raise UnsupportedError(what, path=self.path, hint="it is carried as it is, 'drop' takes it away")
+        try:
+            values = np.empty(variable.shape, numeric.dtype(variable.dtype))
+        except MemoryError as error:
+            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
+        data, at = values.reshape(-1).view(np.uint8), 0
+        for chunk in self.payload(variable):
+            if at + len(chunk) > data.size:
+                raise DamagedError(f"damaged: too many values of {variable.name[:200]}", path=self.path)
+            data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            at += len(chunk)
+        if self.datasets[variable.name].order != "|" and self._is_foreign(variable):
+            values.byteswap(inplace=True)
+        return values
+
+    def _is_foreign(self, variable: Variable) -> bool:
+        return (self.datasets[variable.name].order == ">") != (sys.byteorder == "big")
+
+    def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
+        """As `Checkpoint.elements`."""
+        if not variable.is_numeric:
+            yield self.read(variable.name).reshape(-1)
+            return
+        import numpy as np
+
+        from ... import numeric
+
+        kind = numeric.dtype(variable.dtype)
+        for chunk in self.payload(variable):
+            values = np.frombuffer(chunk, kind)
+            swaps = self.datasets[variable.name].order != "|" and self._is_foreign(variable)
+            yield values.byteswap() if swaps else values
+
+    def strings(self, variable: Variable) -> list[bytes]:
+        """The values of a variable of strings."""
+        data = b"".join(self._values(variable, 0))
+        found: list[bytes] = []
+        at = 0
+        while at < len(data) and len(found) <= variable.size:
+            length = int.from_bytes(data[at : at + 8], "little")
+            found.append(data[at + 8 : at + 8 + length])
+            at += 8 + length
+        if at != len(data) or len(found) != variable.size:
+            raise DamagedError(f"damaged: too few strings of {variable.name[:200]}", path=self.path)
+        return found
+
+    def nbytes(self, variable: Variable) -> int | None:
+        """As `Checkpoint.nbytes`; of what cannot be read, the bytes that it takes."""
+        if variable.is_numeric:
+            return variable.size * self.datasets[variable.name].item
+        if variable.dtype != "string":
+            return self.datasets[variable.name].stored
+        try:
+            return sum(map(len, self.strings(variable)))
+        except CkptSurgeonError:
+            return None

@@ -1,0 +1,215 @@
+"""Forks the children that run libhdf5, from a process that has loaded it once, which takes longer than most files.
+
+That process, the nursery, is forked when the first HDF5 file is opened and ends with its parent. It holds no file and
+looks into none. It is told over a socket: a length, JSON, and descriptors that come with it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+
+from ....errors import StorageError, UnsupportedError
+from .pipe import Parent, Part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+_LENGTH = struct.Struct("<I")
+_MOST = 200  # descriptors that come with one message
+_nurseries: dict[int, Nursery] = {}  # by the process that it is for: a forked program needs its own
+
+
+def mine() -> Nursery:
+    """The nursery of this process.
+
+    Raises:
+        UnsupportedError: this system cannot fork.
+    """
+    found = _nurseries.get(os.getpid())
+    if found is None or not found.lives:
+        _nurseries.clear()
+        found = _nurseries[os.getpid()] = Nursery()
+    return found
+
+
+class Nursery:
+    """The parent's side.
+
+    Attributes:
+        lives: whether nothing was heard of its end.
+    """
+
+    def __init__(self) -> None:
+        if not hasattr(os, "fork"):
+            raise UnsupportedError("HDF5 files are not read on this system, which has no fork")
+        self.lives = True
+        self._turn = _thread.allocate_lock()  # threads may read several files at once
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.pid = _fork()
+        if not self.pid:
+            _serve(theirs)
+        theirs.close()
+        atexit.register(self._socket.close)  # by which the other side ends
+
+    def child(self, parts: list[Part], target: int | None, asked: int, answered: int) -> int:
+        """A new child's process id; it has the descriptors of these files and pipes.
+
+        Raises:
+            UnsupportedError: there is no h5py.
+            StorageError: the operating system refused.
+        """
+        fds = [asked, answered, *(part.fd for part in parts), *([] if target is None else [target])]
+        told = {"parts": [[part.base, part.size] for part in parts], "target": target is not None, "fds": len(fds)}
+        answer = self._ask(told, fds)
+        if "lacks" in answer:
+            raise UnsupportedError(f"HDF5 files need h5py: {answer['lacks']}", hint="pip install h5py")
+        if "refused" in answer:
+            raise StorageError(f"no process could be started: {answer['refused']}")
+        return int(answer["pid"])
+
+    def end(self, pid: int, kill: bool) -> int:
+        """Wait for a child's end; its status."""
+        try:
+            if kill:
+                os.kill(pid, signal.SIGKILL)  # nobody else can have its number before it is waited for
+            return int(self._ask({"wait": pid}, [])["status"])
+        except (StorageError, ProcessLookupError):
+            return 0
+
+    def _ask(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        data = json.dumps(request).encode()
+        with self._turn:
+            found = None
+            try:
+                if self.lives:
+                    self._socket.sendall(_LENGTH.pack(len(data)) + data)
+                    for at in range(0, len(fds), _MOST):
+                        socket.send_fds(self._socket, [b"F"], fds[at : at + _MOST])
+                    found = _receive(self._socket)
+            except OSError:
+                pass
+            except BaseException:  # Ctrl-C: its answer must not be taken for the next one
+                self.lives = False
+                raise
+        if found is None:
+            self.lives = False
+            raise StorageError("the process that reads HDF5 files was ended from outside")
+        return found
+
+
+def _receive(channel: socket.socket) -> dict[str, Any] | None:
+    """The next message; None if the other one has gone."""
+    head = _exactly(channel, _LENGTH.size)
+    data = _exactly(channel, _LENGTH.unpack(head)[0]) if head else None
+    if data is None:
+        return None
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def _exactly(channel: socket.socket, length: int) -> bytes | None:
+    found = b""
+    while len(found) < length:
+        chunk = channel.recv(length - len(found))
+        if not chunk:
+            return None
+        found += chunk
+    return found
+
+
+def _fork() -> int:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which holds what the child needs
+        return os.fork()
+
+
+# -- the nursery itself
+
+
+def _serve(channel: socket.socket) -> NoReturn:
+    try:
+        _settle(channel.fileno())
+        lacks: str | None = None
+        answer: dict[str, Any]
+        try:
+            from . import serving  # noqa: F401
+        except ImportError as error:
+            lacks = str(error)
+        while (request := _receive(channel)) is not None:
+            if "wait" in request:
+                answer = {"status": os.waitpid(request["wait"], 0)[1]}
+            else:
+                fds: list[int] = []
+                while len(fds) < request["fds"]:
+                    mark, more, _, _ = socket.recv_fds(channel, 1, _MOST)
+                    if not mark:
+                        os._exit(0)
+                    fds += more
+                answer = {"lacks": lacks} if lacks is not None else _born(channel, request, fds)
+                for fd in fds:
+                    os.close(fd)
+            data = json.dumps(answer).encode()
+            channel.sendall(_LENGTH.pack(len(data)) + data)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def _settle(channel: int) -> None:
+    """Leave everything of the parent alone: its signals, its files and locks, its objects that are garbage."""
+    import gc
+
+    gc.disable()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS,
+                   signal.SIGABRT, signal.SIGCHLD):  # fmt: skip
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair, who ends us
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    if "faulthandler" in sys.modules:
+        sys.modules["faulthandler"].disable()
+    silent = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(silent, fd)
+    limit = max(os.sysconf("SC_OPEN_MAX"), channel + 1)
+    try:
+        opened = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        opened = list(range(3, min(limit, 1 << 16)))
+    for fd in opened:
+        if fd > 2 and fd != channel:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+def _born(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Fork a child, which serves the parent and never returns."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return {"refused": error.strerror}
+    if pid:
+        return {"pid": pid}
+    try:
+        channel.close()
+        from . import serving
+
+        asked, answered, *rest = fds
+        target = rest.pop() if request["target"] else None
+        parts = [Part("", fd, *place) for fd, place in zip(rest, request["parts"], strict=True)]
+        serving.serve(Parent(asked, answered), parts, target)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)

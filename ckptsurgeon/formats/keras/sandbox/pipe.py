@@ -1,0 +1,132 @@
+"""What a process and its child that runs libhdf5 say to each other: messages of a letter, a length and as many bytes.
+
+The process asks by J (JSON) and may add D (data) and an F (no more of it); the child answers by any number of D and a
+last J or E (the error, as JSON).
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import os
+import struct
+
+from ....publish import write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from ....errors import CkptSurgeonError
+
+HEAD = struct.Struct("<cQ")
+_MEMORY = 1 << 30  # bytes of address space beyond what the process has before it opens the file
+
+
+class Part:
+    """A range of an open file that is an HDF5 file.
+
+    Attributes:
+        file: path of the file, or what its checkpoint calls it.
+        fd: its descriptor.
+        base: offset of the first byte.
+        size: bytes.
+    """
+
+    __slots__ = ("base", "fd", "file", "size")
+
+    def __init__(self, file: str, fd: int, base: int, size: int) -> None:
+        self.file = file
+        self.fd = fd
+        self.base = base
+        self.size = size
+
+
+def send(fd: int, kind: bytes, data: bytes) -> None:
+    """Send one message."""
+    write_all(fd, HEAD.pack(kind, len(data)) + data if len(data) < 1 << 16 else HEAD.pack(kind, len(data)))
+    if len(data) >= 1 << 16:
+        write_all(fd, data)
+
+
+class Parent:
+    """The parent, as the child sees it."""
+
+    def __init__(self, asked: int, answered: int) -> None:
+        self._asked = asked
+        self._answered = answered
+
+    def request(self) -> dict[str, Any] | None:
+        """What the parent asks for next; None if it has gone."""
+        head = self._read(HEAD.size)
+        if head is None:
+            return None
+        found: dict[str, Any] = json.loads(self._read(HEAD.unpack(head)[1]) or b"{}")
+        return found
+
+    def data(self) -> Iterator[bytes]:
+        """What the parent sends after a request, to the end of it."""
+        while head := self._read(HEAD.size):
+            kind, length = HEAD.unpack(head)
+            if kind == b"F":
+                return
+            yield self._read(length) or b""
+
+    def send(self, data: bytes) -> None:
+        """Send data."""
+        send(self._answered, b"D", data)
+
+    def done(self, answer: dict[str, Any]) -> None:
+        """Send the end of an answer."""
+        send(self._answered, b"J", json.dumps(answer).encode())
+
+    def failed(self, error: CkptSurgeonError) -> None:
+        """Send what went wrong."""
+        told = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
+        told |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
+        send(self._answered, b"E", json.dumps(told).encode())
+
+    def _read(self, length: int) -> bytes | None:
+        found = bytearray()
+        while len(found) < length:
+            chunk = os.read(self._asked, min(length - len(found), 1 << 20))
+            if not chunk:
+                return None
+            found += chunk
+        return bytes(found)
+
+
+def limit() -> None:
+    """Take no more memory than is needed, and open nothing else; all modules must be there."""
+    import resource
+
+    for codec in ("ascii", "utf-8"):  # whose modules could not be found later
+        codecs.lookup(codec)
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            _lower(resource.RLIMIT_AS, int(file.read().split()[0]) * resource.getpagesize() + _MEMORY)
+    except OSError:
+        pass  # no Linux: its limits are others
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_NOFILE, 3)  # nothing else can be opened from here on
+
+
+def _lower(what: int, limit: int) -> None:
+    import resource
+
+    hard = resource.getrlimit(what)[1]
+    if hard == resource.RLIM_INFINITY or hard > limit:
+        resource.setrlimit(what, (limit, hard))
+
+
+def limit_seconds(seconds: int) -> None:
+    """Die after so many more seconds of processor time."""
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    if hard == resource.RLIM_INFINITY or hard > limit:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))

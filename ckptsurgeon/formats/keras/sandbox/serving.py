@@ -1,0 +1,45 @@
+"""What a child that runs libhdf5 does all its life: it answers its parent. Nothing but a child imports this."""
+
+from __future__ import annotations
+
+import h5py  # type: ignore[import-untyped]
+
+from ....errors import CkptSurgeonError, DamagedError, StorageError
+from . import rewriting, worker
+from .pipe import limit, limit_seconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .pipe import Parent, Part
+
+
+def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
+    """Do what the parent asks for until it has gone."""
+    limit()
+    files: dict[int, h5py.File] = {}
+    views = [worker.View(part.fd, part.base, part.size) for part in parts]
+    out = worker.View(-1 if target is None else target, 0, 0)
+
+    def file(number: int) -> h5py.File:
+        if number not in files:
+            files[number] = h5py.File(views[number], "r")
+        return files[number]
+
+    while (request := parent.request()) is not None:
+        limit_seconds(request["seconds"])
+        try:
+            if request["do"] == "walk":
+                parent.done(worker.walk(file(request["part"]).id, parts[request["part"]].size))
+            elif request["do"] == "read":
+                parent.done(worker.send_values(parent, file(request["part"]), request["path"]))
+            else:
+                count = max(1, len(parts))
+                parent.done(rewriting.write(parent, [file(number) for number in range(count)], out, request))
+        except CkptSurgeonError as error:
+            parent.failed(error)
+        except MemoryError:
+            parent.failed(StorageError("not enough memory for what the file claims"))
+        except Exception as error:  # h5py raises a dozen kinds for damaged files
+            refused = next((view.refused for view in [*views, out] if view.refused), None)
+            told = DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300])
+            parent.failed(told if refused is None else StorageError(refused.lower()))

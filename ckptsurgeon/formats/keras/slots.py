@@ -1,0 +1,216 @@
+"""Whose the slots of Keras's optimizers are: by name in legacy files, elsewhere by the order of the weights. Pure.
+
+An optimizer of Keras 3 or tf_keras keeps one or two scalars and then, for each trained weight in model order, its slots
+together; or one slot of all weights and then the next. Within a layer its own weights come before those of layers in
+it, and these in the order in which the layer's class makes them, which is not that of the file. Observed on Keras 3.15
+and tf_keras 2.21.
+"""
+
+from __future__ import annotations
+
+from .parts import COUNTER, LISTED, OPTIMIZER, VARS, class_of, in_config, is_container, place_of, told_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .reading import Hdf5
+
+_FOLDER = f"optimizer/{VARS}/"
+_MOST_STEPS = 1 << 20
+
+# What an optimizer of Keras 3, by its name, keeps together for each weight, and what for all weights after that.
+SLOTS = {
+    "adam": ("momentum", "velocity"), "adamw": ("momentum", "velocity"), "nadam": ("momentum", "velocity"),
+    "lamb": ("momentum", "velocity"), "adamax": ("momentum", "norm"), "sgd": ("momentum",), "lion": ("momentum",),
+    "adagrad": ("accumulator",), "rmsprop": ("velocity",), "rm_sprop": ("velocity",),
+    "adadelta": ("accumulated_grad", "accumulated_delta_var"), "ftrl": ("accumulator", "linear"),
+}  # fmt: skip
+_THEN = {"adam": ("velocity_hat",), "adamw": ("velocity_hat",)}
+
+# Layers within one layer, in the order in which its class makes them; others are in lists, or alone.
+_PARTS = ("forward_layer", "backward_layer", "query_dense", "key_dense", "value_dense", "output_dense")
+
+
+def by_name(file: Hdf5, names: dict[str, str]) -> dict[str, str]:
+    """Keras 3: `adam/<variable with _ for />_momentum`; Keras 2: `Adam/m/<variable>:0`, `Adam/<variable>/m:0`."""
+    weights: dict[str, str] = {}
+    for name, told in names.items():
+        if not name.startswith(f"{OPTIMIZER}/"):
+            weights.setdefault(told, name)
+    flat = {told.replace("/", "_"): name for told, name in weights.items()}
+    found: dict[str, str] = {}
+    steps = _MOST_STEPS
+    for name, variable in file.variables.items():
+        if not name.startswith(f"{OPTIMIZER}/"):
+            continue
+        path = names[name]
+        last, owner = path.rpartition("/")[2], None
+        at = len(last)
+        while owner is None and steps > 0 and (at := last.rfind("_", 0, at)) > 0:
+            steps -= 1
+            owner = flat.get(last[:at])
+        parts = path.split("/")
+        for start, end in ((start, end) for start in range(1, len(parts)) for end in (len(parts), len(parts) - 1)):
+            steps -= 1
+            if owner is not None or steps < 0:
+                break
+            owner = weights.get("/".join(parts[start:end])) if start < end else None
+        if owner is not None and file.variables[owner].shape == variable.shape:
+            found[name] = owner
+    return found
+
+
+def by_order(file: Hdf5, table: dict[str, int]) -> dict[str, str]:
+    """Slots by number, where their shapes fit those of the weights in one way alone.
+
+    Args:
+        file: open.
+        table: its weights, with the numbers of their layers.
+    """
+    shapes: list[tuple[int, ...]] = []
+    while (variable := file.variables.get(f"{_FOLDER}{len(shapes)}")) is not None:
+        shapes.append(variable.shape)
+    layers = list(_trained(file, table))
+    weights = sum(len(names) for names, _ in layers)
+    kinds = SLOTS.get(COUNTER.sub("", told_name(file, _FOLDER[:-1]) or ""))
+    ways = [
+        found
+        for scalars in (2, 1)
+        for numbers in _arrangements(len(shapes) - scalars, weights, len(kinds) if kinds else 0)
+        if not any(shapes[:scalars])
+        and (found := _fitted(file, layers, [[at + scalars for at in each] for each in numbers], shapes)) is not None
+    ]
+    if not ways or any(way != ways[0] for way in ways):
+        return {}
+    return {f"{_FOLDER}{number}": name for number, name in ways[0].items()}
+
+
+def _arrangements(slots: int, weights: int, together: int) -> Iterator[list[list[int]]]:
+    """The ways in which slots may stand: for each weight the numbers of its own.
+
+    Args:
+        slots: how many there are.
+        weights: how many there are.
+        together: how many slots of one weight stand side by side; 0 if that is not known.
+    """
+    each = slots // weights if weights else 0
+    if not 1 <= each <= 4 or slots - each * weights not in (0, 1):  # Nadam has a scalar at its end
+        return
+    for side in [together] if together else [1, 2]:
+        for before in (0, 1):  # averages of weights come first
+            if before + side <= each:
+                start, end = before * weights, (before + side) * weights
+                blocks = [*range(before), *range(before + side, each)]
+                yield [
+                    [*range(start + at * side, start + (at + 1) * side)]
+                    + [(block * weights if block < before else end + (block - before - side) * weights) + at
+                       for block in blocks]
+                    for at in range(weights)
+                ]  # fmt: skip
+
+
+def _fitted(
+    file: Hdf5, layers: list[tuple[list[str], bool]], numbers: list[list[int]], shapes: list[tuple[int, ...]]
+) -> dict[int, str] | None:
+    """Slots by number, of an arrangement; None if their shapes are not the weights'."""
+    found: dict[int, str] = {}
+    at = 0
+    for names, is_ordered in layers:
+        mine = numbers[at : at + len(names)]
+        at += len(names)
+        if any(shapes[number] != shapes[each[0]] for each in mine for number in each):
+            return None
+        wanted = [file.variables[name].shape for name in names]
+        given = [shapes[each[0]] for each in mine]
+        if sorted(wanted) != sorted(given) or (is_ordered and wanted != given):
+            return None
+        for shape, each in zip(given, mine, strict=True):
+            if is_ordered:
+                found.update(dict.fromkeys(each, names[mine.index(each)]))
+            elif given.count(shape) == 1:
+                found.update(dict.fromkeys(each, names[wanted.index(shape)]))
+    return found
+
+
+def _trained(file: Hdf5, table: dict[str, int]) -> Iterator[tuple[list[str], bool]]:
+    """The trained weights of each layer, and whether their order is certain; of an own class, all at once."""
+    by_layer: dict[int, list[str]] = {}
+    is_list = all(name.startswith(tuple(f"{each}/" for each in LISTED)) for name in table)
+    frozen = {name for _, name, trained in in_config(file.config) if not trained}
+    for name, number in table.items():
+        by_layer.setdefault(number if is_list else 0, []).append(name)
+    for number in sorted(by_layer):
+        names, is_ordered = _in_layer(file, by_layer[number])
+        unit = "/".join(names[0].split("/")[:2])
+        if not (is_list and told_name(file, f"{unit}/{VARS}") in frozen):
+            yield [name for name in names if _is_trained(file, name)], is_ordered and is_list
+
+
+def _in_layer(file: Hdf5, names: list[str]) -> tuple[list[str], bool]:
+    """The weights of a layer in the order in which it has them, and whether that is certain."""
+    certain = True
+    children: dict[str, dict[str, tuple[int, int]]] = {}  # groups in a group, and where each begins
+    for name in names:
+        parts = name.split("/")
+        for depth in range(1, len(parts) - 1):
+            inside = children.setdefault("/".join(parts[:depth]), {})
+            place = place_of(file, name)
+            inside[parts[depth]] = min(inside.get(parts[depth], place), place)
+    ranks: dict[str, tuple[int, int, int]] = {}
+    names_layers = any(told_name(file, name.rpartition("/")[0]) for name in names)
+    for folder, inside in children.items():
+        others = [each for each in inside if each != VARS]
+        if not (folder.endswith(tuple(LISTED)) or len(others) < 2):
+            groups = [*inside, VARS] if _has_place(file, folder) else [*inside]
+            is_list = folder.endswith("/cells") or is_container(groups, names_layers)
+            certain &= is_list or all(each.lstrip("_") in _PARTS for each in others)
+        for each, place in inside.items():
+            bare = each.lstrip("_")
+            own = -1 if each == VARS else _PARTS.index(bare) if bare in _PARTS else len(_PARTS)
+            ranks[f"{folder}/{each}"] = (own, *place)
+    order: dict[str, list[tuple[int, int, int]]] = {}
+    for name in names:
+        parts = name.split("/")
+        steps = [ranks["/".join(parts[:depth])] for depth in range(2, len(parts))]
+        order[name] = [*steps, (int(parts[-1]) if parts[-1].isdecimal() and len(parts[-1]) < 10 else 0, 0, 0)]
+    return sorted(names, key=order.__getitem__), certain
+
+
+def _has_place(file: Hdf5, folder: str) -> bool:
+    """Whether a group has a place for weights of its own."""
+    return any(f"{folder}/{VARS}" in each for each in file.groups)
+
+
+def _is_trained(file: Hdf5, name: str) -> bool:
+    """Whether an optimizer trains a weight, as far as its layer's class tells."""
+    folder, _, number = name.rpartition("/")
+    layer = folder.rpartition("/")[0]
+    told = told_name(file, folder)
+    kinds = {class_of(layer), class_of(told) if told else ""}
+    if "float" not in file.variables[name].dtype or kinds & {"normalization", "spectral_normalization"}:
+        return False
+    if "batch_normalization" in kinds and number.isdecimal():
+        count = sum(f"{folder}/{at}" in file.variables for at in range(4))
+        return int(number) < count - 2  # the mean and the variance come last
+    return not layer.rpartition("/")[2].startswith("seed_generator")
+
+
+def name_of(file: Hdf5, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
+    """The name of a numbered slot, as Keras gives it: `adam/dense_kernel_momentum`; None where nothing tells it."""
+    owner = owners.get(name)
+    if owner is None or not name.startswith(_FOLDER) or owner not in names:
+        return None
+    told = told_name(file, _FOLDER[:-1]) or ""
+    optimizer = COUNTER.sub("", told)
+    kinds, then = SLOTS.get(optimizer, ()), _THEN.get(optimizer, ())
+    each, rest = divmod(len(owners), len(set(owners.values())))
+    if not kinds or rest:
+        return None
+    number, kind = int(name[len(_FOLDER) :]) - 2, None
+    if each == len(kinds):
+        kind = kinds[number % each]
+    elif each == len(kinds) + len(then):
+        later = number // ((sum(name.startswith(_FOLDER) for name in file.variables) - 2) // each)
+        kind = kinds[number % len(kinds)] if later < len(kinds) else then[later - len(kinds)]
+    return f"{told}/{names[owner].replace('/', '_')}_{kind}" if kind else None

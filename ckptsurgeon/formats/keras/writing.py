@@ -1,0 +1,246 @@
+"""Writes HDF5 files and Keras's zip files around one: a plan into its recipient, in place or as a new file.
+
+All else is carried: attributes, empty groups, the way datasets were created, and of a zip file its other members as
+they stand, packed or not, with their times. Of a set of files one is replaced in place if it alone changes, and no
+name; as a new file a set becomes one.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ... import errors
+from ...checkpoint import CHUNK
+from ...errors import BusyError, ChangedError, RefusedError, UsageError
+from ...plan import Change, Copy, Plan
+from ...publish import Lock
+from ..files import replacing, zipped
+from .archive import KerasZip
+from .edits import Edits
+from .reading import Hdf5
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...errors import CkptSurgeonError
+    from ..files.replacing import Output
+
+
+def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out in its recipient, which is locked: one file, or of a set the one file that changes.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: several files of a set would change, which no single rename replaces; or what no such file can
+            hold.
+        BusyError: somebody saved meanwhile; nothing was changed.
+        DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
+        StorageError: the operating system refused; the recipient is unharmed.
+    """
+    edits, recipient = _in_place(plan), plan.recipient
+    if isinstance(recipient, KerasZip):
+        return replacing.replace(recipient.main_file, _Zip(edits, recipient).fill, lock, sync, wait)
+    assert isinstance(recipient, Hdf5)
+    if recipient.main_file in recipient.files:
+        return replacing.replace(recipient.main_file, _filler(edits, recipient.main_file), lock, sync, wait)
+    number = next(iter(edits.changed))
+    file = recipient.files[number]
+    with Lock(file, wait) as own:
+        if not os.path.samestat(os.fstat(own.fd), os.fstat(recipient.file(file))):
+            raise ChangedError("was replaced while it was read; try again", path=recipient.path)
+
+        def fill(output: Output) -> None:
+            _copy(edits.of_part(number), output)
+            if not lock.holds() or recipient.was_replaced():
+                raise BusyError("somebody saved it meanwhile", path=recipient.path, hint="try again")
+
+        return replacing.replace(file, fill, own, sync, wait)
+
+
+def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out as the new file `out`.
+
+    Args:
+        plan: what to do.
+        out: where.
+        format: "hdf5", or "keras-zip", whose recipient must be one.
+        force: replace what stands there.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        UsageError: the recipient is no such file, so that nothing tells the layout; of a Keras zip file the weights
+            alone are one in HDF5.
+        RefusedError: there is a checkpoint already, without `force`.
+        UnsupportedError: no such file can hold a variable.
+        Problems: several of them.
+    """
+    edits, recipient = _as_new(plan, format), plan.recipient
+    if isinstance(recipient, KerasZip) and format == "keras-zip":
+        return replacing.save_as(out, _Zip(edits, recipient).fill, force, sync, wait)
+    return replacing.save_as(out, _filler(edits, out), force, sync, wait)
+
+
+def check(plan: Plan, out: str | None, format: str) -> None:
+    """Whether `save_in_place`, or with `out` `save_as`, would carry a plan out, as far as metadata tell.
+
+    Raises:
+        UsageError, UnsupportedError, RefusedError, Problems: as these.
+    """
+    edits = _in_place(plan) if out is None else _as_new(plan, format)
+    if edits.renames:
+        edits.arrangement()
+
+
+def _in_place(plan: Plan) -> Edits:
+    """What a plan does to its recipient, if one rename can replace that."""
+    edits, recipient = Edits(plan), plan.recipient
+    assert isinstance(recipient, Hdf5)
+    if isinstance(recipient, KerasZip):
+        _check_zip(edits, recipient)
+    elif recipient.main_file not in recipient.files and not plan.changes_nothing:
+        if len(edits.changed) != 1 or edits.renames:
+            what = f"{len(edits.changed)} files" if not edits.renames else "names or dtypes, and so the index,"
+            raise RefusedError(f"{what} of a set cannot be replaced in place", path=recipient.path, hint="use -o OUT")
+        if edits.anew:
+            what = "packed values of a set of files cannot be replaced in place"
+            raise RefusedError(what, path=recipient.path, hint="use -o OUT")
+    return edits
+
+
+def _as_new(plan: Plan, format: str) -> Edits:
+    """What a plan leaves as a new file, if the recipient tells how that looks."""
+    recipient = plan.recipient
+    if not isinstance(recipient, Hdf5) or (format == "keras-zip" and not isinstance(recipient, KerasZip)):
+        hint = "--like TEMPLATE names a Keras file whose layout and names are kept"
+        raise UsageError("nothing tells how a Keras file should name these variables", path=recipient.path, hint=hint)
+    edits = Edits(plan)
+    if isinstance(recipient, KerasZip) and format == "keras-zip":
+        _check_zip(edits, recipient)
+    return edits
+
+
+def _check_zip(edits: Edits, file: KerasZip) -> None:
+    if len(file.parts) > 1 and edits.anew:
+        what = "a Keras file with several weights files, whose names or dtypes would change"
+        raise RefusedError(what, path=file.path, hint="'convert' its weights to safetensors or npz")
+
+
+def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
+    """The plan whose result has the layout, the names and all the rest of a Keras file, and the values of another plan.
+
+    Args:
+        plan: whose results have the template's names.
+        template: open.
+
+    Returns:
+        Also warnings: how many of the template's own values are kept, an optimizer's.
+
+    Raises:
+        RefusedError, Problems: the two have not the same variables.
+    """
+    from ... import schemes
+    from .. import payload
+
+    optimizers = schemes.optimizer_variables(template)
+    problems: list[CkptSurgeonError] = []
+    changes: list[Change] = []
+    there: set[str] = set()
+    for result in plan.results():
+        name, target = payload.name_of(result), template.find(payload.name_of(result))
+        if target is None:
+            problems.append(RefusedError(f"the template has no variable {name}", path=template.path, hint="use --map"))
+            continue
+        there.add(target.name)
+        form = result.variable
+        if (target.dtype, target.shape) != (form.dtype, form.shape):
+            expected, found = f"{target.dtype} {list(target.shape)}", f"{form.dtype} {list(form.shape)}"
+            what = f"{name} is of another kind than in the template"
+            problems.append(RefusedError(what, path=template.path, expected=expected, found=found))
+        content = result.content
+        if isinstance(content, Copy) and result.kept:
+            content = Copy(plan.recipient, content.variable)
+        changes.append(Change("grafted", target, content, name))
+    left = [name for name in template.variables if name not in there]
+    missing = [name for name in left if name not in optimizers]
+    problems += [RefusedError(f"nothing for {name} of the template", path=template.path) for name in missing]
+    errors.check(problems)
+    kept = f"{template.path}: {len(left)} values of its optimizer are kept"
+    return Plan(template, changes), [kept] if left else []
+
+
+def _filler(edits: Edits, beside: str) -> replacing.Fill:
+    """What writes a file that is HDF5 and nothing else."""
+
+    def fill(output: Output) -> None:
+        if not edits.anew and len(edits.file.parts) == 1:
+            _copy(edits.of_part(0), output)
+            return
+        fd = edits.whole(beside)
+        try:
+            _copy(_chunks(fd), output)
+        finally:
+            os.close(fd)
+
+    return fill
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    at = 0
+    while chunk := os.pread(fd, CHUNK, at):
+        at += len(chunk)
+        yield chunk
+
+
+def _copy(chunks: Iterator[bytes], output: Output) -> None:
+    for chunk in chunks:
+        output.write(chunk)
+
+
+class _Zip:
+    """The writer of a Keras zip file."""
+
+    def __init__(self, edits: Edits, file: KerasZip) -> None:
+        self.edits = edits
+        self.file = file
+
+    def fill(self, output: Output) -> None:
+        """Write the file."""
+        numbers = {member.text: number for number, member in enumerate(self.file.weights)}
+        places: list[tuple[zipped.Member, int]] = []
+        for member in self.file.members:
+            number = numbers.get(member.text, -1)
+            if number in self.edits.changed or (number >= 0 and self.edits.anew):
+                member = self._weights(member, number, output)
+            else:
+                output.write(zipped.local_header(member))
+                with errors.files(self.file.path):
+                    for chunk in zipped.packed(self.file.bytes_at, member):
+                        output.write(chunk)
+            places.append((member, output.size))
+        start, at = output.size, 0
+        for member, end in places:
+            output.write(zipped.entry(member, at))
+            at = end
+        output.write(zipped.end(len(places), start, output.size - start, self.file.comment))
+
+    def _weights(self, old: zipped.Member, number: int, output: Output) -> zipped.Member:
+        """Write a weights file, stored as Keras stores it."""
+        if not self.edits.anew:
+            return self._store(old, self.file.parts[number].size, self.edits.of_part(number), output)
+        fd = self.edits.whole(output.path)
+        try:
+            return self._store(old, os.fstat(fd).st_size, _chunks(fd), output)
+        finally:
+            os.close(fd)
+
+    def _store(self, old: zipped.Member, size: int, chunks: Iterator[bytes], output: Output) -> zipped.Member:
+        member = old.renamed(old.text)
+        member.method, member.flags, member.name = zipped.STORED, old.flags, old.name
+        return zipped.store(output, member, size, chunks)

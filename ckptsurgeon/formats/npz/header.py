@@ -1,0 +1,240 @@
+r"""The header of a NumPy array's file (.npy), read without NumPy and without evaluating anything; and written.
+
+    \x93NUMPY, version (2 bytes), length of the text (2 bytes; from version 2 on 4), text, values
+
+The text is a Python literal: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }. Source: the documentation of
+`numpy.lib.format`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ...checkpoint import ITEM_SIZE
+from ...errors import DamagedError
+from ..tensorflow.tensors import MAX_RANK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAGIC = b"\x93NUMPY"
+LONGEST = 10_000  # bytes of text, as NumPy's own limit
+START = 12  # bytes before the text, at most
+_ALIGNMENT = 64
+_DEEPEST = 16
+_DESCR = re.compile(r"([<>=|]?)([?bBiufcSaUVOmM])([0-9]{0,18})(\[[^\]]{1,40}\])?")
+_LETTERS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
+_TOKEN = re.compile(r"""\s*(?:([\[\](){},:])|(True|False|None)\b|(-?[0-9]{1,20})L?\b|'([^'\\]*)'|"([^"\\]*)")""")
+
+
+class Form:
+    """How an array is stored.
+
+    Attributes:
+        dtype: of the variable, as `Variable.dtype`; `object` where pickled Python objects follow, and of what NumPy
+            alone knows its own names: `void16`, `datetime64[s]`.
+        shape: of the array.
+        order: `<`, `>` or `|` (of single bytes).
+        letter: NumPy's letter of the kind of dtype; `V` for records.
+        item: bytes of an element; 0 of objects.
+        fortran: whether the first dimension runs fastest.
+        start: bytes before the values.
+    """
+
+    __slots__ = ("dtype", "fortran", "item", "letter", "order", "shape", "start")
+
+    def __init__(self, text: str, start: int) -> None:
+        described = _parse(text)
+        if not isinstance(described, dict) or described.keys() != {"descr", "fortran_order", "shape"}:
+            raise DamagedError("damaged: a header of an array without its three fields", found=text[:80])
+        shape, fortran = described["shape"], described["fortran_order"]
+        if not isinstance(shape, tuple) or not all(type(each) is int and each >= 0 for each in shape):
+            raise DamagedError("damaged: impossible shape", found=str(shape)[:80])
+        if not isinstance(fortran, bool):
+            raise DamagedError("damaged: neither C order nor Fortran order", found=str(fortran)[:80])
+        self.shape: tuple[int, ...] = shape
+        self.fortran = fortran
+        self.start = start
+        descr = described["descr"]
+        if isinstance(descr, str):
+            self.order, self.letter, self.item, self.dtype = _simple(descr)
+        else:
+            self.item = _record(descr)
+            self.order, self.letter, self.dtype = "|", "V", f"void{8 * self.item}"
+        largest = max(self.item, 1)
+        for dimension in shape:
+            largest *= dimension or 1
+        if len(shape) > MAX_RANK or largest >> 63:
+            raise DamagedError("damaged: impossible shape", found=str(shape)[:80])
+
+    @property
+    def runs_backwards(self) -> bool:
+        """Whether the order of dimensions makes a difference, and is Fortran's."""
+        return self.fortran and sum(each != 1 for each in self.shape) > 1 and 0 not in self.shape
+
+    @property
+    def values(self) -> int | None:
+        """Bytes of the values; None of pickled objects, of which nothing tells."""
+        if self.letter == "O":
+            return None
+        size = self.item
+        for dimension in self.shape:
+            size *= dimension
+        return size
+
+
+def parse(head: bytes) -> Form | None:
+    """The form of an array whose file begins with these START + LONGEST bytes, or with all that there are.
+
+    Returns:
+        None: it is no array.
+
+    Raises:
+        DamagedError: the header is cut short, too long, or contradicts itself.
+    """
+    if not head.startswith(MAGIC):
+        return None
+    version, width = head[6:8], 2 if head[6:7] == b"\x01" else 4
+    if version not in (b"\x01\0", b"\x02\0", b"\x03\0"):
+        found = ".".join(map(str, version)) or "nothing"
+        raise DamagedError("damaged: unknown version of an array's file", expected="1.0 to 3.0", found=found)
+    start = 8 + width
+    length = int.from_bytes(head[8:start], "little")
+    if length > LONGEST:
+        raise DamagedError("damaged: too long a header", expected=f"at most {LONGEST} bytes", found=length)
+    if len(head) < start + length:
+        raise DamagedError(
+            "cut short within the header of an array", expected=f"{start + length} bytes", found=len(head)
+        )
+    try:
+        text = head[start : start + length].decode("utf-8" if version == b"\x03\0" else "latin-1")
+    except UnicodeDecodeError as error:
+        raise DamagedError("damaged: a header of an array that is no text") from error
+    return Form(text, start + length)
+
+
+def header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """The header of an array in C order, as NumPy writes it, with the values aligned."""
+    numbers = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': ({numbers}), }}".encode()
+    text += b" " * (-(len(text) + 11) % _ALIGNMENT) + b"\n"
+    return MAGIC + b"\x01\0" + len(text).to_bytes(2, "little") + text
+
+
+def descr_of(dtype: str) -> str | None:
+    """How a header spells a numeric dtype; None if NumPy has none, so that a file would not say what it is."""
+    match = re.fullmatch(r"(bool|int|uint|float|complex)([0-9]*)", dtype)
+    item = ITEM_SIZE.get(dtype, 0)
+    if match is None or not item or (match[2] and int(match[2]) != 8 * item):
+        return None
+    letter = next(letter for letter, name in _LETTERS.items() if name == match[1])
+    return f"{'|' if item == 1 else '<'}{letter}{item}"
+
+
+def _simple(descr: str) -> tuple[str, str, int, str]:
+    """Of a dtype that is no record: byte order, letter, bytes of an element, name."""
+    match = _DESCR.fullmatch(descr)
+    if match is None:
+        raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+    order, letter, digits, unit = match.groups()
+    size = int(digits or 0)
+    if letter in "?B" or (letter == "b" and not digits):
+        letter, size = {"?": ("b", 1), "B": ("u", 1), "b": ("i", 1)}[letter]
+    if unit and letter not in "mM":
+        raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+    if letter in "Sa":
+        return "|", "S", size, "string"
+    if letter == "U":
+        return ">" if order == ">" else "<", "U", 4 * size, "string"
+    if letter == "O":
+        return "|", "O", 0, "object"
+    if letter == "V":
+        return "|", "V", size, f"void{8 * size}"
+    order = "|" if size == 1 else ">" if order == ">" else "<"
+    if letter in "mM":
+        if size != 8:
+            raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+        return order, letter, size, f"{'datetime64' if letter == 'M' else 'timedelta64'}{unit or ''}"
+    if size not in {"b": (1,), "f": (1, 2, 4, 8, 12, 16), "c": (8, 16, 24, 32)}.get(letter, (1, 2, 4, 8)):
+        raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+    if letter == "f" and size == 1:
+        return order, letter, size, "float8_e5m2"  # the one of ml_dtypes' that NumPy writes so
+    return order, letter, size, "bool" if letter == "b" else f"{_LETTERS[letter]}{8 * size}"
+
+
+def _record(descr: Any) -> int:
+    """Bytes of a record; the nesting is bounded by the text's."""
+    if not isinstance(descr, list) or not descr:
+        raise DamagedError("damaged: unknown dtype of an array", found=str(descr)[:40])
+    total = 0
+    for field in descr:
+        if not isinstance(field, tuple) or len(field) not in (2, 3):
+            raise DamagedError("damaged: unknown field of a record", found=str(field)[:40])
+        item = _simple(field[1])[2] if isinstance(field[1], str) else _record(field[1])
+        if isinstance(field[1], str) and field[1].endswith("O"):
+            raise DamagedError("records of Python objects, which are pickled and never loaded", found=str(field)[:40])
+        repeats = field[2] if len(field) == 3 else ()
+        for count in (repeats,) if isinstance(repeats, int) else repeats:
+            if type(count) is not int or not 0 <= count < 1 << 31:
+                raise DamagedError("damaged: unknown field of a record", found=str(field)[:40])
+            item = min(item * count, 1 << 63)
+        total += item
+    return min(total, 1 << 63)
+
+
+def _parse(text: str) -> Any:
+    """The value of a Python literal of dicts, lists, tuples, strings, integers and booleans."""
+    stack: list[tuple[str, list[Any]]] = [("", [])]
+    at, comma = 0, True
+    while text[at:].strip():
+        token = _TOKEN.match(text, at)
+        if token is None:
+            raise DamagedError("damaged: a header of an array that makes no sense", found=text[at : at + 40])
+        at = token.end()
+        mark, word, number = token[1], token[2], token[3]
+        items = stack[-1][1]
+        if mark and mark in "([{":
+            stack.append((mark, []))
+            if len(stack) > _DEEPEST or not comma:
+                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+            comma = True
+            continue
+        if mark and mark in ",:":
+            if comma or len(stack) == 1 or (mark == ":") != (stack[-1][0] == "{" and len(items) % 2 == 1):
+                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+            comma = True
+            continue
+        if mark:
+            opened, items = stack.pop()
+            value = _closed(opened + mark, items, comma)
+            if not stack or (items and comma and opened == "{" and len(items) % 2):
+                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+            stack[-1][1].append(value)
+        else:
+            if not comma:
+                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+            value = {"True": True, "False": False, "None": None}[word] if word else None
+            if number:
+                value = int(number)
+            elif not word:
+                value = token[4] if token[4] is not None else token[5]
+            items.append(value)
+        comma = False
+    if len(stack) != 1 or len(stack[0][1]) != 1:
+        raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+    return stack[0][1][0]
+
+
+def _closed(brackets: str, items: list[Any], comma: bool) -> Any:
+    """The list, tuple or dict of the items between two brackets."""
+    if brackets == "[]":
+        return items
+    if brackets == "()":
+        return tuple(items) if comma or len(items) != 1 else items[0]
+    keys = items[::2]
+    if brackets != "{}" or len(items) % 2 or not all(isinstance(key, str) for key in keys):
+        raise DamagedError("damaged: a header of an array that makes no sense")
+    if len(set(keys)) != len(keys):
+        raise DamagedError("damaged: a header of an array with a field twice")
+    return dict(zip(keys, items[1::2], strict=True))

@@ -1,0 +1,318 @@
+"""Reads NumPy's files: npz, a zip file of arrays, and npy, one array, which is a checkpoint of one variable.
+
+Nothing is ever unpickled: an array of Python objects is listed with the dtype `object`, carried when untouched, and
+never read. So are records and what else only NumPy knows. Strings of fixed length come as strings; a member that is no
+array is a string too, with all its bytes. Opening reads the zip file's directory and the header of each array.
+`npz_write.py` is the other half.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ... import errors
+from ...checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
+from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError
+from ..files import zipped
+from . import header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ..files.zipped import Member
+    from .header import Form
+
+ENDING = ".npy"
+# What a packed member may expand to: above this many bytes no more than this many times its size.
+_FLOOR = 32 << 20
+_RATIO = 100
+# Memory: what a string takes in an array, and what all may take beyond half as much for each of their bytes.
+_PER_STRING = 50
+_STRINGS = 48 << 20
+
+
+def kind_of(path: str) -> str | None:
+    """Whether a file is an `npz` or an `npy`, by its content; None if it is something else.
+
+    Of zip files those with an array in them, less Keras's; a damaged one is an npz if it is called so.
+    """
+    with open(path, "rb") as file:
+        head = file.read(len(header.MAGIC))
+        if head == header.MAGIC:
+            return "npy"
+        if not head.startswith((zipped.MAGIC, zipped.EMPTY)):
+            return None
+        fd = file.fileno()
+        try:
+            size = os.fstat(fd).st_size
+            names = {each.text for each in zipped.Directory(lambda at, count: os.pread(fd, count, at), size).members}
+        except CkptSurgeonError:
+            return "npz" if path.endswith(".npz") else None
+    is_keras = "config.json" in names and any(name.startswith("model.weights") for name in names)
+    return "npz" if not is_keras and any(name.endswith(ENDING) for name in names) else None
+
+
+def _names(members: list[str]) -> dict[str, str]:
+    """What members are called as variables: less `.npy`, but where another one has that name."""
+    names = {text: text for text in members if not text.endswith(ENDING)}
+    taken = set(names)
+    for text in sorted((text for text in members if text.endswith(ENDING)), key=len):
+        short = text[: -len(ENDING)]
+        names[text] = short if short and short not in taken else text
+        taken.add(names[text])
+    return names
+
+
+class Npz(Checkpoint):
+    """An npz file, open for reading.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        NotFoundError: no such file.
+        DamagedError: it is cut short, or contradicts itself.
+        UnsupportedError: encrypted, or packed in a way that is not handled.
+
+    Attributes:
+        forms: variable's name -> how it is stored; None of a member that is no array.
+        members: variable's name -> the zip file's member.
+        comment: the zip file's.
+    """
+
+    format = "npz"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, path)
+        self.forms: dict[str, Form | None] = {}
+        self.members: dict[str, Member] = {}
+        self.comment = b""
+        try:
+            with errors.files(path):
+                self._open(self.main_status.st_size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, size: int) -> None:
+        directory = zipped.Directory(self.bytes_at, size)
+        self.comment = directory.comment
+        names = _names([member.text for member in directory.members])
+        for member in directory.members:
+            self._add(names[member.text], member)
+
+    def _add(self, name: str, member: Member) -> None:
+        try:
+            form = header.parse(zipped.head_of(self.bytes_at, member, header.START + header.LONGEST))
+            if form is None and member.text.endswith(ENDING):
+                raise DamagedError("damaged: no array")
+            if form is not None and form.values is not None and form.start + form.values != member.size:
+                expected = f"{form.start + form.values} bytes"
+                raise DamagedError("damaged: wrong size of an array", expected=expected, found=member.size)
+        except DamagedError as error:
+            error.what += f", in {member.text[:200]}"
+            raise
+        self.forms[name], self.members[name] = form, member
+        start = form.start if form and member.method == zipped.STORED else 0
+        extent = Extent(self.main_file, member.data + start, member.packed - start, None)
+        dtype, shape = (form.dtype, form.shape) if form else ("string", ())
+        self.variables[name] = Variable(name, name.encode(), dtype, shape, (extent,))
+
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        """Bytes of the file, fewer at its end."""
+        return os.pread(self.file(self.main_file), length, offset) if length > 0 and offset >= 0 else b""
+
+    # -- Checkpoint
+
+    def file(self, path: str) -> int:
+        """As `Checkpoint.file`; of a file that was closed since, the same one.
+
+        Raises:
+            ChangedError: it is gone, or another one.
+        """
+        try:
+            fd = super().file(path)
+        except NotFoundError as error:
+            if self._main_status is not None:
+                raise ChangedError("was replaced while it was read; try again", path=self.path) from error
+            raise
+        if self._main_status is not None and not os.path.samestat(self._main_status, os.fstat(fd)):
+            raise ChangedError("was replaced while it was read; try again", path=self.path)
+        return fd
+
+    def chunks(self, extent: Extent) -> Iterator[bytes]:
+        """As `Checkpoint.chunks`, of a packed array its packed bytes."""
+        end = extent.offset + extent.length
+        for at in range(extent.offset, end, CHUNK):
+            with errors.files(extent.file):
+                chunk = self.bytes_at(at, min(CHUNK, end - at))
+            if len(chunk) < min(CHUNK, end - at):
+                raise DamagedError("cut short", path=extent.file, expected=f"at least {end} bytes")
+            yield chunk
+
+    def content(self, name: str) -> Iterator[bytes]:
+        """All bytes of a variable's member, the array's header too, unpacked; the last chunk if they are sound."""
+        found = self._stream(self.members[name])
+        while True:
+            try:
+                with errors.files(self.path):
+                    chunk = next(found, None)
+            except DamagedError as error:
+                what = f"{error.what}, of {name[:200]}"
+                raise DamagedError(what, path=self.path, expected=error.expected, found=error.found) from error
+            if chunk is None:
+                return
+            yield chunk
+
+    def _stream(self, member: Member) -> Iterator[bytes]:
+        return zipped.unpacked(self.bytes_at, member)
+
+    def payload(self, variable: Variable) -> Iterator[bytes]:
+        """The values of a variable as they are stored, unpacked, in chunks of whole elements.
+
+        Raises:
+            DamagedError: as `content`.
+            UnsupportedError: it would take far more room than the file.
+        """
+        member = self.members[variable.name]
+        if member.size > max(_FLOOR, _RATIO * member.packed):
+            what = f"{variable.name} is packed more than {_RATIO}-fold"
+            raise UnsupportedError(what, path=self.path, found=f"{member.size} bytes from {member.packed}")
+        return self._payload(variable)
+
+    def _payload(self, variable: Variable) -> Iterator[bytes]:
+        form = self.forms[variable.name]
+        skipped, item = (form.start, max(form.item, 1)) if form else (0, 1)
+        rest = b""
+        for chunk in self.content(variable.name):
+            cut = min(skipped, len(chunk))
+            skipped -= cut
+            data = rest + chunk[cut:]
+            whole = len(data) // item * item
+            rest = data[whole:]
+            if whole:
+                yield data[:whole]
+
+    def plain_chunks(self, variable: Variable) -> Iterator[bytes] | None:
+        """The stored values of a variable if they are numbers in C order, in whichever byte order."""
+        form = self.forms[variable.name]
+        if form is None or form.dtype not in ITEM_SIZE or form.runs_backwards:
+            return None
+        return self.payload(variable)
+
+    def check(self, variable: Variable) -> None:
+        """As `Checkpoint.check`: the zip file's checksum of the member."""
+        for _ in self.content(variable.name):
+            pass
+
+    def read(self, name: str) -> NDArray[Any]:
+        """As `Checkpoint.read`; text comes as UTF-8.
+
+        Raises:
+            UnsupportedError: pickled objects, records, or what else only NumPy knows.
+        """
+        variable = self[name]
+        form = self.forms[variable.name]
+        if form is not None and form.dtype not in ITEM_SIZE and form.dtype != "string":
+            what = f"{variable.name} holds values of dtype {form.dtype}, which cannot be read"
+            if form.letter == "O":
+                what = f"{variable.name} holds pickled Python objects, which are never loaded"
+            raise UnsupportedError(what, path=self.path, hint="it is carried as it is, 'drop' takes it away")
+        try:
+            if form is None or form.dtype == "string":
+                return self._strings(variable, form)
+            return self._numbers(variable, form)
+        except ValueError as error:
+            what = f"{variable.name}: no NumPy array can have its shape or values"
+            raise UnsupportedError(what, path=self.path, found=list(variable.shape)) from error
+        except MemoryError as error:
+            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
+
+    def _numbers(self, variable: Variable, form: Form) -> NDArray[Any]:
+        stored = self.payload(variable)
+        import numpy as np
+
+        from ... import numeric
+
+        values = np.empty(form.shape[::-1] if form.runs_backwards else form.shape, numeric.dtype(form.dtype))
+        data, at = values.reshape(-1).view(np.uint8), 0
+        for chunk in stored:
+            data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            at += len(chunk)
+        if form.order != "|" and (form.order == ">") != (sys.byteorder == "big"):
+            values.byteswap(inplace=True)
+        return np.array(values.T, order="C") if form.runs_backwards else values
+
+    def _strings(self, variable: Variable, form: Form | None) -> NDArray[Any]:
+        stored, packed = self.payload(variable), self.members[variable.name].packed
+        if variable.size * _PER_STRING > _STRINGS + _PER_STRING * packed // 2:
+            what = f"{variable.name}: more strings than its {packed} bytes justify"
+            raise UnsupportedError(what, path=self.path, found=variable.size)
+        import numpy as np
+
+        values = np.empty(variable.shape, object)
+        data = b"".join(stored)
+        if form is None:
+            values[()] = data
+            return values
+        found: list[Any] = [b""] * variable.size
+        if form.item and form.letter == "S":
+            found = np.frombuffer(data, f"S{form.item}").tolist()
+        elif form.item:
+            codec = "utf-32-be" if form.order == ">" else "utf-32-le"
+            pieces = (data[at : at + form.item] for at in range(0, len(data), form.item))
+            try:  # NumPy itself takes no care of numbers that are no characters
+                found = [
+                    piece.decode(codec, "surrogatepass").rstrip("\0").encode("utf-8", "surrogatepass")
+                    for piece in pieces
+                ]
+            except UnicodeDecodeError as error:
+                raise DamagedError(f"damaged: {variable.name} holds what is no text", path=self.path) from error
+        flat = np.empty(len(found), object)
+        flat[:] = found
+        values[...] = flat.reshape(variable.shape, order="F" if form.runs_backwards else "C")
+        return values
+
+    def nbytes(self, variable: Variable) -> int | None:
+        """As `Checkpoint.nbytes`; of what cannot be read, the bytes that it takes unpacked."""
+        form = self.forms[variable.name]
+        if form is None:
+            return self.members[variable.name].size
+        if variable.dtype != "string":
+            return self.members[variable.name].size - form.start if form.values is None else form.values
+        try:
+            return sum(map(len, self.read(variable.name).reshape(-1).tolist()))
+        except CkptSurgeonError:
+            return None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file, as hexadecimal digits."""
+        import hashlib
+
+        digest, at = hashlib.sha256(), 0
+        with errors.files(self.path):
+            while chunk := self.bytes_at(at, CHUNK):
+                digest.update(chunk)
+                at += len(chunk)
+        return digest.hexdigest()
+
+
+class Npy(Npz):
+    """An npy file, open for reading: one variable with the file's name less `.npy`, else `array`, and no checksum."""
+
+    format = "npy"
+
+    def _open(self, size: int) -> None:
+        base = os.path.basename(self.path)
+        name = base[: -len(ENDING)] if base.endswith(ENDING) and base != ENDING else "array"
+        member = zipped.Member("array")
+        member.text, member.packed, member.size = name + ENDING, size, size
+        self._add(name, member)
+
+    def _stream(self, member: Member) -> Iterator[bytes]:
+        return zipped.packed(self.bytes_at, member)

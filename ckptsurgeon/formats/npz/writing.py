@@ -1,0 +1,231 @@
+"""Writes NumPy's files: a plan into its recipient, in place, or as a new npz or npy file.
+
+Members that no change touches are carried as they stand, packed or not, with their times, attributes and comments. New
+ones are stored as `numpy.savez` stores them, little-endian and in C order, under the earliest time that a zip file
+knows. A donor's array from another such file keeps its own header.
+"""
+
+from __future__ import annotations
+
+from ... import errors
+from ...errors import CkptSurgeonError, RefusedError, UnsupportedError
+from ...plan import Copy, Elements, Plan, Result, Text, Values
+from ...publish import Lock
+from .. import payload
+from ..files import replacing, zipped
+from . import header
+from .reading import ENDING, Npy, Npz
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..files.replacing import Output
+
+_LONGEST_NAME = 0xFFFF  # bytes, as a zip file has it
+
+
+def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out in its recipient, which is locked.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        UnsupportedError, RefusedError, Problems: no such file can hold a variable.
+        BusyError: somebody saved meanwhile; nothing was changed.
+        DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
+        StorageError: the operating system refused; the recipient is unharmed.
+    """
+    recipient = plan.recipient
+    writer = _writer(plan, recipient.path, recipient.format)
+    return replacing.replace(recipient.main_file, writer.fill, lock, sync, wait)
+
+
+def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out as the new file `out`, `npz` or `npy`, whatever format its recipient has.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: there is a checkpoint already, without `force`; and as `save_in_place`.
+    """
+    return replacing.save_as(out, _writer(plan, out, format).fill, force, sync, wait)
+
+
+def check(plan: Plan, out: str | None, format: str) -> None:
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+
+    Raises:
+        UnsupportedError, RefusedError, Problems: it cannot.
+    """
+    _writer(plan, out or plan.recipient.path, format)
+
+
+def _writer(plan: Plan, path: str, format: str) -> _Npz | _Npy:
+    results = plan.results()
+    if format == "npz":
+        return _Npz(plan, results, path)
+    if len(results) != 1:
+        what = f"an npy file holds one variable, not {len(results)}"
+        raise RefusedError(what, path=path, hint="'convert' to npz")
+    if any(change.action == "renamed" for change in plan.changes) and isinstance(plan.recipient, Npy):
+        raise RefusedError("the variable of an npy file has the file's name", path=path, hint="rename the file")
+    return _Npy(results[0], path)
+
+
+class _Npy:
+    """The writer of an npy file."""
+
+    def __init__(self, result: Result, path: str) -> None:
+        errors.check(_problems(result, payload.name_of(result), path))
+        self.result = result
+
+    def fill(self, output: Output) -> None:
+        """Write the file."""
+        for chunk in _array(self.result)[1]:
+            output.write(chunk)
+
+
+class _Npz:
+    """The writer of an npz file."""
+
+    def __init__(self, plan: Plan, results: list[Result], path: str) -> None:
+        self.comment = plan.recipient.comment if isinstance(plan.recipient, Npz) else b""
+        self.entries: list[tuple[str, Result, bool]] = []
+        problems: list[CkptSurgeonError] = []
+        taken: set[str] = set()
+        for result in results:
+            name, as_it_is = _member_name(result, plan)
+            self.entries.append((name, result, as_it_is))
+            if as_it_is and name.endswith(ENDING):
+                problems.append(RefusedError(f"no array, which the name {name} would make it", path=path))
+            if name in taken:
+                problems.append(RefusedError(f"two variables would have the name {name}", path=path))
+            taken.add(name)
+            problems += _problems(result, name, path)
+        if not results:
+            problems.append(RefusedError("a checkpoint needs variables", path=path))
+        errors.check(problems)
+
+    def fill(self, output: Output) -> None:
+        """Write the file."""
+        places: list[tuple[zipped.Member, int]] = []
+        for name, result, as_it_is in self.entries:
+            carried = _carried(result)
+            member = _carry(output, carried, name) if carried else _add(output, result, name, as_it_is)
+            places.append((member, output.size))
+        start = output.size
+        at = 0
+        for member, end in places:
+            output.write(zipped.entry(member, at))
+            at = end
+        output.write(zipped.end(len(places), start, output.size - start, self.comment))
+
+
+def _member_name(result: Result, plan: Plan) -> tuple[str, bool]:
+    """The name of the member that holds a result, and whether it does so as it is, not as an array."""
+    recipient, old = plan.recipient, result.variable.name
+    if not isinstance(recipient, Npz):
+        return payload.name_of(result) + ENDING, False
+    key = result.key.decode("utf-8", "surrogateescape")
+    as_it_is = old in recipient.forms and recipient.forms[old] is None
+    if key == old and old in recipient.members:
+        return recipient.members[old].text, as_it_is
+    return key if as_it_is else key + ENDING, as_it_is
+
+
+def _carried(result: Result) -> Copy | None:
+    """The recipient's own variable, if its member stays as it is."""
+    content = result.content
+    if result.kept and isinstance(content, Copy) and isinstance(content.donor, Npz):
+        return content if content.donor.format == "npz" else None
+    return None
+
+
+def _member_of(content: Copy) -> zipped.Member:
+    """The member that holds a variable of an npz file."""
+    assert isinstance(content.donor, Npz)
+    return content.donor.members[content.variable.name]
+
+
+def _carry(output: Output, content: Copy, name: str) -> zipped.Member:
+    donor, member = content.donor, _member_of(content)
+    assert isinstance(donor, Npz)
+    if name != member.text:
+        member = member.renamed(name)
+    output.write(zipped.local_header(member))
+    with errors.files(donor.path):
+        for chunk in zipped.packed(donor.bytes_at, member):
+            output.write(chunk)
+    return member
+
+
+def _add(output: Output, result: Result, name: str, as_it_is: bool) -> zipped.Member:
+    member = zipped.Member(name)
+    size, chunks = _array(result, as_it_is)
+    return zipped.store(output, member, size, chunks)
+
+
+def _array(result: Result, as_it_is: bool = False) -> tuple[int, Iterator[bytes]]:
+    """Length and bytes of an array's file; `as_it_is`: of a scalar string, the bytes alone."""
+    content, variable = result.content, result.variable
+    if isinstance(content, Copy) and isinstance(content.donor, Npz):
+        donor, name = content.donor, content.variable.name
+        if (donor.forms[name] is None) == as_it_is:
+            return donor.members[name].size, donor.content(name)
+    if variable.dtype == "string":
+        return _strings(result, as_it_is)
+    head = header.header(header.descr_of(variable.dtype) or "", variable.shape)
+    values = payload.chunks(content, variable)
+    from ...checkpoint import ITEM_SIZE
+
+    return len(head) + variable.size * ITEM_SIZE[variable.dtype], _joined(head, values)
+
+
+def _strings(result: Result, as_it_is: bool) -> tuple[int, Iterator[bytes]]:
+    """Strings, each with zero bytes up to the longest one's length."""
+    content, name = result.content, result.variable.name
+    if isinstance(content, Text):
+        strings = [content.value]
+    else:
+        from ..bundle.arrays import values_of
+
+        assert isinstance(content, Copy | Values | Elements)
+        strings = values_of(content, result.variable).reshape(-1).tolist()
+    if as_it_is and len(strings) == 1:
+        return len(strings[0]), iter(strings)
+    if any(string.endswith(b"\0") for string in strings):
+        raise UnsupportedError(f"{name}: a string that ends in a zero byte, which NumPy's files would lose")
+    item = max(map(len, strings), default=1) or 1
+    head = header.header(f"|S{item}", result.variable.shape)
+    return len(head) + item * len(strings), _joined(head, (string.ljust(item, b"\0") for string in strings))
+
+
+def _joined(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from chunks
+
+
+def _problems(result: Result, name: str, path: str) -> list[CkptSurgeonError]:
+    """What keeps a result from being stored under a name."""
+    found: list[CkptSurgeonError] = []
+    dtype, content = result.variable.dtype, result.content
+    from_same = isinstance(content, Copy) and isinstance(content.donor, Npz)
+    if dtype == "object" and not result.kept:
+        what = f"{payload.name_of(result)}: pickled Python objects, which are never copied"
+        found.append(UnsupportedError(what, path=path))
+    elif not from_same and dtype != "string" and header.descr_of(dtype) is None:
+        what = f"{payload.name_of(result)}: NumPy's files do not say what {dtype} is"
+        found.append(UnsupportedError(what, path=path, hint="cast it, or use safetensors"))
+    try:
+        problem = zipped.name_problem(name)
+        if len(name.encode()) > _LONGEST_NAME:
+            problem = "is too long"
+    except UnicodeEncodeError:
+        problem = "is no text"
+    carried = _carried(result)
+    if problem and not (carried and _member_of(carried).text == name):
+        found.append(RefusedError(f"no member of a zip file may have a name that {problem}", path=path, found=name))
+    return found

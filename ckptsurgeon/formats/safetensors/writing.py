@@ -1,0 +1,318 @@
+"""Writes safetensors: a plan into its recipient, in place, as a new file, or as a stream.
+
+The header needs no values, only sizes, so a checkpoint goes out from its first byte to its last, a chunk at a time.
+Variables stay in the recipient's order as long as every number is aligned there, as PyTorch wants it; else, and of
+another format's checkpoint, they stand in the library's order: by dtype, the widest first, then by name. Metadata are
+carried as they stand; only the layers' numbers in them follow a rename.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ... import errors
+from ...checkpoint import CHUNK
+from ...errors import BusyError, ChangedError, CkptSurgeonError, RefusedError, UnsupportedError
+from ...plan import Copy, Plan, Result
+from ...publish import Lock
+from .. import payload
+from ..files import replacing
+from .reading import BITS, KINDS, LAYERS, MAX_HEADER, METADATA, SafeTensors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_CODES = {dtype: code for code, (dtype, _) in KINDS.items()}
+_RANKS = {dtype: rank for rank, dtype in enumerate(BITS)}
+_ALIGNMENT = 8  # of the first value, as the library pads its header
+
+
+def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out in its recipient, which is locked: one file, or of a set the one file that changes.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: several files of a set would change, which no single rename replaces; or what no safetensors file
+            can hold.
+        BusyError: somebody saved meanwhile; nothing was changed.
+        DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
+        StorageError: the operating system refused; the recipient is unharmed.
+    """
+    recipient = plan.recipient
+    assert isinstance(recipient, SafeTensors)
+    file, layout = _in_place(plan, recipient)
+    if os.path.realpath(file) == os.path.realpath(lock.path):
+        return replacing.replace(file, layout.fill, lock, sync, wait)
+    with Lock(file, wait) as own:
+        if not os.path.samestat(os.fstat(own.fd), os.fstat(recipient.file(file))):
+            raise ChangedError("was replaced while it was read; try again", path=recipient.path)
+
+        def fill(output: replacing.Output) -> None:
+            layout.fill(output)
+            if not lock.holds() or recipient.was_replaced():
+                raise BusyError("somebody saved it meanwhile", path=recipient.path, hint="try again")
+
+        return replacing.replace(file, fill, own, sync, wait)
+
+
+def _in_place(plan: Plan, recipient: SafeTensors) -> tuple[str, _Layout]:
+    """The file that is replaced, and what it is to be."""
+    file = _only_file(plan, recipient)
+    results = [result for result in plan.results() if _is_in(result, file, recipient)]
+    return file, _Layout(results, _carried_metadata(plan, recipient, file), recipient, file)
+
+
+def check(plan: Plan, out: str | None) -> None:
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+
+    Raises:
+        RefusedError, UnsupportedError, Problems: it cannot.
+    """
+    if out is not None:
+        _whole(plan, out, None)
+    else:
+        assert isinstance(plan.recipient, SafeTensors)
+        _in_place(plan, plan.recipient)
+
+
+def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+    """Carry a plan out as the new file `out`, whatever format its recipient has.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: there is a checkpoint already, without `force`.
+        UnsupportedError: no safetensors file can hold a variable.
+        Problems: several of them.
+    """
+    layout = _whole(plan, out, None)
+    return layout.warnings + replacing.save_as(out, layout.fill, force, sync, wait)
+
+
+def stream(plan: Plan, write: Callable[[bytes], object], layers: Mapping[str, int] | None = None) -> None:
+    """Send what a plan leaves as a safetensors file to where it can only be written from first to last.
+
+    Args:
+        plan: what to do.
+        write: takes the next bytes, all of them.
+        layers: name -> number of its layer, kept in the metadata under the key `ckptsurgeon.layers`.
+
+    Raises:
+        UnsupportedError, Problems: no safetensors file can hold a variable; nothing was sent.
+        DamagedError: a donor's bytes are damaged; what was sent is shorter than its header says, so nobody takes it
+            for a checkpoint.
+    """
+    try:
+        layout = _whole(plan, plan.recipient.path, layers)
+    except CkptSurgeonError as error:
+        for problem in getattr(error, "problems", [error]):
+            if isinstance(problem, UnsupportedError):
+                problem.hint = "use -o FILE"
+        raise
+    write(layout.head)
+    for chunk in layout.values():
+        write(chunk)
+
+
+def _whole(plan: Plan, path: str, layers: Mapping[str, int] | None) -> _Layout:
+    recipient = plan.recipient
+    metadata, warnings = None, []
+    if isinstance(recipient, SafeTensors):
+        different = [*dict.fromkeys(text for text in recipient.metadata.values() if text is not None)]
+        if len(different) == 1:
+            metadata = _carried_metadata(plan, recipient, next(f for f, t in recipient.metadata.items() if t))
+        elif different:
+            items = recipient.metadata_items()
+            metadata = _json(items)
+            for key in items:
+                if any(json.loads(text).get(key, items[key]) != items[key] for text in different):
+                    warnings.append(
+                        f"{recipient.path}: its files differ in the metadata {key}; the first one's is kept"
+                    )
+    if layers is not None:
+        items = {**(json.loads(metadata) if metadata else {}), LAYERS: json.dumps(dict(layers), ensure_ascii=False)}
+        metadata = _json(items)
+    layout = _Layout(plan.results(), metadata, recipient, path)
+    layout.warnings = warnings
+    return layout
+
+
+def _json(items: Mapping[str, str]) -> bytes:
+    return json.dumps(items, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _carried_metadata(plan: Plan, recipient: SafeTensors, file: str) -> bytes | None:
+    """The metadata of a file as they stand, but for the layers' numbers of renamed and dropped variables."""
+    text = recipient.metadata[file]
+    table = next(iter(recipient.layer_tables().values()), {})
+    gone = [each for each in plan.changes if each.variable.name in table and each.action in ("renamed", "dropped")]
+    items = json.loads(text) if text and gone else {}
+    if LAYERS not in items:
+        return text
+    new = {change.variable.name: change.name if change.action == "renamed" else None for change in gone}
+    moved = {name: number for old, number in table.items() if (name := new.get(old, old)) is not None}
+    return _json({**items, LAYERS: json.dumps(moved, ensure_ascii=False)})
+
+
+def _only_file(plan: Plan, recipient: SafeTensors) -> str:
+    """The one file that a plan changes.
+
+    Raises:
+        RefusedError: there are several, or the index would have to change too.
+    """
+    if len(recipient.files) == 1 and recipient.main_file == recipient.files[0]:
+        return recipient.files[0]
+    changed: dict[str, None] = {}
+    names_change = False
+    for change in plan.changes:
+        names_change |= change.action in ("added", "dropped", "renamed")
+        if change.content is not None and change.variable.extents:
+            changed[change.variable.extents[0].file] = None
+    if len(changed) != 1 or names_change:
+        what = f"{len(changed)} files" if not names_change else "names, and so the index,"
+        raise RefusedError(f"{what} of a set cannot be replaced in place", path=recipient.path, hint="use -o OUT")
+    return next(iter(changed))
+
+
+def _is_in(result: Result, file: str, recipient: SafeTensors) -> bool:
+    """Whether a result belongs into a file of the recipient."""
+    extents = result.variable.extents
+    return len(recipient.files) == 1 or (bool(extents) and extents[0].file == file)
+
+
+class _Layout:
+    """A file to be written.
+
+    Args:
+        results: what it holds.
+        metadata: their text, or None.
+        recipient: whose order is kept.
+        path: of the file, for messages.
+
+    Raises:
+        UnsupportedError, RefusedError, Problems: no safetensors file can hold this.
+
+    Attributes:
+        head: its bytes before the values.
+        warnings: what the user should know.
+    """
+
+    def __init__(self, results: list[Result], metadata: bytes | None, recipient: object, path: str) -> None:
+        self.warnings: list[str] = []
+        is_own = isinstance(recipient, SafeTensors)
+        names = [
+            result.key.decode("utf-8", "surrogateescape") if is_own else payload.name_of(result) for result in results
+        ]
+        _check(results, names, path)
+        entries = list(zip(names, results, strict=True))
+        if not is_own or not _is_aligned(entries):
+            entries.sort(key=lambda entry: (-_RANKS[entry[1].variable.dtype], entry[0]))
+        parts = [f'"{METADATA}":'.encode() + metadata] if metadata is not None else []
+        at = 0
+        for name, result in entries:
+            end = at + _size(result)
+            place = f'"shape":{_list(result.variable.shape)},"data_offsets":[{at},{end}]'
+            entry = f'{json.dumps(name, ensure_ascii=False)}:{{"dtype":"{_CODES[result.variable.dtype]}",{place}}}'
+            parts.append(entry.encode())
+            at = end
+        header = b"{" + b",".join(parts) + b"}"
+        header += b" " * (-len(header) % _ALIGNMENT)
+        if len(header) > MAX_HEADER:
+            what = "too many names for a header of safetensors"
+            raise RefusedError(what, path=path, expected=f"at most {MAX_HEADER} bytes", found=len(header))
+        self.head = len(header).to_bytes(8, "little") + header
+        self._results = [result for _, result in entries]
+
+    def fill(self, output: replacing.Output) -> None:
+        """Write the file."""
+        output.write(self.head)
+        for chunk in self.values():
+            output.write(chunk)
+
+    def values(self) -> Iterator[bytes]:
+        """All that follows the header."""
+        for result in self._results:
+            size = 0
+            for chunk in _values(result):
+                size += len(chunk)
+                yield chunk
+            assert size == _size(result), result.variable.name
+
+
+def _is_aligned(entries: list[tuple[str, Result]]) -> bool:
+    """Whether each variable would begin at a multiple of its items' size."""
+    at = 0
+    for _, result in entries:
+        if at % max(BITS[result.variable.dtype] // 8, 1):
+            return False
+        at += _size(result)
+    return True
+
+
+def _size(result: Result) -> int:
+    return result.variable.size * BITS[result.variable.dtype] // 8
+
+
+def _list(shape: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, shape))}]"
+
+
+def _check(results: list[Result], names: list[str], path: str) -> None:
+    """Raise all that keeps the results from being stored."""
+    problems: list[CkptSurgeonError] = []
+    taken: set[str] = set()
+    for name, result in zip(names, results, strict=True):
+        dtype = result.variable.dtype
+        if dtype not in _CODES:
+            hint = "leave it out" if dtype in ("string", "variant") else "cast it"
+            problems.append(UnsupportedError(f"{name}: safetensors hold no {dtype}", path=path, hint=hint))
+        elif BITS[dtype] == 6 and not _is_packed(result):
+            what = f"{name}: values of {dtype} cannot be made, only copied"
+            problems.append(UnsupportedError(what, path=path))
+        elif result.variable.size * BITS[dtype] % 8:
+            what = f"{name}: {result.variable.size} elements of {dtype} fill no whole byte"
+            problems.append(UnsupportedError(what, path=path))
+        if name in taken:
+            problems.append(RefusedError(f"two variables would have the name {name}", path=path))
+        taken.add(name)
+        try:
+            fits = bool(name.encode()) and name != METADATA
+        except UnicodeEncodeError:
+            fits = False
+        if not fits:
+            what = f"no variable of a safetensors file can have the name '{name}'"
+            problems.append(RefusedError(what, path=path, expected="UTF-8"))
+    if not results:
+        problems.append(RefusedError("a checkpoint needs variables", path=path))
+    errors.check(problems)
+
+
+def _values(result: Result) -> Iterator[bytes]:
+    """The values of a variable as the format has them."""
+    content = result.content
+    if _is_packed(result) and isinstance(content, Copy):
+        return content.donor.chunks(content.variable.extents[0])
+    found = payload.chunks(content, result.variable)
+    return _packed(found) if BITS[result.variable.dtype] == 4 else found
+
+
+def _is_packed(result: Result) -> bool:
+    """Whether its values are stored already as the format has them."""
+    return isinstance(result.content, Copy) and isinstance(result.content.donor, SafeTensors)
+
+
+def _packed(elements: Iterator[bytes]) -> Iterator[bytes]:
+    """Elements of four bits each, two to a byte, the first in the low bits."""
+    rest = b""
+    for chunk in elements:
+        data = rest + chunk
+        even = len(data) & ~1
+        rest = data[even:]
+        for at in range(0, even, CHUNK):
+            part = data[at : min(at + CHUNK, even)]
+            yield bytes((low & 15) | (high & 15) << 4 for low, high in zip(part[::2], part[1::2], strict=True))

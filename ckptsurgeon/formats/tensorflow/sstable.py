@@ -1,0 +1,352 @@
+"""The table in which TensorFlow keeps rows of bytes by key: LevelDB's, reader and builder. Knows no tensors.
+
+    [data block][trailer] … [metaindex block][trailer] [index block][trailer] [footer]
+
+    block      rows, then restart points, then their number as fixed32
+    row        varint shared, varint unshared, varint value length, unshared bytes of the key, value
+    trailer    1 byte: 0 = raw, 1 = Snappy; fixed32: masked CRC-32C of the stored block and that byte
+    footer     handles (varint offset, varint size) of metaindex and index, zeros up to byte 40, magic
+
+A key begins with the first `shared` bytes of the key before it; rows at restart points share nothing. The index block
+has for each data block a key not less than its last and the block's handle. Source: `xla/tsl/lib/io/format.cc`,
+`table_builder.cc`, `block_builder.cc`. A table's order, checksums and bounds are checked as it is read, which
+TensorFlow does only in part.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+
+from ...errors import DamagedError
+from .wire import crc32c, mask, read_varint, varint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAGIC = bytes.fromhex("57fb808b247547db")
+FOOTER_SIZE = 48
+TRAILER_SIZE = 5
+BLOCK_SIZE = 262144  # TensorFlow's target for a data block, restart points included
+RESTART_INTERVAL = 16  # of data blocks; in the index block every row is a restart point
+_MOST_CACHED = 4 * BLOCK_SIZE  # of a block whose rows are kept; a larger one holds one huge row
+_RAW, _SNAPPY = 0, 1
+_SNAPPY_RATIO = 22  # the format emits at most 64 bytes for 3
+_KEYS_RATIO = 32  # of a block's keys to the block: at most 16 with restart points as TensorFlow sets them
+
+
+def read_rows(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of a table, in order, one block in memory at a time.
+
+    Args:
+        read: gives the bytes at (offset, length) of the file.
+        size: of the file, in bytes.
+
+    Raises:
+        DamagedError: not a table, cut short, a wrong checksum, or rows out of order.
+    """
+    yield from Table(read, size).rows()
+
+
+class Table:
+    """A table of which footer and index are in memory; its other blocks are read when they are asked for.
+
+    Args:
+        read: gives the bytes at (offset, length) of the file.
+        size: of the file, in bytes.
+
+    Raises:
+        DamagedError: not a table, cut short, or a wrong checksum of its index.
+    """
+
+    __slots__ = ("_blocks", "_cached", "_metaindex", "_read", "_rows", "_separators")
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        if size < FOOTER_SIZE:
+            raise DamagedError("not a table", expected=f"at least {FOOTER_SIZE} bytes", found=size)
+        footer = read(size - FOOTER_SIZE, FOOTER_SIZE)
+        if footer[40:] != MAGIC:
+            raise DamagedError(
+                "not a table, or cut short", expected=f"magic {MAGIC.hex()} at its end", found=footer[40:].hex()
+            )
+        body = size - FOOTER_SIZE
+        self._metaindex, at = _read_handle(footer, 0, 40, body)
+        index, _ = _read_handle(footer, at, 40, body)
+        plain = b"".join(varint(number) for number in (*self._metaindex, *index)).ljust(40, b"\x00")
+        if footer[:40] != plain:  # so that no bit of a table can change unnoticed
+            raise DamagedError("damaged: the footer of the table", expected=plain.hex(), found=footer[:40].hex())
+        self._read = read
+        self._separators: list[bytes] = []
+        self._blocks: list[tuple[int, int]] = []
+        self._cached = -1  # number of the block whose rows are kept
+        self._rows: dict[bytes, bytes] = {}
+        done = 0
+        for separator, handle in _block_rows(_read_block(read, *index), None):
+            (offset, length), _ = _read_handle(handle, 0, len(handle), body)
+            if offset < done:  # also bounds the work: no byte of the file is read twice
+                raise DamagedError("damaged: the table's blocks overlap", found=f"block at byte {offset}")
+            done = offset + length + TRAILER_SIZE
+            self._separators.append(separator)
+            self._blocks.append((offset, length))
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """All rows in order, one block in memory at a time.
+
+        Raises:
+            DamagedError: a wrong checksum, or rows out of order.
+        """
+        _read_block(self._read, *self._metaindex)  # always empty, but it shows damage like any other
+        last: bytes | None = None
+        for number, separator in enumerate(self._separators):
+            for key, value in _block_rows(_read_block(self._read, *self._blocks[number]), last):
+                last = key
+                yield key, value
+            if last is not None and last > separator:  # whoever looks for it would look in the next block
+                raise _misplaced(last)
+            last = separator
+
+    def first_row(self) -> tuple[bytes, bytes] | None:
+        """The first row, or None of an empty table; its block alone is read and checked."""
+        return next(iter(self._rows_of(0).items()), None) if self._blocks else None
+
+    def block_of(self, key: bytes) -> tuple[int, int] | None:
+        """Offset and length of the one block in which a key can stand, by the index; None if there is none."""
+        number = bisect_left(self._separators, key)
+        return self._blocks[number] if number < len(self._blocks) else None
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None; the one block in which it can stand is read and checked.
+
+        Raises:
+            DamagedError: a wrong checksum, or rows out of order.
+        """
+        number = bisect_left(self._separators, key)
+        return self._rows_of(number).get(key) if number < len(self._blocks) else None
+
+    def _rows_of(self, number: int) -> dict[bytes, bytes]:
+        if number == self._cached:
+            return self._rows
+        rows = dict(
+            _block_rows(
+                _read_block(self._read, *self._blocks[number]), self._separators[number - 1] if number else None
+            )
+        )
+        last = next(reversed(rows), b"")
+        if last > self._separators[number]:
+            raise _misplaced(last)
+        if self._blocks[number][1] <= _MOST_CACHED:
+            self._cached, self._rows = number, rows
+        return rows
+
+
+def _misplaced(key: bytes) -> DamagedError:
+    return DamagedError("damaged: a key of the table in the wrong block", found=_shown(key))
+
+
+def _read_handle(data: bytes, at: int, end: int, body: int) -> tuple[tuple[int, int], int]:
+    offset, at = read_varint(data, at, end)
+    length, at = read_varint(data, at, end)
+    if offset + length + TRAILER_SIZE > body:
+        raise DamagedError(
+            "damaged: the table names a block beyond its end",
+            expected=f"at most {body} bytes",
+            found=f"{length} at byte {offset}",
+        )
+    return (offset, length), at
+
+
+def _read_block(read: Callable[[int, int], bytes], offset: int, length: int) -> bytes:
+    stored = read(offset, length + TRAILER_SIZE)
+    if len(stored) != length + TRAILER_SIZE:
+        raise DamagedError("damaged: the table ends within a block", found=f"block at byte {offset}")
+    block, kind = stored[:length], stored[length]
+    expected = int.from_bytes(stored[length + 1 :], "little")
+    found = mask(crc32c(stored[: length + 1]))
+    if found != expected:
+        raise DamagedError(
+            f"damaged: wrong checksum of the table's block at byte {offset}",
+            expected=f"{expected:08x}",
+            found=f"{found:08x}",
+        )
+    if kind == _RAW:
+        return block
+    if kind == _SNAPPY:
+        return _decompress(block)
+    raise DamagedError("damaged: a block of unknown type", expected="0 (raw) or 1 (Snappy)", found=kind)
+
+
+def _decompress(block: bytes) -> bytes:
+    import cramjam
+
+    declared, _ = read_varint(block, 0, len(block))
+    if declared > _SNAPPY_RATIO * len(block) + 64:
+        raise DamagedError("damaged: a Snappy block declares an impossible length", found=declared)
+    try:
+        return bytes(cramjam.snappy.decompress_raw(block))  # of the declared length, or an error
+    except cramjam.DecompressionError as error:
+        raise DamagedError(f"damaged: a block is no Snappy data ({error})") from error
+
+
+def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of one block; their keys must be greater than `last` and rise."""
+    size = len(block)
+    restarts = int.from_bytes(block[-4:], "little") if size >= 4 else 0
+    end = size - 4 - 4 * restarts
+    if restarts < 1 or end < 0:
+        raise DamagedError("damaged: impossible number of restart points in a block", found=restarts)
+    points = struct.unpack_from(f"<{restarts}I", block, end)
+    at = reached = 0
+    room = _KEYS_RATIO * size  # for keys: shared bytes would let a small block hold gigabytes of them
+    key = b""
+    while at < end:
+        start = at
+        # Almost all lengths are below 128; the loop is where a listing spends its time.
+        shared, unshared, length = block[at], block[at + 1], block[at + 2]
+        if shared < 0x80 and unshared < 0x80 and length < 0x80:
+            at += 3
+        else:
+            shared, at = read_varint(block, at, end)
+            unshared, at = read_varint(block, at, end)
+            length, at = read_varint(block, at, end)
+            room -= shared
+        if reached < restarts and points[reached] == start:
+            reached += 1
+            if shared:
+                raise DamagedError("damaged: a restart point of a block is none", found=f"at byte {start}")
+        if shared > len(key) or at + unshared + length > end or room < 0:
+            raise DamagedError("damaged: a row of the table runs past its block", found=f"at byte {start}")
+        key = key[:shared] + block[at : at + unshared]
+        at += unshared + length
+        if last is not None and key <= last:
+            raise DamagedError("damaged: the table's keys do not rise", found=f"{_shown(key)} after {_shown(last)}")
+        last = key
+        yield key, block[at - length : at]
+    if points[0] or (reached != restarts and end):
+        raise DamagedError("damaged: a restart point of a block is none")
+
+
+def _shown(key: bytes) -> str:
+    """A key in a message; damaged ones may be megabytes long."""
+    return repr(key) if len(key) <= 200 else f"{key[:200]!r}…"
+
+
+class TableBuilder:
+    """Writes a table, cut into blocks just as TensorFlow cuts it, so that equal rows give equal bytes.
+
+    Args:
+        write: takes the bytes, in order.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._offset = 0
+        self._block = _BlockBuilder(RESTART_INTERVAL)
+        self._index = _BlockBuilder(1)
+        self._last_key = b""
+        self._pending: bytes | None = None  # handle of the last data block, until the next key is known
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Add a row.
+
+        Args:
+            key: greater than all keys before it, as unsigned bytes; the first may be empty.
+            value: any bytes.
+        """
+        if self._block.rows and len(key) + len(value) >= 2 * BLOCK_SIZE:
+            self._flush()
+        if self._pending is not None:
+            self._index.add(_separator(self._last_key, key), self._pending)
+            self._pending = None
+        self._block.add(key, value)
+        self._last_key = key
+        if self._block.size >= BLOCK_SIZE:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what is left: the last data block, metaindex, index and footer."""
+        if self._block.rows:
+            self._flush()
+        metaindex = self._write_block(_BlockBuilder(RESTART_INTERVAL))
+        if self._pending is not None:
+            self._index.add(_successor(self._last_key), self._pending)
+        index = self._write_block(self._index)
+        self._write((metaindex + index).ljust(40, b"\x00") + MAGIC)
+
+    def _flush(self) -> None:
+        self._pending = self._write_block(self._block)
+        self._block = _BlockBuilder(RESTART_INTERVAL)
+
+    def _write_block(self, block: _BlockBuilder) -> bytes:
+        parts = [*block.finish(), bytes((_RAW,))]
+        if block.size < 2 * BLOCK_SIZE:  # a larger one holds a huge row, of which this would make copies
+            parts = [b"".join(parts)]
+        length = crc = 0
+        for part in parts:
+            crc = crc32c(part, crc)
+            length += len(part)
+        parts.append(mask(crc).to_bytes(4, "little"))
+        for part in parts if len(parts) > 2 else (b"".join(parts),):
+            self._write(part)
+        handle = varint(self._offset) + varint(length - 1)
+        self._offset += length + 4
+        return handle
+
+
+class _BlockBuilder:
+    def __init__(self, interval: int) -> None:
+        self.rows = 0
+        self._interval = interval
+        self._parts: list[bytes] = []
+        self._length = 0
+        self._restarts = [0]
+        self._since_restart = 0
+        self._last_key = b""
+
+    @property
+    def size(self) -> int:
+        return self._length + 4 * len(self._restarts) + 4
+
+    def add(self, key: bytes, value: bytes) -> None:
+        shared = 0
+        if self._since_restart < self._interval:
+            shared = _shared_length(self._last_key, key)
+        else:
+            self._restarts.append(self._length)
+            self._since_restart = 0
+        head = varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:]
+        self._parts += (head, value)
+        self._length += len(head) + len(value)
+        self._since_restart += 1
+        self._last_key = key
+        self.rows += 1
+
+    def finish(self) -> list[bytes]:
+        restarts = len(self._restarts)
+        return [*self._parts, struct.pack(f"<{restarts + 1}I", *self._restarts, restarts)]
+
+
+def _shared_length(one: bytes, other: bytes) -> int:
+    limit = min(len(one), len(other))
+    if one[:limit] == other[:limit]:
+        return limit
+    shared = 0
+    while one[shared] == other[shared]:
+        shared += 1
+    return shared
+
+
+def _separator(last: bytes, following: bytes) -> bytes:
+    """A short key k with last <= k < following, chosen as LevelDB chooses it."""
+    at = _shared_length(last, following)
+    if at < min(len(last), len(following)) and last[at] < 0xFF and last[at] + 1 < following[at]:
+        return last[:at] + bytes((last[at] + 1,))
+    return last
+
+
+def _successor(last: bytes) -> bytes:
+    """A short key k >= last, chosen as LevelDB chooses it."""
+    for at, byte in enumerate(last):
+        if byte != 0xFF:
+            return last[:at] + bytes((byte + 1,))
+    return last

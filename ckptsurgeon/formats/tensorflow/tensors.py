@@ -1,0 +1,210 @@
+"""The protobuf messages that TensorFlow's checkpoint formats share: DataType, shapes, slices, versions.
+
+Sources: `tensorflow/core/framework/types.proto`, `tensor_shape.proto`, `tensor_slice.proto`, `versions.proto`.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+from ...errors import DamagedError
+from .wire import (
+    BYTES,
+    VARINT,
+    bytes_field,
+    fields,
+    ordered_signed,
+    ordered_string,
+    ordered_unsigned,
+    read_varint,
+    signed64,
+    varint_field,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Slice = tuple[tuple[int, int], ...]  # (start, length) in every dimension; length -1: all of it
+
+# DataType number -> dtype name. 0 is invalid, 20 (resource) cannot be stored, from 101 on are references.
+DTYPES = {
+    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64",
+    9: "int64", 10: "bool", 11: "qint8", 12: "quint8", 13: "qint32", 14: "bfloat16", 15: "qint16", 16: "quint16",
+    17: "uint16", 18: "complex128", 19: "float16", 21: "variant", 22: "uint32", 23: "uint64", 24: "float8_e5m2",
+    25: "float8_e4m3fn", 26: "float8_e4m3fnuz", 27: "float8_e4m3b11fnuz", 28: "float8_e5m2fnuz", 29: "int4",
+    30: "uint4", 31: "int2", 32: "uint2", 33: "float4_e2m1fn",
+}  # fmt: skip
+NUMBERS = {name: number for number, name in DTYPES.items()}
+
+MAX_RANK = 254  # TensorShape's own limit
+_MAX_ELEMENTS = 1 << 63
+_KEY_START = ordered_unsigned(0)  # of a slice's key
+_PRIME = (1 << 127) - 1
+
+
+def dtype_name(number: int) -> str:
+    """The dtype of a DataType number.
+
+    Raises:
+        DamagedError: no dtype that a checkpoint can hold.
+    """
+    name = DTYPES.get(number)
+    if name is None:
+        raise DamagedError("damaged: unknown dtype", expected="a DataType of 1 to 33", found=number)
+    return name
+
+
+def decode_shape(message: bytes) -> tuple[int, ...]:
+    """The dimensions of a TensorShapeProto.
+
+    Raises:
+        DamagedError: unknown rank, more than 254 dimensions, a negative one, or more than 2^63 elements (counted
+            without the zeros, so that a 0 does not hide an overflow).
+    """
+    shape: list[int] = []
+    elements = 1
+    for number, kind, value, _ in fields(message):
+        if number == 2 and kind == BYTES:
+            size = 0
+            for inner, inner_kind, inner_value, _ in fields(value):
+                if inner == 1 and inner_kind == VARINT:
+                    size = signed64(inner_value)
+            if size < 0:
+                raise DamagedError("damaged: negative dimension", found=size)
+            shape.append(size)
+            elements *= size or 1
+        elif number == 3 and value:
+            raise DamagedError("damaged: a stored tensor of unknown rank")
+        if len(shape) > MAX_RANK or elements >= _MAX_ELEMENTS:
+            raise DamagedError("damaged: impossible shape", found=f"{len(shape)} dimensions, {elements} elements")
+    return tuple(shape)
+
+
+def encode_shape(shape: tuple[int, ...]) -> bytes:
+    """A TensorShapeProto; a scalar's is empty."""
+    return b"".join(bytes_field(2, varint_field(1, size)) for size in shape)
+
+
+def decode_slice(message: bytes, shape: tuple[int, ...]) -> Slice:
+    """The extents of a TensorSliceProto.
+
+    Raises:
+        DamagedError: not of the rank of `shape`, or not inside it.
+    """
+    extents: list[tuple[int, int]] = []
+    for number, kind, value, _ in fields(message):
+        if number == 1 and kind == BYTES:
+            start, length = 0, -1
+            for inner, inner_kind, inner_value, _ in fields(value):
+                if inner_kind == VARINT and inner == 1:
+                    start = signed64(inner_value)
+                elif inner_kind == VARINT and inner == 2:
+                    length = signed64(inner_value)
+                    if length < 1:
+                        raise DamagedError("damaged: a slice of no positive length", found=length)
+            extents.append((start, length))
+    if len(extents) != len(shape):
+        raise DamagedError("damaged: a slice of another rank", expected=len(shape), found=len(extents))
+    for (start, length), size in zip(extents, shape, strict=True):
+        if start < 0 or (start + length > size if length >= 0 else start != 0):
+            raise DamagedError("damaged: a slice outside its tensor", expected=list(shape), found=extents)
+    return tuple(extents)
+
+
+def encode_slice(extents: Slice) -> bytes:
+    """A TensorSliceProto; a dimension left open stays so."""
+    return b"".join(
+        bytes_field(1, varint_field(1, start) + (varint_field(2, length) if length >= 0 else b""))
+        for start, length in extents
+    )
+
+
+def same_partition(one: tuple[Slice, ...] | None, other: tuple[Slice, ...] | None, shape: tuple[int, ...]) -> bool:
+    """Whether two ways to cut a tensor of `shape`, None for not at all, cut it alike and in the same order."""
+    if one == other:
+        return True
+
+    def spelt(slices: tuple[Slice, ...] | None) -> list[list[tuple[int, int]]]:
+        return [
+            [(start, size if length < 0 else length) for (start, length), size in zip(extents, shape, strict=True)]
+            for extents in slices or (((0, -1),) * len(shape),)
+        ]
+
+    return spelt(one) == spelt(other)
+
+
+def slice_shape(extents: Slice, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a slice of a tensor of `shape`."""
+    return tuple(size if length < 0 else length for (_, length), size in zip(extents, shape, strict=True))
+
+
+def check_cover(slices: list[Slice], shape: tuple[int, ...]) -> None:
+    """Slices inside a tensor must cover it, each element once.
+
+    The volume of a slice is a product of differences, end less start, and the volumes of slices that cover a tensor
+    add up to its own. That alone would not tell an overlap beside a gap. But it holds for any measure, so the lengths
+    are measured with random numbers in the place of the coordinates: slices that do not cover the tensor so add up
+    with a chance of 2^-110 (Schwartz-Zippel). No two slices need to be compared.
+
+    Raises:
+        DamagedError: they do not.
+    """
+    marks: list[dict[int, int]] = [{} for _ in shape]
+
+    def mark(dimension: int, at: int) -> int:
+        known = marks[dimension].get(at)
+        if known is None:
+            known = marks[dimension][at] = int.from_bytes(os.urandom(16), "little")
+        return known
+
+    def measure(extents: Slice) -> int:
+        volume = 1
+        for dimension, (start, length) in enumerate(extents):
+            end = start + length if length >= 0 else shape[dimension]
+            volume = volume * (mark(dimension, end) - mark(dimension, start)) % _PRIME
+        return volume
+
+    if sum(map(measure, slices)) % _PRIME != measure(((0, -1),) * len(shape)):
+        raise DamagedError("damaged: slices overlap, or leave a part of their variable out", expected=list(shape))
+
+
+def slice_key(name: bytes, extents: Slice) -> bytes:
+    """The key under which a slice of the tensor `name` is stored (`EncodeTensorNameSlice`).
+
+    The extents are taken as they stand: a full dimension spelt out has another key than one left open.
+    """
+    return _KEY_START + ordered_string(name) + _slice_ending(extents)
+
+
+@lru_cache(1 << 8)
+def _slice_ending(extents: Slice) -> bytes:
+    ends = (ordered_signed(start) + ordered_signed(length) for start, length in extents)
+    return ordered_unsigned(len(extents)) + b"".join(ends)
+
+
+def check_version(message: bytes) -> None:
+    """Whether a VersionDef lets a reader of version 1 in.
+
+    Raises:
+        DamagedError: it asks for a newer reader, or names version 1 as bad.
+    """
+    producer = min_consumer = 0
+    bad: list[int] = []
+    for number, kind, value, _ in fields(message):
+        if number == 1 and kind == VARINT:
+            producer = signed64(value)
+        elif number == 2 and kind == VARINT:
+            min_consumer = signed64(value)
+        elif number == 3 and kind == VARINT:
+            bad.append(value)
+        elif number == 3 and kind == BYTES:
+            at = 0
+            while at < len(value):  # packed
+                version, at = read_varint(value, at, len(value))
+                bad.append(version)
+    if producer < 0 or min_consumer > 1 or 1 in bad:
+        raise DamagedError(
+            "written for a newer reader",
+            expected="format version 1",
+            found=f"producer {producer}, min_consumer {min_consumer}, bad_consumers {bad}",
+        )

@@ -1,0 +1,163 @@
+"""Primitives of TensorFlow's files: varints, masked CRC-32C, protobuf's wire format, ordered codes.
+
+Knows no tables and no tensors. All readers are bounded by the bytes they were given. Sources: protobuf's encoding
+guide; `xla/tsl/lib/hash/crc32c.h` for the mask; `tensorflow/core/lib/strings/ordered_code.cc` for ordered codes.
+"""
+
+from __future__ import annotations
+
+from google_crc32c import extend
+
+from ...errors import DamagedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, occur in none of these messages
+_COUNTED = (VARINT, BYTES)  # begin with a varint
+
+_MASK_DELTA = 0xA282EAD8
+
+
+def crc32c(data: bytes, crc: int = 0) -> int:
+    """CRC-32C (Castagnoli) of `data`, or of what had `crc` followed by `data`."""
+    extended: int = extend(crc, data)
+    return extended
+
+
+def mask(crc: int) -> int:
+    """The form in which a CRC is stored, so that the CRC of bytes that hold CRCs is no trivial one."""
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The varint at `at`, and where it ends.
+
+    Raises:
+        DamagedError: it runs past `end`, or is longer than 10 bytes or 64 bits.
+    """
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        if byte < 0x80:
+            value |= byte << shift
+            if value >> 64:
+                break
+            return value, at
+        value |= (byte & 0x7F) << shift
+        shift += 7
+    raise DamagedError("damaged: a number runs past its end")
+
+
+_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+
+
+def varint(value: int) -> bytes:
+    """`value` as a varint; negative numbers as their 64-bit two's complement, as protobuf does."""
+    if 0 <= value < 0x80:
+        return _ONE_BYTE[value]
+    value &= 0xFFFFFFFFFFFFFFFF
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def signed64(value: int) -> int:
+    """A varint's 64 bits as the int64 that they mean."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def fields(message: Any, at: int = 0) -> Iterator[tuple[int, int, Any, Any]]:
+    """The fields of a protobuf message, in the order in which they stand.
+
+    Args:
+        message: bytes, or a memoryview, of which the values then are views too.
+        at: where to begin.
+
+    Yields:
+        For each field its number, wire type, value (int, or bytes if length-delimited) and own bytes, tag included,
+        so that unknown ones can be carried as they are.
+
+    Raises:
+        DamagedError: not a message: a length or number runs past the end, or a wire type is unknown. The fields
+            before the damage come first.
+    """
+    end = len(message)
+    while at < end:
+        start = at
+        # Almost all numbers take one byte; here is where opening a large checkpoint spends its time.
+        tag = message[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = read_varint(message, start, end)
+        kind = tag & 7
+        value: Any
+        if kind in _COUNTED:
+            if at < end and message[at] < 0x80:
+                value = message[at]
+                at += 1
+            else:
+                value, at = read_varint(message, at, end)
+            if kind == BYTES:
+                at += value
+                value = message[at - value : at]
+        elif kind == FIXED32:
+            value = int.from_bytes(message[at : at + 4], "little")
+            at += 4
+        elif kind == FIXED64:
+            value = int.from_bytes(message[at : at + 8], "little")
+            at += 8
+        else:
+            raise DamagedError(f"damaged: a message has a field of wire type {kind}")
+        if at > end:
+            raise DamagedError("damaged: a message ends within a field")
+        if tag < 8:
+            raise DamagedError("damaged: a message has a field number 0")
+        yield tag >> 3, kind, value, message[start:at]
+
+
+def varint_field(number: int, value: int) -> bytes:
+    """A varint field, or nothing where the value is 0: proto3 leaves defaults out."""
+    return varint(number << 3 | VARINT) + varint(value) if value else b""
+
+
+def fixed32_field(number: int, value: int) -> bytes:
+    """A fixed32 field, or nothing where the value is 0."""
+    return varint(number << 3 | FIXED32) + value.to_bytes(4, "little") if value else b""
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    """A length-delimited field; an empty one is written, since messages may be present and empty."""
+    return varint(number << 3 | BYTES) + varint(len(value)) + value
+
+
+def ordered_string(value: bytes) -> bytes:
+    """A string such that encodings compare as the strings do, whatever follows them."""
+    if b"\x00" not in value and b"\xff" not in value:
+        return value + b"\x00\x01"
+    parts = value.split(b"\xff")
+    return b"\xff\x00".join(part.replace(b"\x00", b"\x00\xff") for part in parts) + b"\x00\x01"
+
+
+def ordered_unsigned(value: int) -> bytes:
+    """A uint64: the count of its significant bytes, then these, the highest first."""
+    significant = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return bytes((len(significant),)) + significant
+
+
+def ordered_signed(value: int) -> bytes:
+    """An int64 in n bytes of 7n bits: a header of n ones, exclusive-ored with the value in two's complement."""
+    length = 1
+    while not -(1 << (7 * length - 1)) <= value < 1 << (7 * length - 1):
+        length += 1
+    if length == 1:
+        return bytes(((value & 0xFF) ^ 0x80,))
+    header = ((0xFFFF << (16 - length)) & 0xFFFF).to_bytes(2, "big")
+    encoded = value.to_bytes(length, "big", signed=True)
+    return bytes((encoded[0] ^ header[0], encoded[1] ^ header[1])) + encoded[2:]

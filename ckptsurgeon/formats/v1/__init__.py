@@ -1,0 +1,1 @@
+"""TensorFlow V1 checkpoints: tables of saved tensor slices."""

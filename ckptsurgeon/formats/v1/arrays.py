@@ -1,0 +1,168 @@
+"""Values of a TensorFlow V1 checkpoint as NumPy arrays, and arrays as its TensorProtos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import numeric
+from ...checkpoint import Variable
+from ...errors import DamagedError, StorageError, UnsupportedError
+from ..tensorflow.tensors import slice_shape
+from ..tensorflow.wire import BYTES, VARINT, bytes_field
+from .rows import FIELDS, in_file_order
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .reading import V1
+
+_WINDOW = 1 << 16  # bytes, or values, that are decoded or encoded at a time: several arrays of 8 times that are made
+_LONGEST = 10  # bytes of a varint
+_SEVEN = np.uint64(7)
+
+
+def read(checkpoint: V1, variable: Variable) -> NDArray[Any]:
+    """The values of a variable, its checksums verified; see `Checkpoint.read`.
+
+    Nothing is allocated before the file has shown that it holds as many values.
+    """
+    if variable.dtype not in FIELDS:
+        what = f"{variable.name}: values of dtype {variable.dtype} in a V1 checkpoint"
+        raise UnsupportedError(what, path=checkpoint.path)
+    if variable.slices is None:
+        return _read_slice(checkpoint, variable, 0, variable.shape)
+    parts = {
+        number: _read_slice(checkpoint, variable, number, slice_shape(variable.slices[number], variable.shape))
+        for number in in_file_order(variable)
+    }
+    whole = _allocate(checkpoint, variable, variable.shape)
+    for number, extents in enumerate(variable.slices):
+        part = parts.pop(number)
+        whole[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)] = part
+    return whole
+
+
+def _read_slice(checkpoint: V1, variable: Variable, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    pieces = checkpoint.pieces(variable, number)
+    values = _allocate(checkpoint, variable, shape)
+    flat = values.reshape(-1)
+    if variable.dtype == "string":
+        flat[:] = pieces
+        return values
+    at = 0
+    with checkpoint.naming(variable, number):
+        for part in _numbers(pieces, variable.dtype):
+            flat[at : at + len(part)] = part
+            at += len(part)
+    return values
+
+
+def _allocate(checkpoint: V1, variable: Variable, shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        return np.empty(shape, numeric.dtype(variable.dtype))
+    except ValueError as error:
+        what = f"{variable.name}: no NumPy array can have its shape"
+        raise UnsupportedError(what, path=checkpoint.path, found=list(shape)) from error
+    except MemoryError as error:
+        what = f"not enough memory for {variable.name}"
+        raise StorageError(what, path=checkpoint.path, found=list(shape)) from error
+
+
+def check(pieces: Iterable[bytes], dtype: str) -> None:
+    """Whether encoded integers, booleans or halves are within what their dtype allows.
+
+    Raises:
+        DamagedError: they are not.
+    """
+    for _ in _numbers(pieces, dtype):
+        pass
+
+
+def _numbers(pieces: Iterable[bytes], dtype: str) -> Iterator[NDArray[Any]]:
+    """The values of encoded numbers, some at a time, in native byte order."""
+    kind = numeric.dtype(dtype)
+    if FIELDS[dtype][1] != VARINT:
+        pieces = list(pieces)
+        if pieces:  # nearly always one; of a complex number the two halves may stand in different ones
+            yield np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), kind.newbyteorder("<"))
+        return
+    stored = np.dtype(np.uint16) if dtype == "float16" else kind
+    lowest, highest = (0, 1) if dtype == "bool" else (np.iinfo(stored).min, np.iinfo(stored).max)
+    for piece in pieces:
+        for wide in _varints(piece):
+            if wide.min() < lowest or wide.max() > highest:
+                found = wide[(wide < lowest) | (wide > highest)][0]
+                raise DamagedError(f"damaged: a value outside {dtype}", expected=f"{lowest} to {highest}", found=found)
+            yield wide.astype(stored).view(kind)
+
+
+def _varints(packed: bytes) -> Iterator[NDArray[np.int64]]:
+    """Packed varints, the last of which is whole, as the int64 that they mean, at least one at a time."""
+    data = np.frombuffer(packed, np.uint8)
+    at = 0
+    while at < len(data):
+        window = data[at : at + _WINDOW]
+        ends = np.flatnonzero(window < 0x80)
+        if not len(ends):
+            raise _too_long()
+        lengths = np.diff(ends, prepend=-1)
+        longest = int(lengths.max())
+        if longest > _LONGEST:
+            raise _too_long()
+        starts = ends - lengths + 1
+        values = (window[starts] & 0x7F).astype(np.uint64)
+        for digit in range(1, longest):
+            longer = np.flatnonzero(lengths > digit)
+            byte = window[starts[longer] + digit]
+            if digit == _LONGEST - 1 and byte.max() > 1:
+                raise _too_long()
+            values[longer] |= (byte & 0x7F).astype(np.uint64) << (_SEVEN * np.uint64(digit))
+        yield values.view(np.int64)
+        at += int(ends[-1]) + 1
+
+
+def _too_long() -> DamagedError:
+    return DamagedError("damaged: a number of more than 64 bits")
+
+
+def encode(values: NDArray[Any], dtype: str) -> bytes:
+    """The TensorProto of values, as TensorFlow puts it into a V1 checkpoint: without dtype and shape.
+
+    Args:
+        values: of `numeric.dtype(dtype)`, in any byte order, or objects of type bytes for strings.
+        dtype: the variable's, one of `FIELDS`.
+    """
+    field, wire = FIELDS[dtype]
+    if wire == BYTES:
+        return b"".join(bytes_field(field, string) for string in values.ravel().tolist())
+    if not values.size:
+        return b""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if wire != VARINT:
+        return bytes_field(field, flat.astype(flat.dtype.newbyteorder("<"), copy=False).tobytes())
+    flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
+    if dtype == "float16":
+        flat = flat.view(np.uint16)
+    return bytes_field(field, b"".join(_packed(flat[at : at + _WINDOW]) for at in range(0, len(flat), _WINDOW)))
+
+
+def _packed(values: NDArray[Any]) -> bytes:
+    """Integers as varints, negative ones in 10 bytes."""
+    wide = values.astype(np.int64).view(np.uint64)
+    lengths = np.ones(len(wide), np.int64)
+    for digit in range(1, _LONGEST):
+        more = wide >= np.uint64(1) << (_SEVEN * np.uint64(digit))
+        if not more.any():
+            break
+        lengths += more
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    out = np.empty(int(ends[-1]), np.uint8)
+    for digit in range(int(lengths.max())):
+        longer = np.flatnonzero(lengths > digit)
+        byte = (wide[longer] >> (_SEVEN * np.uint64(digit))).astype(np.uint8) & 0x7F
+        out[starts[longer] + digit] = byte | np.where(lengths[longer] > digit + 1, 0x80, 0).astype(np.uint8)
+    return out.tobytes()

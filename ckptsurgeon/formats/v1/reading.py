@@ -1,0 +1,323 @@
+"""Reads TensorFlow V1 checkpoints: tables of saved tensor slices, one file or a set `<prefix>-?????-of-?????`.
+
+The empty key of each file holds its meta (name, shape, dtype and slices of what this file has), every other key one
+slice: SavedTensorSlices{data: SavedSlice{name, slice, TensorProto}}, where the TensorProto has neither dtype nor shape
+but only values, integers as varints. A set is the union of its files. Opening reads of each file the index of the
+table and the first block. Sources: `tensorflow/core/util/tensor_slice_writer.cc`, `tensor_slice_reader.cc`,
+`saved_tensor_slice.proto`. `v1_write.py` is the other half.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ... import errors
+from ...checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
+from ...errors import CkptSurgeonError, DamagedError, UnsupportedError
+from ..bundle.reading import VALUE_SUFFIX
+from ..files.watched import WatchedFiles
+from ..tensorflow.sstable import Table
+from ..tensorflow.tensors import check_cover, check_version, slice_key
+from ..tensorflow.wire import BYTES, VARINT, fields
+from .rows import (
+    FIELDS,
+    count_of,
+    decode_form,
+    in_file_order,
+    row_keys,
+    slices_of,
+    split_meta,
+    tensor_of,
+    value_pieces,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ..tensorflow.tensors import Slice
+
+    Found = dict[bytes, tuple[str, tuple[int, ...], list[Slice], list[Extent]]]  # key -> dtype, shape, slices, extents
+
+_VALUE_SUFFIX = VALUE_SUFFIX.encode()
+
+
+def _place_in_set(file: str) -> tuple[int, int] | None:
+    """Number and count in the name of a file of a set, as in `model-00000-of-00003`; None of another file."""
+    head, _, count = file.rpartition("-of-")
+    number = head.rpartition("-")[2]
+    if len(number) == len(count) == 5 and (number + count).isascii() and (number + count).isdigit():
+        return int(number), int(count)
+    return None
+
+
+class V1(WatchedFiles):
+    """A TensorFlow V1 checkpoint, open for reading.
+
+    Args:
+        path: the prefix; of a single file its path.
+        files: paths of all its files, in the order of their numbers.
+
+    Raises:
+        NotFoundError: a file is missing.
+        DamagedError: a file is cut short, has a wrong checksum, or contradicts itself or another; a set is incomplete.
+
+    Attributes:
+        files: as given.
+        metas: of each variable, by key, the encoded SavedSliceMetas: one for each file that has slices of it.
+        more: the first file's meta less its tensors: encoded fields, its VersionDef among them.
+        more_outside: the encoded fields of the first file's first row but the meta.
+    """
+
+    format = "tf-v1"
+
+    def __init__(self, path: str, files: list[str]) -> None:
+        super().__init__(path, files[0])
+        self.files = files
+        self.shards = len(files)
+        self.metas: dict[bytes, list[bytes]] = {}
+        self.more: list[bytes] = []
+        self.more_outside: list[bytes] = []
+        self._tables: dict[str, Table] = {}
+        self._forms: dict[bytes, tuple[str, tuple[int, ...], tuple[Slice, ...]]] = {}  # by encoding: most occur often
+        self._blocks: dict[tuple[str, tuple[int, int]], Extent] = {}
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        found: Found = {}
+        for number, file in enumerate(self.files):
+            place = _place_in_set(os.path.basename(file))
+            if place and place != (number, len(self.files)):
+                what = "a file of a set that is incomplete"
+                raise DamagedError(what, path=file, expected=f"{place[1]} files", found=len(self.files))
+            with errors.files(file):
+                self._tables[file] = table = self._table(file)
+                self._read_meta(file, table, found)
+        for key, (dtype, shape, slices, extents) in found.items():
+            try:
+                is_whole = len(slices) == 1 and slices[0] == ((0, -1),) * len(shape)
+                if not is_whole:
+                    if len(set(slices)) != len(slices):
+                        raise DamagedError("damaged: a slice is listed twice")
+                    check_cover(slices, shape)
+            except DamagedError as error:
+                raise _within(error, key, self.path) from error
+            short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
+            name = (short if short and short not in found else key).decode("utf-8", "surrogateescape")
+            listed = None if is_whole else tuple(slices)
+            self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), listed)
+
+    def _table(self, file: str) -> Table:
+        fd = self.file(file)
+        self._statuses[file] = status = os.fstat(fd)
+        return Table(_reader(fd), status.st_size)
+
+    def _read_meta(self, file: str, table: Table, found: Found) -> None:
+        """Add what a file's first row says to what is `found` already."""
+        first = table.first_row()
+        meta: bytes | None = None
+        outside: list[bytes] = []
+        for number, kind, value, raw in fields(first[1] if first and not first[0] else b""):
+            if number == 1 and kind == BYTES and meta is None:
+                meta = value
+            elif number <= 2:
+                meta = None  # a header of a TensorBundle's index, a slice's data, or two metas
+                break
+            else:
+                outside.append(raw)
+        if meta is None:
+            raise DamagedError("damaged: the table has no meta row, or is no TensorFlow V1 checkpoint")
+        more: list[bytes] = []
+        tensors: list[bytes] = []
+        for number, kind, value, raw in fields(meta):
+            if number == 1 and kind == BYTES:
+                tensors.append(value)
+                continue
+            if number == 2 and kind == BYTES:
+                check_version(value)
+            elif number <= 2:
+                raise DamagedError("damaged: a field of the meta is of another wire type than it should be")
+            more.append(raw)
+        here: set[bytes] = set()
+        for message in tensors:  # after the version, which says whether they can be understood
+            self._add(file, table, message, found, here)
+        if file == self.files[0]:
+            self.more, self.more_outside = more, outside
+
+    def _add(self, file: str, table: Table, message: bytes, found: Found, here: set[bytes]) -> None:
+        """Add a SavedSliceMeta."""
+        key, rest = split_meta(message)
+        try:
+            if not key or key in here:
+                raise DamagedError("damaged: a tensor without a name, or listed twice")
+            here.add(key)
+            form = self._forms.get(rest)
+            if form is None:
+                form = self._forms[rest] = decode_form(rest)
+            dtype, shape, slices = form
+            known = found.setdefault(key, (dtype, shape, [], []))
+            if known[1] != shape or known[0] != dtype:
+                raise DamagedError(
+                    "damaged: the files of the set differ",
+                    expected=f"{known[0]} {list(known[1])}",
+                    found=f"{dtype} {list(shape)}",
+                )
+            for extents in slices:
+                block = table.block_of(slice_key(key, extents))
+                if block is None:
+                    raise DamagedError("damaged: a slice is missing", found=list(extents))
+                extent = self._blocks.get((file, block))
+                if extent is None:
+                    extent = self._blocks[file, block] = Extent(file, *block, None)
+                known[2].append(extents)
+                known[3].append(extent)
+        except DamagedError as error:
+            raise _within(error, key, file) from error
+        self.metas.setdefault(key, []).append(message)
+
+    # -- Checkpoint
+
+    def find(self, name: str) -> Variable | None:
+        """As `Checkpoint.find`; the full key of an object-based variable works too."""
+        variable = super().find(name)
+        full = name.removesuffix(":0")
+        if variable is None and full.endswith(VALUE_SUFFIX):
+            short = self.variables.get(full[: -len(VALUE_SUFFIX)])
+            if short is not None and short.key == self.key_of(full):
+                return short
+        return variable
+
+    def oddities(self) -> list[str]:
+        """As `Checkpoint.oddities`: damaged blocks, and rows that belong to nothing. Reads all tables whole."""
+        expected: dict[str, set[bytes]] = {file: {b""} for file in self.files}
+        for variable in self.variables.values():
+            for extent, key in zip(variable.extents, row_keys(variable.key, variable), strict=True):
+                expected[extent.file].add(key)
+        found: list[str] = []
+        for file, table in self._tables.items():
+            try:
+                with errors.files(file):
+                    for key, _ in table.rows():
+                        if key not in expected[file]:
+                            found.append(f"a row that belongs to no variable, under the key {key[:200]!r}")
+            except DamagedError as error:
+                found.append(str(error))
+        return found
+
+    def chunks(self, extent: Extent) -> Iterator[bytes]:
+        """As `Checkpoint.chunks`, of the stored block that holds the slice."""
+        read = _reader(self.file(extent.file))
+        end = extent.offset + extent.length
+        for at in range(extent.offset, end, CHUNK):
+            with errors.files(extent.file):
+                chunk = read(at, min(CHUNK, end - at))
+            if len(chunk) < min(CHUNK, end - at):
+                raise DamagedError("cut short", path=extent.file, expected=f"at least {end} bytes")
+            yield chunk
+
+    def message(self, variable: Variable, number: int) -> bytes:
+        """The row of a variable's slice: an encoded SavedTensorSlices, for the name and slice that it should be.
+
+        Raises:
+            DamagedError: it is missing or another's, or a wrong checksum.
+        """
+        return self._row(variable, number)[0]
+
+    def tensor(self, variable: Variable, number: int) -> memoryview:
+        """The encoded TensorProto of a variable's slice, all of whose values are checked."""
+        tensor = self._row(variable, number)[1]
+        values = self._values(variable, number, tensor)
+        if variable.dtype in FIELDS and FIELDS[variable.dtype][1] == VARINT:
+            from . import arrays
+
+            with self.naming(variable, number):
+                arrays.check(values, variable.dtype)
+        return tensor
+
+    def pieces(self, variable: Variable, number: int) -> list[bytes]:
+        """The encoded values of a variable's slice, in pieces, as many as there should be; of strings, each one.
+
+        Raises:
+            DamagedError: other than should be.
+            UnsupportedError: of a dtype that no V1 checkpoint can hold.
+        """
+        if variable.dtype not in FIELDS:
+            raise UnsupportedError(f"{variable.name}: {variable.dtype} in a V1 checkpoint", path=self.path)
+        return self._values(variable, number, self._row(variable, number)[1])
+
+    def _values(self, variable: Variable, number: int, tensor: memoryview) -> list[bytes]:
+        with self.naming(variable, number):
+            return value_pieces(tensor, variable.dtype, count_of(variable, number))
+
+    def _row(self, variable: Variable, number: int) -> tuple[bytes, memoryview]:
+        extents = slices_of(variable)[number]
+        with self.naming(variable, number):
+            row = self._tables[variable.extents[number].file].get(slice_key(variable.key, extents))
+            if row is None:
+                raise DamagedError("damaged: a slice is missing", found=list(extents))
+            return row, tensor_of(row, variable, extents)
+
+    def naming(self, variable: Variable, number: int) -> errors.files:
+        """A block that decodes a slice: a DamagedError that leaves it says which variable's, and in which file."""
+        return _naming(variable, variable.extents[number].file)
+
+    def check(self, variable: Variable) -> None:
+        """As `Checkpoint.check`: the checksums of the blocks, and all values."""
+        for number in in_file_order(variable):
+            self.tensor(variable, number)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """As `Checkpoint.read`."""
+        from . import arrays
+
+        return arrays.read(self, self[name])
+
+    def nbytes(self, variable: Variable) -> int | None:
+        """As `Checkpoint.nbytes`. None also where damaged data do not tell, or none could."""
+        item = ITEM_SIZE.get(variable.dtype)
+        if item:
+            return variable.size * item
+        try:
+            return sum(len(string) for number in in_file_order(variable) for string in self.pieces(variable, number))
+        except CkptSurgeonError:
+            return None
+
+
+class _naming(errors.files):
+    """A block that reads a variable from a file: a DamagedError that leaves it says both."""
+
+    def __init__(self, variable: Variable, path: str) -> None:
+        super().__init__(path)
+        self.variable = variable
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, DamagedError) and error.path is None:
+            raise _within(error, self.variable.key, self.path) from error
+        super().__exit__(kind, error, trace)
+
+
+def _reader(fd: int) -> Callable[[int, int], bytes]:
+    def read(offset: int, length: int) -> bytes:
+        data = os.pread(fd, length, offset)
+        if len(data) < length:  # a single call gives 2 GiB less a page at most
+            parts = [data]
+            while parts[-1] and (length := length - len(parts[-1])):
+                offset += len(parts[-1])
+                parts.append(os.pread(fd, length, offset))
+            data = b"".join(parts)
+        return data
+
+    return read
+
+
+def _within(error: DamagedError, key: bytes, path: str) -> DamagedError:
+    """An error that also says which tensor it is about."""
+    name = key[:200].decode("utf-8", "surrogateescape")
+    return DamagedError(f"{error.what}, of {name}", path=path, expected=error.expected, found=error.found)

@@ -1,0 +1,211 @@
+"""The M trained models as one: what they predict together, and each model's and their common score."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ... import data
+from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
+from .. import journal, resume
+from ..folder import Folder, existing
+from ..spec import spec as spec_of
+from ..spec.spec import Data, Spec
+from . import features
+from .net import Values
+from .voting import Task, Voter, rows_at_once, voter
+
+_TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read one
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of the ensemble.
+
+    Attributes:
+        name: the model's.
+        checkpoint: its latest.
+        vote: to ask it; None if it has no vote.
+        reason: why it has none.
+    """
+
+    name: str
+    checkpoint: str
+    vote: Voter | None
+    reason: str | None
+
+
+def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
+    """Score each model of a run, and all of them together.
+
+    Args:
+        path: the folder of the run.
+        file: rows with the run's target column; None for the rows that the run has held out.
+
+    Returns:
+        For each model, and last for 'ensemble': `model`, `checkpoint`, `rows`, and `accuracy` of a classifier
+        or `r2` and `mse` of a regressor; `reason` says why a model has no vote, and is None of all others.
+
+    Raises:
+        UsageError: there are no rows to score on.
+        TrainerError: a model's `predict` program failed.
+        CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
+    """
+    folder, spec, rows = _open(path)
+    trained = folder.open_table()
+    parts = _parts(folder, spec, rows, trained, file)
+    with _members(folder, spec, Task.of(trained)) as members:
+        scores, together, count = [_Score() for _ in members], _Score(), 0
+        for part in parts:
+            votes = []
+            for member, score in zip(members, scores, strict=True):
+                if member.vote is not None:
+                    votes.append(member.vote.outputs(part.X))
+                    score.add(votes[-1], part)
+            together.add(np.mean(votes, axis=0), part)
+            count += len(part.X)
+        lines = [
+            {"model": member.name, "checkpoint": member.checkpoint, "rows": count}
+            | score.told(trained.classes is not None)
+            | {"reason": member.reason}
+            for member, score in zip(members, scores, strict=True)
+        ]
+    ensemble = {"model": "ensemble", "checkpoint": None, "rows": count}
+    return [*lines, {**ensemble, **together.told(trained.classes is not None), "reason": None}]
+
+
+def predict(path: str, file: str, tell: Callable[[str], None] = lambda line: None) -> Iterator[list[list[Any]]]:
+    """Predict by the mean of the models' probabilities, or of their values.
+
+    Args:
+        path: the folder of the run.
+        file: csv, with or without the target column, .npz with `X`, or .npy.
+        tell: is called with lines for a person: a model without a vote, columns that are not used.
+
+    Yields:
+        First the header alone, then rows, many at a time: of a classifier the `prediction` and the probability of
+        each class; of a regressor the `prediction`, or `prediction_0`, … where it has several outputs.
+
+    Raises:
+        TrainerError: a model's `predict` program failed.
+        CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
+    """
+    folder, spec, rows = _open(path)
+    table = folder.open_table()
+    task, classes = Task.of(table), table.classes
+    with _members(folder, spec, task) as members:
+        for member in members:
+            if member.reason is not None:
+                tell(f"model {member.name}: {member.reason}")
+        header = ["prediction"] if task.outputs == 1 else [f"prediction_{k}" for k in range(task.outputs)]
+        yield [["prediction", *classes] if classes is not None else header]
+        votes = [member.vote for member in members if member.vote is not None]
+        for X in features.read(file, task.features, table.features, rows.target, rows_at_once(spec), tell):
+            mean: Values = np.mean([vote.outputs(X) for vote in votes], axis=0)
+            if classes is None:
+                yield mean.tolist()
+            else:
+                best = [classes[k] for k in mean.argmax(axis=1).tolist()]
+                yield [[name, *chances] for name, chances in zip(best, mean.tolist(), strict=True)]
+
+
+def _open(path: str) -> tuple[Folder, Spec, Data]:
+    """Return a run that has rows."""
+    folder = existing(path)
+    spec = spec_of.load(folder.spec)
+    resume.check_spec(folder, spec, journal.load(folder.journal).head)
+    if spec.data is None:
+        raise UsageError("there is no [data], so nothing is known of its rows", path=folder.spec)
+    return folder.storing(spec.suffixes), spec, spec.data
+
+
+@contextlib.contextmanager
+def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[Member]]:
+    """Get all models ready: what the journal names as latest, which may be removed meanwhile if the run goes on."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(NotFoundError, ChangedError):
+                members = _ready(folder, spec, task, stack)
+                break
+        else:
+            members = _ready(folder, spec, task, stack)
+        if all(member.vote is None for member in members):
+            raise CkptSurgeonError("no model has a vote", path=folder.root, hint=members[0].reason)
+        yield members
+
+
+def _ready(folder: Folder, spec: Spec, task: Task, stack: contextlib.ExitStack) -> list[Member]:
+    history = journal.load(folder.journal).history
+    models, members = {model.name: model for model in spec.models}, []
+    for name in history.models:
+        path = folder.checkpoint(name, history.latest(name))
+        try:
+            vote = stack.enter_context(voter(models[name], folder, path, task, pin=True))
+            members.append(Member(name, path, vote, None))
+        except UnsupportedError as error:
+            members.append(Member(name, path, None, f"no vote: {error.what}"))
+    return members
+
+
+def _parts(folder: Folder, spec: Spec, rows: Data, trained: data.Table, file: str | None) -> Iterator[data.Table]:
+    """Return the rows to score on, in parts."""
+    size = rows_at_once(spec)
+    if file is not None:
+        table = data.read(file, rows.target, like=trained)
+        slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
+        what = "has other columns than the rows that the models were trained on"
+        if table.X.shape[1] != trained.X.shape[1]:
+            raise UsageError(what, path=file, expected=trained.X.shape[1], found=table.X.shape[1])
+        if table.features == trained.features or not (table.features and trained.features):
+            return map(table.take, slices)
+        if sorted(table.features) != sorted(trained.features):
+            raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
+        order = [table.features.index(name) for name in trained.features]
+        return (data.Table(table.X[some][:, order], table.y[some], table.classes) for some in slices)
+    if not rows.holdout:
+        raise UsageError("no rows are held out", path=folder.spec, hint="name a file with --data")
+    batches = data.Batches(len(trained.X), rows.batch_size, spec.seed, rows.holdout)
+    return map(trained.take, batches.held_out_parts(size))
+
+
+class _Score:
+    """Scores of one voter, added up part by part."""
+
+    def __init__(self) -> None:
+        self._rows = self._right = self._numbers = 0
+        self._error = 0.0
+        self._first: Values | None = None  # sums of squares are taken beside the first target, so that they stay exact
+        self._sum: Values | float = 0.0
+        self._squares: Values | float = 0.0
+
+    def add(self, outputs: Values, part: data.Table) -> None:
+        """Take what was said of some rows."""
+        self._rows += len(outputs)
+        if part.classes is not None:
+            self._right += int(np.count_nonzero(outputs.argmax(axis=1) == part.y))
+            return
+        target = part.y.astype(np.float64).reshape(outputs.shape)
+        self._numbers += target.size
+        self._error += float(np.square(outputs - target).sum())
+        self._first = target[0] if self._first is None else self._first
+        self._sum = self._sum + (target - self._first).sum(axis=0)
+        self._squares = self._squares + np.square(target - self._first).sum(axis=0)
+
+    def told(self, classifier: bool) -> dict[str, float | None]:
+        """Return accuracy, or r2 and mse over all outputs together; None each where nothing was said."""
+        if classifier:
+            return {"accuracy": self._right / self._rows if self._rows else None}
+        if not self._rows:
+            return {"r2": None, "mse": None}
+        spread = float(np.sum(self._squares - np.square(self._sum) / self._rows)) / self._numbers
+        error = self._error / self._numbers
+        return {"r2": 1 - error / spread if spread > 0 else None, "mse": error}
+
+
+def _list(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= 200 else text[:200] + "…"

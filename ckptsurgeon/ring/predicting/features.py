@@ -1,0 +1,142 @@
+"""Rows to predict for, read a part at a time: the features alone, whatever else a file holds."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import data
+from ...errors import RefusedError, UsageError, did_you_mean, files
+
+Rows = NDArray[np.float32]
+
+_LINE = 1 << 26  # characters of a line of a csv; a longer one is cut there, and refused for its number of fields
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def read(
+    path: str, width: int, names: Sequence[str], target: str, at_once: int, tell: Callable[[str], None]
+) -> Iterator[Rows]:
+    """Read the features of rows.
+
+    Args:
+        path: csv with a header line, .npz with `X`, or .npy; recognised by content.
+        width: the number of features.
+        names: of the features, where they are known: a csv's columns are chosen by them, else by their order.
+        target: a column of a csv that may be there, and is not wanted.
+        at_once: rows of a part.
+        tell: is called with a line for a person if columns are not used.
+
+    Yields:
+        float32 [at_once or fewer, width]; at least one part.
+
+    Raises:
+        UsageError: a feature is missing.
+        RefusedError: a value is no finite number; the line and the column are named.
+        DamagedError: the file is not what its first bytes say.
+    """
+    with files(path):
+        with open(path, "rb") as file:
+            magic = file.read(6)
+        if magic == b"\x93NUMPY":
+            yield from _parts(data.load_npy(path), width, at_once)
+        elif magic[:4] == b"PK\x03\x04":
+            arrays = data.load_npz(path)
+            if "X" not in arrays:
+                hint = did_you_mean("X", arrays) or f"the arrays are {', '.join(arrays) or 'none'}"
+                raise UsageError("there is no array 'X'", hint=hint)
+            yield from _parts(arrays["X"], width, at_once)
+        else:
+            yield from _csv(path, width, names, target, at_once, tell)
+
+
+def _parts(values: NDArray[np.generic], width: int, at_once: int) -> Iterator[Rows]:
+    if values.ndim != 2 or values.dtype.kind not in "fiub" or values.shape[1] != width or not len(values):
+        shape = ",".join(map(str, values.shape))
+        raise RefusedError(
+            "holds other features than the models were trained on",
+            expected=f"numbers [rows,{width}]",
+            found=f"{values.dtype} [{shape}]",
+        )
+    for start in range(0, len(values), at_once):
+        with np.errstate(over="ignore"):
+            part: Rows = values[start : start + at_once].astype(np.float32)
+        finite = np.isfinite(part).all(axis=1)
+        if not finite.all():
+            raise RefusedError(f"row {start + int(finite.argmin())} is not finite in float32")
+        yield part
+
+
+def _csv(
+    path: str, width: int, names: Sequence[str], target: str, at_once: int, tell: Callable[[str], None]
+) -> Iterator[Rows]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(iter(functools.partial(file.readline, _LINE), ""))
+        rows = (row for row in reader if row)
+        try:
+            header = [name.strip() for name in next(rows, ())]
+            columns = _columns(header, width, names, target)
+            unused = [name for number, name in enumerate(header) if number not in columns and name != target]
+            if unused:
+                tell(f"{path}: not used: {', '.join(unused)}")
+            empty = True
+            while texts := [_fields(row, columns, header, reader.line_num) for row in itertools.islice(rows, at_once)]:
+                empty = False
+                yield np.array(texts, np.float64).astype(np.float32)
+        except csv.Error as error:
+            raise RefusedError(f"line {reader.line_num} is not csv: {error}") from error
+        except UnicodeDecodeError as error:
+            raise RefusedError("is not UTF-8 text", hint="expected csv, npz or npy") from error
+    if empty:
+        raise RefusedError("holds no rows below the header")
+
+
+def _columns(header: list[str], width: int, names: Sequence[str], target: str) -> list[int]:
+    """Return the numbers of the columns that hold the features, in the models' order."""
+    if not header:
+        raise RefusedError("is empty", expected="a header line with the names of the columns")
+    if not names:
+        columns = [number for number, name in enumerate(header) if name != target]
+        if len(columns) != width:
+            what = "has other columns than the rows that the models were trained on"
+            raise UsageError(what, expected=width, found=len(columns))
+        return columns
+    missing = [name for name in names if name not in header]
+    if missing:
+        some = f"{len(missing)} columns, such as" if len(missing) > 1 else "column"
+        raise UsageError(f"there is no {some} {missing[0]!r}", hint=f"the columns are {', '.join(header)}"[:300])
+    twice = next((name for name in names if header.count(name) > 1), None)
+    if twice is not None:
+        raise RefusedError(f"two columns are named {twice!r}")
+    return [header.index(name) for name in names]
+
+
+def _fields(row: list[str], columns: list[int], header: list[str], line: int) -> list[float]:
+    """Return the features of one row."""
+    if len(row) != len(header):
+        what = f"line {line} has another number of fields than the header"
+        raise RefusedError(what, expected=len(header), found=len(row))
+    try:
+        values = [float(row[column]) for column in columns]
+        if not all(map(math.isfinite, values)) or max(map(abs, values)) > _FLOAT32_MAX or "_" in "".join(row):
+            raise ValueError
+    except ValueError:
+        for column in columns:
+            _check(row[column], f"line {line}, column {header[column]!r}")
+    return values
+
+
+def _check(text: str, place: str) -> None:
+    """Refuse what is no finite number."""
+    try:
+        value = float(text.replace("_", "?"))  # float() takes Python's 1_000
+    except ValueError:
+        raise RefusedError(f"{place} is not a number", found=repr(text[:40])) from None
+    if not abs(value) <= _FLOAT32_MAX:  # false for NaN too
+        raise RefusedError(f"{place} is not finite in float32", found=value)

@@ -1,0 +1,87 @@
+"""The forward pass of an skflow net in NumPy, so that nobody waits for TensorFlow to hear what a model says.
+
+Such a net has hidden layers `dnn/layer{K}/Linear/*` with relu between, and the head `logistic_regression/*`
+(softmax) or `linear_regression/*`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import formats
+from ...checkpoint import Checkpoint
+from ...errors import UnsupportedError
+
+Values = NDArray[np.float64]
+
+_AT_ONCE = 4096  # rows whose hidden values are in memory, and in the processor's cache
+
+
+@dataclass(frozen=True)
+class Net:
+    """The weights of an skflow net.
+
+    Attributes:
+        layers: (matrix [in, out], bias [out]) of each hidden layer and, last, of the head; float64.
+        classifier: whether the head is a softmax.
+    """
+
+    layers: Sequence[tuple[Values, Values]]
+    classifier: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The features that it takes and the outputs that it has."""
+        return self.layers[0][0].shape[0], self.layers[-1][0].shape[1]
+
+    def outputs(self, X: NDArray[np.float32]) -> Values:
+        """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
+        outputs = np.empty((len(X), self.shape[1]))
+        for start in range(0, len(X), _AT_ONCE):
+            outputs[start : start + _AT_ONCE] = self._outputs(X[start : start + _AT_ONCE])
+        return outputs
+
+    def _outputs(self, X: NDArray[np.float32]) -> Values:
+        values: Values = X.astype(np.float64)
+        for number, (matrix, bias) in enumerate(self.layers):
+            values = (np.maximum(values, 0) if number else values) @ matrix + bias
+        if not self.classifier:
+            return values
+        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+        chances: Values = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return chances
+
+
+def load(path: str) -> Net:
+    """Read the net in a checkpoint.
+
+    Raises:
+        UnsupportedError: the checkpoint holds another kind of model.
+        CkptSurgeonError: it cannot be read.
+    """
+    with formats.open(path) as checkpoint:
+        names = []
+        for number in itertools.count():
+            if f"dnn/layer{number}/Linear/Matrix" not in checkpoint.variables:
+                break
+            names.append((f"dnn/layer{number}/Linear/Matrix", f"dnn/layer{number}/Linear/Bias"))
+        heads = [h for h in ("logistic_regression", "linear_regression") if f"{h}/weights" in checkpoint.variables]
+        if not names or len(heads) != 1:
+            raise UnsupportedError("holds no net of dnn/layer{K}/Linear and one head", path=path)
+        names.append((f"{heads[0]}/weights", f"{heads[0]}/bias"))
+        layers = [(_read(checkpoint, matrix), _read(checkpoint, bias)) for matrix, bias in names]
+    width = layers[0][0].shape[0] if layers[0][0].ndim == 2 else 0
+    for (name, _), (matrix, bias) in zip(names, layers, strict=True):
+        if matrix.ndim != 2 or matrix.shape[0] != width or bias.shape != matrix.shape[1:]:
+            raise UnsupportedError(f"{name} does not fit the layer before it", path=path)
+        width = matrix.shape[1]
+    return Net(layers, heads[0] == "logistic_regression")
+
+
+def _read(checkpoint: Checkpoint, name: str) -> Values:
+    return np.asarray(checkpoint.read(name), dtype=np.float64)

@@ -1,0 +1,265 @@
+"""What one model says of rows: a vote.
+
+A net of the built-in trainer's kind is read from its checkpoint and asked in NumPy (net.py). Any other model says it
+through its `predict` program: {data} is an .npz with `X`, float32 [rows, features]; the program writes to {output},
+as .npy, .npz with one array, or csv without a header, what the model in {checkpoint} says: [rows, outputs], the
+probabilities of a classifier in the order of the classes, or values. It may be called several times for many rows.
+A model that has neither has no vote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import data
+from ...errors import TrainerError, UnsupportedError, files
+from ...formats import locating
+from ..folder import Folder
+from ..spec.spec import PREDICT_PLACEHOLDERS, Model, Spec
+from ..trainers.child import Child, end
+from ..trainers.log import Log, how_it_ended
+from . import net
+from .net import Values
+
+_AT_ONCE = 100_000  # rows that a program is asked about at a time: to start it takes a while
+_FEW = 8192  # that a net is asked about, which takes none
+
+_PLACEHOLDER = re.compile(rf"\{{({'|'.join(sorted(PREDICT_PLACEHOLDERS))})\}}")
+_GRACE = 2.0  # seconds between asking a program that took too long to end, and killing it
+_NUMBER = 64  # bytes that one number of a csv may take
+_LEAST = 1e-15  # a smaller probability counts as this one, so that a loss is always finite
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the models of a run are asked for.
+
+    Attributes:
+        features: of a row.
+        outputs: classes, or values.
+        classifier: whether the outputs are probabilities.
+    """
+
+    features: int
+    outputs: int
+    classifier: bool
+
+    @classmethod
+    def of(cls, table: data.Table) -> Task:
+        """Return the task that the rows of a run set."""
+        outputs = len(table.classes) if table.classes is not None else table.y[:1].size
+        return cls(table.X.shape[1], outputs, table.classes is not None)
+
+
+class Voter(Protocol):
+    """A model that can be asked."""
+
+    def outputs(self, X: NDArray[np.float32]) -> Values:
+        """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
+
+
+def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[np.float32]) -> Values:
+    """Ask one model.
+
+    Args:
+        spec: of its run.
+        folder: of its run, which has rows.
+        name: of the model.
+        checkpoint: one of its checkpoints, which stays there meanwhile.
+        X: rows, float32 [rows, features].
+
+    Returns:
+        The probabilities of the classes, or the values, of each row: float64 [rows, outputs].
+
+    Raises:
+        UnsupportedError: the model has no vote.
+        TrainerError: its program failed.
+        CkptSurgeonError: its checkpoint cannot be read.
+    """
+    model = next(model for model in spec.models if model.name == name)
+    with voter(model, folder, checkpoint, Task.of(folder.open_table())) as vote:
+        return ask(vote, X)
+
+
+def rows_at_once(spec: Spec) -> int:
+    """Return how many rows to ask all models of a run about at a time."""
+    return _FEW if all(model.predict is None for model in spec.models) else _AT_ONCE
+
+
+def ask(vote: Voter, X: NDArray[np.float32]) -> Values:
+    """Ask a model about any number of rows."""
+    parts = [vote.outputs(X[start : start + _AT_ONCE]) for start in range(0, len(X), _AT_ONCE)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def loss(outputs: Values, y: NDArray[Any], classes: tuple[str, ...] | None) -> float:
+    """Return the mean cross-entropy of probabilities, or the mean squared error of values.
+
+    Args:
+        outputs: [rows, outputs].
+        y: class indices [rows], or values [rows] or [rows, outputs].
+        classes: None if y holds values.
+    """
+    if classes is None:
+        return float(np.mean(np.square(outputs - y.astype(np.float64).reshape(outputs.shape))))
+    return float(np.mean(-np.log(np.maximum(outputs[np.arange(len(y)), y], _LEAST))))
+
+
+@contextlib.contextmanager
+def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool = False) -> Iterator[Voter]:
+    """Get a model ready to be asked.
+
+    Args:
+        model: which one.
+        folder: of its run.
+        checkpoint: its weights.
+        task: what it must have been made for.
+        pin: keep the checkpoint even if the run goes on and removes it.
+
+    Raises:
+        UnsupportedError: it has no vote.
+        CkptSurgeonError: its checkpoint cannot be read.
+    """
+    if model.predict is None:
+        found = net.load(checkpoint)
+        if found.shape != (task.features, task.outputs) or found.classifier != task.classifier:
+            expected = f"{task.features} features and {task.outputs} outputs"
+            raise UnsupportedError(f"its net is not made for {expected}", path=checkpoint)
+        yield found
+        return
+    with tempfile.TemporaryDirectory(prefix="ckptsurgeon-") as scratch:
+        yield _Program(model, folder, duplicate(checkpoint, scratch, link=True) if pin else checkpoint, task, scratch)
+
+
+class _Program:
+    """A model that is asked through its `predict` program.
+
+    Args:
+        model: its name, program and limits.
+        folder: of the run, where the program is started.
+        checkpoint: its weights.
+        task: what it is asked for.
+        scratch: a folder for what is handed over.
+    """
+
+    def __init__(self, model: Model, folder: Folder, checkpoint: str, task: Task, scratch: str) -> None:
+        self._model = model
+        self._folder = folder
+        self._task = task
+        self._data = os.path.join(scratch, "rows.npz")
+        self._output = os.path.join(scratch, "output.npy")
+        self._log = Log(os.path.join(scratch, "predict.log"))
+        values = {"checkpoint": checkpoint, "data": self._data, "output": self._output}
+        assert model.predict is not None
+        self._arguments = [_PLACEHOLDER.sub(lambda match: values[match[1]], text) for text in model.predict]
+
+    def outputs(self, X: NDArray[np.float32]) -> Values:
+        """Run the program; TrainerError if it does not do what it should."""
+        with files(self._data):
+            np.savez(self._data, X=np.asarray(X))
+            for path in (self._output, self._output + ".npz"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        self._log.mark()
+        try:
+            self._run()
+            return self._read(len(X))
+        except TrainerError as error:
+            words = self._log.last_words()
+            raise TrainerError(
+                f"model {self._model.name}: its predict program {error.what}",
+                expected=error.expected,
+                found=error.found,
+                hint=f"its last words: {words}" if words else None,
+            ) from None
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + self._model.timeout
+        child = Child(self._arguments, self._folder.root, self._log.path, memory=self._model.memory)
+        try:
+            while (line := child.line(deadline)) is not None:
+                child.log(line)
+            status = child.wait(deadline)
+        except TimeoutError:
+            raise TrainerError(f"did not end within {self._model.timeout:g} s") from None
+        finally:
+            end([child], 0.0, _GRACE)
+        if status:
+            raise TrainerError(how_it_ended(status))
+
+    def _read(self, rows: int) -> Values:
+        """Return what the program wrote, checked."""
+        path = self._output if os.path.exists(self._output) else self._output + ".npz"  # np.savez adds that
+        if not os.path.exists(path):
+            raise TrainerError("wrote no {output}")
+        try:
+            values = _numbers(path, rows * self._task.outputs)
+        except Exception as error:
+            raise TrainerError(f"wrote an {{output}} that cannot be read: {' '.join(str(error).split())}") from None
+        if values.ndim == 1 and self._task.outputs == 1:
+            values = values[:, None]
+        if values.shape != (rows, self._task.outputs):
+            expected, found = (_shape(shape) for shape in ((rows, self._task.outputs), values.shape))
+            raise TrainerError("wrote an {output} of another shape", expected=expected, found=found)
+        if not np.isfinite(values).all():
+            raise TrainerError("wrote an {output} that is not finite")
+        if self._task.classifier and (values.min() < -1e-6 or np.abs(values.sum(axis=1) - 1).max() > 1e-3):
+            raise TrainerError("wrote an {output} that holds no probabilities", expected="rows that add up to 1")
+        return values
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, shape))}]"
+
+
+def _numbers(path: str, count: int) -> Values:
+    """Read the numbers that a program wrote, in whatever container; any exception where there are none."""
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    if magic == b"\x93NUMPY":
+        found = data.load_npy(path)
+    elif magic[:4] == b"PK\x03\x04":
+        (found,) = data.load_npz(path).values()
+    else:
+        if os.path.getsize(path) > _NUMBER * (count + 1):
+            raise ValueError(f"it has {os.path.getsize(path)} bytes for {count} numbers")
+        with open(path, encoding="utf-8", newline="") as text:
+            found = np.array([[float(cell) for cell in row] for row in csv.reader(text) if row])
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"it holds {found.dtype}")
+    return found.astype(np.float64)
+
+
+def duplicate(checkpoint: str, folder: str, link: bool) -> str:
+    """Give a checkpoint a second place.
+
+    Args:
+        checkpoint: which one.
+        folder: of the other place.
+        link: share its bytes, where the file system can.
+
+    Returns:
+        What it is called there.
+    """
+    for path in locating.files_of(locating.locate(checkpoint)):
+        name = os.path.join(folder, os.path.basename(path))
+        with files(path):
+            try:
+                if not link:
+                    raise OSError
+                os.link(os.path.realpath(path), name)
+            except OSError:
+                shutil.copyfile(path, name)
+    return os.path.join(folder, os.path.basename(checkpoint))

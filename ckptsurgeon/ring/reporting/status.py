@@ -1,0 +1,77 @@
+"""How a run stands, for people and scripts: the journal, the lock and the driver's own word, put together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ...publish import write_file
+from .. import journal
+from ..folder import Folder
+
+
+def write(folder: Folder, state: str, reason: str | None, workers: Mapping[str, int | None]) -> None:
+    """Leave the driver's word in status.json.
+
+    Args:
+        folder: the run.
+        state: running, stopped, converged, limit or failed.
+        reason: one line that says why, where there is something to say.
+        workers: the process of each trainer that is kept running.
+    """
+    values = {"pid": os.getpid(), "state": state, "reason": reason, "workers": dict(workers)}
+    write_file(folder.status, (json.dumps(values) + "\n").encode(), sync=False)
+
+
+def read(folder: Folder) -> dict[str, Any]:
+    """Return what `write` left, maybe of a driver that is dead; empty where there is nothing of use."""
+    try:
+        with open(folder.status, "rb") as file:
+            values = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def driver(folder: Folder) -> int | None:
+    """Return the process that drives the run, or was the last to do so."""
+    pid = read(folder).get("pid")
+    return pid if type(pid) is int and pid > 0 else None
+
+
+def report(folder: Folder) -> dict[str, Any]:
+    """Return how a run stands, with the keys of `ring status`.
+
+    Raises:
+        CkptSurgeonError: the run is not initialised, or its journal is damaged.
+    """
+    content = journal.load(folder.journal)
+    history, folder = content.history, folder.storing(content.head.suffixes)
+    word, pid = read(folder), driver(folder)
+    running = journal.is_locked(folder.journal) and pid is not None and journal.is_alive(pid)
+    state, reason = word.get("state", "stopped"), word.get("reason")
+    if running:
+        state, reason = "running", None
+    elif state == "running":
+        state, reason = "stopped", "the driver was killed"
+    workers = word.get("workers") if running else None
+    workers = workers if isinstance(workers, dict) else {}
+    return {
+        "round": history.round,
+        "state": state,
+        "reason": reason,
+        "pid": pid if running else None,
+        "change": history.change,
+        "models": [
+            {
+                "name": name,
+                "step": history.latest(name),
+                "checkpoint": folder.relative(name, history.latest(name)),
+                "loss": history.loss(name),
+                "pid": workers.get(name),
+            }
+            for name in history.models
+        ],
+    }

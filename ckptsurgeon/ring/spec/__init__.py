@@ -1,0 +1,1 @@
+"""ring.toml: its keys, its checks and its template."""

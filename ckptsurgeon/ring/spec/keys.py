@@ -1,0 +1,169 @@
+"""The language of ring.toml: which keys there are and what each may hold. Others are errors."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import CkptSurgeonError, UsageError, did_you_mean
+
+# Names of models are names of folders beside these; 'ensemble' is a line of `ring evaluate`, 'trunk' the folder of
+# what an averaging step makes.
+RESERVED = ("data", "events", "ensemble", "trunk")
+
+# How checkpoints of a model may be stored: what that is to `formats`, and the end of the names, by which Keras goes.
+FORMATS = {
+    "bundle": "tf-v2",
+    "v1": "tf-v1",
+    "safetensors": "safetensors",
+    "npz": "npz",
+    "hdf5": "hdf5",
+    "weights.h5": "hdf5",
+    "keras": "keras-zip",
+}
+SUFFIXES = {name: "" if name in ("bundle", "v1") else f".{name}" for name in FORMATS} | {"hdf5": ".h5"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key may hold: words for it, and a check that returns the value or raises ValueError."""
+
+    expected: str
+    take: Callable[[Any], Any]
+    required: bool = False
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError
+    return value
+
+
+def _integer(least: int) -> Callable[[Any], int]:
+    def take(value: Any) -> int:
+        if type(value) is not int or value < least or value >= 2**63:
+            raise ValueError
+        return value
+
+    return take
+
+
+def _number(accept: Callable[[float], bool]) -> Callable[[Any], float]:
+    def take(value: Any) -> float:
+        if type(value) not in (int, float) or not math.isfinite(value) or not accept(value):
+            raise ValueError
+        return float(value)
+
+    return take
+
+
+def _list_of(one: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def take(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            raise ValueError
+        return tuple(map(one, value))
+
+    return take
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def take(value: Any) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return take
+
+
+def _slots(value: Any) -> str:
+    if value not in ("keep", "copy"):
+        if not isinstance(value, str) or not value.startswith("fill="):
+            raise ValueError
+        if not math.isfinite(float(value[5:])):
+            raise ValueError
+    return str(value)
+
+
+def model_name(value: Any) -> str:
+    """Return a name that can be a folder beside the run's own files; ValueError for any other."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
+        raise ValueError
+    if value.lower() in RESERVED:
+        raise ValueError
+    return value
+
+
+def _any(value: Any) -> Any:
+    return value
+
+
+_PROGRAM = Key('a program and its arguments, such as ["python", "train.py"]', _list_of(_text))
+RUN = {
+    "layers": Key('a layer range such as "0-1"', _text, required=True),
+    "slots": Key('"keep", "copy" or "fill=VALUE"', _slots),
+    "seed": Key("an integer of 0 or more", _integer(0)),
+    "schedule": Key('"ring" or "average"', _choice("ring", "average")),
+    "order": Key("the names of all models, each once", _list_of(_text)),
+    "warmup": Key("an integer of 0 or more", _integer(0)),
+    "durability": Key('"round" or "step"', _choice("round", "step")),
+    "max_to_keep": Key("an integer of 1 or more", _integer(1)),
+    "stop": Key("a table", _any),
+    "data": Key("a table", _any),
+    "models": Key("two or more [[models]]", _any, required=True),
+}
+STOP = {
+    "tolerance": Key("a number of 0 or more", _number(lambda value: value >= 0)),
+    "trunk_tolerance": Key("a number of 0 or more", _number(lambda value: value >= 0)),
+    "patience": Key("an integer of 1 or more", _integer(1)),
+    "window": Key("an integer of 1 or more", _integer(1)),
+    "rounds": Key("an integer of 1 or more", _integer(1)),
+}
+DATA = {
+    "file": Key("the path of a csv, npz or npy file", _text, required=True),
+    "target": Key("the name of a column", _text, required=True),
+    "batch_size": Key("an integer of 1 or more", _integer(1)),
+    "holdout": Key("a number from 0 up to, not including, 1", _number(lambda value: 0 <= value < 1)),
+}
+MODEL = {
+    "name": Key(f"letters, digits, _ and -, and none of {', '.join(RESERVED)}", model_name, required=True),
+    "hidden_units": Key("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
+    "optimizer": Key('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
+    "learning_rate": Key("a number above 0", _number(lambda value: value > 0)),
+    "command": _PROGRAM,
+    "worker": _PROGRAM,
+    "init": Key("the path of a checkpoint", _text),
+    "format": Key(" or ".join(f'"{name}"' for name in SUFFIXES), _choice(*SUFFIXES)),
+    "scheme": Key('a scheme such as "layers.{K}.**"', _text),
+    "map": Key('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
+    "predict": Key("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
+    "memory": Key("a number of megabytes above 0", _number(lambda value: value > 0)),
+    "timeout": Key("a number of seconds above 0", _number(lambda value: value > 0)),
+    "tries": Key("an integer of 1 or more", _integer(1)),
+}
+
+
+def take_table(
+    table: Mapping[str, object], keys: Mapping[str, Key], prefix: str, problems: list[CkptSurgeonError]
+) -> dict[str, Any]:
+    """Return the checked values of one table; what is wrong with it is added to `problems`."""
+    values = {}
+    for name, value in table.items():
+        key = keys.get(name)
+        if key is None:
+            hint = did_you_mean(name, keys) or f"the keys are {', '.join(keys)}"
+            problems.append(UsageError(f"{prefix}{name}: unknown key", hint=hint))
+            continue
+        try:
+            values[name] = key.take(value)
+        except (ValueError, OverflowError):
+            found = repr(value)
+            found = found if len(found) <= 60 else found[:60] + "…"
+            problems.append(UsageError(f"{prefix}{name}: wrong value", expected=key.expected, found=found))
+            values[name] = None
+    for name, key in keys.items():
+        if key.required and name not in values:
+            problems.append(UsageError(f"{prefix}{name}: missing", expected=key.expected))
+    return values

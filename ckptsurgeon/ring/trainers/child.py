@@ -1,0 +1,225 @@
+"""One child process: in a session of its own, read line by line against a deadline, and surely ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from ...errors import TrainerError, files
+
+# A line that is longer is no answer; it also bounds the memory that a trainer gone wild can take.
+_LONGEST_LINE = 1 << 20
+_LOOK = 0.5  # seconds between two looks at a child that says nothing
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Child:
+    """A running program whose standard output is read line by line.
+
+    Args:
+        arguments: the program and its arguments.
+        folder: where it works.
+        log: the file that its standard error is appended to.
+        inherited: descriptors that it keeps open.
+        talk: whether it gets lines on its standard input; else that is empty.
+        environment: variables that are set for it beside our own.
+        memory: megabytes that it and its descendants may hold; None for no limit.
+
+    Raises:
+        TrainerError: it cannot be started.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: str,
+        log: str,
+        inherited: Iterable[int] = (),
+        talk: bool = False,
+        environment: Sequence[tuple[str, str]] = (),
+        memory: float | None = None,
+    ) -> None:
+        self._memory = memory
+        self._weighed = 0.0
+        with files(log):
+            self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._process = subprocess.Popen(
+                arguments,
+                cwd=folder,
+                stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                bufsize=0,
+                pass_fds=tuple(inherited),
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),
+                env={**os.environ, **dict(environment)},
+            )
+        except (OSError, ValueError) as error:
+            os.close(self._log)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise TrainerError(f"cannot start {arguments[0]}: {str(reason).lower()}") from error
+        assert self._process.stdout is not None
+        self._output = self._process.stdout.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._output, select.POLLIN | select.POLLHUP)
+        self._buffer = b""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def send(self, line: bytes) -> None:
+        """Write a line to its standard input; one that has ended already is found out by reading."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line)
+
+    def log(self, line: bytes) -> None:
+        """Append a line to its log."""
+        os.write(self._log, line + b"\n")
+
+    def line(self, deadline: float) -> bytes | None:
+        """Return its next line of output, without the newline; None when there will be none.
+
+        Args:
+            deadline: when to give up, by `time.monotonic`.
+
+        Raises:
+            TimeoutError: the deadline has passed.
+            TrainerError: the line is longer than 1 MiB, or the program holds more memory than it may.
+        """
+        while b"\n" not in self._buffer:
+            wait = deadline - time.monotonic()
+            if wait <= 0:
+                raise TimeoutError
+            # a daemon that it left behind may hold the output open, so its own end is looked for now and then
+            ready = self._poll.poll(min(wait, _LOOK) * 1000)
+            self._check_memory()
+            if not ready:
+                if self._process.poll() is None:
+                    continue
+                chunk = b""
+            else:
+                chunk = os.read(self._output, 1 << 16)
+            if not chunk:
+                rest, self._buffer = self._buffer, b""
+                return rest or None
+            self._buffer += chunk
+            if len(self._buffer) > _LONGEST_LINE and b"\n" not in self._buffer:
+                raise TrainerError("wrote a line of more than 1 MiB")
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _check_memory(self) -> None:
+        """Look at what it holds, and now and then at all that it started; where there is no /proc, nothing is known."""
+        if self._memory is None:
+            return
+        held, now = _resident(self._process.pid), time.monotonic()
+        if now >= self._weighed + _LOOK:
+            self._weighed = now
+            held = sum(map(_resident, _session(self._process.pid)))
+        if held > self._memory * 1e6:
+            what = f"holds {held / 1e6:.0f} MB of memory"
+            raise TrainerError(what, expected=f"{self._memory:g} MB or less, as ring.toml says")
+
+    def wait(self, deadline: float) -> int:
+        """Return its exit status, negative for a signal.
+
+        Raises:
+            TimeoutError: it has not ended by the deadline.
+        """
+        try:
+            return self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+    def close_input(self) -> None:
+        """End its standard input: a worker exits then."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and all that it started, as far as they stayed in its session."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: zombies, on macOS
+            os.killpg(self._process.pid, number)
+
+    def ended(self) -> bool:
+        """Tell whether it has ended."""
+        return self._process.poll() is not None
+
+    def close(self) -> None:
+        """Kill what is left of it and its descendants, and give up all descriptors."""
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        os.close(self._log)
+
+
+def end(children: Sequence[Child], patience: float, grace: float) -> None:
+    """End processes together: their input, then SIGTERM, then SIGKILL.
+
+    Args:
+        children: processes of which some may have ended.
+        patience: seconds for exiting by themselves at the end of their input.
+        grace: seconds for exiting at SIGTERM.
+    """
+    for child in children:
+        child.close_input()
+    _wait_for(children, patience)
+    for child in children:
+        if not child.ended():
+            child.signal(signal.SIGTERM)
+    _wait_for(children, grace)
+    for child in children:
+        child.close()
+
+
+def _wait_for(children: Sequence[Child], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not all(child.ended() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _session(leader: int) -> list[int]:
+    """Return all processes of a session."""
+    found = []
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ())):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if os.getsid(pid) == leader:
+                found.append(pid)
+    return found
+
+
+def _resident(pid: int) -> int:
+    """Return the bytes of memory that a process holds; 0 if that is not known."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """Return what a child does first so that the kernel kills it when its driver dies; None where it cannot."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def die_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # the driver died before that was arranged
+            os._exit(1)
+
+    return die_with_parent

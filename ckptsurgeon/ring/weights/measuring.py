@@ -1,0 +1,107 @@
+"""What is measured at the end of a round, and what of it must be on disk with the round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ... import data, formats
+from ...errors import CkptSurgeonError, UnsupportedError
+from ..folder import Folder
+from ..history import Measured
+from ..predicting import voting
+from ..schedule import Step
+from ..spec.spec import Spec
+from .convergence import Blocks, Weights
+from .trunk import Trunk
+
+_MOST_ROWS = 10_000  # held-out rows that the loss is measured on
+
+
+class Meter:
+    """Measures a run, round after round.
+
+    Args:
+        folder: the run.
+        spec: what is trained.
+        trunk: of its models.
+        table: the rows, or None.
+        round: the last whole round: where measuring goes on.
+        tell: is called with a line for a person if it has to begin anew, or a model cannot be asked.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        spec: Spec,
+        trunk: Trunk,
+        table: data.Table | None,
+        round: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._trunk = trunk
+        self._schedule = spec.steps
+        self._weights = Weights(trunk)
+        self._blocks = Blocks(spec.names, spec.stop.window)
+        if round > spec.warmup:
+            try:
+                self._blocks = Blocks.load(folder.blocks(round), spec.names, spec.stop.window, round)
+            except CkptSurgeonError as error:
+                tell(f"{error}; convergence is measured anew")
+        self._rows = _held_out(spec, table)
+        self._tell = tell
+        self._without_vote: set[str] = set()
+
+    def end_round(self, step: Step, latest: Mapping[str, int]) -> Measured:
+        """Measure the end of a round, and bring all of it to disk.
+
+        Args:
+            step: the last one of the round; nothing is journalled of it yet.
+            latest: by model, the step that wrote its checkpoint.
+        """
+        checkpoints = {name: self._folder.checkpoint(name, latest[name]) for name in self._spec.names}
+        change, also = None, []
+        if step.round > self._spec.warmup:
+            change = self._blocks.add(step.round, self._weights.read(checkpoints))
+            also = [self._folder.blocks(step.round)]
+            self._blocks.save(also[0], step.round, sync=False)
+        formats.sync(*checkpoints.values(), also=also)
+        if step.round % self._spec.stop.window:
+            return Measured()
+        return Measured(change, self._losses(checkpoints), self._trunk.distances(self._trained(step)))
+
+    def _trained(self, last: Step) -> dict[str, str]:
+        """Return the checkpoint that the round's train step of each model wrote."""
+        schedule = self._schedule
+        steps = [schedule.step(number) for number in range(schedule.first_step(last.round), last.number + 1)]
+        return {s.model: self._folder.checkpoint(s.model, s.number) for s in steps if s.kind == "train"}
+
+    def _losses(self, checkpoints: Mapping[str, str]) -> dict[str, float | None] | None:
+        """Return the loss of each model that has a vote on the held-out rows."""
+        if self._rows is None:
+            return None
+        losses: dict[str, float | None] = {}
+        programs = {model.name for model in self._spec.models if model.predict is not None}
+        for name, path in checkpoints.items():
+            if name in programs and self._spec.stop.patience is None:
+                losses[name] = None  # to start a program just for a curve takes too long
+                continue
+            try:
+                outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X)
+                losses[name] = voting.loss(outputs, self._rows.y, self._rows.classes)
+            except CkptSurgeonError as error:
+                losses[name] = None
+                if name not in self._without_vote:
+                    self._without_vote.add(name)
+                    if not isinstance(error, UnsupportedError):  # it has no vote, which `ring evaluate` tells
+                        self._tell(f"the held-out loss of {name} is not known: {error}")
+        return losses
+
+
+def _held_out(spec: Spec, table: data.Table | None) -> data.Table | None:
+    """Return the held-out rows that the loss is measured on; None if there are none."""
+    if spec.data is None or table is None or not spec.data.holdout:
+        return None
+    batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
+    return table.take(next(batches.held_out_parts(_MOST_ROWS)))  # a random part of them

@@ -1,0 +1,229 @@
+"""The trunk of each model: which of its variables form it, how the models call them in common, and how it travels.
+
+The models share variables under common names: those of the first model that ring.toml gives no `map`. A model with a
+map says itself how its names answer to these; any other one's pair with them as in `graft --layers`, by name, layer
+and role.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import formats, numeric, schemes
+from ...checkpoint import Checkpoint
+from ...errors import CkptSurgeonError, Problems, RefusedError, UsageError, check
+from ...surgeon import grafting
+from ...surgeon.maps import Map
+from ...surgeon.selection import Selection
+from ...verbs import changing
+from ..schedule import TRUNK
+from ..spec.spec import Model, Spec
+
+Values = NDArray[np.float64]
+
+# What a person can do about trunks that do not answer to each other.
+_MAPS = "a model's map in ring.toml says what answers to what, with .T for a matrix that is turned"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One variable of a model's trunk.
+
+    Attributes:
+        common: its name among all models.
+        own: its name in the model's checkpoints.
+        transposed: whether the model holds the matrix the other way round.
+    """
+
+    common: str
+    own: str
+    transposed: bool
+
+
+class Trunk:
+    """The trunks of all models, as they were found in one checkpoint of each.
+
+    Args:
+        spec: what the models are.
+        checkpoints: by model, the path of one of its checkpoints.
+
+    Attributes:
+        members: by model its variables, in the order of their common names; of `TRUNK` too.
+
+    Raises:
+        Problems: models cannot share a trunk; a single reason is raised as it is.
+    """
+
+    def __init__(self, spec: Spec, checkpoints: Mapping[str, str]) -> None:
+        self._slots = spec.slots
+        self._names = spec.names
+        models = {model.name: model for model in spec.models}
+        first = next((name for name in spec.names if not models[name].map), spec.names[0])
+        self.members: dict[str, tuple[Member, ...]] = {}
+        self._links = {name: models[name].format == "bundle" for name in spec.names} | {TRUNK: True}
+        problems: list[CkptSurgeonError] = []
+        with formats.open(checkpoints[first]) as reference:
+            common = _mapped(models[first], reference, spec.layers) or _own(models[first], reference, spec.layers)
+            for name in spec.names:
+                try:
+                    with formats.open(checkpoints[name]) as checkpoint:
+                        found = _members(models[name], checkpoint, models[first], reference, spec.layers)
+                    _check_same(name, first, common, found)
+                    self.members[name] = tuple(sorted(found, key=lambda member: member.common))
+                except CkptSurgeonError as error:
+                    what = f"layers {spec.layers} of {name} do not answer to those of {first}"
+                    problems += mismatches(what, error)
+        check(problems)
+        names = [member.common for member in self.members[first]]
+        self.members[TRUNK] = tuple(Member(name, name, False) for name in names)
+
+    def graft(self, donor: str, source: str, recipient: str, target: str, output: str | None) -> None:
+        """Graft a trunk.
+
+        Args:
+            donor: a model, or `TRUNK`.
+            source: its checkpoint.
+            recipient: another model.
+            target: its checkpoint, which stays as it is.
+            output: the checkpoint that gets the result; None to check alone that there would be one.
+
+        Raises:
+            CkptSurgeonError: nothing was written.
+        """
+        pairs = list(zip(self.members[donor], self.members[recipient], strict=True))
+        turned = [one.transposed != other.transposed for one, other in pairs]
+        changing.graft(
+            source,
+            target,
+            maps=[f"{one.own}={other.own}{'.T' if t else ''}" for (one, other), t in zip(pairs, turned, strict=True)],
+            slots=self._slots,
+            out=output,
+            link=self._links[donor] and self._links[recipient] and not any(turned),
+            sync=False,
+            force=True,
+            dry_run=output is None,
+        )
+
+    def average(self, checkpoints: Mapping[str, str], output: str) -> None:
+        """Write the mean of all trunks, computed in float64 in the order of the models, under the common names.
+
+        Args:
+            checkpoints: by model, its checkpoint.
+            output: prefix of the checkpoint to write; one that stands there is replaced.
+        """
+        one = self.members[self._names[0]]
+        means: dict[str, NDArray[Any]] = {}
+        with formats.open(checkpoints[self._names[0]]) as first:
+            kinds = [numeric.dtype(first[member.own].dtype) for member in one]
+        for member, kind, (mean, _) in zip(one, kinds, self._means(checkpoints), strict=True):
+            means[member.common] = mean.astype(kind)
+        formats.write(output, means, sync=False)
+
+    def distances(self, checkpoints: Mapping[str, str]) -> dict[str, float]:
+        """Return how far each model's trunk is from the mean of all, in relation to the size of that.
+
+        Args:
+            checkpoints: by model, its checkpoint.
+        """
+        size, apart = 0.0, dict.fromkeys(self._names, 0.0)
+        for mean, values in self._means(checkpoints):
+            size += float(np.square(mean).sum())
+            for name, each in zip(self._names, values, strict=True):
+                apart[name] += float(np.square(each - mean).sum())
+        return {name: ratio(total, size) for name, total in apart.items()}
+
+    def _means(self, checkpoints: Mapping[str, str]) -> Iterator[tuple[Values, list[Values]]]:
+        """Yield of each variable of the trunk the mean of all models, and its values in each; one at a time."""
+        with ExitStack() as stack:
+            opened = [stack.enter_context(formats.open(checkpoints[name])) for name in self._names]
+            for number in range(len(self.members[TRUNK])):
+                values = [
+                    _values(checkpoint, self.members[name][number])
+                    for name, checkpoint in zip(self._names, opened, strict=True)
+                ]
+                yield np.asarray(sum(values[1:], values[0]) / len(values)), values
+
+    def vector(self, name: str, checkpoint: Checkpoint) -> Values:
+        """Return the trunk of an open checkpoint as one vector."""
+        return np.concatenate([_values(checkpoint, member).ravel() for member in self.members[name]])
+
+    def own(self, name: str) -> frozenset[str]:
+        """Return the names that the variables of the trunk have in a model."""
+        return frozenset(member.own for member in self.members[name])
+
+
+def _members(
+    model: Model, checkpoint: Checkpoint, first: Model, reference: Checkpoint, layers: str
+) -> Sequence[Member]:
+    """Return the trunk of a model, in which nothing is missing or of another shape than the first model's."""
+    if model.map:
+        return _mapped(model, checkpoint, layers)
+    if model is first:
+        return _own(model, checkpoint, layers)
+    options = grafting.Options(recipient_scheme=model.scheme)
+    plan = grafting.graft(reference, checkpoint, Selection(layers, scheme=first.scheme), options)
+    return [Member(str(c.source), c.variable.name, False) for c in plan.changes if c.action == "grafted"]
+
+
+def _own(model: Model, checkpoint: Checkpoint, layers: str) -> list[Member]:
+    return [Member(name, name, False) for name in _selected(model, checkpoint, layers)]
+
+
+def _mapped(model: Model, checkpoint: Checkpoint, layers: str) -> list[Member]:
+    """Return the trunk of a model as its map names it; each variable of these layers must be named by it."""
+    maps = [(each, each.apply(checkpoint)) for each in map(Map, model.map)]
+    found: list[Member] = []
+    for name in _selected(model, checkpoint, layers) if maps else ():
+        targets = [(each, names[name]) for each, names in maps if name in names]
+        if not targets:
+            raise UsageError(f"its map does not name {name}", path=checkpoint.path)
+        found += [Member(common, name, each.transposes) for each, common in targets[:1]]
+    return found
+
+
+def _selected(model: Model, checkpoint: Checkpoint, layers: str) -> list[str]:
+    """Return the names of the variables, slots apart, in these layers of a model."""
+    slots = schemes.slots(checkpoint)
+    selection = Selection(layers, scheme=model.scheme)
+    return [variable.name for variable in selection.variables(checkpoint) if variable.name not in slots]
+
+
+def _check_same(name: str, first: str, common: Sequence[Member], found: Sequence[Member]) -> None:
+    """Check that a model has all variables of the trunk, and no others in these layers."""
+    wanted, there = {member.common for member in common}, {member.common for member in found}
+    for what, names in ((f"{name} lacks", wanted - there), (f"{first} lacks", there - wanted)):
+        if names:
+            raise RefusedError(f"{what} {', '.join(sorted(names))}")
+
+
+def mismatches(what: str, error: CkptSurgeonError) -> list[CkptSurgeonError]:
+    """Return what the surgeon said of two trunks, one problem each, in the words of ring.toml.
+
+    Args:
+        what: which trunks they are.
+        error: why one does not go onto the other.
+    """
+    return [
+        UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found, hint=_MAPS)
+        for each in (error.problems if isinstance(error, Problems) else [error])
+    ]
+
+
+def ratio(moved: float, size: float) -> float:
+    """Return the relation of two lengths, of which the squares are given; infinite where the second is 0 alone."""
+    if size == 0:
+        return 0.0 if moved == 0 else math.inf
+    return math.sqrt(moved / size)
+
+
+def _values(checkpoint: Checkpoint, member: Member) -> Values:
+    """Return a variable of a trunk in the common layout, float64."""
+    values: Values = np.asarray(checkpoint.read(member.own), dtype=np.float64)
+    return values.T if member.transposed else values
