@@ -110,7 +110,9 @@ class Checkpoint(Mapping[str, Variable]):
 
     Attributes:
         path: the name that errors and reports use; of a TensorBundle, its prefix.
-        format: `tf-v2` or `tf-v1`.
+        format: its name in listings: `tf-v2`, `npz`, ….
+        has_bare_extents: extents hold the values themselves, little- or big-endian, with nothing in between.
+        has_program_order: variables stand in the order in which the program made them, not by name.
         byteorder: of the stored numbers, "little" or "big".
         variables: name -> Variable, in the file's order.
         main_file: the file whose replacement replaces the checkpoint: a bundle's index, a V1 checkpoint's only file.
@@ -118,6 +120,8 @@ class Checkpoint(Mapping[str, Variable]):
     """
 
     format = ""
+    has_bare_extents = False
+    has_program_order = False
 
     def __init__(self, path: str, main_file: str) -> None:
         self.path = path
@@ -234,6 +238,29 @@ class Checkpoint(Mapping[str, Variable]):
             RefusedError: it could not.
         """
         return []
+
+    # -- what formats may do without decoding values
+
+    @property
+    def container(self) -> str:
+        """The name of its row in the table of formats, which says how such a checkpoint is written."""
+        return self.format
+
+    def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
+        """The values of a variable as they are stored, if that is whole, in C order, a byte at least for each element.
+
+        Returns:
+            Chunks of bytes, checked against their checksum by the last one if they have one, and their byte order,
+            "little" or "big"; None if the values must be read.
+
+        Raises:
+            UnsupportedError: such values can neither be handed on nor read.
+        """
+        return None
+
+    def holds_same_rows(self, variable: Variable, donor: Checkpoint, other: Variable) -> bool | None:
+        """Whether a variable is stored just as another checkpoint's is; None if that is not known without reading."""
+        return None
 
     # -- bytes of variables
 

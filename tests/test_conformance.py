@@ -26,6 +26,7 @@ from strategies import numbers, same, shapes
 
 from ckptsurgeon import cli, compare, formats, numeric
 from ckptsurgeon.errors import CkptSurgeonError
+from ckptsurgeon.formats import table
 from ckptsurgeon.formats.keras.sandbox import nursery
 from ckptsurgeon.verbs import changing, producing
 
@@ -372,7 +373,7 @@ def test_into_hdf5_by_a_template_alone(tmp_path: Path, form: Form) -> None:
     producing.convert(a, out, like=b, maps=maps, sync=False)
     assert equal(read(out), form.real(one))
     with formats.open(out) as checkpoint:
-        assert formats.FORMATS[form.to] == checkpoint.format
+        assert table.written()[form.to] == checkpoint.format
 
 
 def remove_result(folder: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from ckptsurgeon.formats import table
+
 PACKAGE = ROOT / "ckptsurgeon"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -107,6 +109,48 @@ def test_only_skflow_imports_tensorflow() -> None:
                 assert not {"tensorflow", "keras", "sklearn", "torch"} & {name.split(".")[0] for name in names}, module
         if _part(module) != "skflow":
             assert "skflow" not in {_part(name) for name in _imports(path)}, module
+
+
+def _formats_own(module: str) -> bool:
+    """Whether a module belongs to one format, which may know what it is."""
+    parts = module.split(".")
+    return parts[0] == "formats" and len(parts) > 2
+
+
+def test_code_outside_a_format_asks_its_contract() -> None:
+    """No isinstance of a format's checkpoint class and no comparison with a format's name stand outside its folder."""
+    names = {name for name, *_ in table.ROWS} | {to for _, to, *_ in table.ROWS if to}
+    classes = {
+        node.name
+        for path in MODULES
+        if _formats_own(_module(path)) and path.name in ("reading.py", "archive.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.bases
+    }
+    assert {"Bundle", "V1", "SafeTensors", "Npz", "Npy", "Hdf5", "KerasZip"} <= classes
+    found = []
+    for path in MODULES:
+        if _formats_own(_module(path)):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                asked = {inner.id for inner in ast.walk(node.args[1]) if isinstance(inner, ast.Name)} & classes
+                found += [f"{path}:{node.lineno}: {name}" for name in asked]
+            elif isinstance(node, ast.Compare):
+                compared = {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)} & names
+                found += [f"{path}:{node.lineno}: {name}" for name in compared]
+    assert found == []
+
+
+def test_every_format_keeps_its_contract() -> None:
+    """Each row of the table names a format that has all members of the contract, and says its own name."""
+    from ckptsurgeon.formats.format import Format
+
+    members = {name for name in vars(Format) if not name.startswith("_")} | set(Format.__annotations__)
+    for name, *_ in table.ROWS:
+        format = table.of(name)
+        assert format.name == name
+        assert [member for member in members if not hasattr(format, member)] == [], name
 
 
 @pytest.mark.parametrize("command", [["ls", "a"], ["ls", "a", "--json", "-l"], ["layers", "a"], ["verify", "a"],

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from ckptsurgeon import cli, compare, formats
 from ckptsurgeon.checkpoint import CHUNK, GRAPH
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, StorageError, UsageError
+from ckptsurgeon.formats import table
 from ckptsurgeon.formats.bundle.graph.graph import Graph
 from ckptsurgeon.formats.bundle.graph.nodes import ATTRIBUTE, EDGE, HAS_VALUES, VALUE, new_part
 from ckptsurgeon.formats.tensorflow.wire import bytes_field
@@ -212,7 +213,7 @@ def test_average(tmp_path: Path, kinds: tuple[str, ...], weights: list[float] | 
             assert after[name].tobytes() == values.tobytes()
     assert {row["name"] for row in report.changed} == FLOATS - SLOTS
     with formats.open(str(tmp_path / "out")) as checkpoint:
-        assert checkpoint.format == formats.FORMATS[kinds[0]]
+        assert checkpoint.format == table.written()[kinds[0]]
     now = models.snapshot(tmp_path)
     assert {name: now[name] for name in before} == before
 
@@ -337,7 +338,7 @@ def test_extract(tmp_path: Path, source: str, ending: str, slots: bool) -> None:
     chosen = {name for name in A if name.startswith("dnn/layer0/") and (slots or name not in SLOTS)} | {"global_step"}
     assert same(out, {name: A[name] for name in chosen})
     with formats.open(out) as checkpoint:
-        assert checkpoint.format == formats.FORMATS[ending[1:] or source]
+        assert checkpoint.format == table.written()[ending[1:] or source]
     assert {row["name"] for row in report.rows if row["action"] == "extracted"} == chosen
     now = models.snapshot(tmp_path)
     assert {name: now[name] for name in before} == before

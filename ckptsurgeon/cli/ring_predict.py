@@ -46,11 +46,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Predict."""
-    from .. import formats
+    from ..formats import table
     from ..publish import write_file
     from ..ring.predicting import ensemble
 
-    if formats.format_of(args.out) is not None:
+    if table.by_ending(args.out) is not None:
         raise UsageError("predictions are csv", path=args.out, expected="OUT.csv, or -")
     if args.out != "-" and os.path.exists(args.out):
         with files(args.out):

@@ -169,9 +169,9 @@ def _holes(file: str, extents: list[Extent]) -> Iterator[Finding]:
 
 def _check(checkpoint: Checkpoint, variable: Variable) -> None:
     """As `Checkpoint.check`; of what is stored bare, in larger reads."""
-    sound = checkpoint.format == "tf-v2" and variable.is_numeric
+    sound = checkpoint.has_bare_extents and variable.is_numeric and bool(variable.extents)
     for extent in variable.extents:
-        sound = sound and _checksum(checkpoint, extent) == extent.crc
+        sound = sound and extent.crc is not None and _checksum(checkpoint, extent) == extent.crc
     if not sound:
         checkpoint.check(variable)  # which says what is wrong
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Pairs = list[tuple[Extent, Extent]]
 
-_BARE = ("tf-v2", "safetensors")  # formats whose extents hold the values as such
 _FEW = 4  # checkpoints that share less than one name in so many are two layouts, whose layers pair
 _READ = 1 << 20  # bytes that are read at a time to be compared: smaller reads take longer, larger ones no less
 
@@ -177,7 +176,7 @@ class _Comparison:
         self.exact = exact
         self.values = values
         self.tolerance = tolerance
-        self._bare = a.format in _BARE and b.format in _BARE and a.byteorder == b.byteorder
+        self._bare = a.has_bare_extents and b.has_bare_extents and a.byteorder == b.byteorder
         self._alike = self._bare and a.format == b.format
         self._buffers = bytearray(), bytearray()
         self._files: dict[tuple[bool, str], tuple[int, os.stat_result]] = {}
@@ -206,7 +205,7 @@ class _Comparison:
     def _by_checksums(self, one: Variable, other: Variable) -> bool | None:
         """Whether stored checksums say that two variables are the same; None if they cannot tell."""
         pairs = _pairs(one, other) if self._alike else None
-        if pairs is None or any(x.crc is None or y.crc is None for x, y in pairs):
+        if not pairs or any(x.crc is None or y.crc is None for x, y in pairs):
             return None
         return all((x.length, x.crc) == (y.length, y.crc) for x, y in pairs)
 
@@ -227,8 +226,10 @@ class _Comparison:
 
     def _stored_pairs(self, one: Variable, other: Variable) -> Pairs | None:
         """The extents of two variables that must hold the same bytes; None if equal values may be stored otherwise."""
-        if not self._bare:
-            return None
+        if not self._bare or not one.extents or not other.extents:
+            return None  # where a container packs values, a variable has no extents
+        if not one.is_numeric and one.extents[0].crc is None:
+            return None  # strings that are padded to one length, which may differ
         if self._alike:
             pairs = _pairs(one, other)
             if pairs is not None:

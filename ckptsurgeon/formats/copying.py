@@ -1,4 +1,4 @@
-"""Copies a whole checkpoint, file by file, every checksum verified; the copy becomes visible by its last rename."""
+"""Copies checkpoints file by file; the copy becomes visible by its last rename. Knows no format."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ import re
 from .. import errors
 from ..checkpoint import CHUNK, Checkpoint
 from ..errors import RefusedError
-from ..plan import Plan
 from ..publish import remove, write_file
-from .bundle.publishing import Publication, Source
-from .bundle.reading import Bundle
-from .bundle.writing import save_at
-from .keras.reading import Hdf5
-from .safetensors.reading import SafeTensors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,55 +19,32 @@ _INDEXES = (".safetensors.index.json", ".weights.json")
 _NUMBERED = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")  # of the first file of a set without an index
 
 
-def copy(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-    """Copy a whole checkpoint to `out`: a prefix, of a SavedModel a folder.
+def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool) -> list[str]:
+    """Copy a checkpoint that is one file, all checksums of which were verified.
 
     Returns:
         Warnings.
 
     Raises:
-        DamagedError: a checksum is wrong; nothing was written.
-        RefusedError: there is one already, without `force`; or it is a V1 checkpoint of several files.
+        RefusedError: there is one already, without `force`.
         StorageError: the operating system refused; an old checkpoint is unharmed.
     """
-    for variable in checkpoint.variables.values():
-        checkpoint.check(variable)
-    if isinstance(checkpoint, Bundle):
-        if checkpoint.folder is not None:
-            from .bundle import saved_model
+    if os.path.lexists(out) and not force:
+        raise RefusedError("exists already", path=out, hint="--force replaces it")
+    write_file(out, chunks_of(checkpoint.main_file), sync)
+    return []
 
-            return saved_model.save_as(Plan(checkpoint, []), out, False, force, sync, wait)
-        warnings = _copy_bundle(checkpoint, out, force, sync, wait)
-    else:
-        warnings = _copy_files(checkpoint, out, force, sync)
+
+def copy_meta(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
+    """Copy the `.meta` file that TensorFlow 1 writes beside a checkpoint, if there is one."""
     meta = checkpoint.main_file.removesuffix(".index") + ".meta"
-    if checkpoint.format.startswith("tf-") and os.path.isfile(meta):
-        write_file(out + ".meta", _chunks(meta), sync)
-    return warnings
+    if os.path.isfile(meta):
+        write_file(out + ".meta", chunks_of(meta), sync)
+    return []
 
 
-def _copy_bundle(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-    copies = [f"{out}.ckptsurgeon-tmp.copy-{shard:05d}" for shard in range(bundle.shards)]
-
-    def commit(publication: Publication, exact: bool) -> list[str]:
-        sources = [Source(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
-        try:
-            return publication.commit(bundle.rows, sources, exact, bundle.index_bytes())
-        finally:
-            for source in sources:
-                os.close(source.fd or 0)
-
-    with errors.files(out):
-        try:
-            for path, copied in zip(bundle.data_files, copies, strict=True):
-                write_file(copied, _chunks(path), sync=False)
-            warnings = save_at(out, commit, force, sync, wait)
-        finally:
-            left = [path for path in copies if not _is_gone(path)]
-    return warnings + [f"{path}: written, but not tidied up" for path in left]
-
-
-def _is_gone(path: str) -> bool:
+def is_gone(path: str) -> bool:
+    """Remove a file that was staged; whether it is gone."""
     try:
         remove(path)
     except OSError:  # the copy stands all the same
@@ -81,26 +52,23 @@ def _is_gone(path: str) -> bool:
     return True
 
 
-def _copy_files(checkpoint: Checkpoint, out: str, force: bool, sync: bool) -> list[str]:
-    is_zip = checkpoint.format == "keras-zip"  # one file, however many are in it
-    if isinstance(checkpoint, SafeTensors | Hdf5) and checkpoint.files != [checkpoint.main_file] and not is_zip:
-        return _copy_set(checkpoint, out, sync)
-    if checkpoint.shards > 1 and not is_zip:
-        raise RefusedError(
-            "a checkpoint of several files, which no single rename can put in place",
-            path=checkpoint.path,
-            hint="'convert --to v1' makes one file of it",
-        )
-    if os.path.lexists(out) and not force:
-        raise RefusedError("exists already", path=out, hint="--force replaces it")
-    write_file(out, _chunks(checkpoint.main_file), sync)
-    return []
+def copy_set(checkpoint: Checkpoint, files: list[str], out: str, sync: bool, hint: str | None) -> list[str]:
+    """Copy the files of a set, under names like OUT's, and last its index, which makes them one.
 
+    Args:
+        checkpoint: open.
+        files: those with values; its main file may be one of them.
+        out: the main file of the copy.
+        sync: wait until everything is on the disk.
+        hint: what to do where `out` is no name of such a set.
 
-def _copy_set(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
-    """Copy the files of a set, under names like OUT's, and last its index, which makes them one."""
-    assert isinstance(checkpoint, SafeTensors | Hdf5)
-    new = _names(checkpoint, out)
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: a file of the copy exists already, or `out` is no name of a set of this kind.
+    """
+    new = _names(checkpoint, files, out, hint)
     paths = [os.path.join(os.path.dirname(out), name) for name in new.values()]
     taken = next((path for path in [*paths, out] if os.path.lexists(path)), None)
     if taken is not None:
@@ -108,26 +76,26 @@ def _copy_set(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
         raise RefusedError(what, path=taken, hint="choose another name")
     written: list[str] = []
     try:
-        for source, path in zip(checkpoint.files, paths, strict=True):
+        for source, path in zip(files, paths, strict=True):
             written.append(path)
-            write_file(path, _chunks(source), sync)
-        if checkpoint.main_file not in checkpoint.files:
+            write_file(path, chunks_of(source), sync)
+        if checkpoint.main_file not in files:
             written.append(out)
             write_file(out, _index(checkpoint.main_file, new), sync)
     except BaseException:
         for path in reversed(written):
-            _is_gone(path)
+            is_gone(path)
         raise
     return []
 
 
-def _names(checkpoint: SafeTensors | Hdf5, out: str) -> dict[str, str]:
+def _names(checkpoint: Checkpoint, files: list[str], out: str, hint: str | None) -> dict[str, str]:
     """The names of the files of a set, and those of their copies.
 
     Raises:
         RefusedError: OUT is no name of a set of this kind.
     """
-    main, old = os.path.basename(checkpoint.main_file), [os.path.basename(each) for each in checkpoint.files]
+    main, old = os.path.basename(checkpoint.main_file), [os.path.basename(each) for each in files]
     ending = next((each for each in _INDEXES if main.endswith(each)), "")
     if ending and os.path.basename(out).endswith(ending) and os.path.basename(out) != ending:
         before, after = main.removesuffix(ending), os.path.basename(out).removesuffix(ending)
@@ -142,13 +110,13 @@ def _names(checkpoint: SafeTensors | Hdf5, out: str) -> dict[str, str]:
         "a checkpoint of several files, whose copy is a set too",
         path=checkpoint.path,
         expected=f"a name like OUT{ending or (one[0] if one else '')}",
-        hint=None if checkpoint.format == "hdf5" else "'convert --to safetensors' makes one file of it",
+        hint=hint,
     )
 
 
 def _index(path: str, new: dict[str, str]) -> bytes:
     """The text of an index with the new names of its files; as it stands if these are the old ones."""
-    data = b"".join(_chunks(path))
+    data = b"".join(chunks_of(path))
     if all(name == other for name, other in new.items()):
         return data
     import json
@@ -160,7 +128,8 @@ def _index(path: str, new: dict[str, str]) -> bytes:
     return json.dumps(index, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _chunks(path: str) -> Iterator[bytes]:
+def chunks_of(path: str) -> Iterator[bytes]:
+    """The bytes of a file, CHUNK at a time."""
     with errors.files(path), open(path, "rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 
 from .. import errors
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
-from . import state
-from .tensorflow.sstable import MAGIC
+from . import state, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from .format import Format, Found
 
 _EXPECTED = "a checkpoint of TensorFlow, Keras, safetensors, npz or npy"
-_SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # of a V1 checkpoint, or all of them at once
-
-
-class Found:
-    """A checkpoint that was found.
-
-    Attributes:
-        format: `tf-v2`, `tf-v1`, `safetensors`, `npz`, `npy`, `hdf5` or `keras-zip`.
-        path: of a V2 checkpoint the prefix; else the file's path, or of several what the user called them.
-        files: all of them; of a V2 checkpoint its index. The first is the main file.
-        folder: the SavedModel folder, if the path was that, or None.
-    """
-
-    __slots__ = ("files", "folder", "format", "path")
-
-    def __init__(self, format: str, path: str, files: list[str], folder: str | None = None) -> None:
-        self.format = format
-        self.path = path
-        self.files = files
-        self.folder = folder
 
 
 def locate(path: str) -> Found:
@@ -54,15 +34,17 @@ def locate(path: str) -> Found:
     with errors.files(path):
         if not path:
             raise NotFoundError("no such checkpoint", path="''")
-        found = _bundle(path)  # as in TensorFlow, whatever else has the bare name
-        if found is None and os.path.isdir(path):
-            return _of_folder(path)
-        candidates = [path, *_stripped(path)]
-        for look in (_bundle, _v1, _safetensors, _numpy, _keras):
-            for candidate in candidates:
-                found = found or look(candidate)
+        found = table.of(table.DEFAULT).recognise(path)  # a bundle wins over a file of its name, as in TensorFlow
         if found is not None:
             return found
+        if os.path.isdir(path):
+            return _of_folder(path)
+        candidates = [path, *_stripped(path)]
+        for format in table.in_order():
+            for candidate in candidates:
+                found = format.recognise(candidate)
+                if found is not None:
+                    return found
         if os.path.exists(path):
             raise _explain(path)
         if ".data-" in os.path.basename(path) or path.endswith(".index"):
@@ -70,88 +52,13 @@ def locate(path: str) -> Found:
         raise NotFoundError("no such checkpoint", path=path, hint=_neighbour(path))
 
 
-def _bundle(prefix: str) -> Found | None:
-    """The V2 checkpoint with exactly this prefix; inside a SavedModel a bundle like any other."""
-    index = prefix + ".index"
-    return Found("tf-v2", prefix, [index]) if os.path.isfile(index) else None
-
-
-def _v1(path: str) -> Found | None:
-    """The V1 checkpoint with exactly this path, or that consists of files with this beginning."""
-    shard = _SHARD.fullmatch(path)
-    if os.path.isfile(path):
-        if path.endswith(".index") or not _is_table(path):
-            return None
-        return _shards(shard[1], int(shard[2])) if shard else Found("tf-v1", path, [path])
-    if shard:
-        return _shards(shard[1], int(shard[2])) if "?" in path[len(shard[1]) :] else None
-    return _sharded(path)
-
-
-def _safetensors(path: str) -> Found | None:
-    """The safetensors checkpoint that a path means: a file, one of a set or its index, or a folder."""
-    if not path.endswith((".safetensors", ".json")) and not os.path.exists(path):
-        return None
-    from .safetensors import finding as safetensors_finding
-
-    files = safetensors_finding.locate(path)
-    return Found("safetensors", path, files) if files else None
-
-
-def _numpy(path: str) -> Found | None:
-    """The npz or npy file of this path."""
-    if not os.path.isfile(path):
-        return None
-    from .npz import reading as npz_reading
-
-    kind = npz_reading.kind_of(path)
-    return Found(kind, path, [path]) if kind else None
-
-
-def _one_file(path: str) -> Found | None:
-    """The checkpoint of this path that is no TensorFlow one."""
-    return _safetensors(path) or _numpy(path) or _keras(path)
-
-
-def _keras(path: str) -> Found | None:
-    """The HDF5 or Keras file of this path, the index of several, or the folder of an unzipped one."""
-    if not os.path.exists(path):
-        return None
-    from .keras import finding as keras_finding
-
-    found = keras_finding.locate(path)
-    return Found(found[0], path, found[1]) if found else None
-
-
-def _shards(stem: str, count: int) -> Found | None:
-    """The V1 checkpoint of this many files.
-
-    Raises:
-        DamagedError: some of them are there, others are not.
-    """
-    paths = [f"{stem}-{shard:05d}-of-{count:05d}" for shard in range(count)]
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if not paths or len(missing) == len(paths):
-        return None
-    if missing:
-        raise DamagedError(f"a file of the checkpoint is missing: {missing[0]}", path=stem, expected=f"{count} files")
-    return Found("tf-v1", stem, paths)
-
-
-def _sharded(stem: str) -> Found | None:
-    """The V1 checkpoint whose files begin with `stem`, if there is just one."""
-    folder, base = os.path.split(stem)
-    if not base or not os.path.isdir(folder or "."):
-        return None
-    shape = re.compile(re.escape(base) + r"-\d{5}-of-(\d{5})", re.DOTALL)
-    counts = {int(match[1]) for name in os.listdir(folder or ".") if (match := shape.fullmatch(name))}
-    return _shards(stem, counts.pop()) if len(counts) == 1 else None
-
-
-def _is_table(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
-        return file.read() == MAGIC
+def _recognised(path: str, formats: Iterable[Format]) -> Found | None:
+    """The checkpoint that a path means exactly, of the first of these formats that recognises it."""
+    for format in formats:
+        found = format.recognise(path)
+        if found is not None:
+            return found
+    return None
 
 
 def _stripped(path: str) -> Iterator[str]:
@@ -165,9 +72,9 @@ def _stripped(path: str) -> Iterator[str]:
 
 
 def _of_folder(folder: str) -> Found:
-    saved = os.path.join(folder, "variables", "variables")
-    if os.path.isfile(saved + ".index"):
-        return Found("tf-v2", saved, [saved + ".index"], folder)
+    saved = table.of("saved-model").recognise(folder)
+    if saved is not None:
+        return saved
     try:
         known = state.read(folder)
     except DamagedError as error:
@@ -177,7 +84,7 @@ def _of_folder(folder: str) -> Found:
     if known is None:
         from . import foreign
 
-        other_format = _safetensors(folder) or _keras(folder)
+        other_format = _recognised(folder, (format for format in table.in_order() if not format.is_tensorflow))
         if other_format is not None:
             return other_format
         other = foreign.explain(folder, _EXPECTED)
@@ -189,7 +96,7 @@ def _of_folder(folder: str) -> Found:
             raise NotFoundError("a folder without a checkpoint", path=folder) from None
         hint = f"name one: {', '.join(found[:3])}"
         raise NotFoundError("a folder without a 'checkpoint' file", path=folder, hint=hint)
-    latest = _bundle(known.latest) or _v1(known.latest) or _one_file(known.latest)
+    latest = _recognised(known.latest, table.in_order())
     if latest is None:
         if os.path.isfile(known.latest):
             raise _explain(known.latest)
@@ -209,13 +116,16 @@ def in_folder(folder: str) -> list[Found]:
         if not os.path.isdir(folder):
             raise NotFoundError("no such folder", path=folder)
         found: dict[tuple[str, ...], Found] = {}
+        default = table.of(table.DEFAULT)
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
             if not os.path.isfile(path) or ".data-" in name or name == state.NAME or name.startswith("."):
                 continue
             try:
-                is_index = name.endswith(".index")
-                each = _bundle(path[: -len(".index")]) if is_index else _v1(path) or _one_file(path)
+                if name.endswith(".index"):
+                    each = default.recognise(path[: -len(".index")])
+                else:
+                    each = _recognised(path, (format for format in table.in_order() if format is not default))
             except CkptSurgeonError:
                 continue  # one of several files is missing; whoever opens it will be told
             if each is not None:
@@ -227,11 +137,7 @@ def in_folder(folder: str) -> list[Found]:
 
 def files_of(found: Found) -> list[str]:
     """All files of a checkpoint that was found."""
-    if found.format != "tf-v2":
-        return found.files
-    folder, base = os.path.split(found.path)
-    names = (name for name in os.listdir(folder or ".") if name.startswith(f"{base}.data-"))
-    return [*found.files, *(os.path.join(folder, name) for name in names)]
+    return table.of(found.format).files(found)
 
 
 def _explain(path: str) -> CkptSurgeonError:

@@ -6,11 +6,7 @@ That is what safetensors and NumPy's files hold. What a donor stores so is hande
 from __future__ import annotations
 
 from ..checkpoint import CHUNK, ITEM_SIZE
-from ..errors import UnsupportedError
 from ..plan import Copy, Elements, Fill, Text, Values
-from .bundle.reading import Bundle
-from .npz.reading import Npz
-from .safetensors.reading import BITS, SafeTensors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,27 +61,11 @@ def chunks(content: Content, variable: Variable) -> Iterator[bytes]:
 
 def _stored(content: Copy) -> Iterator[bytes] | None:
     """The stored bytes of a donor's variable, if they are plain or only of the other byte order."""
-    donor, variable = content.donor, content.variable
-    if isinstance(donor, SafeTensors):
-        if BITS[variable.dtype] == 6:
-            what = f"{variable.name}: values of dtype {variable.dtype} cannot be read"
-            raise UnsupportedError(what, path=donor.path, hint="safetensors files alone hold them")
-        return donor.chunks(variable.extents[0]) if BITS[variable.dtype] >= 8 else None
-    if isinstance(donor, Npz):
-        stored, form = donor.plain_chunks(variable), donor.forms[variable.name]
-        return swapped(stored, variable.dtype) if stored and form and form.order == ">" else stored
-    if donor.format in ("hdf5", "keras-zip"):
-        from .keras.reading import Hdf5
-
-        assert isinstance(donor, Hdf5)
-        if not variable.is_numeric:
-            return None
-        stored, order = donor.payload(variable), donor.datasets[variable.name].order
-        return swapped(stored, variable.dtype) if order == ">" else stored
-    if isinstance(donor, Bundle) and variable.slices is None and variable.is_numeric:
-        found = donor.checked_chunks(variable.extents[0])
-        return found if donor.byteorder == "little" else swapped(found, variable.dtype)
-    return None
+    found = content.donor.payload(content.variable)
+    if found is None:
+        return None
+    stored, order = found
+    return stored if order == "little" else swapped(stored, content.variable.dtype)
 
 
 def swapped(stored: Iterator[bytes], dtype: str) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """What all formats can do with a plan: check it, carry it out, in its recipient or as a new checkpoint, or stream it.
 
-Writers are imported where something is written, so that a listing does not pay for them.
+Formats import their writers where something is written, so that a listing does not pay for them.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import StorageError, UsageError
-from .bundle.reading import Bundle
+from ..errors import StorageError
+from . import state, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
 
     from ..checkpoint import Checkpoint
     from ..plan import Plan
@@ -40,7 +43,7 @@ def save(
         plan: what to do.
         lock: on the recipient, from `locked`; needed without `out`.
         out: write a new checkpoint there instead.
-        format: of the new checkpoint, one of the values of `FORMATS`; None: the recipient's.
+        format: of the new checkpoint, the name of its row in the table of formats; None: the recipient's.
         link: share the donor's data files instead of copying from them.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
@@ -50,65 +53,22 @@ def save(
         Warnings.
     """
     recipient = plan.recipient
-    kind = format or recipient.format
+    kind = table.of(format or recipient.container)
     if not link:
-        whole = out is not None or kind != "tf-v2"  # then kept variables are written too
-        _check_room(plan.size(whole), out or recipient.main_file)
-    return left_out(recipient, kind) + _save(plan, lock, out, format, kind, link, force, sync, wait)
+        _check_room(plan.size(out is not None or kind.writes_whole), out or recipient.main_file)
+    warnings = left_out(recipient, kind.name)
+    if out is not None:
+        return warnings + kind.save_as(plan, out, link, force, sync, wait)
+    assert lock is not None
+    return warnings + kind.save_in_place(plan, lock, link, sync, wait)
 
 
 def left_out(checkpoint: Checkpoint, kind: str) -> list[str]:
     """A warning, if a checkpoint has metadata that a format cannot hold."""
-    if checkpoint.format != "safetensors" or kind == "safetensors":
-        return []
-    from .safetensors.reading import LAYERS, SafeTensors
-
-    assert isinstance(checkpoint, SafeTensors)
-    keys = [key for key in checkpoint.metadata_items() if key != LAYERS]
+    own = table.of_checkpoint(checkpoint)
+    keys = [] if kind == own.name else own.own_metadata(checkpoint)
     shown = ", ".join(keys[:_MOST_SHOWN]) + (", …" if len(keys) > _MOST_SHOWN else "")
     return [f"{checkpoint.path}: its metadata ({shown}) are left out, which {kind} cannot hold"] if keys else []
-
-
-def _save(
-    plan: Plan,
-    lock: Lock | None,
-    out: str | None,
-    format: str | None,
-    kind: str,
-    link: bool,
-    force: bool,
-    sync: bool,
-    wait: float,
-) -> list[str]:
-    if kind == "tf-v2":
-        return _save_bundle(plan, lock, out, format, link, force, sync, wait)
-    if kind == "tf-v1":
-        from .v1 import writing as v1_writing
-
-        if out is not None:
-            return v1_writing.save_as(plan, out, force, sync, wait)
-        assert lock is not None
-        return v1_writing.save_in_place(plan, lock, sync, wait)
-    if kind == "safetensors":
-        from .safetensors import writing as safetensors_writing
-
-        if out is not None:
-            return safetensors_writing.save_as(plan, out, force, sync, wait)
-        assert lock is not None
-        return safetensors_writing.save_in_place(plan, lock, sync, wait)
-    if kind in ("hdf5", "keras-zip"):
-        from .keras import writing as keras_writing
-
-        if out is not None:
-            return keras_writing.save_as(plan, out, kind, force, sync, wait)
-        assert lock is not None
-        return keras_writing.save_in_place(plan, lock, sync, wait)
-    from .npz import writing as npz_writing
-
-    if out is not None:
-        return npz_writing.save_as(plan, out, kind, force, sync, wait)
-    assert lock is not None
-    return npz_writing.save_in_place(plan, lock, sync, wait)
 
 
 def check(plan: Plan, out: str | None, format: str | None) -> None:
@@ -122,27 +82,7 @@ def check(plan: Plan, out: str | None, format: str | None) -> None:
     Raises:
         CkptSurgeonError: the format cannot hold what the plan leaves, or no single rename replaces it.
     """
-    kind = format or plan.recipient.format
-    if kind == "tf-v2":
-        from .bundle import writing as bundle_writing
-
-        bundle_writing.check(plan, out)
-    elif kind == "tf-v1":
-        from .v1 import writing as v1_writing
-
-        v1_writing.check(plan, out)
-    elif kind == "safetensors":
-        from .safetensors import writing as safetensors_writing
-
-        safetensors_writing.check(plan, out)
-    elif kind in ("hdf5", "keras-zip"):
-        from .keras import writing as keras_writing
-
-        keras_writing.check(plan, out, kind)
-    elif kind in ("npz", "npy"):
-        from .npz import writing as npz_writing
-
-        npz_writing.check(plan, out, kind)
+    table.of(format or plan.recipient.container).check(plan, out)
 
 
 def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
@@ -151,28 +91,8 @@ def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
     Raises:
         UsageError: the template is no Keras or HDF5 file.
     """
-    from .keras import writing as keras_writing
-    from .keras.reading import Hdf5
-
-    if not isinstance(template, Hdf5):
-        raise UsageError("--like takes a Keras or HDF5 file", path=template.path, found=template.format)
-    found, warnings = keras_writing.like(plan, template)
-    return found, left_out(plan.recipient, template.format) + warnings
-
-
-def _save_bundle(
-    plan: Plan, lock: Lock | None, out: str | None, format: str | None, link: bool, force: bool, sync: bool, wait: float
-) -> list[str]:
-    from .bundle import writing as bundle_writing
-
-    if out is None:
-        assert lock is not None
-        return bundle_writing.save_in_place(plan, lock, link, sync, wait)
-    if format is None and (isinstance(plan.recipient, Bundle) and plan.recipient.folder is not None):
-        from .bundle import saved_model
-
-        return saved_model.save_as(plan, out, link, force, sync, wait)
-    return bundle_writing.save_as(plan, out, link, force, sync, wait)
+    found, warnings = table.of_checkpoint(template).like(plan, template)
+    return found, left_out(plan.recipient, template.container) + warnings
 
 
 def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> list[str]:
@@ -187,12 +107,10 @@ def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> li
     Returns:
         Warnings.
     """
-    if plan.recipient.format != "tf-v2":  # what is one file is written whole anyway
-        return [] if plan.changes_nothing else save(plan, lock=lock, sync=sync, wait=wait)
-    from .bundle import writing as bundle_writing
-
-    _check_room(plan.size(True), plan.recipient.main_file)
-    return bundle_writing.compact(plan, lock, sync, wait)
+    format = table.of_checkpoint(plan.recipient)
+    if not (format.writes_whole and plan.changes_nothing):
+        _check_room(plan.size(True), plan.recipient.main_file)
+    return format.compact(plan, lock, sync, wait)
 
 
 def stream(plan: Plan, layers: Mapping[str, int]) -> None:
@@ -228,12 +146,65 @@ def _check_room(needed: int, path: str) -> None:
 
 
 def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = True, wait: float = 30.0) -> list[str]:
-    """Copy a whole checkpoint, file by file; see `copying.copy`."""
-    from . import copying
+    """Copy a whole checkpoint, file by file.
 
+    Returns:
+        Warnings.
+
+    Raises:
+        DamagedError: a checksum is wrong; nothing was written.
+        RefusedError: there is one already, without `force`; or no single rename puts all its files in place.
+        StorageError: the operating system refused; an old checkpoint is unharmed.
+    """
     needed = 0
     for path in checkpoint.data_files or [checkpoint.main_file]:
         with errors.files(path):
             needed += os.stat(path).st_size
     _check_room(needed, out)
-    return copying.copy(checkpoint, out, force, sync, wait)
+    for variable in checkpoint.variables.values():
+        checkpoint.check(variable)
+    return table.of_checkpoint(checkpoint).copy(checkpoint, out, force, sync, wait)
+
+
+def write_state(out: str, sync: bool = True) -> None:
+    """Write the `checkpoint` file of the folder of a new checkpoint, unless it has one."""
+    folder = os.path.dirname(out) or "."
+    if not os.path.lexists(os.path.join(folder, state.NAME)):
+        state.write(folder, out, [out], sync)
+
+
+def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True) -> None:
+    """Write a whole new TensorFlow V2 checkpoint; see `bundle.writing.write`."""
+    from .bundle import writing as bundle_writing
+
+    bundle_writing.write(prefix, arrays, sync)
+
+
+def remove(path: str) -> None:
+    """Remove all files of a checkpoint that is one file, or a TensorFlow V2 one; missing files are no error.
+
+    Args:
+        path: the file, or the prefix.
+    """
+    for name in (table.STREAMED, table.DEFAULT):
+        table.of(name).remove(path)
+
+
+def sync(*checkpoints: str, also: Iterable[str] = ()) -> None:
+    """Wait until all files of checkpoints, and their names, are on the disk.
+
+    Args:
+        checkpoints: each of one file, or the prefix of a TensorFlow V2 one.
+        also: other files to wait for in the same go.
+
+    Raises:
+        NotFoundError: a checkpoint is not there.
+    """
+    from ..publish import fsync_all
+
+    paths = list(also)
+    for path in checkpoints:
+        with errors.files(path):
+            paths += table.of(table.STREAMED if os.path.isfile(path) else table.DEFAULT).to_sync(path)
+    with errors.files(checkpoints[0]):
+        fsync_all([*paths, *(os.path.dirname(path) or "." for path in paths)])

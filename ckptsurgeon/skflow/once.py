@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import data, formats
+from .. import data
 from ..errors import RefusedError, UsageError, files
+from ..formats import table
 from .architecture import CLASSIFIER, Architecture
 from .arguments import LEARNING_RATE, parse_once
 from .trainer import Trainer, rows_for
@@ -35,7 +36,7 @@ def once(argv: Sequence[str]) -> str:
     args = parse_once(argv)
     if not args.force and os.path.lexists(args.output + ".index"):
         raise RefusedError("exists already", path=args.output, hint="--force replaces it")
-    if formats.format_of(args.output) is not None:
+    if table.by_ending(args.output) is not None:
         what = "the name of another format than the built-in trainer writes"
         raise UsageError(what, path=args.output, expected="the prefix of a TensorFlow checkpoint", hint="use convert")
     folder = os.path.dirname(args.output) or "."

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 6  # names of a list in a message
 _OBJECT_VALUE = "/.ATTRIBUTES/"  # in a key of an object-based checkpoint, after the variable's path
 _WORD = re.compile(r"[^\W\d_]+")
-_IN_ORDER = ("hdf5", "keras-zip")  # formats whose order of variables is the program's, not the alphabet's
 
 
 class Pairs:
@@ -133,7 +132,7 @@ class _Layers:
         self.numbered_by_both = all(tables)
         self._same = theirs.name == ours.name and not any(tables)
         self._donor, self._recipient = donor, recipient
-        self._is_ordered = donor.format in _IN_ORDER and recipient.format in _IN_ORDER
+        self._is_ordered = donor.has_program_order and recipient.has_program_order
         self._legacy = {scheme.name == "layer_names" for scheme in (theirs, ours)}
         self._donors = _rests(donor, theirs, any(tables))
         self._recipients = _rests(recipient, ours, any(tables))

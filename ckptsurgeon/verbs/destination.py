@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from .. import formats
 from ..errors import NotFoundError, RefusedError, UsageError
+from ..formats import table
 from ..plan import Copy, Elements
 
 TYPE_CHECKING = False
@@ -23,26 +23,25 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     Raises:
         UsageError, NotFoundError, RefusedError: it is not.
     """
-    kind = format or like.format
+    kind = table.of(format or like.container)
     if out == "-":
         raise UsageError("-o - is stdout, to which extract alone writes a checkpoint", expected="the name of a file")
-    main = formats.main_file(out, like, format)
-    is_folder = format is None and formats.is_saved_model(like)
-    meant = formats.format_of(out)
-    if os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS or meant not in (None, kind):
+    main = kind.main_file(out)
+    meant = table.by_ending(out)
+    if os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS or meant not in (None, kind.name):
         hint = "use convert" if format is None else "choose another name"
-        raise UsageError("the name of another format", path=out, expected=f"one of {kind}", hint=hint)
-    if kind.startswith("tf-") and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
+        raise UsageError("the name of another format", path=out, expected=f"one of {format or like.format}", hint=hint)
+    if kind.is_tensorflow and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
-    if os.path.isdir(out) and not is_folder:
+    if os.path.isdir(out) and not kind.is_folder:
         raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
     if os.path.exists(out) and not (os.path.isfile(out) or os.path.isdir(out)):
         raise RefusedError("is a device or a pipe, which no file replaces", path=out, hint="choose another name")
-    if not os.path.basename(out.rstrip(os.sep) if is_folder else out):
+    if not os.path.basename(out.rstrip(os.sep) if kind.is_folder else out):
         raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
     if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):
         raise NotFoundError("no such folder", path=os.path.dirname(out))
-    if not kind.startswith("tf-") and os.path.lexists(out + ".index"):
+    if not kind.is_tensorflow and os.path.lexists(out + ".index"):
         raise RefusedError("a TensorFlow V2 checkpoint has this name, and would win", path=out, hint="choose another")
     # A V1 file and a V2 checkpoint may have one name.
     if (os.path.lexists(out) or os.path.lexists(main) or os.path.lexists(out + ".index")) and not force:
@@ -55,7 +54,8 @@ def check_not(out: str, like: Checkpoint, donor: Checkpoint) -> None:
     Raises:
         RefusedError: it is.
     """
-    named = (out, out + ".index", formats.main_file(out, like))  # one name may mean files of several formats
+    main = table.of_checkpoint(like).main_file(out)
+    named = (out, out + ".index", main)  # one name may mean files of several formats
     if os.path.realpath(donor.main_file) in map(os.path.realpath, named):
         raise RefusedError("-o names the donor, which is never modified", path=out)
 
@@ -67,7 +67,7 @@ def check_link(plan: Plan, donor: Checkpoint) -> None:
         RefusedError: another format, byte order, or partition.
     """
     recipient = plan.recipient
-    if donor.format != "tf-v2" or recipient.format != "tf-v2":
+    if not (table.of_checkpoint(donor).shares_files and table.of_checkpoint(recipient).shares_files):
         what = "--link is for TensorFlow V2 checkpoints alone"
         raise RefusedError(what, path=donor.path, found=f"{donor.format} and {recipient.format}")
     if donor.byteorder != recipient.byteorder:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from .. import formats, names, schemes
 from ..errors import UsageError
+from ..formats import table
 from ..plan import Change, Plan, Report
 from ..surgeon import editing
 from ..surgeon.selection import Selection
@@ -94,8 +95,8 @@ def extract(
 
     def attempt() -> Report:
         with formats.open(path) as checkpoint:
-            format = "safetensors" if out == "-" else formats.format_of(out)
-            graph = (format or checkpoint.format).startswith("tf-")
+            format = table.STREAMED if out == "-" else table.by_ending(out)
+            graph = table.of(format or checkpoint.container).is_tensorflow
             plan = editing.extract(checkpoint, selection, slots, graph)
             if out == "-":
                 report = Report("stdout", plan)
@@ -133,9 +134,9 @@ def convert(
         CkptSurgeonError: the format cannot hold a variable; nothing was written.
     """
     out = os.fspath(out)
-    format = formats.FORMATS.get(to) if to is not None else formats.format_of(out) or "tf-v2"
+    format = table.written().get(to) if to is not None else table.by_ending(out) or table.DEFAULT
     if format is None:
-        raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(formats.FORMATS))
+        raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(table.written()))
 
     def attempt() -> Report:
         with ExitStack() as stack:
@@ -143,12 +144,12 @@ def convert(
             if like is not None:
                 template = stack.enter_context(formats.open(like))
                 plan, warnings = formats.like(editing.reshape(checkpoint, maps, unpartition, graph=False), template)
-                report = _written(plan, out, template.format, inputs=[checkpoint, template], **placing)
+                report = _written(plan, out, template.container, inputs=[checkpoint, template], **placing)
                 report.warnings += warnings
                 return report
-            plan = editing.reshape(checkpoint, maps, unpartition, graph=format.startswith("tf-"))
-            alike = format == checkpoint.format and plan.changes_nothing and not formats.is_saved_model(checkpoint)
-            is_one = format == "tf-v2" or checkpoint.shards == 1  # a set of files becomes one
+            plan = editing.reshape(checkpoint, maps, unpartition, graph=table.of(format).is_tensorflow)
+            alike = format == checkpoint.container and plan.changes_nothing
+            is_one = table.of(format).shares_files or checkpoint.shards == 1  # a set of files becomes one
             return _written(plan, out, format, alike and is_one, **placing)
 
     return formats.retry(attempt)
@@ -175,7 +176,7 @@ def cp(
         with formats.open(path) as checkpoint:
             changes = [Change("copied", variable) for variable in names.natural_order(checkpoint.variables.values())]
             report = _written(Plan(checkpoint, changes), out, None, True, **placing)
-            if formats.has_state(checkpoint) and not placing.get("dry_run"):
+            if table.of_checkpoint(checkpoint).has_state and not placing.get("dry_run"):
                 formats.write_state(out, placing.get("sync", True))
             return report
 

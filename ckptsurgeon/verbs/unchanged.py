@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint, Extent, Variable
     from ..plan import Change, Plan
 
-_BARE = ("tf-v2", "safetensors", "hdf5", "keras-zip")  # formats whose extents hold the values as such
-
 
 def leave(plan: Plan, link: bool) -> None:
     """Leave the variables of a plan alone that hold already what they would get.
@@ -55,7 +53,7 @@ def _mark(change: Change) -> None:
 
 def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: bool) -> bool:
     donor, other = content.donor, content.variable
-    alike = donor.format == recipient.format in _BARE and donor.byteorder == recipient.byteorder
+    alike = donor.format == recipient.format and recipient.has_bare_extents and donor.byteorder == recipient.byteorder
     alike = alike and len(variable.extents) == len(other.extents) > 0  # of HDF5, what is not packed
     if alike and variable.slices == other.slices:
         pairs = list(zip(variable.extents, other.extents, strict=True))
@@ -66,8 +64,9 @@ def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: b
         )
     if variable.dtype == "variant":
         return False
-    if donor.format == recipient.format == "tf-v1" and variable.slices == other.slices:
-        return _hold_the_same_rows(recipient, variable, donor, other)
+    same = recipient.holds_same_rows(variable, donor, other)
+    if same is not None:
+        return same
     try:
         ours, theirs = recipient.read(variable.name), donor.read(other.name)
     except CkptSurgeonError:
@@ -111,15 +110,3 @@ def _hold_the_same(ours: Checkpoint, one: Extent, theirs: Checkpoint, other: Ext
         return all(a == b for a, b in zip(ours.chunks(one), theirs.chunks(other), strict=True))
     except CkptSurgeonError:
         return False  # whoever writes will say what is wrong
-
-
-def _hold_the_same_rows(ours: Checkpoint, one: Variable, theirs: Checkpoint, other: Variable) -> bool:
-    """As `_hold_the_same`, of variables of V1 checkpoints, whose values stand in rows, without decoding them."""
-    from ..formats.v1.reading import V1
-
-    assert isinstance(ours, V1)
-    assert isinstance(theirs, V1)
-    try:
-        return all(ours.tensor(one, number) == theirs.tensor(other, number) for number in range(len(one.extents)))
-    except CkptSurgeonError:
-        return False

@@ -59,6 +59,7 @@ class Bundle(Checkpoint):
     """
 
     format = "tf-v2"
+    has_bare_extents = True
 
     def __init__(self, prefix: str, folder: str | None = None) -> None:
         super().__init__(prefix, prefix + ".index")
@@ -233,6 +234,17 @@ class Bundle(Checkpoint):
     def data_files(self) -> list[str]:
         """As `Checkpoint.data_files`: the shards by number."""
         return [shard_path(self.prefix, shard, self.shards) for shard in range(self.shards)]
+
+    @property
+    def container(self) -> str:
+        """As `Checkpoint.container`: of a bundle in a SavedModel folder, the folder."""
+        return self.format if self.folder is None else "saved-model"
+
+    def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
+        """As `Checkpoint.payload`: numbers that are not partitioned."""
+        if variable.slices is not None or not variable.is_numeric:
+            return None
+        return self.checked_chunks(variable.extents[0]), self.byteorder
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
         """As `Checkpoint.chunks`."""

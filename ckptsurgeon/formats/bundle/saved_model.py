@@ -10,11 +10,42 @@ import os
 
 from ... import errors
 from ...errors import RefusedError
-from ...publish import fsync_all, replace_folder
+from ...plan import Plan
+from ..format import Found
+from .format import TensorFlowV2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...plan import Plan
+    from ...checkpoint import Checkpoint
+    from ..format import Format
+
+
+class SavedModel(TensorFlowV2):
+    """A SavedModel folder around the bundle `variables/variables`. See `format.Format` for the members."""
+
+    name = "saved-model"
+    has_state = False
+    is_folder = True
+
+    def recognise(self, path: str) -> Found | None:
+        """As `Format.recognise`: a folder with `variables/variables.index`."""
+        prefix = os.path.join(path, "variables", "variables")
+        return Found(self.name, prefix, [prefix + ".index"], path) if os.path.isfile(prefix + ".index") else None
+
+    def main_file(self, out: str) -> str:
+        """As `Format.main_file`: the index of the variables."""
+        return os.path.join(out, "variables", "variables.index")
+
+    def save_as(self, plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_as`."""
+        return save_as(plan, out, link, force, sync, wait)
+
+    def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.copy`."""
+        return save_as(Plan(checkpoint, []), out, False, force, sync, wait)
+
+
+FORMAT: Format = SavedModel()
 
 
 def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
@@ -29,6 +60,7 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
     """
     import shutil
 
+    from ...publish import fsync_all, replace_folder
     from . import writing
     from .reading import Bundle
 

@@ -81,6 +81,8 @@ class Hdf5(WatchedFiles):
     """
 
     format = "hdf5"
+    has_bare_extents = True
+    has_program_order = True
 
     def __init__(self, path: str, files: list[str]) -> None:
         super().__init__(path, files[0])
@@ -206,7 +208,14 @@ class Hdf5(WatchedFiles):
 
     # -- Checkpoint
 
-    def payload(self, variable: Variable) -> Iterator[bytes]:
+    def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
+        """As `Checkpoint.payload`: all but strings."""
+        if not variable.is_numeric:
+            return None
+        order = self.datasets[variable.name].order
+        return self.stored_values(variable), "big" if order == ">" else "little"
+
+    def stored_values(self, variable: Variable) -> Iterator[bytes]:
         """The values of a variable in C order and the file's order of bytes, in chunks of whole elements."""
         dataset = self.datasets[variable.name]
         length = variable.size * dataset.item
@@ -261,7 +270,7 @@ class Hdf5(WatchedFiles):
         elif variable.dtype == "string":
             self.strings(variable)
         elif variable.is_numeric:
-            for _ in self.payload(variable):
+            for _ in self.stored_values(variable):
                 pass
 
     def read(self, name: str) -> NDArray[Any]:
@@ -287,7 +296,7 @@ class Hdf5(WatchedFiles):
         except MemoryError as error:
             raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
         data, at = values.reshape(-1).view(np.uint8), 0
-        for chunk in self.payload(variable):
+        for chunk in self.stored_values(variable):
             if at + len(chunk) > data.size:
                 raise DamagedError(f"damaged: too many values of {variable.name[:200]}", path=self.path)
             data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
@@ -309,7 +318,7 @@ class Hdf5(WatchedFiles):
         from ... import numeric
 
         kind = numeric.dtype(variable.dtype)
-        for chunk in self.payload(variable):
+        for chunk in self.stored_values(variable):
             values = np.frombuffer(chunk, kind)
             swaps = self.datasets[variable.name].order != "|" and self._is_foreign(variable)
             yield values.byteswap() if swaps else values

@@ -172,7 +172,7 @@ class Npz(Checkpoint):
     def _stream(self, member: Member) -> Iterator[bytes]:
         return zipped.unpacked(self.bytes_at, member)
 
-    def payload(self, variable: Variable) -> Iterator[bytes]:
+    def stored_values(self, variable: Variable) -> Iterator[bytes]:
         """The values of a variable as they are stored, unpacked, in chunks of whole elements.
 
         Raises:
@@ -198,12 +198,12 @@ class Npz(Checkpoint):
             if whole:
                 yield data[:whole]
 
-    def plain_chunks(self, variable: Variable) -> Iterator[bytes] | None:
-        """The stored values of a variable if they are numbers in C order, in whichever byte order."""
+    def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
+        """As `Checkpoint.payload`: numbers in C order."""
         form = self.forms[variable.name]
         if form is None or form.dtype not in ITEM_SIZE or form.runs_backwards:
             return None
-        return self.payload(variable)
+        return self.stored_values(variable), "big" if form.order == ">" else "little"
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: the zip file's checksum of the member."""
@@ -234,7 +234,7 @@ class Npz(Checkpoint):
             raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
 
     def _numbers(self, variable: Variable, form: Form) -> NDArray[Any]:
-        stored = self.payload(variable)
+        stored = self.stored_values(variable)
         import numpy as np
 
         from ... import numeric
@@ -249,7 +249,7 @@ class Npz(Checkpoint):
         return np.array(values.T, order="C") if form.runs_backwards else values
 
     def _strings(self, variable: Variable, form: Form | None) -> NDArray[Any]:
-        stored, packed = self.payload(variable), self.members[variable.name].packed
+        stored, packed = self.stored_values(variable), self.members[variable.name].packed
         if variable.size * _PER_STRING > _STRINGS + _PER_STRING * packed // 2:
             what = f"{variable.name}: more strings than its {packed} bytes justify"
             raise UnsupportedError(what, path=self.path, found=variable.size)

@@ -25,6 +25,7 @@ from .finding import INDEX, members, weight_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -70,6 +71,7 @@ class SafeTensors(WatchedFiles):
     """
 
     format = "safetensors"
+    has_bare_extents = True
 
     def __init__(self, path: str, files: list[str]) -> None:
         super().__init__(path, files[0])
@@ -241,6 +243,13 @@ class SafeTensors(WatchedFiles):
         return found
 
     # -- Checkpoint
+
+    def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
+        """As `Checkpoint.payload`: all but what is packed, several elements to a byte."""
+        if BITS[variable.dtype] == 6:
+            what = f"{variable.name}: values of dtype {variable.dtype} cannot be read"
+            raise UnsupportedError(what, path=self.path, hint="safetensors files alone hold them")
+        return (self.chunks(variable.extents[0]), "little") if BITS[variable.dtype] >= 8 else None
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there; the format has no checksums."""

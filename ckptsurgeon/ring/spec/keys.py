@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import CkptSurgeonError, UsageError, did_you_mean
+from ...formats import table
 
 # Names of models are names of folders beside these; 'ensemble' is a line of `ring evaluate`, 'trunk' the folder of
 # what an averaging step makes.
@@ -24,7 +25,9 @@ FORMATS = {
     "weights.h5": "hdf5",
     "keras": "keras-zip",
 }
-SUFFIXES = {name: "" if name in ("bundle", "v1") else f".{name}" for name in FORMATS} | {"hdf5": ".h5"}
+SUFFIXES = {name: "" if table.of(kind).is_tensorflow else f".{name}" for name, kind in FORMATS.items()} | {
+    "hdf5": ".h5"
+}
 
 
 @dataclass(frozen=True)

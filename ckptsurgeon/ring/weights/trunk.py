@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from ... import formats, numeric, schemes
 from ...checkpoint import Checkpoint
 from ...errors import CkptSurgeonError, Problems, RefusedError, UsageError, check
+from ...formats import table
 from ...surgeon import grafting
 from ...surgeon.maps import Map
 from ...surgeon.selection import Selection
 from ...verbs import changing
 from ..schedule import TRUNK
+from ..spec.keys import FORMATS
 from ..spec.spec import Model, Spec
 
 Values = NDArray[np.float64]
@@ -67,7 +69,7 @@ class Trunk:
         models = {model.name: model for model in spec.models}
         first = next((name for name in spec.names if not models[name].map), spec.names[0])
         self.members: dict[str, tuple[Member, ...]] = {}
-        self._links = {name: models[name].format == "bundle" for name in spec.names} | {TRUNK: True}
+        self._links = {name: table.of(FORMATS[models[name].format]).shares_files for name in spec.names} | {TRUNK: True}
         problems: list[CkptSurgeonError] = []
         with formats.open(checkpoints[first]) as reference:
             common = _mapped(models[first], reference, spec.layers) or _own(models[first], reference, spec.layers)

@@ -1,0 +1,48 @@
+"""Copies a whole bundle: its data files under names of our own, then index and data by one publication."""
+
+from __future__ import annotations
+
+import os
+
+from ... import errors
+from ...checkpoint import Checkpoint
+from ...publish import write_file
+from ..copying import chunks_of, copy_meta, is_gone
+from .publishing import Publication, Source
+from .reading import Bundle
+from .writing import save_at
+
+
+def copy(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+    """Copy a bundle, all checksums of which were verified, to the prefix `out`; and the `.meta` beside it.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: there is one already, without `force`.
+        StorageError: the operating system refused; an old checkpoint is unharmed.
+    """
+    assert isinstance(checkpoint, Bundle)
+    return _copy(checkpoint, out, force, sync, wait) + copy_meta(checkpoint, out, sync)
+
+
+def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+    copies = [f"{out}.ckptsurgeon-tmp.copy-{shard:05d}" for shard in range(bundle.shards)]
+
+    def commit(publication: Publication, exact: bool) -> list[str]:
+        sources = [Source(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
+        try:
+            return publication.commit(bundle.rows, sources, exact, bundle.index_bytes())
+        finally:
+            for source in sources:
+                os.close(source.fd or 0)
+
+    with errors.files(out):
+        try:
+            for path, copied in zip(bundle.data_files, copies, strict=True):
+                write_file(copied, chunks_of(path), sync=False)
+            warnings = save_at(out, commit, force, sync, wait)
+        finally:
+            left = [path for path in copies if not is_gone(path)]
+    return warnings + [f"{path}: written, but not tidied up" for path in left]

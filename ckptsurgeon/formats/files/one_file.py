@@ -1,0 +1,93 @@
+"""What formats whose checkpoints are files, each replaced by one rename, have in common in the table of formats."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from ... import errors
+from ...errors import RefusedError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...checkpoint import Checkpoint
+    from ...plan import Plan
+    from ...publish import Lock
+    from ..format import Found
+
+
+class OneFile:
+    """The members of `format.Format` that do not depend on what is in the file.
+
+    A subclass adds name, recognise, open, check, save_in_place and save_as.
+    """
+
+    name = ""
+    is_tensorflow = False
+    has_state = False
+    is_folder = False
+    writes_whole = True
+    shares_files = False
+
+    def files(self, found: Found) -> list[str]:
+        """As `Format.files`."""
+        return found.files
+
+    def own_metadata(self, checkpoint: Checkpoint) -> list[str]:
+        """As `Format.own_metadata`: none."""
+        return []
+
+    def main_file(self, out: str) -> str:
+        """As `Format.main_file`: the file itself."""
+        return out
+
+    def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_in_place`."""
+        raise AssertionError(self.name)
+
+    def compact(self, plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
+        """As `Format.compact`: an operation in place writes the file whole anyway."""
+        return [] if plan.changes_nothing else self.save_in_place(plan, lock, False, sync, wait)
+
+    def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.copy`."""
+        from .. import copying
+
+        return copying.copy_file(checkpoint, out, force, sync)
+
+    def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
+        """As `Format.like`: refused."""
+        raise UsageError("--like takes a Keras or HDF5 file", path=template.path, found=template.format)
+
+    def remove(self, path: str) -> None:
+        """As `Format.remove`."""
+        with errors.files(path), contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(path)
+
+    def to_sync(self, path: str) -> list[str]:
+        """As `Format.to_sync`."""
+        return [path]
+
+
+class ReadOnly(OneFile):
+    """A format that is read but not written; a subclass adds name, recognise and open."""
+
+    def check(self, plan: Plan, out: str | None) -> None:
+        """As `Format.check`: refused, with the command that makes a file that can be written."""
+        path = plan.recipient.path
+        target = os.path.splitext(path)[0] + ".safetensors"
+        raise RefusedError(
+            f"{self.name} files are read, not written",
+            path=out or path,
+            hint=f"'ckptsurgeon convert {path} {target}' makes a file that can be edited",
+        )
+
+    def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_in_place`: refused."""
+        self.check(plan, None)
+        return []
+
+    def save_as(self, plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_as`: refused."""
+        self.check(plan, out)
+        return []

@@ -1,0 +1,75 @@
+"""HDF5 in the table of formats."""
+
+from __future__ import annotations
+
+import os
+
+from ..files.one_file import OneFile
+from ..format import Found
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...checkpoint import Checkpoint
+    from ...plan import Plan
+    from ...publish import Lock
+    from ..format import Format
+
+
+class Hdf5Format(OneFile):
+    """An HDF5 file, Keras's or not, or several with a .weights.json. See `format.Format` for the members."""
+
+    name = "hdf5"
+
+    def recognise(self, path: str) -> Found | None:
+        """As `Format.recognise`: a file, the index of several, or the folder of an unzipped .keras file."""
+        if not os.path.exists(path):
+            return None
+        from . import finding
+
+        found = finding.locate(path)
+        return Found(self.name, path, found[1]) if found and found[0] == self.name else None
+
+    def open(self, found: Found) -> Checkpoint:
+        """As `Format.open`."""
+        from .reading import Hdf5
+
+        return Hdf5(found.path, found.files)
+
+    def check(self, plan: Plan, out: str | None) -> None:
+        """As `Format.check`."""
+        from . import writing
+
+        writing.check(plan, out, self.name)
+
+    def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_in_place`."""
+        from . import writing
+
+        return writing.save_in_place(plan, lock, sync, wait)
+
+    def save_as(self, plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_as`; the recipient, an HDF5 or Keras file, gives the layout."""
+        from . import writing
+
+        return writing.save_as(plan, out, self.name, force, sync, wait)
+
+    def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.copy`; of a set, its index last."""
+        from .. import copying
+        from .reading import Hdf5
+
+        assert isinstance(checkpoint, Hdf5)
+        if checkpoint.files == [checkpoint.main_file]:
+            return copying.copy_file(checkpoint, out, force, sync)
+        return copying.copy_set(checkpoint, checkpoint.files, out, sync, None)
+
+    def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
+        """As `Format.like`."""
+        from . import writing
+        from .reading import Hdf5
+
+        assert isinstance(template, Hdf5)
+        return writing.like(plan, template)
+
+
+FORMAT: Format = Hdf5Format()

@@ -1,0 +1,158 @@
+"""Opens checkpoints from any spelling of their path, for reading or, locked, for writing in place."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError
+from . import locating, state, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from ..checkpoint import Checkpoint
+    from ..publish import Lock
+    from .format import Found
+
+    Result = TypeVar("Result")
+
+_TRIES = 100  # how often a checkpoint may be replaced while it is opened before the attempt is given up
+
+
+def open(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint for reading.
+
+    Args:
+        path: a prefix, any file of a checkpoint, a SavedModel folder, a folder with a `checkpoint` file, or "-" for
+            stdin.
+
+    Raises:
+        NotFoundError: there is none.
+        UnsupportedError: something else is there.
+        DamagedError: its metadata contradict themselves.
+    """
+    name = os.fspath(path)
+    return _open_stdin() if name == "-" else retry(lambda: _open(locating.locate(name)))
+
+
+def spool_beside(path: str) -> None:
+    """Read stdin to its end, and keep its bytes on the disk where a checkpoint lies, for `open("-")`.
+
+    Args:
+        path: any spelling of the checkpoint.
+    """
+    from . import stdin
+
+    stdin.spool(None if path == "-" else os.path.dirname(locating.locate(path).files[0]) or ".")
+
+
+def _open_stdin() -> Checkpoint:
+    from . import stdin
+
+    path = stdin.spool()
+    try:
+        checkpoint = _open(locating.locate(path))
+    except CkptSurgeonError as error:
+        error.path = "stdin"
+        raise
+    checkpoint.path = "stdin"
+    return checkpoint
+
+
+def _open(found: Found) -> Checkpoint:
+    return table.of(found.format).open(found)
+
+
+def checkpoints(folder: str) -> list[dict[str, object]]:
+    """The checkpoints in a folder.
+
+    Args:
+        folder: path.
+
+    Returns:
+        Dicts with the keys checkpoint (its path), format, bytes (of all its files) and latest (whether the folder's
+        `checkpoint` file names it so).
+
+    Raises:
+        NotFoundError: there is no such folder, or no checkpoint in it.
+    """
+    latest = state.read(folder) if os.path.isdir(folder) else None
+    return [
+        {
+            "checkpoint": each.path,
+            "format": each.format,
+            "bytes": sum(os.path.getsize(path) for path in locating.files_of(each)),
+            "latest": latest is not None and os.path.realpath(latest.latest) == os.path.realpath(each.path),
+        }
+        for each in locating.in_folder(folder)
+    ]
+
+
+def retry(attempt: Callable[[], Result]) -> Result:
+    """Do `attempt` again as long as a checkpoint was replaced while it was read.
+
+    Raises:
+        ChangedError: every one of a hundred attempts met a new checkpoint.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return attempt()
+        except ChangedError:
+            continue
+        except CkptSurgeonError as error:
+            _call_stdin_so(error)
+            raise
+    return attempt()
+
+
+def _call_stdin_so(error: CkptSurgeonError) -> None:
+    """Make an error name stdin, and not the file that keeps its bytes."""
+    from . import stdin
+
+    for each in error.problems if isinstance(error, Problems) else [error]:
+        if stdin.is_spooled(each.path):
+            each.path = "stdin"
+
+
+class locked:
+    """A checkpoint opened for writing in place: no other writer may touch it for the length of the block.
+
+    Args:
+        path: any spelling of the checkpoint.
+        wait: seconds to wait for another writer.
+
+    Raises:
+        BusyError: another process was writing it all the time; and as `open`.
+
+    Attributes:
+        checkpoint: open.
+        lock: on its main file.
+    """
+
+    def __init__(self, path: str, wait: float) -> None:
+        from ..publish import Lock
+
+        if path == "-":
+            raise UsageError("- is stdin, which cannot be replaced", expected="-o OUT")
+        for _ in range(_TRIES):
+            found = locating.locate(path)
+            self.lock: Lock = Lock(found.files[0], wait)
+            try:
+                self.checkpoint = _open(found)
+                if self.lock.holds() and not self.checkpoint.was_replaced():
+                    return
+                self.checkpoint.close()
+            except BaseException:
+                self.lock.release()
+                raise
+            self.lock.release()
+        raise ChangedError("is being replaced all the time", path=path)
+
+    def __enter__(self) -> locked:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.checkpoint.close()
+        self.lock.release()

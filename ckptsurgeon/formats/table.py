@@ -1,0 +1,63 @@
+"""The formats, one line each. The order is the order in which a path is tried."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..checkpoint import Checkpoint
+    from .format import Format
+
+# Each row: the name in listings, the name for `--to` (None: not written by `convert`), the endings of file names that
+# mean it, and the module of this package whose attribute FORMAT keeps the contract of format.py. Modules are imported
+# when they are asked for, so that a listing pays for one format alone.
+ROWS = (
+    ("tf-v2", "bundle", (), "bundle.format"),
+    ("saved-model", None, (), "bundle.saved_model"),
+    ("tf-v1", "v1", (), "v1.format"),
+    ("safetensors", "safetensors", (".safetensors",), "safetensors.format"),
+    ("npz", "npz", (".npz",), "npz.format"),
+    ("npy", "npy", (".npy",), "npz.npy_format"),
+    ("hdf5", "hdf5", (".h5", ".hdf5"), "keras.format"),
+    ("keras-zip", "keras", (".keras",), "keras.zip_format"),
+)
+
+DEFAULT = "tf-v2"  # the format of a name without an ending, as TensorFlow's are
+STREAMED = "safetensors"  # the format of checkpoints in pipes
+
+_MODULES = {name: module for name, _, _, module in ROWS}
+_loaded: dict[str, Format] = {}
+
+
+def of(name: str) -> Format:
+    """The format with this name in the table."""
+    found = _loaded.get(name)
+    if found is None:
+        from importlib import import_module
+
+        found = _loaded[name] = import_module(f"{__package__}.{_MODULES[name]}").FORMAT
+    return found
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> Format:
+    """The format of an open checkpoint."""
+    return of(checkpoint.container)
+
+
+def in_order() -> Iterator[Format]:
+    """All formats, in the order in which a path is tried."""
+    return (of(name) for name in _MODULES)
+
+
+def written() -> dict[str, str]:
+    """The formats that `convert` writes: their names for `--to` -> their names in the table."""
+    return {to: name for name, to, _, _ in ROWS if to is not None}
+
+
+def by_ending(path: str) -> str | None:
+    """The name of the format that the ending of a path means; None for a path without such an ending."""
+    ending = os.path.splitext(path)[1]
+    return next((name for name, _, endings, _ in ROWS if ending in endings), None)

@@ -1,0 +1,56 @@
+"""Recognises V1 checkpoints: one file, or several whose names share their beginning."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ...errors import DamagedError
+from ..tensorflow.sstable import MAGIC
+
+_SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # one of several files, or all of them at once
+
+
+def locate(path: str) -> tuple[str, list[str]] | None:
+    """The V1 checkpoint with exactly this path, or that consists of files with this beginning.
+
+    Returns:
+        What to call it, and its files; None if there is none.
+
+    Raises:
+        DamagedError: some of several files are missing.
+    """
+    shard = _SHARD.fullmatch(path)
+    if os.path.isfile(path):
+        if path.endswith(".index") or not _is_table(path):
+            return None
+        return _shards(shard[1], int(shard[2])) if shard else (path, [path])
+    if shard:
+        return _shards(shard[1], int(shard[2])) if "?" in path[len(shard[1]) :] else None
+    return _sharded(path)
+
+
+def _shards(stem: str, count: int) -> tuple[str, list[str]] | None:
+    paths = [f"{stem}-{shard:05d}-of-{count:05d}" for shard in range(count)]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if not paths or len(missing) == len(paths):
+        return None
+    if missing:
+        raise DamagedError(f"a file of the checkpoint is missing: {missing[0]}", path=stem, expected=f"{count} files")
+    return stem, paths
+
+
+def _sharded(stem: str) -> tuple[str, list[str]] | None:
+    """The V1 checkpoint whose files begin with `stem`, if there is just one."""
+    folder, base = os.path.split(stem)
+    if not base or not os.path.isdir(folder or "."):
+        return None
+    shape = re.compile(re.escape(base) + r"-\d{5}-of-(\d{5})", re.DOTALL)
+    counts = {int(match[1]) for name in os.listdir(folder or ".") if (match := shape.fullmatch(name))}
+    return _shards(stem, counts.pop()) if len(counts) == 1 else None
+
+
+def _is_table(path: str) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
+        return file.read() == MAGIC
