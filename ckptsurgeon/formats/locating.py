@@ -6,7 +6,7 @@ import os
 
 from .. import errors
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
-from . import state, table
+from . import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _stripped(path: str) -> Iterator[str]:
 
 
 def _of_folder(folder: str) -> Found:
+    from . import state  # imported where a folder is named: its patterns take as long to compile as a small listing
+
     saved = table.of("saved-model").recognise(folder)
     if saved is not None:
         return saved
@@ -112,6 +114,8 @@ def in_folder(folder: str) -> list[Found]:
     Raises:
         NotFoundError: there is none, or no such folder.
     """
+    from . import state
+
     with errors.files(folder):
         if not os.path.isdir(folder):
             raise NotFoundError("no such folder", path=folder)
@@ -142,7 +146,7 @@ def files_of(found: Found) -> list[str]:
 
 def _explain(path: str) -> CkptSurgeonError:
     """Why a file that exists is no checkpoint that can be opened."""
-    from . import foreign
+    from . import foreign, state
 
     if path.endswith(".index") or ".data-" in os.path.basename(path):
         return NotFoundError("the checkpoint's other files are not beside it", path=path)
@@ -158,6 +162,8 @@ def _explain(path: str) -> CkptSurgeonError:
 
 def _is_state(folder: str) -> bool:
     """Whether the file `checkpoint` of a folder is a state file."""
+    from . import state
+
     try:
         return state.read(folder) is not None
     except CkptSurgeonError:

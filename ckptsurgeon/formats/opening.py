@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError
-from . import locating, state, table
+from . import locating, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
     Raises:
         NotFoundError: there is no such folder, or no checkpoint in it.
     """
+    from . import state
+
     latest = state.read(folder) if os.path.isdir(folder) else None
     return [
         {

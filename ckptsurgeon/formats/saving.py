@@ -9,7 +9,7 @@ import os
 
 from .. import errors
 from ..errors import StorageError
-from . import state, table
+from . import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = Tru
 
 def write_state(out: str, sync: bool = True) -> None:
     """Write the `checkpoint` file of the folder of a new checkpoint, unless it has one."""
+    from . import state
+
     folder = os.path.dirname(out) or "."
     if not os.path.lexists(os.path.join(folder, state.NAME)):
         state.write(folder, out, [out], sync)
