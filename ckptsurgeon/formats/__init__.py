@@ -6,6 +6,7 @@ import os
 
 from .. import errors
 from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError
+from ..source import size_of
 from . import locating, state
 from .bundle.reading import Bundle
 from .saving import check as check
@@ -118,7 +119,7 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
         {
             "checkpoint": each.path,
             "format": each.format,
-            "bytes": sum(os.path.getsize(path) for path in locating.files_of(each)),
+            "bytes": sum(size_of(path) for path in locating.files_of(each)),
             "latest": latest is not None and os.path.realpath(latest.latest) == os.path.realpath(each.path),
         }
         for each in locating.in_folder(folder)

@@ -10,6 +10,7 @@ from ..checkpoint import CHUNK, Checkpoint
 from ..errors import RefusedError
 from ..plan import Plan
 from ..publish import remove, write_file
+from ..source import open_source
 from .bundle.publishing import Publication, Source
 from .bundle.reading import Bundle
 from .bundle.writing import save_at
@@ -161,6 +162,8 @@ def _index(path: str, new: dict[str, str]) -> bytes:
 
 
 def _chunks(path: str) -> Iterator[bytes]:
-    with errors.files(path), open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+    with errors.files(path), open_source(path) as file:
+        at = 0
+        while chunk := file.read(at, CHUNK):
+            at += len(chunk)
             yield chunk

@@ -7,6 +7,7 @@ import re
 
 from .. import errors
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
+from ..source import open_source
 from . import state
 from .tensorflow.sstable import MAGIC
 
@@ -149,9 +150,8 @@ def _sharded(stem: str) -> Found | None:
 
 
 def _is_table(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
-        return file.read() == MAGIC
+    with open_source(path) as file:
+        return file.read(max(0, file.size - len(MAGIC)), len(MAGIC)) == MAGIC
 
 
 def _stripped(path: str) -> Iterator[str]:
@@ -245,8 +245,8 @@ def _explain(path: str) -> CkptSurgeonError:
         return other
     if os.path.basename(path) == state.NAME and _is_state(os.path.dirname(path) or "."):
         return UnsupportedError("the state file of a folder with checkpoints", path=path, hint="name the folder")
-    with open(path, "rb") as file:
-        head = file.read(8)
+    with open_source(path) as file:
+        head = file.read(0, 8)
     return UnsupportedError("not a checkpoint of a known format", path=path, found=f"first bytes {head.hex()}")
 
 

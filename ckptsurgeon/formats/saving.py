@@ -9,6 +9,7 @@ import os
 
 from .. import errors
 from ..errors import StorageError, UsageError
+from ..source import size_of
 from .bundle.reading import Bundle
 
 TYPE_CHECKING = False
@@ -234,6 +235,6 @@ def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = Tru
     needed = 0
     for path in checkpoint.data_files or [checkpoint.main_file]:
         with errors.files(path):
-            needed += os.stat(path).st_size
+            needed += size_of(path)
     _check_room(needed, out)
     return copying.copy(checkpoint, out, force, sync, wait)
