@@ -6,12 +6,11 @@ writes checkpoints, TensorFlow or we, replaces files and never edits them, so an
 
 from __future__ import annotations
 
-import os
-import stat
 from abc import abstractmethod
 from collections.abc import Mapping
 
-from .errors import DamagedError, NotFoundError, did_you_mean, files, printable
+from .errors import NotFoundError, did_you_mean, files, printable
+from .source import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .plan import Change
+    from .source import Source
 
 # Bytes of an element, by dtype name: NumPy's names and ml_dtypes', else TensorFlow's. TensorFlow stores the kinds of
 # less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and do not stand here.
@@ -129,8 +129,8 @@ class Checkpoint(Mapping[str, Variable]):
         self.byteorder = "little"
         self.variables: dict[str, Variable] = {}
         self.shards = 1
-        self._open_files: dict[str, int] = {}
-        self._main_status: os.stat_result | None = None
+        self._open_files: dict[str, Source] = {}
+        self._main: Source | None = None
 
     # -- a mapping of names to variables
 
@@ -175,20 +175,18 @@ class Checkpoint(Mapping[str, Variable]):
 
     # -- bytes
 
-    def file(self, path: str) -> int:
-        """The descriptor of one of the checkpoint's data files, opened once and kept.
+    def file(self, path: str) -> Source:
+        """One of the checkpoint's files, opened once and kept open until the checkpoint is closed.
 
         Raises:
             NotFoundError: the file is missing.
-            DamagedError: it is no file, but a pipe or a device, on which a read could wait for ever.
+            DamagedError: not a regular file (a pipe or device could block forever).
         """
-        fd = self._open_files.get(path)
-        if fd is None:
+        file = self._open_files.get(path)
+        if file is None:
             with files(path):
-                fd = self._open_files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise DamagedError("not a regular file")
-        return fd
+                file = self._open_files[path] = open_source(path)
+        return file
 
     @property
     def data_files(self) -> list[str]:
@@ -196,18 +194,15 @@ class Checkpoint(Mapping[str, Variable]):
         return []
 
     def was_replaced(self) -> bool:
-        """Whether the main file that stands at the path is no longer the one that was opened."""
-        try:
-            return not os.path.samestat(os.stat(self.main_file), self.main_status)
-        except OSError:
-            return True
+        """Whether the main file was replaced or removed since it was opened."""
+        return not self.main.is_current()
 
     @property
-    def main_status(self) -> os.stat_result:
-        """The status of the main file when it was opened."""
-        if self._main_status is None:
-            self._main_status = os.fstat(self.file(self.main_file))
-        return self._main_status
+    def main(self) -> Source:
+        """The main file as it was first opened; closed once the checkpoint is."""
+        if self._main is None:
+            self._main = self.file(self.main_file)
+        return self._main
 
     # -- what the container itself says of its variables
 
@@ -319,7 +314,7 @@ class Checkpoint(Mapping[str, Variable]):
     def close(self) -> None:
         """Close all files; the metadata stays usable."""
         while self._open_files:
-            os.close(self._open_files.popitem()[1])
+            self._open_files.popitem()[1].close()
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ import os
 
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError, files
 from ..names import natural_order
+from ..source import size_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def check_bounds(checkpoint: Checkpoint) -> None:
     """
     for file, extents in _by_file(checkpoint).items():
         with files(file):
-            size = os.stat(file).st_size
+            size = size_of(file)
         needed = max(extent.offset + extent.length for extent in extents)
         if size < needed:
             raise DamagedError("cut short", path=file, expected=f"at least {needed} bytes", found=size)
@@ -111,7 +112,7 @@ def unreferenced(checkpoint: Checkpoint) -> int | None:
     total = 0
     try:
         for file in checkpoint.data_files:
-            total += os.stat(file).st_size - sum(end - start for start, end in _covered(extents.get(file, [])))
+            total += size_of(file) - sum(end - start for start, end in _covered(extents.get(file, [])))
     except OSError:
         return None
     return total
@@ -159,7 +160,7 @@ def _holes(file: str, extents: list[Extent]) -> Iterator[Finding]:
             yield Finding(file, None, f"variables overlap at byte {start}", False)
         end = max(end, start + length)
     try:
-        size = os.stat(file).st_size
+        size = size_of(file)
     except OSError:
         return  # said when its variables are read
     gaps = size - sum(stop - start for start, stop in _covered(extents))
@@ -180,10 +181,10 @@ def _checksum(checkpoint: Checkpoint, extent: Extent) -> int | None:
     """The masked CRC-32C of the bytes of an extent; None if they are not all there."""
     from ..formats.tensorflow.wire import crc32c, mask
 
-    fd, crc, left = checkpoint.file(extent.file), 0, extent.length
+    file, crc, left = checkpoint.file(extent.file), 0, extent.length
     with files(extent.file):
         while left:
-            data = os.pread(fd, min(_READ, left), extent.offset + extent.length - left)
+            data = file.read(extent.offset + extent.length - left, min(_READ, left))
             if not data:
                 return None
             crc = crc32c(data, crc)

@@ -6,8 +6,6 @@ compared where both store values alike, and decoded values where they do not: a 
 
 from __future__ import annotations
 
-import os
-
 from .. import schemes
 from ..checkpoint import Extent
 from ..errors import CkptSurgeonError, DamagedError, UnsupportedError, UsageError, files
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..checkpoint import Checkpoint, Variable
+    from ..source import Source
     from .distance import Distance
 
     Pairs = list[tuple[Extent, Extent]]
@@ -179,7 +178,7 @@ class _Comparison:
         self._bare = a.has_bare_extents and b.has_bare_extents and a.byteorder == b.byteorder
         self._alike = self._bare and a.format == b.format
         self._buffers = bytearray(), bytearray()
-        self._files: dict[tuple[bool, str], tuple[int, os.stat_result]] = {}
+        self._files: dict[tuple[bool, str], tuple[Source, int]] = {}  # with its size
 
     def compare(self, one: Variable, other: Variable) -> Difference:
         """What became of a variable of `a` that `b` has too."""
@@ -245,9 +244,8 @@ class _Comparison:
         """Whether two extents of one length hold the same bytes; what is one place of one file is not read."""
         if not x.length:
             return True
-        fd_x, status_x = self._file(False, x)
-        fd_y, status_y = self._file(True, y)
-        if x.offset == y.offset and os.path.samestat(status_x, status_y):
+        file_x, file_y = self._file(False, x), self._file(True, y)
+        if x.offset == y.offset and file_x.identity == file_y.identity:
             return True
         if x.length >= _READ and not self._buffers[0]:
             self._buffers = bytearray(_READ), bytearray(_READ)
@@ -255,9 +253,9 @@ class _Comparison:
         ours, theirs = self._buffers
         for at in range(0, full * _READ, _READ):
             with files(x.file):
-                count = os.preadv(fd_x, [ours], x.offset + at)
+                count = file_x.read_into(x.offset + at, ours)
             with files(y.file):
-                count += os.preadv(fd_y, [theirs], y.offset + at)
+                count += file_y.read_into(y.offset + at, theirs)
             if count != 2 * _READ:
                 raise DamagedError("cut short while it was read", path=f"{x.file} or {y.file}")
             if ours != theirs:
@@ -265,12 +263,12 @@ class _Comparison:
         if not rest:
             return True
         with files(x.file):
-            end = os.pread(fd_x, rest, x.offset + full * _READ)
+            end = file_x.read(x.offset + full * _READ, rest)
         with files(y.file):
-            return len(end) == rest and end == os.pread(fd_y, rest, y.offset + full * _READ)
+            return len(end) == rest and end == file_y.read(y.offset + full * _READ, rest)
 
-    def _file(self, is_b: bool, extent: Extent) -> tuple[int, os.stat_result]:
-        """The descriptor and status of the file that an extent is in, and whether it is all there.
+    def _file(self, is_b: bool, extent: Extent) -> Source:
+        """The file that an extent is in, which holds all of it.
 
         Raises:
             DamagedError, NotFoundError: it is not.
@@ -278,12 +276,12 @@ class _Comparison:
         checkpoint = self.b if is_b else self.a
         opened = self._files.get((is_b, extent.file))
         if opened is None:
-            fd = checkpoint.file(extent.file)
-            opened = self._files[is_b, extent.file] = fd, os.fstat(fd)
-        if extent.offset + extent.length > opened[1].st_size:
+            file = checkpoint.file(extent.file)
+            opened = self._files[is_b, extent.file] = file, file.size
+        if extent.offset + extent.length > opened[1]:
             for _ in checkpoint.chunks(extent):  # which says so
                 pass
-        return opened
+        return opened[0]
 
     def _measured(self, one: Variable, other: Variable) -> Distance | None:
         """How far two variables are from each other; None of what cannot be read."""

@@ -9,6 +9,7 @@ from .. import errors
 from ..checkpoint import CHUNK, Checkpoint
 from ..errors import RefusedError
 from ..publish import remove, write_file
+from ..source import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def _index(path: str, new: dict[str, str]) -> bytes:
 
 def chunks_of(path: str) -> Iterator[bytes]:
     """The bytes of a file, CHUNK at a time."""
-    with errors.files(path), open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+    with errors.files(path), open_source(path) as file:
+        at = 0
+        while chunk := file.read(at, CHUNK):
+            at += len(chunk)
             yield chunk

@@ -6,6 +6,7 @@ import os
 import re
 
 from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
+from ..source import open_source
 from .files import zipped
 
 _TAR = 257  # offset of a tar file's mark
@@ -63,8 +64,8 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
         return _folder(path)
     if not os.path.isfile(path):
         return UnsupportedError("no regular file", path=path, expected=expected)  # a pipe could be waited for for ever
-    with open(path, "rb") as file:
-        head = file.read(_HEAD)
+    with open_source(path) as file:
+        head = file.read(0, _HEAD)
     if not head:
         return DamagedError("an empty file", path=path)
     if not any(head) and len(head) == _HEAD:
@@ -131,10 +132,8 @@ def _torch(what: str, path: str, source: str | None = None, load: str = _LOAD) -
 def _zip(path: str) -> CkptSurgeonError:
     """What a zip file is, by the names in it."""
     try:
-        with open(path, "rb") as file:
-            fd = file.fileno()
-            size = os.fstat(fd).st_size
-            found = zipped.Directory(lambda offset, length: os.pread(fd, length, offset), size).members
+        with open_source(path) as file:
+            found = zipped.Directory(file.read, file.size).members
     except CkptSurgeonError as error:
         error.path = error.path or path
         error.what = f"a zip file: {error.what}"
@@ -175,12 +174,8 @@ def _is_pickle(head: bytes) -> bool:
 
 def _has_user_block(path: str) -> bool:
     """Whether it is an HDF5 file after a block of the user's own, which takes 512 bytes times a power of two."""
-    with open(path, "rb") as file:
-        for at in (512, 1024, 2048, 4096):
-            file.seek(at)
-            if file.read(8) == _STARTS[0][0]:
-                return True
-    return False
+    with open_source(path) as file:
+        return any(file.read(at, 8) == _STARTS[0][0] for at in (512, 1024, 2048, 4096))
 
 
 def _is_onnx(head: bytes, path: str) -> bool:

@@ -6,6 +6,7 @@ import os
 
 from .. import errors
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
+from ..source import open_source
 from . import table
 
 TYPE_CHECKING = False
@@ -155,8 +156,8 @@ def _explain(path: str) -> CkptSurgeonError:
         return other
     if os.path.basename(path) == state.NAME and _is_state(os.path.dirname(path) or "."):
         return UnsupportedError("the state file of a folder with checkpoints", path=path, hint="name the folder")
-    with open(path, "rb") as file:
-        head = file.read(8)
+    with open_source(path) as file:
+        head = file.read(0, 8)
     return UnsupportedError("not a checkpoint of a known format", path=path, found=f"first bytes {head.hex()}")
 
 

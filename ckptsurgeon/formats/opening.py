@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError
+from ..source import size_of
 from . import locating, table
 
 TYPE_CHECKING = False
@@ -85,7 +86,7 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
         {
             "checkpoint": each.path,
             "format": each.format,
-            "bytes": sum(os.path.getsize(path) for path in locating.files_of(each)),
+            "bytes": sum(size_of(path) for path in locating.files_of(each)),
             "latest": latest is not None and os.path.realpath(latest.latest) == os.path.realpath(each.path),
         }
         for each in locating.in_folder(folder)

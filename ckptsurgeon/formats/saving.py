@@ -9,6 +9,7 @@ import os
 
 from .. import errors
 from ..errors import StorageError
+from ..source import size_of
 from . import table
 
 TYPE_CHECKING = False
@@ -159,7 +160,7 @@ def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = Tru
     needed = 0
     for path in checkpoint.data_files or [checkpoint.main_file]:
         with errors.files(path):
-            needed += os.stat(path).st_size
+            needed += size_of(path)
     _check_room(needed, out)
     for variable in checkpoint.variables.values():
         checkpoint.check(variable)

@@ -11,6 +11,7 @@ import re
 
 from .. import errors
 from ..errors import DamagedError, RefusedError
+from ..source import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def read(folder: str) -> State | None:
     with errors.files(path):
         if not os.path.isfile(path):
             return None
-        with open(path, "rb") as file:
-            fields = _parse(file.read(MAX_SIZE + 1))
+        with open_source(path) as file:
+            fields = _parse(file.read(0, MAX_SIZE + 1))
     latest = [value for name, value in fields if name == "model_checkpoint_path"]
     if not latest or not latest[-1]:
         raise DamagedError("names no checkpoint", path=path, expected='model_checkpoint_path: "…"')

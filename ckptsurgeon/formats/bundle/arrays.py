@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -78,7 +77,7 @@ def values_of(content: Copy | Values | Elements, variable: Variable) -> NDArray[
 
 def _check_room(bundle: Bundle, variable: Variable) -> None:
     """Raise, before memory is allocated, unless the files hold as many bytes, counting shared ones each time."""
-    room = sum(os.fstat(bundle.file(path)).st_size for path in {extent.file for extent in variable.extents})
+    room = sum(bundle.file(path).size for path in {extent.file for extent in variable.extents})
     needed = sum(extent.length for extent in variable.extents)
     if needed > room:
         raise bundle.damaged(variable.extents[0], "cut short", f"at least {needed} bytes", room)

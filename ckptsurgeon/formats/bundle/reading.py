@@ -8,8 +8,6 @@ Opening reads the index; a shard is opened when its bytes are asked for. Sources
 
 from __future__ import annotations
 
-import os
-
 from ... import errors
 from ...checkpoint import CHUNK, GRAPH, Checkpoint, Extent, Variable
 from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...plan import Change
+    from ...source import Source
     from ..tensorflow.tensors import Slice
     from .layers import BundleGraph
 
@@ -71,18 +70,17 @@ class Bundle(Checkpoint):
         self._paths: dict[int, str] = {}
         self._graph_read: BundleGraph | None = None
         with errors.files(self.main_file):
-            fd = self.file(self.main_file)
             try:
-                self._read_index(fd, self.main_status.st_size)
+                self._read_index(self.main)
             except BaseException:
                 self.close()
                 raise
 
-    def _read_index(self, fd: int, size: int) -> None:
+    def _read_index(self, file: Source) -> None:
         # In the order of keys come the header, the slices, and what has a name: a variable after its slices, and the
         # whole key of an object-based one after what would be its short name.
         slice_rows: dict[bytes, bytes] = {}
-        for key, value in read_rows(lambda offset, length: os.pread(fd, length, offset), size):
+        for key, value in read_rows(file.read, file.size):
             self.rows[key] = value
             if not key:
                 self._read_header(value)
@@ -217,7 +215,7 @@ class Bundle(Checkpoint):
         """As `Checkpoint.consequences`: the object graph follows."""
         return self._graph.consequences(changes) if self._graph else []
 
-    def file(self, path: str) -> int:
+    def file(self, path: str) -> Source:
         """As `Checkpoint.file`.
 
         Raises:
@@ -248,14 +246,14 @@ class Bundle(Checkpoint):
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
         """As `Checkpoint.chunks`."""
-        fd = self.file(extent.file)
+        file = self.file(extent.file)
         at, end = extent.offset, extent.offset + extent.length
         with errors.files(extent.file):
-            size = os.fstat(fd).st_size
+            size = file.size
             if end > size:
                 raise self.damaged(extent, "cut short", f"at least {end} bytes", size)
             while at < end:
-                chunk = os.pread(fd, min(CHUNK, end - at), at)
+                chunk = file.read(at, min(CHUNK, end - at))
                 if not chunk:
                     raise self.damaged(extent, "cut short while it was read", f"at least {end} bytes", at)
                 at += len(chunk)
@@ -348,7 +346,8 @@ class Bundle(Checkpoint):
 
     def index_bytes(self) -> bytes:
         """The index file as it stands."""
-        return os.pread(self.file(self.main_file), self.main_status.st_size, 0)
+        file = self.file(self.main_file)
+        return file.read(0, file.size)
 
 
 def extent_sizes(variable: Variable) -> list[int]:

@@ -9,6 +9,7 @@ from ...checkpoint import Checkpoint, Extent, Variable
 from ...errors import ChangedError, CkptSurgeonError, DamagedError, RefusedError, UnsupportedError
 from ...plan import Copy, Plan, Result
 from ...publish import Lock, remove
+from ...source import local
 from ..tensorflow.tensors import NUMBERS, encode_shape, encode_slice, same_partition, slice_shape
 from ..tensorflow.wire import bytes_field
 from .pieces import pieces_of
@@ -190,7 +191,8 @@ def _replace(
 def _renumber(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:
     """Give a set whose last shards are empty the number that it would have without them."""
     with Bundle(prefix) as bundle, Publication(prefix, sync, wait, lock, bundle.shards) as publication:
-        publication.commit(bundle.rows, [Source(path, bundle.file(path), False) for path in paths], exact=True)
+        shards = [Source(path, local(bundle.file(path)).fd, False) for path in paths]
+        publication.commit(bundle.rows, shards, exact=True)
 
 
 def _shards_at(prefix: str) -> int:
@@ -298,14 +300,14 @@ def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> Source:
             index says. This alone costs reading it.
     """
     assert isinstance(checkpoint, Bundle)
-    fd = checkpoint.file(path)
+    file = local(checkpoint.file(path))
     if checkpoint.was_replaced():
         raise ChangedError("was replaced while it was read; try again", path=checkpoint.prefix)
-    if os.fstat(fd).st_mtime_ns > checkpoint.main_status.st_mtime_ns:
+    if os.fstat(file.fd).st_mtime_ns > local(checkpoint.main).status.st_mtime_ns:
         for variable in checkpoint.variables.values():
             if any(extent.file == path for extent in variable.extents):
                 checkpoint.check(variable)
-    return Source(path, fd, may_copy)
+    return Source(path, file.fd, may_copy)
 
 
 def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[Source]]:

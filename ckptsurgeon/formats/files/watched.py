@@ -5,8 +5,6 @@ Whoever replaces such a file while it is read would else mix the old metadata wi
 
 from __future__ import annotations
 
-import os
-
 from ... import errors
 from ...checkpoint import CHUNK, Checkpoint, Extent
 from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
@@ -15,44 +13,48 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...source import Source
+
 
 class WatchedFiles(Checkpoint):
     """A checkpoint that notices when one of its files is replaced."""
 
     def __init__(self, path: str, main_file: str) -> None:
         super().__init__(path, main_file)
-        self._statuses: dict[str, os.stat_result] = {}  # of the files, when they were opened first
+        self._watched: dict[str, Source] = {}  # the files as they were first opened
 
     def was_replaced(self) -> bool:
         """As `Checkpoint.was_replaced`, of any of the files."""
-        try:
-            return not all(os.path.samestat(os.stat(file), status) for file, status in self._statuses.items())
-        except OSError:
-            return True
+        return not all(file.is_current() for file in self._watched.values())
 
-    def file(self, path: str) -> int:
+    def watch(self, path: str) -> Source:
+        """Open a file and notice from now on when it is replaced."""
+        file = self._watched[path] = self.file(path)
+        return file
+
+    def file(self, path: str) -> Source:
         """As `Checkpoint.file`; of a file that was opened before and closed since, the same one.
 
         Raises:
             ChangedError: it is gone, or another one.
         """
         try:
-            fd = super().file(path)
+            file = super().file(path)
         except NotFoundError as error:
-            if path in self._statuses:
+            if path in self._watched:
                 raise ChangedError("was replaced while it was read; try again", path=self.path) from error
             raise
-        known = self._statuses.get(path)
-        if known is not None and not os.path.samestat(known, os.fstat(fd)):
+        known = self._watched.get(path)
+        if known is not None and known is not file and known.identity != file.identity:
             raise ChangedError("was replaced while it was read; try again", path=self.path)
-        return fd
+        return file
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
         """As `Checkpoint.chunks`."""
-        fd, at, end = self.file(extent.file), extent.offset, extent.offset + extent.length
+        file, at, end = self.file(extent.file), extent.offset, extent.offset + extent.length
         with errors.files(extent.file):
             while at < end:
-                chunk = os.pread(fd, min(CHUNK, end - at), at)
+                chunk = file.read(at, min(CHUNK, end - at))
                 if not chunk:
                     raise self.cut_short(extent, at)
                 at += len(chunk)
@@ -70,10 +72,10 @@ class WatchedFiles(Checkpoint):
         import hashlib
 
         digest = hashlib.sha256()
-        for file in self._statuses:
-            fd, at = self.file(file), 0
-            with errors.files(file):
-                while chunk := os.pread(fd, CHUNK, at):
+        for path in self._watched:
+            file, at = self.file(path), 0
+            with errors.files(path):
+                while chunk := file.read(at, CHUNK):
                     digest.update(chunk)
                     at += len(chunk)
         return digest.hexdigest()

@@ -13,6 +13,7 @@ import os
 from ... import errors
 from ...errors import DamagedError, UnsupportedError
 from ...publish import write_all
+from ...source import LocalFile, Source, local
 from ..files import zipped
 from .reading import Hdf5
 from .sandbox.pipe import Part
@@ -50,11 +51,11 @@ class KerasZip(Hdf5):
 
     def _open(self) -> None:
         file = self.main_file
-        self._statuses[file] = os.fstat(self.file(file))
+        source = self.watch(file)
         self._sound = False
         self._spooled: dict[str, int] = {}
         with errors.files(file):
-            directory = zipped.Directory(self.bytes_at, self._statuses[file].st_size)
+            directory = zipped.Directory(self.bytes_at, source.size)
             self.members, self.comment = directory.members, directory.comment
             known = {member.text: member for member in self.members}
             self.weights = self._weights(known)
@@ -87,7 +88,7 @@ class KerasZip(Hdf5):
 
     def _part(self, member: Member) -> Part:
         if member.method == zipped.STORED:
-            return Part(self.main_file, self.file(self.main_file), member.data, member.size)
+            return Part(self.main_file, local(self.file(self.main_file)).fd, member.data, member.size)
         if member.size > max(_FLOOR, _RATIO * member.packed):
             what = f"{member.text} is packed more than {_RATIO}-fold"
             raise UnsupportedError(what, found=f"{member.size} bytes from {member.packed}")
@@ -98,10 +99,10 @@ class KerasZip(Hdf5):
                 write_all(spool.fileno(), chunk)
             fd = os.dup(spool.fileno())
         name = f"{self.main_file}/{member.text}"  # no path, but it has a descriptor as if it were one
-        self._open_files[name] = fd
+        self._open_files[name] = LocalFile(name, fd)
         return Part(name, fd, 0, member.size)
 
-    def file(self, path: str) -> int:
+    def file(self, path: str) -> Source:
         """As `Checkpoint.file`, also of what was unpacked."""
         if path != self.main_file and path not in self._open_files:
             for part, member in zip(self.parts, self.weights, strict=True):
@@ -111,7 +112,7 @@ class KerasZip(Hdf5):
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Bytes of the zip file, fewer at its end."""
-        return os.pread(self.file(self.main_file), length, offset) if length > 0 and offset >= 0 else b""
+        return self.file(self.main_file).read(offset, length) if length > 0 and offset >= 0 else b""
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: the zip file's checksum of the weights, read once for all of them."""

@@ -14,6 +14,7 @@ from ...checkpoint import CHUNK, ITEM_SIZE, Extent
 from ...errors import CkptSurgeonError, DamagedError, RefusedError, StorageError, UnsupportedError
 from ...plan import Copy, Text
 from ...publish import remove
+from ...source import local
 from .. import payload
 from .naming import Arrangement
 from .parts import legacy_root
@@ -183,7 +184,7 @@ class Edits:
         file = self.file
         needs_order = legacy_root(file.groups[0]) is None
         for part in file.parts:
-            part.fd = file.file(part.file)
+            part.fd = local(file.file(part.file)).fd
         for strict in (False, True):
             request, sent = self._request(strict)
             os.ftruncate(fd, 0)

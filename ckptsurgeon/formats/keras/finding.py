@@ -6,6 +6,7 @@ import os
 
 from ... import errors
 from ...errors import CkptSurgeonError, DamagedError
+from ...source import open_source
 from ..files import zipped
 from . import archive
 from .reading import MAGIC
@@ -17,21 +18,19 @@ _FURTHEST = 1 << 20  # bytes before an HDF5 file that may be its user's own
 
 def kind_of(path: str) -> str | None:
     """Whether a file is `hdf5` or `keras-zip`; None if it is something else."""
-    with open(path, "rb") as file:
-        head = file.read(len(MAGIC))
+    with open_source(path) as file:
+        head = file.read(0, len(MAGIC))
         if head == MAGIC:
             return "hdf5"
-        fd = file.fileno()
-        size = os.fstat(fd).st_size
         if head.startswith((zipped.MAGIC, zipped.EMPTY)):
             try:
-                members = zipped.Directory(lambda at, count: os.pread(fd, count, at), size).members
+                members = zipped.Directory(file.read, file.size).members
             except CkptSurgeonError:
                 return None
             return "keras-zip" if archive.is_keras({member.text for member in members}) else None
-        at = 512
-        while at < min(size, _FURTHEST):
-            if os.pread(fd, len(MAGIC), at) == MAGIC:
+        at, end = 512, min(file.size, _FURTHEST)
+        while at < end:
+            if file.read(at, len(MAGIC)) == MAGIC:
                 return "hdf5"
             at *= 2
     return None
@@ -59,12 +58,11 @@ def locate(path: str) -> tuple[str, list[str]] | None:
 
 
 def _set(index: str) -> list[str]:
-    with errors.files(index), open(index, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
+    with errors.files(index), open_source(index) as file:
+        size = file.size
         if size > _LONGEST_INDEX:
             raise DamagedError("too large for an index", expected=f"at most {_LONGEST_INDEX} bytes", found=size)
-        file.seek(0)
-        names = archive.shard_names(file.read(size))
+        names = archive.shard_names(file.read(0, size))
     folder = os.path.dirname(index)
     paths = [os.path.join(folder, name) for name in names]
     missing = [path for path in paths if not os.path.isfile(path)]

@@ -8,13 +8,13 @@ the other half.
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ... import errors
 from ...checkpoint import ITEM_SIZE, Extent, Variable
 from ...errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
 from ...names import natural_key
+from ...source import local
 from ..files.watched import WatchedFiles
 from . import layers
 from .sandbox.child import Child
@@ -111,9 +111,10 @@ class Hdf5(WatchedFiles):
 
     def _open(self) -> None:
         for file in self._all:
-            self._statuses[file] = os.fstat(self.file(file))
+            self.watch(file)
         for file in self.files:
-            self.parts.append(Part(file, self.file(file), 0, self._statuses[file].st_size))
+            opened = local(self.file(file))
+            self.parts.append(Part(file, opened.fd, 0, opened.size))
 
     def _walk(self) -> None:
         found: list[tuple[int, int, list[list[str | int]], str, Variable]] = []
@@ -166,7 +167,7 @@ class Hdf5(WatchedFiles):
     def _ask_child(self) -> Child:
         if self._child is None:
             for part in self.parts:
-                part.fd = self.file(part.file)
+                part.fd = local(self.file(part.file)).fd
             self._child = Child(self.path, self.parts)
         return self._child
 
@@ -263,7 +264,7 @@ class Hdf5(WatchedFiles):
         dataset = self.datasets[variable.name]
         if dataset.place >= 0:
             part, end = self.parts[dataset.part], dataset.place + variable.size * dataset.item
-            size = os.fstat(self.file(part.file)).st_size
+            size = self.file(part.file).size
             if part.base + end > size:
                 expected = f"at least {part.base + end} bytes"
                 raise DamagedError("cut short", path=part.file, expected=expected, found=size)

@@ -14,6 +14,7 @@ from ...checkpoint import CHUNK
 from ...errors import BusyError, ChangedError, RefusedError, UsageError
 from ...plan import Change, Copy, Plan
 from ...publish import Lock
+from ...source import local
 from ..files import replacing, zipped
 from .archive import KerasZip
 from .edits import Edits
@@ -49,7 +50,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     number = next(iter(edits.changed))
     file = recipient.files[number]
     with Lock(file, wait) as own:
-        if not os.path.samestat(os.fstat(own.fd), os.fstat(recipient.file(file))):
+        if not os.path.samestat(os.fstat(own.fd), local(recipient.file(file)).status):
             raise ChangedError("was replaced while it was read; try again", path=recipient.path)
 
         def fill(output: Output) -> None:

@@ -14,6 +14,7 @@ import sys
 from ... import errors
 from ...checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError
+from ...source import open_source
 from ..files import zipped
 from . import header
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ...source import Source
     from ..files.zipped import Member
     from .header import Form
 
@@ -41,16 +43,14 @@ def kind_of(path: str) -> str | None:
 
     Of zip files those with an array in them, less Keras's; a damaged one is an npz if it is called so.
     """
-    with open(path, "rb") as file:
-        head = file.read(len(header.MAGIC))
+    with open_source(path) as file:
+        head = file.read(0, len(header.MAGIC))
         if head == header.MAGIC:
             return "npy"
         if not head.startswith((zipped.MAGIC, zipped.EMPTY)):
             return None
-        fd = file.fileno()
         try:
-            size = os.fstat(fd).st_size
-            names = {each.text for each in zipped.Directory(lambda at, count: os.pread(fd, count, at), size).members}
+            names = {each.text for each in zipped.Directory(file.read, file.size).members}
         except CkptSurgeonError:
             return "npz" if path.endswith(".npz") else None
     is_keras = "config.json" in names and any(name.startswith("model.weights") for name in names)
@@ -94,7 +94,7 @@ class Npz(Checkpoint):
         self.comment = b""
         try:
             with errors.files(path):
-                self._open(self.main_status.st_size)
+                self._open(self.main.size)
         except BaseException:
             self.close()
             raise
@@ -125,25 +125,25 @@ class Npz(Checkpoint):
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Bytes of the file, fewer at its end."""
-        return os.pread(self.file(self.main_file), length, offset) if length > 0 and offset >= 0 else b""
+        return self.file(self.main_file).read(offset, length) if length > 0 and offset >= 0 else b""
 
     # -- Checkpoint
 
-    def file(self, path: str) -> int:
+    def file(self, path: str) -> Source:
         """As `Checkpoint.file`; of a file that was closed since, the same one.
 
         Raises:
             ChangedError: it is gone, or another one.
         """
         try:
-            fd = super().file(path)
+            file = super().file(path)
         except NotFoundError as error:
-            if self._main_status is not None:
+            if self._main is not None:
                 raise ChangedError("was replaced while it was read; try again", path=self.path) from error
             raise
-        if self._main_status is not None and not os.path.samestat(self._main_status, os.fstat(fd)):
+        if self._main is not None and self._main is not file and self._main.identity != file.identity:
             raise ChangedError("was replaced while it was read; try again", path=self.path)
-        return fd
+        return file
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
         """As `Checkpoint.chunks`, of a packed array its packed bytes."""

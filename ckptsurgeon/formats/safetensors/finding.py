@@ -12,6 +12,7 @@ import re
 
 from ... import errors
 from ...errors import DamagedError, NotFoundError
+from ...source import open_source
 from ..files.json_scan import LONGEST, Scanner
 
 TYPE_CHECKING = False
@@ -60,8 +61,8 @@ def locate(path: str) -> list[str] | None:
 
 def is_one(path: str) -> bool:
     """Whether a file is a safetensors file, by its first bytes: a length of less than 2^40, and the start of JSON."""
-    with open(path, "rb") as file:
-        head = file.read(16)
+    with open_source(path) as file:
+        head = file.read(0, 16)
     return len(head) > 8 and not any(head[5:8]) and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
 
 
@@ -155,12 +156,11 @@ def _in_folder(folder: str) -> list[str] | None:
 
 def _read(index: str) -> bytes:
     """The text of an index."""
-    with errors.files(index), open(index, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
+    with errors.files(index), open_source(index) as file:
+        size = file.size
         if size > _LONGEST_INDEX:
             raise DamagedError("too large for an index", expected=f"at most {_LONGEST_INDEX} bytes", found=size)
-        file.seek(0)
-        return file.read(size)
+        return file.read(0, size)
 
 
 def _is_same(one: str, other: str) -> bool:

@@ -94,10 +94,9 @@ class SafeTensors(WatchedFiles):
             raise
 
     def _read_header(self, file: str) -> None:
-        fd = self.file(file)
-        self._statuses[file] = status = os.fstat(fd)
-        size = status.st_size
-        length = int.from_bytes(os.pread(fd, 8, 0), "little")
+        source = self.watch(file)
+        size = source.size
+        length = int.from_bytes(source.read(0, 8), "little")
         if size < 8:
             raise DamagedError("cut short within the length of the header", expected="at least 8 bytes", found=size)
         if length > MAX_HEADER:
@@ -107,7 +106,7 @@ class SafeTensors(WatchedFiles):
             raise DamagedError("cut short within the header", expected=f"at least {8 + length} bytes", found=size)
         self._room += size - length
         self.metadata[file] = None
-        found = self._entries(file, Scanner(os.pread(fd, length, 8)), 8 + length)
+        found = self._entries(file, Scanner(source.read(8, length)), 8 + length)
         found.sort(key=lambda variable: (variable.extents[0].offset, variable.extents[0].length))
         end = 8 + length
         for variable in found:
@@ -186,8 +185,8 @@ class SafeTensors(WatchedFiles):
 
     def _compare_with(self, index: str) -> None:
         """Whether an index says what the files do."""
-        self._statuses[index] = status = os.fstat(self.file(index))
-        data = os.pread(self.file(index), status.st_size, 0)
+        source = self.watch(index)
+        data = source.read(0, source.size)
         if members(index, data) != self.files:
             raise ChangedError("was replaced while it was read; try again", path=self.path)
         count = 0
@@ -254,7 +253,7 @@ class SafeTensors(WatchedFiles):
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there; the format has no checksums."""
         for extent in variable.extents:
-            size = os.fstat(self.file(extent.file)).st_size
+            size = self.file(extent.file).size
             if extent.offset + extent.length > size:
                 raise self.cut_short(extent, size)
 

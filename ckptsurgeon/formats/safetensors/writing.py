@@ -16,6 +16,7 @@ from ...checkpoint import CHUNK
 from ...errors import BusyError, ChangedError, CkptSurgeonError, RefusedError, UnsupportedError
 from ...plan import Copy, Plan, Result
 from ...publish import Lock
+from ...source import local
 from .. import payload
 from ..files import replacing
 from .reading import BITS, KINDS, LAYERS, MAX_HEADER, METADATA, SafeTensors
@@ -48,7 +49,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     if os.path.realpath(file) == os.path.realpath(lock.path):
         return replacing.replace(file, layout.fill, lock, sync, wait)
     with Lock(file, wait) as own:
-        if not os.path.samestat(os.fstat(own.fd), os.fstat(recipient.file(file))):
+        if not os.path.samestat(os.fstat(own.fd), local(recipient.file(file)).status):
             raise ChangedError("was replaced while it was read; try again", path=recipient.path)
 
         def fill(output: replacing.Output) -> None:

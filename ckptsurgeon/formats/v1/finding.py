@@ -6,6 +6,7 @@ import os
 import re
 
 from ...errors import DamagedError
+from ...source import open_source
 from ..tensorflow.sstable import MAGIC
 
 _SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # one of several files, or all of them at once
@@ -51,6 +52,5 @@ def _sharded(stem: str) -> tuple[str, list[str]] | None:
 
 
 def _is_table(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
-        return file.read() == MAGIC
+    with open_source(path) as file:
+        return file.read(max(0, file.size - len(MAGIC)), len(MAGIC)) == MAGIC

@@ -33,7 +33,7 @@ from .rows import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -115,9 +115,8 @@ class V1(WatchedFiles):
             self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), listed)
 
     def _table(self, file: str) -> Table:
-        fd = self.file(file)
-        self._statuses[file] = status = os.fstat(fd)
-        return Table(_reader(fd), status.st_size)
+        source = self.watch(file)
+        return Table(source.read, source.size)
 
     def _read_meta(self, file: str, table: Table, found: Found) -> None:
         """Add what a file's first row says to what is `found` already."""
@@ -223,11 +222,11 @@ class V1(WatchedFiles):
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
         """As `Checkpoint.chunks`, of the stored block that holds the slice."""
-        read = _reader(self.file(extent.file))
+        file = self.file(extent.file)
         end = extent.offset + extent.length
         for at in range(extent.offset, end, CHUNK):
             with errors.files(extent.file):
-                chunk = read(at, min(CHUNK, end - at))
+                chunk = file.read(at, min(CHUNK, end - at))
             if len(chunk) < min(CHUNK, end - at):
                 raise DamagedError("cut short", path=extent.file, expected=f"at least {end} bytes")
             yield chunk
@@ -311,20 +310,6 @@ class _naming(errors.files):
         if isinstance(error, DamagedError) and error.path is None:
             raise _within(error, self.variable.key, self.path) from error
         super().__exit__(kind, error, trace)
-
-
-def _reader(fd: int) -> Callable[[int, int], bytes]:
-    def read(offset: int, length: int) -> bytes:
-        data = os.pread(fd, length, offset)
-        if len(data) < length:  # a single call gives 2 GiB less a page at most
-            parts = [data]
-            while parts[-1] and (length := length - len(parts[-1])):
-                offset += len(parts[-1])
-                parts.append(os.pread(fd, length, offset))
-            data = b"".join(parts)
-        return data
-
-    return read
 
 
 def _within(error: DamagedError, key: bytes, path: str) -> DamagedError:
