@@ -29,7 +29,7 @@ from .blueprint import CLIP_GRADIENTS, blueprint
 from .errors import EstimatorError
 from .feeding import MAPPED_ROWS, ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream, parts
 from .models import ModelFunction
-from .monitors import BaseMonitor
+from .monitors import BaseMonitor, TrainedModel
 from .net_estimator import NetEstimator
 from .training import NUM_CORES, Net, one_hot
 from .validation import (
@@ -249,7 +249,7 @@ class TensorFlowEstimator(NetEstimator):
         net = self._net
         number = int(net.read(["global_step"])[0])
         with (
-            monitor.watching(self, anew),
+            monitor.watching(self._watched(), anew),
             nullcontext() if logdir is None else EventFile(logdir, net.graph) as events,
         ):
             for step, (X, y) in zip(range(self.steps), feeder, strict=False):
@@ -261,6 +261,16 @@ class TensorFlowEstimator(NetEstimator):
                 monitor.update(number, step, loss, net.session, feeder.get_feed_params, net.loss)
                 if monitor.monitor_inducing_stop():
                     break
+
+    def _watched(self) -> TrainedModel:
+        """Return what a monitor uses of this estimator."""
+        net = self._net
+
+        def loss_on(X: Any, y: Any) -> Callable[[], float]:
+            rows, target = self._rows(X, y)
+            return lambda: float(net.compute(net.loss, rows, target))
+
+        return TrainedModel(net.X, net.y, len(self.classes_) if self._classifies else 0, loss_on)
 
     def _build(self, features: int, target: tuple[int, ...], labels: NDArray[Any] | None = None) -> None:
         """Replace the network by a new one, whose variables have no values yet.

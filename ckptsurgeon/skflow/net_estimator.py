@@ -32,8 +32,20 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
 
     classes_: NDArray[Any]
     n_features_in_: int
+    feature_names_in_: NDArray[Any]
+    n_classes: int | None
+    max_to_keep: int | None
     _net: Net
     _target: tuple[int, ...]  # the shape of the target beyond the rows
+
+    @property
+    @abstractmethod
+    def _classifies(self) -> bool:
+        """Whether the estimator is a classifier."""
+
+    @abstractmethod
+    def _check_params(self) -> None:
+        """Refuse the first invalid parameter."""
 
     @abstractmethod
     def _build(self, features: int, target: tuple[int, ...]) -> None:
@@ -127,9 +139,14 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
         from ..surgeon.selection import Selection
         from . import surgery
 
-        check_is_fitted(self)
+        def in_memory(estimator: NetEstimator) -> surgery.NetCheckpoint:
+            check_is_fitted(estimator)
+            return surgery.NetCheckpoint(type(estimator).__name__, estimator._net)
+
+        recipient = in_memory(self)
         options = Options(slots, maps=maps, cast=cast, on_mismatch=on_mismatch)
-        return surgery.graft(donor, self, Selection(layers, match, exclude, scheme), options)
+        source = donor if isinstance(donor, (str, os.PathLike)) else in_memory(donor)
+        return surgery.graft(source, recipient, Selection(layers, match, exclude, scheme), options)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_net")

@@ -26,21 +26,21 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import formats, skflow
+from .. import formats
 from ..errors import CkptSurgeonError, NotFoundError, files
 from ..formats import state
 from ..formats.bundle import writing as bundle_writing
 from ..publish import write_file
-from . import architecture
+from . import architecture, public
 from .architecture import CLASSIFIER, Values
 from .errors import EstimatorError
 from .validation import is_whole
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
-    from .estimators import TensorFlowEstimator
+    from .net_estimator import NetEstimator
 
-AnyEstimator = TypeVar("AnyEstimator", bound="TensorFlowEstimator")
+AnyEstimator = TypeVar("AnyEstimator", bound="NetEstimator")
 
 # Parameters of skflow of 2016 that never changed what a model computes; a model.def may hold them.
 _OBSOLETE = {"config", "config_addon", "early_stopping_rounds", "keep_checkpoint_every_n_hours", "tf_master"}
@@ -56,7 +56,7 @@ _SUMMARY = re.compile(r".*/avg", re.DOTALL)
 _LABELS = re.compile(r"[<>|=]?[biuf][1248]|\|O")  # dtypes of labels; text has the length of the longest
 
 
-def save(estimator: TensorFlowEstimator, folder: str) -> None:
+def save(estimator: NetEstimator, folder: str) -> None:
     """Save a fitted estimator into a folder, which is made if need be.
 
     Raises:
@@ -127,10 +127,10 @@ def restore(cls: type[AnyEstimator], folder: str, params: dict[str, Any]) -> Any
 def _kind(cls: type[AnyEstimator], folder: str, name: object) -> type[AnyEstimator]:
     """Return the class of this name: a public one of skflow, by any of its names, or one that derives from `cls`."""
     known = {each.__name__: each for each in _family(cls)}
-    for public in [each for each in skflow.__all__ if each.startswith("TensorFlow")]:
-        value = getattr(skflow, public)
+    for public_name in [each for each in public.MODULES if each.startswith("TensorFlow")]:
+        value = cast("type[Any]", public.load(public_name))
         if issubclass(value, cls):
-            known.setdefault(public, value)
+            known.setdefault(public_name, value)
     if not isinstance(name, str) or name not in known:
         expected = " or ".join(sorted(each for each in known if not each.startswith("_")))
         found = _short(repr(name))
@@ -143,7 +143,7 @@ def _family(cls: type[AnyEstimator]) -> list[type[AnyEstimator]]:
     return [each for child in cls.__subclasses__() for each in _family(child)] + [cls]
 
 
-def _definition(estimator: TensorFlowEstimator) -> dict[str, Any]:
+def _definition(estimator: NetEstimator) -> dict[str, Any]:
     params = {name: value for name, value in estimator.get_params(deep=False).items() if not callable(value)}
     fitted: dict[str, Any] = {"features": estimator.n_features_in_, "target": estimator._target}
     if estimator._classifies:
@@ -247,7 +247,7 @@ class _Fitted:
         EstimatorError, RefusedError, KeyError, ValueError: something does not fit.
     """
 
-    def __init__(self, estimator: TensorFlowEstimator, checkpoint: Checkpoint, fitted: Any) -> None:
+    def __init__(self, estimator: NetEstimator, checkpoint: Checkpoint, fitted: Any) -> None:
         if not isinstance(fitted, dict):
             raise ValueError("fitted is no object")
         if not fitted:
@@ -282,7 +282,7 @@ def _list(name: str, value: object) -> list[Any]:
     return list(value)
 
 
-def _load(estimator: TensorFlowEstimator, checkpoint: Checkpoint, fitted: _Fitted, new_rate: bool) -> None:
+def _load(estimator: NetEstimator, checkpoint: Checkpoint, fitted: _Fitted, new_rate: bool) -> None:
     """Build the network, check the checkpoint's variables against it, and only then take memory for values."""
     _check_layers(estimator, checkpoint, fitted.features)
     estimator.n_features_in_ = int(fitted.features)
@@ -296,7 +296,7 @@ def _load(estimator: TensorFlowEstimator, checkpoint: Checkpoint, fitted: _Fitte
     estimator._net.write(values)
 
 
-def _check_layers(estimator: TensorFlowEstimator, checkpoint: Checkpoint, features: int) -> None:
+def _check_layers(estimator: NetEstimator, checkpoint: Checkpoint, features: int) -> None:
     """Compare the hidden layers with the checkpoint first: to build many that are not there would take for ever."""
     width = features
     for number, units in enumerate(getattr(estimator, "hidden_units", None) or ()):
@@ -307,7 +307,7 @@ def _check_layers(estimator: TensorFlowEstimator, checkpoint: Checkpoint, featur
         width = int(units)
 
 
-def _matching(estimator: TensorFlowEstimator, checkpoint: Checkpoint, new_rate: bool) -> Values:
+def _matching(estimator: NetEstimator, checkpoint: Checkpoint, new_rate: bool) -> Values:
     """Read what the network needs; a slot may be missing and begins anew, everything else must be there and fit."""
     net = estimator._net
     own = {"learning_rate"} if new_rate else set()  # what is not to be read
