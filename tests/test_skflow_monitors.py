@@ -128,7 +128,7 @@ def test_a_monitor_of_ones_own_may_stop_the_training(capsys: pytest.CaptureFixtu
         (lambda: classifier().fit(X, Y, "print"), "cannot use the monitor; expected skflow.monitors.BaseMonitor"),
         (
             lambda: classifier().fit(X, Y, skflow.monitors.ValidationMonitor(X, Y, n_classes=2)),
-            "n_classes of the monitor does not fit; expected 3, found 2",
+            "n_classes of the monitor does not match; expected 3, found 2",
         ),
         (
             lambda: classifier().fit(X, Y, skflow.monitors.ValidationMonitor(X, Y + 7)),

@@ -4,8 +4,8 @@
 
     classifier = skflow.TensorFlowDNNClassifier(hidden_units=[10, 20, 10], n_classes=3)
 
-The names are handed on lazily: the worker, which lives in this folder too, must answer a wrong argument before
-TensorFlow is loaded, and that takes seconds.
+Names are loaded lazily. Importing TensorFlow takes seconds, and the worker, which is also in this package, must reject
+invalid arguments before that.
 """
 
 from __future__ import annotations
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
     )
     from .shared_trunk import SharedTrunkEnsemble
 
-# Public name -> the module that it is had from; None: it is that module.
-_HOMES = {
-    "EstimatorError": "errors",
-    "SharedTrunkEnsemble": "shared_trunk",
-    "TensorFlowClassifier": "linear",
-    "TensorFlowDNNClassifier": "dnn",
-    "TensorFlowDNNRegressor": "dnn",
-    "TensorFlowEstimator": "estimators",
-    "TensorFlowLinearClassifier": "linear",
-    "TensorFlowLinearRegressor": "linear",
-    "TensorFlowRegressor": "linear",
-    "models": None,
-    "monitors": None,
-    "ops": None,
-}
-
 __all__ = [
     "EstimatorError",
     "SharedTrunkEnsemble",
@@ -58,18 +42,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    from . import public
 
-    home = _HOMES[name]
-    try:
-        module = import_module(f"{__name__}.{home or name}")
-    except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "sklearn"):
-            raise
-        raise ImportError(f"skflow needs {error.name}: pip install 'ckptsurgeon[train]'") from error
-    return getattr(module, name) if home else module
+    if name not in public.MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return public.load(name)
 
 
 def __dir__() -> list[str]:

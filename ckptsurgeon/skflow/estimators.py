@@ -14,22 +14,20 @@ Defaults, data order and names are those of skflow (github.com/tensorflow/skflow
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import ClassifierTags, RegressorTags
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .blueprint import CLIP_GRADIENTS, blueprint
 from .errors import EstimatorError
-from .feeding import MAPPED_ROWS, ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream, parts
+from .feeding import ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream
 from .models import ModelFunction
-from .monitors import BaseMonitor
+from .monitors import BaseMonitor, TrainedModel
 from .net_estimator import NetEstimator
 from .training import NUM_CORES, Net, one_hot
 from .validation import (
@@ -45,6 +43,7 @@ from .validation import (
     parameter_names,
     target_values,
 )
+from .variable_names import GLOBAL_STEP
 
 Self = TypeVar("Self", bound="TensorFlowEstimator")
 
@@ -247,9 +246,9 @@ class TensorFlowEstimator(NetEstimator):
         from .summaries import EventFile
 
         net = self._net
-        number = int(net.read(["global_step"])[0])
+        number = int(net.read([GLOBAL_STEP])[0])
         with (
-            monitor.watching(self, anew),
+            monitor.watching(self._watched(), anew),
             nullcontext() if logdir is None else EventFile(logdir, net.graph) as events,
         ):
             for step, (X, y) in zip(range(self.steps), feeder, strict=False):
@@ -261,6 +260,16 @@ class TensorFlowEstimator(NetEstimator):
                 monitor.update(number, step, loss, net.session, feeder.get_feed_params, net.loss)
                 if monitor.monitor_inducing_stop():
                     break
+
+    def _watched(self) -> TrainedModel:
+        """Return what a monitor uses of this estimator."""
+        net = self._net
+
+        def loss_on(X: Any, y: Any) -> Callable[[], float]:
+            rows, target = self._rows(X, y)
+            return lambda: float(net.compute(net.loss, rows, target))
+
+        return TrainedModel(net.X, net.y, len(self.classes_) if self._classifies else 0, loss_on)
 
     def _build(self, features: int, target: tuple[int, ...], labels: NDArray[Any] | None = None) -> None:
         """Replace the network by a new one, whose variables have no values yet.
@@ -287,67 +296,6 @@ class TensorFlowEstimator(NetEstimator):
             raise EstimatorError("there is no model_fn", hint="restore(folder, model_fn=...) gives one")
         return self.model_fn
 
-    # -- prediction
-
-    def predict(self, X: Any, axis: int = 1, batch_size: int = -1) -> NDArray[Any]:
-        """Predict the label, or the value, of each row.
-
-        Args:
-            X: numbers, [rows, features], or an iterator of rows.
-            axis: of the predictions along which the classes lie; 2 for a model of one's own that predicts sequences.
-            batch_size: rows to compute at a time; all of them unless told otherwise.
-
-        Returns:
-            Labels, [rows]; or values, [rows] or [rows, outputs].
-
-        Raises:
-            NotFittedError: before the first `fit`.
-        """
-        predictions = self._predict(X, batch_size)
-        if self._classifies:
-            labels: NDArray[Any] = self.classes_[predictions.argmax(axis=axis)]
-            return labels
-        values = predictions[:, 0] if not self._target and predictions.ndim == 2 else predictions
-        return values.astype(np.float64)
-
-    @available_if(lambda self: self._classifies)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any, batch_size: int = -1) -> NDArray[np.float32]:
-        """Predict the probability of each class, in the order of `classes_`; float32 [rows, classes].
-
-        Args:
-            X: numbers, [rows, features], or an iterator of rows.
-            batch_size: rows to compute at a time; all of them unless told otherwise.
-
-        Raises:
-            NotFittedError: before the first `fit`.
-        """
-        return self._predict(X, batch_size)
-
-    def _predict(self, X: Any, batch_size: int) -> NDArray[np.float32]:
-        check_is_fitted(self)
-        if is_stream(X):
-            chunks: Iterator[Any] = (self._features(rows) for rows in parts(X, batch_size))
-        else:
-            mapped = is_mapped(X)
-            X = self._features(X)
-            size = batch_size if batch_size > 0 else MAPPED_ROWS if mapped else len(X)
-            chunks = (np.asarray(X[row : row + size], np.float32) for row in range(0, len(X), size))
-        predicted = [self._net.predict(rows) for rows in chunks]
-        if not predicted:
-            raise EstimatorError("the iterator X gives no rows")
-        return np.concatenate(predicted)
-
-    def _features(self, X: Any) -> NDArray[Any]:
-        mapped = is_mapped(X)
-        return validate_data(  # type: ignore[no-any-return]
-            self, X, reset=False, dtype="numeric" if mapped else np.float32, order=None if mapped else "C"
-        )
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of a classifier, or the coefficient of determination, R², of a regressor."""
-        kind = ClassifierMixin if self._classifies else RegressorMixin
-        return float(kind.score(self, X, y, sample_weight))
-
     # -- files
 
     def save(self, path: str) -> None:
@@ -373,9 +321,9 @@ class TensorFlowEstimator(NetEstimator):
         Raises:
             EstimatorError: there is no model in the folder, it is damaged, or of another class.
         """
-        from . import saving
+        from . import restoring
 
-        return saving.restore(cls, path, params)
+        return restoring.restore(cls, path, params)
 
     # -- scikit-learn's side
 

@@ -9,16 +9,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .errors import EstimatorError
 
-if TYPE_CHECKING:
-    from .estimators import TensorFlowEstimator
-
 Feed = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a monitor uses of the model being trained.
+
+    Attributes:
+        X: placeholder of the features.
+        y: placeholder of the target.
+        n_classes: number of classes; 0 for a regressor.
+        loss_on: checks rows and their labels or values, and returns a function that computes the current loss on them.
+    """
+
+    X: Any
+    y: Any
+    n_classes: int
+    loss_on: Callable[[Any, Any], Callable[[], float]]
 
 
 def default_monitor(verbose: int = 1) -> BaseMonitor:
@@ -73,25 +88,25 @@ class BaseMonitor:
 
     # -- what the training calls
 
-    def begin(self, estimator: TensorFlowEstimator, anew: bool) -> None:
+    def begin(self, model: TrainedModel, new: bool) -> None:
         """Get ready for a call of `fit` or `partial_fit`.
 
         Args:
-            estimator: it, with its network.
-            anew: whether its weights are new.
+            model: the model to be trained.
+            new: whether its weights are new.
         """
-        if anew:
+        if new:
             self._reset()
-        self.create_val_feed_dict(estimator._net.X, estimator._net.y)
+        self.create_val_feed_dict(model.X, model.y)
 
     def end(self) -> None:
         """Let go of the network, so that a monitor can be kept and copied."""
         self.sess = self.loss_expression_tensor = None
 
     @contextmanager
-    def watching(self, estimator: TensorFlowEstimator, anew: bool) -> Iterator[None]:
-        """A block that trains."""
-        self.begin(estimator, anew)
+    def watching(self, model: TrainedModel, new: bool) -> Iterator[None]:
+        """Surround a training with `begin` and `end`."""
+        self.begin(model, new)
         try:
             yield
         finally:
@@ -190,16 +205,13 @@ class ValidationMonitor(BaseMonitor):
         self.all_val_loss_buffer: list[float] = []
         self._loss: Callable[[], float] | None = None
 
-    def begin(self, estimator: TensorFlowEstimator, anew: bool) -> None:
-        """Check the rows against the estimator's."""
-        super().begin(estimator, anew)
-        known = len(estimator.classes_) if estimator._classifies else 0
-        if self.n_classes > 1 and self.n_classes != known:
-            expected = known or "0, as the estimator is a regressor"
-            raise EstimatorError("n_classes of the monitor does not fit", expected=expected, found=self.n_classes)
-        net = estimator._net
-        X, y = estimator._rows(self.val_X, self.val_y)
-        self._loss = lambda: float(net.compute(net.loss, X, y))
+    def begin(self, model: TrainedModel, new: bool) -> None:
+        """Check the monitor's rows against the model."""
+        super().begin(model, new)
+        if self.n_classes > 1 and self.n_classes != model.n_classes:
+            expected = model.n_classes or "0, as the estimator is a regressor"
+            raise EstimatorError("n_classes of the monitor does not match", expected=expected, found=self.n_classes)
+        self._loss = model.loss_on(self.val_X, self.val_y)
 
     def end(self) -> None:
         """Let go of the network."""

@@ -1,22 +1,23 @@
-"""What all estimators do with the network that they hold: look into it, and let values in and out of it."""
+"""What every estimator does with its network: predict, look up tensors, accept grafts, and be pickled."""
 
 from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import did_you_mean
 from ..plan import Report
 from .architecture import Values
 from .errors import EstimatorError
-from .feeding import Rows
+from .feeding import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
 from .ops import Tensor
 from .runtime import tf
 from .training import Net
@@ -32,20 +33,91 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
 
     classes_: NDArray[Any]
     n_features_in_: int
+    feature_names_in_: NDArray[Any]
+    n_classes: int | None
+    max_to_keep: int | None
     _net: Net
     _target: tuple[int, ...]  # the shape of the target beyond the rows
+
+    @property
+    @abstractmethod
+    def _classifies(self) -> bool:
+        """Whether the estimator is a classifier."""
+
+    @abstractmethod
+    def _check_params(self) -> None:
+        """Refuse the first invalid parameter."""
 
     @abstractmethod
     def _build(self, features: int, target: tuple[int, ...]) -> None:
         """Replace the network by a new one, whose variables have no values yet."""
 
     @abstractmethod
-    def _features(self, X: Any) -> NDArray[Any]:
-        """Check rows."""
-
-    @abstractmethod
     def _rows(self, X: Any, y: Any) -> tuple[Rows, Rows]:
         """Return rows and their target as the network is fed with them."""
+
+    # -- prediction
+
+    def predict(self, X: Any, axis: int = 1, batch_size: int = -1) -> NDArray[Any]:
+        """Predict the label, or the value, of each row.
+
+        Args:
+            X: numbers, [rows, features], or an iterator of rows.
+            axis: of the predictions along which the classes lie; 2 for a model of one's own that predicts sequences.
+            batch_size: rows to compute at a time; all of them unless told otherwise.
+
+        Returns:
+            Labels, [rows]; or values, [rows] or [rows, outputs].
+
+        Raises:
+            NotFittedError: before the first `fit`.
+        """
+        predictions = self._predict(X, batch_size)
+        if self._classifies:
+            labels: NDArray[Any] = self.classes_[predictions.argmax(axis=axis)]
+            return labels
+        values = predictions[:, 0] if not self._target and predictions.ndim == 2 else predictions
+        return values.astype(np.float64)
+
+    @available_if(lambda self: self._classifies)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any, batch_size: int = -1) -> NDArray[np.float32]:
+        """Predict the probability of each class, in the order of `classes_`; float32 [rows, classes].
+
+        Args:
+            X: numbers, [rows, features], or an iterator of rows.
+            batch_size: rows to compute at a time; all of them unless told otherwise.
+
+        Raises:
+            NotFittedError: before the first `fit`.
+        """
+        return self._predict(X, batch_size)
+
+    def _predict(self, X: Any, batch_size: int) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        if is_stream(X):
+            chunks: Iterator[Any] = (self._features(rows) for rows in parts(X, batch_size))
+        else:
+            mapped = is_mapped(X)
+            X = self._features(X)
+            size = batch_size if batch_size > 0 else MAPPED_ROWS if mapped else len(X)
+            chunks = (np.asarray(X[row : row + size], np.float32) for row in range(0, len(X), size))
+        predicted = [self._net.predict(rows) for rows in chunks]
+        if not predicted:
+            raise EstimatorError("the iterator X gives no rows")
+        return np.concatenate(predicted)
+
+    def _features(self, X: Any) -> NDArray[Any]:
+        mapped = is_mapped(X)
+        return validate_data(  # type: ignore[no-any-return]
+            self, X, reset=False, dtype="numeric" if mapped else np.float32, order=None if mapped else "C"
+        )
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of a classifier, or the coefficient of determination, R², of a regressor."""
+        kind = ClassifierMixin if self._classifies else RegressorMixin
+        return float(kind.score(self, X, y, sample_weight))
+
+    # -- looking into the network
 
     def get_tensor(self, name: str) -> Tensor:
         """Return a tensor of the graph by its name; the ':0' may be left out.
@@ -88,6 +160,8 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
             missing = "X and y" if rows is None else "y"
             raise EstimatorError(f"the tensor {name!r} has no value without {missing}") from None
 
+    # -- surgery
+
     def graft_from(
         self,
         donor: NetEstimator | str | os.PathLike[str],
@@ -127,9 +201,16 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
         from ..surgeon.selection import Selection
         from . import surgery
 
-        check_is_fitted(self)
+        def in_memory(estimator: NetEstimator) -> surgery.NetCheckpoint:
+            check_is_fitted(estimator)
+            return surgery.NetCheckpoint(type(estimator).__name__, estimator._net)
+
+        recipient = in_memory(self)
         options = Options(slots, maps=maps, cast=cast, on_mismatch=on_mismatch)
-        return surgery.graft(donor, self, Selection(layers, match, exclude, scheme), options)
+        source = donor if isinstance(donor, (str, os.PathLike)) else in_memory(donor)
+        return surgery.graft(source, recipient, Selection(layers, match, exclude, scheme), options)
+
+    # -- scikit-learn's side
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_net")

@@ -1,16 +1,14 @@
-"""Grafts into a model in memory, by the same plan as those into a checkpoint."""
+"""Grafts into a model in memory, with the same plan as grafts into a checkpoint."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from .. import formats
 from ..checkpoint import ITEM_SIZE, Checkpoint, Extent, Variable
@@ -21,36 +19,36 @@ from ..surgeon.selection import Selection
 
 if TYPE_CHECKING:
     from ..plan import Content
-    from .net_estimator import NetEstimator
     from .training import Net
 
 
 class NetCheckpoint(Checkpoint):
-    """The variables of a fitted estimator, to be read like those of a file.
+    """The variables of a network in memory, read like those of a file.
 
     Args:
-        estimator: it; reading follows its training.
+        name: what to call it in messages.
+        net: the network; reads return its current values.
     """
 
     format = "memory"
 
-    def __init__(self, estimator: NetEstimator) -> None:
-        super().__init__(type(estimator).__name__, "")
-        self._net: Net = estimator._net
-        for name, variable in self._net.variables.items():
+    def __init__(self, name: str, net: Net) -> None:
+        super().__init__(name, "")
+        self.net = net
+        for name, variable in net.variables.items():
             dtype, shape = variable.dtype.base_dtype.name, tuple(variable.shape)
             self.variables[name] = Variable(name, name.encode(), dtype, shape, ())
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """Yield nothing: there are no extents."""
+        """Yield nothing: variables in memory have no extents."""
         yield from ()
 
     def check(self, variable: Variable) -> None:
-        """Do nothing: there is no checksum."""
+        """Do nothing: variables in memory have no checksums."""
 
     def read(self, name: str) -> NDArray[Any]:
         """Return a copy of a variable's values."""
-        return self._net.read([self[name].name])[0]
+        return self.net.read([self[name].name])[0]
 
     def nbytes(self, variable: Variable) -> int | None:
         """Return the size of a variable's values."""
@@ -59,49 +57,42 @@ class NetCheckpoint(Checkpoint):
     def fingerprint(self) -> str:
         """Return a digest of all values."""
         digest = sha256()
-        for name, values in self._net.values().items():
+        for name, values in self.net.values().items():
             digest.update(name.encode() + values.tobytes())
         return digest.hexdigest()
 
 
 def graft(
-    donor: NetEstimator | str | os.PathLike[str],
-    recipient: NetEstimator,
+    donor: NetCheckpoint | str | os.PathLike[str],
+    recipient: NetCheckpoint,
     selection: Selection,
     options: grafting.Options,
 ) -> Report:
-    """Give variables of a fitted estimator the values that a donor's have: all that were asked for, or none.
+    """Copy variables of a donor into a network in memory: either all that were selected, or none.
 
     Args:
-        donor: a fitted estimator, or any spelling of a checkpoint's path.
-        recipient: a fitted estimator.
+        donor: another network in memory, or any spelling of a checkpoint's path.
+        recipient: the network to change.
         selection: which variables, by the donor's names and layers.
-        options: how.
+        options: how to graft them.
 
     Raises:
-        CkptSurgeonError: nothing was changed; `lines` says all that is wrong.
+        CkptSurgeonError: nothing was changed; `lines` lists every problem.
     """
     if selection.is_empty and not options.maps:
         raise UsageError("nothing is selected", expected="layers, match or maps")
     if options.slots.action == "drop":
         raise UsageError("a model needs its slots", hint="slots='fill=0.1' sets them to a number")
-    with _opened(donor) as source:
-        plan = grafting.graft(source, NetCheckpoint(recipient), selection, options)
+    with formats.open(os.fspath(donor)) if isinstance(donor, (str, os.PathLike)) else donor as source:
+        plan = grafting.graft(source, recipient, selection, options)
         values = {change.name: _value(change.content, change.variable) for change in plan.changes if change.content}
-    if values:  # all that was selected may have been passed over
-        recipient._net.write(values)
-    return Report(type(recipient).__name__, plan)
-
-
-def _opened(donor: NetEstimator | str | os.PathLike[str]) -> AbstractContextManager[Checkpoint]:
-    if isinstance(donor, (str, os.PathLike)):
-        return formats.open(os.fspath(donor))
-    check_is_fitted(donor)
-    return NetCheckpoint(donor)
+    if values:  # empty if every selected variable was skipped
+        recipient.net.write(values)
+    return Report(recipient.path, plan)
 
 
 def _value(content: Content, variable: Variable) -> NDArray[Any]:
-    """Return what a variable becomes, of its shape and dtype."""
+    """Return the new value of a variable, in its shape and dtype."""
     if isinstance(content, Copy):
         return content.donor.read(content.variable.name).reshape(variable.shape)
     if isinstance(content, Elements):
