@@ -31,12 +31,14 @@ def answer(options, request):
     """Do what is asked for, or what was asked not to be done; return the line to answer with."""
     began = time.perf_counter()
     wrong = options.do if request["step"] == options.at else None
-    if wrong and options.once:
-        wrong = None if options.once.exists() else wrong
-        options.once.touch()
+    if wrong and options.once and options.once.exists():
+        wrong = None
     if wrong in ("exit", "hang"):
         print("about to misbehave", file=sys.stderr, flush=True)
-        time.sleep(60 if wrong == "hang" else 0)
+    if wrong and options.once:
+        options.once.touch()
+    if wrong in ("exit", "hang"):
+        time.sleep(3600 if wrong == "hang" else 0)
         sys.exit(1)
     if wrong in ("garbage", "error"):
         return '{"step": 1, "met' if wrong == "garbage" else json.dumps({"step": request["step"], "error": "no wish"})

@@ -21,6 +21,7 @@ MODELS = ("a", "b", "c")
 HIDDEN = {"a": "4,3,5", "b": "4,3", "c": "4,3,6"}  # the trunk, layers 0-1, is the same
 SCHEDULE = Schedule(MODELS)
 STEPS = SCHEDULE.steps_in(1)
+TIMEOUT = 600  # seconds for a step; it passes in no test but where the clock is made to jump
 PROGRAM = [sys.executable, str(Path(__file__).with_name("numpy_trainer.py"))]
 COMMAND = [*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", "--step", "{step}"]
 
@@ -42,7 +43,7 @@ def write_ring(folder: Path, rounds: int = 6, **options: Any) -> None:
     lines = ['layers = "0-1"', f"stop = {toml(stop)}", *(f"{key} = {toml(v)}" for key, v in options.items())]
     lines += ["[data]", 'file = "points.csv"', 'target = "kind"', "batch_size = 16"]
     for name, given in zip(MODELS, models, strict=True):
-        keys = {"name": name, "tries": 1, "timeout": 20, **given}
+        keys = {"name": name, "tries": 1, "timeout": TIMEOUT, **given}
         if "command" not in keys:
             keys["worker"] = [*PROGRAM, "worker", "--hidden", HIDDEN[name], *given.get("worker", [])]
         lines += ["[[models]]", *(f"{key} = {toml(value)}" for key, value in keys.items())]

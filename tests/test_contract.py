@@ -331,7 +331,7 @@ def test_set_refuses_strings_for_numbers_and_back(shell: Shell) -> None:
 def test_set_does_not_wait_for_a_terminal(shell: Shell) -> None:
     """Where nothing is piped into it, - is refused."""
     leader, follower = pty.openpty()
-    done = subprocess.run([*PROGRAM, "set", "a", BIAS, "-"], stdin=follower, capture_output=True, timeout=60)
+    done = subprocess.run([*PROGRAM, "set", "a", BIAS, "-"], stdin=follower, capture_output=True, timeout=600)
     os.close(leader)
     os.close(follower)
     assert (done.returncode, done.stderr) == (2, b"ckptsurgeon: - is stdin, and nothing is piped into it\n")

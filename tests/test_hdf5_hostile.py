@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import h5py
 import hdf5_files
 import numpy as np
 import pytest
+from waiting import LIMIT, wait_until
 
 from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
@@ -393,13 +393,10 @@ files = [formats.open({str(tmp_path / "m.h5")!r}) for _ in range(3)]
 print(nursery.mine().pid, *(file._child.pid for file in files), flush=True)
 {end}
 """
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
         pids = [int(each) for each in done.stdout.split()]
         assert len(pids) == 4, done.stderr
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and any(is_alive(pid) for pid in pids):
-            time.sleep(0.05)
-        assert not any(is_alive(pid) for pid in pids)
+        wait_until(lambda pids=pids: not any(is_alive(pid) for pid in pids), pids)
 
 
 def is_alive(pid: int) -> bool:

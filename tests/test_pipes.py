@@ -281,7 +281,7 @@ def test_a_terminal_is_no_stream(b: Path) -> None:
     """`graft - b` typed without a pipe says so at once, and waits for nobody."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(me("graft", "-", str(b)), stdin=theirs, stderr=subprocess.PIPE, text=True)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=600)
     os.close(ours)
     os.close(theirs)
     assert child.returncode == 2

@@ -152,7 +152,7 @@ def fresh(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Python of its own, to which `main` is the program."""
     code = f"import sys\nfrom ckptsurgeon.cli import main\n{code}"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def is_slot(name: str) -> bool:

@@ -35,7 +35,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def ring(*arguments: object) -> str:
     """Run a verb of the ring to its end; return what it printed."""
     process = start(*arguments)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, output + errors
     return output
 

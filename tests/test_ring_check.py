@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from ring_support import COMMAND, drive, kill, toml, write_ring
+from ring_support import COMMAND, TIMEOUT, drive, kill, toml, write_ring
 
 from ckptsurgeon import cli
 from ckptsurgeon.errors import BusyError, CkptSurgeonError
 from ckptsurgeon.ring import driver, start
 from ckptsurgeon.ring.trainers import checking
+from ckptsurgeon.ring.trainers.child import Child
 
 TRAINERS = Path(__file__).resolve().parent.parent / "scripts" / "trainers"
 
@@ -60,8 +61,10 @@ for line in sys.stdin:
     step = request["step"] + (habit == "stale" and request["op"] == "train")
     print(json.dumps({{"step": step, "metrics": {{"loss": loss}}}}), flush=True)
 if habit == "lingerer":
-    time.sleep(60)
+    time.sleep(3600)
 """
+
+PATIENCE, GRACE = 600.0, 601.0
 
 # What is found out about each habit, by check; all others are fine.
 FOUND = {
@@ -78,8 +81,8 @@ FOUND = {
     "overwriter": {"input": "changed model.ckpt-0.npz, which it was given to read"},
     "seedless": {"init": "wrote the same first weights for another seed"},
     "moody": {"init": "wrote other first weights than at 'ring init', for the same request"},
-    "lingerer": {"end": "still ran 0.7 s after the end of its input"},
-    "stubborn": {"sigterm": "still ran 0.7 s after SIGTERM"},
+    "lingerer": {"end": f"still ran {PATIENCE:g} s after the end of its input"},
+    "stubborn": {"sigterm": f"still ran {GRACE:g} s after SIGTERM"},
     "nan": {"train": "wrote a checkpoint with logistic_regression/bias: 2 NaN"},
     "wider": {"train": "dnn/layer0/Linear/Bias was float32 [4], is float64 [4]"},
     "stale": {"train": "answered another step; expected 1, found 2"},
@@ -102,7 +105,7 @@ def write_habits(folder: Path, *habits: str) -> None:
             f"worker = {worker}",
             'format = "npz"',
             "tries = 1",
-            "timeout = 20",
+            f"timeout = {TIMEOUT}",
         ]
     (folder / "ring.toml").write_text("\n".join(lines))
 
@@ -111,10 +114,22 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def wait_only_for_those_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give trainers all the time in the world to end, but none to those that never will."""
+    ended = checking._ended
+    never = {("lingerer", PATIENCE), ("stubborn", GRACE)}
+
+    def has_ended(child: Child, seconds: float) -> bool:
+        return ended(child, 0.0 if (child._process.args[-1], seconds) in never else seconds)
+
+    monkeypatch.setattr(checking, "_PATIENCE", PATIENCE)
+    monkeypatch.setattr(checking, "_GRACE", GRACE)
+    monkeypatch.setattr(checking, "_ended", has_ended)
+
+
 def test_each_broken_rule_is_found_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check for each, by name; the run stays as it was, byte for byte, and no scratch is left behind."""
-    monkeypatch.setattr(checking, "_PATIENCE", 0.7)
-    monkeypatch.setattr(checking, "_GRACE", 0.7)
+    wait_only_for_those_that_end(monkeypatch)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import LIMIT
 
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, DamagedError
 from ckptsurgeon.ring import journal
@@ -351,6 +352,7 @@ def test_the_trainers_of_a_dead_driver_are_waited_for(tmp_path: Path, monkeypatc
             patch.setattr(journal, "_WAIT_FOR_TRAINERS", 0.2)
             with pytest.raises(BusyError, match="a trainer that it started still runs"):
                 Journal.lock(str(path), lambda: dead.pid)
+        monkeypatch.setattr(journal, "_WAIT_FOR_TRAINERS", LIMIT)
         asked = []
 
         def driver() -> int:

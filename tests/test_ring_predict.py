@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ring_support import MODELS, history, write_ring
+from ring_support import MODELS, TIMEOUT, history, write_ring
 from test_ring_ensemble import by_hand, regressors, softmax, specs
 
 from ckptsurgeon import cli, data
@@ -172,7 +172,7 @@ if how == "nan": np.save(output, chances * np.nan)
 if how == "text": open(output, "w").write("in,out\\n")
 if how == "long": open(output, "w").write("0.123456789," * 1000)
 if how == "objects": np.save(output, np.array([{}]), allow_pickle=True)
-if how == "hang": time.sleep(60)
+if how == "hang": time.sleep(3600)
 if how == "status": sys.exit("no idea")
 """
 
@@ -224,7 +224,7 @@ def net_of(ring: Path, name: str) -> str:
 )
 def test_a_program_that_fails_is_an_error(ring: Path, tmp_path: Path, rows: str, how: str, message: str) -> None:
     """A vote is never left out in silence; the model is named."""
-    ring = program(ring, tmp_path, how, timeout=1 if how == "hang" else 20)
+    ring = program(ring, tmp_path, how, timeout=1 if how == "hang" else TIMEOUT)
     with pytest.raises(TrainerError, match="model b: its predict program .*" + message.replace("|", r"\|")):
         predict(ring, rows)
 

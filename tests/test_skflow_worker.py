@@ -61,7 +61,7 @@ class Talk:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        status = self.process.wait(10)
+        status = self.process.wait(600)
         self.process.stdout.close()
         return status
 

@@ -33,7 +33,7 @@ def test_trainers_of_many_kinds_share_one_trunk(tmp_path: Path, monkeypatch: pyt
     regressor = [*REGRESSOR, "--hidden-units", "6,5", "--optimizer", "SGD", "--learning-rate", "0.01"]
     more = [
         {"name": "net", "hidden_units": [6, 5, 7, 3], "optimizer": "Adam", "learning_rate": 0.01},
-        {"name": "regressor", "worker": regressor, "timeout": 300},
+        {"name": "regressor", "worker": regressor, "timeout": 1800},
     ]
     write_ring(ring, [table("keras"), table("tensorflow"), *more])
     start.init(str(ring))

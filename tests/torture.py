@@ -22,7 +22,7 @@ Start = Callable[[], "subprocess.Popen[str]"]
 
 
 def torment(
-    folder: Path, start: Start, kills: int, chance: random.Random, every: int, patience: float = 60.0
+    folder: Path, start: Start, kills: int, chance: random.Random, every: int, patience: float = 600.0
 ) -> Counter[str]:
     """Run a ring to its end, with somebody killed by signal 9 again and again.
 

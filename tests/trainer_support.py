@@ -42,7 +42,7 @@ def table(name: str, kind: str = "worker") -> dict[str, Any]:
     for key in (kind, "predict"):
         if key in model:
             model[key] = [places.get(word, SIZES if re.fullmatch(r"[\d,]+", word) else word) for word in model[key]]
-    return {**model, "name": name, "timeout": 300}
+    return {**model, "name": name, "timeout": 1800}
 
 
 def write_ring(folder: Path, models: list[dict[str, Any]], **options: Any) -> None:
