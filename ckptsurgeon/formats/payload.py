@@ -80,7 +80,7 @@ def _stored(content: Copy) -> Iterator[bytes] | None:
         assert isinstance(donor, Hdf5)
         if not variable.is_numeric:
             return None
-        stored, order = donor.payload(variable), donor.datasets[variable.name].order
+        stored, order = donor.payload(variable), donor.listing.datasets[variable.name].order
         return swapped(stored, variable.dtype) if order == ">" else stored
     if isinstance(donor, Bundle) and variable.slices is None and variable.is_numeric:
         found = donor.checked_chunks(variable.extents[0])
