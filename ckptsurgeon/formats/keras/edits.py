@@ -16,9 +16,9 @@ from ...plan import Copy, Text
 from ...publish import remove
 from .. import payload
 from .naming import Arrangement
-from .parts import legacy_root
+from .paths import legacy_root
 from .reading import Hdf5
-from .sandbox.child import Child
+from .sandbox.process import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

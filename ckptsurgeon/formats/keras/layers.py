@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ...names import natural_key
 from . import slots
-from .parts import (
+from .paths import (
     COUNTER,
     LISTED,
     MEANINGS,

@@ -8,7 +8,7 @@ does; one that has lost all its variables goes, unless it is a layer's, which ma
 from __future__ import annotations
 
 from ...errors import CkptSurgeonError, RefusedError, check
-from .parts import OPTIMIZER, TOP, inside, joined, legacy_root, owner_of
+from .paths import OPTIMIZER, TOP, inside, joined, legacy_root, owner_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

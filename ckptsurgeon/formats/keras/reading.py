@@ -18,8 +18,8 @@ from ...names import natural_key
 from ..files.watched import WatchedFiles
 from . import layers, slots
 from .listing import Dataset, Listing
-from .sandbox.child import Child
 from .sandbox.pipe import Part
+from .sandbox.process import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

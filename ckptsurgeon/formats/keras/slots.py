@@ -8,7 +8,7 @@ and tf_keras 2.21.
 
 from __future__ import annotations
 
-from .parts import COUNTER, LISTED, OPTIMIZER, VARS, class_of, in_config, is_container
+from .paths import COUNTER, LISTED, OPTIMIZER, VARS, class_of, in_config, is_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
