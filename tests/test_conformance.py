@@ -27,7 +27,7 @@ from strategies import numbers, same, shapes
 from ckptsurgeon import cli, compare, formats, numeric
 from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.formats import table
-from ckptsurgeon.formats.keras.sandbox import nursery
+from ckptsurgeon.formats.keras.sandbox import spawning
 from ckptsurgeon.verbs import changing, producing
 
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
@@ -441,8 +441,8 @@ def test_kill_leaves_old_or_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     out = str(tmp_path / f"out{form.ending if verb == 'cp' else ''}")
     expected = form.real({**IN_PLACE, **PRODUCING}[verb][1](one, other))
     files, old = stored(tmp_path, "a", "b"), form.real(other)
-    mine = nursery.mine()  # of before: it is the operation that is to be killed, not who reads for it
-    monkeypatch.setattr(nursery, "mine", lambda: mine)
+    mine = spawning.mine()  # of before: it is the operation that is to be killed, not who reads for it
+    monkeypatch.setattr(spawning, "mine", lambda: mine)
     for calls in itertools.count():
         restore(tmp_path, files)
         remove_result(tmp_path)

@@ -23,7 +23,7 @@ from waiting import LIMIT, wait_until
 
 from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
-from ckptsurgeon.formats.keras.sandbox import child, nursery, rewriting, worker
+from ckptsurgeon.formats.keras.sandbox import process, reading, rewriting, spawning
 from ckptsurgeon.publish import Lock
 from ckptsurgeon.verbs import changing
 
@@ -207,11 +207,11 @@ def test_names_that_grow(tmp_path: Path) -> None:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """A nursery that is forked in the test, with what it has patched, and ends with it."""
-    before = dict(nursery._nurseries)
-    nursery._nurseries.clear()
+    before = dict(spawning._nurseries)
+    spawning._nurseries.clear()
     yield
-    nursery._nurseries.clear()
-    nursery._nurseries.update(before)
+    spawning._nurseries.clear()
+    spawning._nurseries.update(before)
 
 
 def segfault(*_: Any) -> Any:
@@ -250,12 +250,12 @@ def test_whatever_becomes_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
     end, kind, message = ENDS[number]
     hdf5_files.weights(tmp_path / "m.weights.h5")
     if end is spin:
-        monkeypatch.setattr(child, "_SECONDS", 1)
+        monkeypatch.setattr(process, "_SECONDS", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "walk", end)
+        patched.setattr(reading, "walk", end)
         with pytest.raises(kind, match=message):
             formats.open(str(tmp_path / "m.weights.h5"))
-    nursery._nurseries.clear()
+    spawning._nurseries.clear()
     with formats.open(str(tmp_path / "m.weights.h5")) as file:
         assert file
 
@@ -269,8 +269,8 @@ def test_many_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 file.create_dataset(str(number), data=np.arange(8), chunks=(4,))
     found = []
     with monkeypatch.context() as patched, formats.open(str(tmp_path / "n.h5")) as other:
-        patched.setattr(worker, "send_values", segfault)
-        nursery._nurseries.clear()
+        patched.setattr(reading, "send_values", segfault)
+        spawning._nurseries.clear()
         with formats.open(str(tmp_path / "m.h5")) as file:
             for name in file:
                 with pytest.raises(DamagedError, match=f"died? of it .* {name}$|dies of it .*, of {name}$") as caught:
@@ -311,8 +311,8 @@ def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return int(real(*arguments))
 
-        nursery._nurseries.clear()
-        monkeypatch.setattr(worker.os, call, refuse)
+        spawning._nurseries.clear()
+        monkeypatch.setattr(reading.os, call, refuse)
         said = ""
         try:
             changing.rename(str(path), ["layers/dense/=layers/first/"])
@@ -333,11 +333,11 @@ def test_a_nursery_that_was_killed(tmp_path: Path) -> None:
     """The next file gets another one; what was open is read on by a child that still lives, or by a new one."""
     expected = hdf5_files.others(tmp_path / "m.h5")
     with formats.open(str(tmp_path / "m.h5")) as before:
-        first = nursery.mine().pid
+        first = spawning.mine().pid
         os.kill(first, signal.SIGKILL)
         with formats.open(str(tmp_path / "m.h5")) as file:
             assert file.read("pieces").tolist() == expected["pieces"].tolist()
-        assert nursery.mine().pid != first
+        assert spawning.mine().pid != first
         assert before.read("pieces").tolist() == expected["pieces"].tolist()
 
 
@@ -388,9 +388,9 @@ def test_nothing_outlives_the_program(tmp_path: Path) -> None:
         code = f"""
 import os
 from ckptsurgeon import formats
-from ckptsurgeon.formats.keras.sandbox import nursery
+from ckptsurgeon.formats.keras.sandbox import spawning
 files = [formats.open({str(tmp_path / "m.h5")!r}) for _ in range(3)]
-print(nursery.mine().pid, *(file._child.pid for file in files), flush=True)
+print(spawning.mine().pid, *(file._child.pid for file in files), flush=True)
 {end}
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)

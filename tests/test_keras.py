@@ -271,7 +271,7 @@ def test_lists_that_are_cut_into_several_attributes(old: Any, tmp_path: Path) ->
     path = str(tmp_path / "m.h5")
     model.save_weights(path)
     with formats.open(path) as file:
-        assert "layer_names0" in file.groups[0][""]  # type: ignore[attr-defined]
+        assert "layer_names0" in file.listing.groups[0][""]  # type: ignore[attr-defined]
         name = next(name for name in file if name.startswith("007"))
     layer = name.partition("/")[0]
     changing.rename(path, [f"{layer}/=other/"], out=str(tmp_path / "out.h5"))

@@ -63,7 +63,7 @@ def bias(layer: int) -> str:
 
 
 def keep_prob(layer: int) -> str:
-    """Return the name of the share of its outputs that hidden layer `layer` keeps, a variable of models with dropout."""
+    """Return the name of the variable that holds the share of outputs that hidden layer `layer` keeps (dropout)."""
     return f"{LAYERS_SCOPE}/{layer_scope(layer)}/{KEEP_PROB}"
 
 

@@ -60,7 +60,7 @@ class KerasZip(Hdf5):
             known = {member.text: member for member in self.members}
             self.weights = self._weights(known)
             if CONFIG in known:
-                self.config = parsed(self._text(known[CONFIG]))
+                self.listing.config = parsed(self._text(known[CONFIG]))
             for member in self.weights:
                 self.parts.append(self._part(member))
         self.shards = len(self.parts)

@@ -17,9 +17,9 @@ from ...publish import remove
 from ...source import local
 from .. import payload
 from .naming import Arrangement
-from .parts import legacy_root
+from .paths import legacy_root
 from .reading import Hdf5
-from .sandbox.child import Child
+from .sandbox.process import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...plan import Content, Plan, Result
-    from .reading import Dataset
+    from .listing import Dataset
 
     Edit = tuple[int, int, Iterator[bytes]]
 
@@ -52,15 +52,16 @@ class Edits:
     def __init__(self, plan: Plan) -> None:
         assert isinstance(plan.recipient, Hdf5)
         self.file = plan.recipient
+        self.listing = plan.recipient.listing
         self._size = plan.size(True)
         ranks = next(iter(self.file.layer_tables().values()), {})
         self.results = sorted(plan.results(), key=lambda each: ranks.get(each.variable.name, len(ranks)))
         self._contents: dict[int, Content] = {}
         self._check()
-        places = [(dataset.part, dataset.address) for dataset in self.file.datasets.values()]
+        places = [(dataset.part, dataset.address) for dataset in self.listing.datasets.values()]
         shared = {place for place in places if places.count(place) > 1} if len(set(places)) < len(places) else set()
         self.changed: set[int] = set()
-        self.anew = self.renames = len(self.results) != len(self.file.variables)
+        self.anew = self.renames = len(self.results) != len(self.listing.variables)
         for result in self.results:
             dataset = self._dataset(result)
             if dataset is None or result.key.decode("utf-8", "surrogateescape") != result.variable.name:
@@ -72,11 +73,11 @@ class Edits:
                 self.anew |= not same or dataset.place < 0 or (dataset.part, dataset.address) in shared
 
     def _dataset(self, result: Result) -> Dataset | None:
-        return self.file.datasets.get(result.variable.name)
+        return self.listing.datasets.get(result.variable.name)
 
     def _is_same(self, result: Result) -> bool:
         """Whether a result has the dtype and shape that its variable has now."""
-        old = self.file.variables.get(result.variable.name)
+        old = self.listing.variables.get(result.variable.name)
         return old is not None and (old.dtype, old.shape) == (result.variable.dtype, result.variable.shape)
 
     def _check(self) -> None:
@@ -182,7 +183,7 @@ class Edits:
 
     def _write(self, fd: int) -> None:
         file = self.file
-        needs_order = legacy_root(file.groups[0]) is None
+        needs_order = legacy_root(self.listing.groups[0]) is None
         for part in file.parts:
             part.fd = local(file.file(part.file)).fd
         for strict in (False, True):
@@ -196,15 +197,14 @@ class Edits:
             if answer.get("ordered") is True or not needs_order:
                 break
         part = file.parts[0]
-        for at, chunk in enumerate(file.chunks(Extent(part.file, part.base, file.blocks[0], None))):
+        for at, chunk in enumerate(file.chunks(Extent(part.file, part.base, self.listing.blocks[0], None))):
             os.pwrite(fd, chunk, at * CHUNK)
 
     def _request(self, strict: bool) -> tuple[dict[str, Any], list[Iterator[bytes]]]:
         """What a child is to write, and the values that it will want."""
-        file = self.file
         datasets: list[dict[str, Any]] = [
             {"path": path, "source": [number, path], "form": None}
-            for number, paths in enumerate(file.types)
+            for number, paths in enumerate(self.listing.types)
             for path in paths
         ]
         sent: list[Iterator[bytes]] = []
@@ -228,7 +228,7 @@ class Edits:
         """
         pairs = [(self._dataset(result), result) for result in self.results]
         moves = [(None if dataset is None else each.variable.name, payload.name_of(each)) for dataset, each in pairs]
-        return Arrangement(self.file, moves)
+        return Arrangement(self.listing, moves, self.file.path)
 
     def _room(self) -> int:
         return sum(result.variable.size * ITEM_SIZE.get(result.variable.dtype, 1) for result in self.results)
@@ -236,7 +236,7 @@ class Edits:
     def _form(self, result: Result, dataset: Dataset | None) -> tuple[dict[str, Any], Iterator[bytes]]:
         """How a new dataset is made, and its values."""
         variable = result.variable
-        same = dataset is not None and self.file.variables[variable.name].dtype == variable.dtype
+        same = dataset is not None and self.listing.variables[variable.name].dtype == variable.dtype
         form: dict[str, Any] = {"dtype": variable.dtype, "shape": variable.shape, "same": same}
         if variable.dtype == "string":
             data = b"".join(len(each).to_bytes(8, "little") + each for each in self._strings(result))

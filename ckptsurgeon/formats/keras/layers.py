@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ...names import natural_key
 from . import slots
-from .parts import (
+from .paths import (
     COUNTER,
     LISTED,
     MEANINGS,
@@ -26,8 +26,6 @@ from .parts import (
     joined,
     legacy_root,
     owner_of,
-    place_of,
-    told_name,
 )
 from .write_order import Traces, in_time
 
@@ -35,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .reading import Hdf5
+    from .listing import Listing
 
 BY_NAMES, BY_CONFIG, BY_PLACE = "layer_names", "config.json", "file-order"  # schemes
 _BESIDE = ("optimizer", "metrics", VARS)  # groups at the root that are no layers
@@ -56,27 +54,29 @@ def listed(groups: dict[str, dict[str, object]]) -> list[str]:
     ]
 
 
-def tables(file: Hdf5) -> dict[str, dict[str, int]]:
+def tables(listing: Listing) -> dict[str, dict[str, int]]:
     """The layers of a file, numbered as far as it tells: scheme's name -> variable's name -> number."""
-    root = legacy_root(file.groups[0])
+    root = legacy_root(listing.groups[0])
     if root is not None:
-        found = _in_order(file, [inside(root, each) for each in joined(file.groups[0][root], "layer_names") or []])
+        found = _in_order(
+            listing, [inside(root, each) for each in joined(listing.groups[0][root], "layer_names") or []]
+        )
         return {BY_NAMES: found} if found else {}
-    units = _units(file)
+    units = _units(listing)
     if not units:
         return {}
-    ordered = _by_config(file, units)
+    ordered = _by_config(listing, units)
     if ordered is not None:
-        return {BY_CONFIG: _in_order(file, ordered)}
-    ordered = _by_place(file, units)
-    return {BY_PLACE: _in_order(file, ordered)} if ordered is not None else {}
+        return {BY_CONFIG: _in_order(listing, ordered)}
+    ordered = _by_place(listing, units)
+    return {BY_PLACE: _in_order(listing, ordered)} if ordered is not None else {}
 
 
-def _in_order(file: Hdf5, layers: Iterable[str]) -> dict[str, int]:
+def _in_order(listing: Listing, layers: Iterable[str]) -> dict[str, int]:
     """The variables of groups that are layers, numbered by their rank among those that have some."""
     ranks = {layer: rank for rank, layer in enumerate(dict.fromkeys(layers))}
     owners = {}
-    for name in file.variables:
+    for name in listing.variables:
         owner = owner_of(name, ranks)
         if owner is not None:
             owners[name] = ranks[owner]
@@ -87,9 +87,9 @@ def _in_order(file: Hdf5, layers: Iterable[str]) -> dict[str, int]:
 # -- Keras 3
 
 
-def _units(file: Hdf5) -> dict[str, list[str]]:
+def _units(listing: Listing) -> dict[str, list[str]]:
     """The groups that are layers of the outermost model, with the names of their variables."""
-    groups = {path: attributes for each in file.groups for path, attributes in each.items()}
+    groups = {path: attributes for each in listing.groups for path, attributes in each.items()}
     children: dict[str, list[str]] = {}
     for path in groups:
         if path:
@@ -108,38 +108,38 @@ def _units(file: Hdf5) -> dict[str, list[str]]:
         else:
             units.add(path)
     found: dict[str, list[str]] = {}
-    for name in file.variables:
+    for name in listing.variables:
         unit = owner_of(name, units)
         if unit is not None:
             found.setdefault(unit, []).append(name)
     return found
 
 
-def _by_place(file: Hdf5, units: dict[str, list[str]]) -> list[str] | None:
+def _by_place(listing: Listing, units: dict[str, list[str]]) -> list[str] | None:
     """The layers in the order in which they were written, attributes in that of their names; None if there is doubt."""
     heads: dict[str, list[str]] = {}
     for unit in units:
         heads.setdefault(unit.partition("/")[0], []).append(unit)
     ordered: list[str] = []
     for head in sorted(heads, key=natural_key):
-        found = in_time(_traces(file, {unit: units[unit] for unit in heads[head]}))
+        found = in_time(_traces(listing, {unit: units[unit] for unit in heads[head]}))
         if found is None:
             return None
         ordered += found
     return ordered
 
 
-def _traces(file: Hdf5, units: dict[str, list[str]]) -> Traces:
+def _traces(listing: Listing, units: dict[str, list[str]]) -> Traces:
     """What tells when layers were written."""
-    headers = [(place_of(file, name), unit) for unit, names in units.items() for name in names]
+    headers = [(listing.place_of(name), unit) for unit, names in units.items() for name in names]
     groups = [
         ((number, address), unit)
-        for number, addresses in enumerate(file.addresses)
+        for number, addresses in enumerate(listing.addresses)
         for path, address in addresses.items()
         if (unit := path if path in units else owner_of(path, units)) is not None
     ]
     end = max(groups, default=((-1, 0), ""))[0]
-    if 2 * sum(max(place_of(file, name) for name in names) > end for names in units.values()) < len(units):
+    if 2 * sum(max(listing.place_of(name) for name in names) > end for names in units.values()) < len(units):
         headers += groups  # made layer by layer; we ourselves make all groups first, and in another order
     classes: dict[str, list[tuple[int, str]]] = {}
     large: dict[str, tuple[int, int]] = {}
@@ -147,28 +147,28 @@ def _traces(file: Hdf5, units: dict[str, list[str]]) -> Traces:
         counter = COUNTER.search(unit)
         kind, count = (unit[: counter.start()], int(counter[0][1:])) if counter else (unit, 0)
         classes.setdefault(kind, []).append((count, unit))
-        places = [place for name in names if (place := _values_at(file, name)) is not None]
+        places = [place for name in names if (place := _values_at(listing, name)) is not None]
         if places:
             large[unit] = min(places)
     folders = {unit.rpartition("/")[0] for unit in units}
-    beside = {path for each in file.addresses for path in each if path.rpartition("/")[0] in folders}
+    beside = {path for each in listing.addresses for path in each if path.rpartition("/")[0] in folders}
     length = sum(len(path.rpartition("/")[2]) + 8 for path in beside)
     return Traces(headers, [[unit for _, unit in sorted(each)] for each in classes.values()], large, length)
 
 
-def _values_at(file: Hdf5, name: str) -> tuple[int, int] | None:
+def _values_at(listing: Listing, name: str) -> tuple[int, int] | None:
     """Where the values of a variable begin, if they are too large for a hole."""
-    dataset = file.datasets[name]
-    large = dataset.place >= 0 and file.variables[name].size * dataset.item >= _LARGE
+    dataset = listing.datasets[name]
+    large = dataset.place >= 0 and listing.variables[name].size * dataset.item >= _LARGE
     return (dataset.part, dataset.place) if large else None
 
 
-def _by_config(file: Hdf5, units: dict[str, list[str]]) -> list[str] | None:
+def _by_config(listing: Listing, units: dict[str, list[str]]) -> list[str] | None:
     """The layers in the order of the model's config; None if it does not name all of them."""
-    listed = in_config(file.config)
+    listed = in_config(listing.config)
     if not listed:
         return None
-    groups = {path: attributes for each in file.groups for path, attributes in each.items()}
+    groups = {path: attributes for each in listing.groups for path, attributes in each.items()}
     root = next((each for each in LISTED if each in groups), "")
     by_name = {str(groups.get(f"{unit}/{VARS}", {}).get("name")): unit for unit in units}
     if len(by_name) == len(units):
@@ -186,13 +186,13 @@ def _by_config(file: Hdf5, units: dict[str, list[str]]) -> list[str] | None:
 # -- names and slots
 
 
-def full_names(file: Hdf5) -> dict[str, str]:
+def full_names(listing: Listing) -> dict[str, str]:
     """The names that a program gave weights: in a legacy file their own, else their layer's and their meaning."""
     found: dict[str, str] = {}
-    root = legacy_root(file.groups[0])
+    root = legacy_root(listing.groups[0])
     if root is not None:
-        layers = {inside(root, each) for each in joined(file.groups[0][root], "layer_names") or []}
-        for name in file.variables:
+        layers = {inside(root, each) for each in joined(listing.groups[0][root], "layer_names") or []}
+        for name in listing.variables:
             layer = owner_of(name, layers)
             if layer is not None:
                 found[name] = name[len(layer) + 1 :].removesuffix(":0")
@@ -200,13 +200,13 @@ def full_names(file: Hdf5) -> dict[str, str]:
                 found[name] = name[len(OPTIMIZER) + 1 :].removesuffix(":0")
         return found
     folders: dict[str, dict[int, str]] = {}
-    for name in file.variables:
+    for name in listing.variables:
         folder, _, last = name.rpartition("/")
         if last.isdecimal() and len(last) < 9 and (folder == VARS or folder.endswith(f"/{VARS}")):
             folders.setdefault(folder, {})[int(last)] = name
     for folder, names in folders.items():
         owner = folder.rpartition("/")[0]
-        told = told_name(file, folder)
+        told = listing.given_name(folder)
         layer, kind, count = told or owner.rpartition("/")[2], class_of(owner), len(names)
         meaning = next((each for each in MEANINGS.get(kind, ()) if len(each) == count), None)
         if meaning is not None and set(names) == set(range(count)):
@@ -221,18 +221,14 @@ def full_names(file: Hdf5) -> dict[str, str]:
     return found
 
 
-def slot_name(file: Hdf5, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
-    """The name of a numbered slot, as Keras gives it: `adam/dense_kernel_momentum`; None where nothing tells it."""
-    return slots.name_of(file, name, owners, names)
-
-
-def slot_owners(file: Hdf5, names: dict[str, str]) -> dict[str, str]:
+def slot_owners(listing: Listing, names: dict[str, str], layers: dict[str, int]) -> dict[str, str]:
     """Slots of optimizers, where names or the order of weights tell whose they are.
 
     Args:
-        file: open.
+        listing: of the checkpoint.
         names: the full names of its weights.
+        layers: name of a variable -> number of its layer.
     """
-    if legacy_root(file.groups[0]) is not None:
-        return slots.by_name(file, names)
-    return slots.by_order(file, next(iter(file.layer_tables().values()), {}))
+    if legacy_root(listing.groups[0]) is not None:
+        return slots.by_name(listing, names)
+    return slots.by_order(listing, layers)

@@ -8,11 +8,11 @@ does; one that has lost all its variables goes, unless it is a layer's, which ma
 from __future__ import annotations
 
 from ...errors import CkptSurgeonError, RefusedError, check
-from .parts import OPTIMIZER, TOP, inside, joined, legacy_root, owner_of
+from .paths import OPTIMIZER, TOP, inside, joined, legacy_root, owner_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .reading import Hdf5
+    from .listing import Listing
 
     Lists = dict[str, dict[str, list[str]]]
 
@@ -21,8 +21,9 @@ class Arrangement:
     """The groups of a file to be written.
 
     Args:
-        file: that it is made of.
-        moves: of each variable that it will have, the name in `file` (None of a new one), and the new one.
+        listing: of the file that it is made from.
+        moves: of each variable that it will have, the name in `listing` (None for a new one), and the new one.
+        path: what errors name.
 
     Raises:
         RefusedError, Problems: no file can have these names.
@@ -32,15 +33,16 @@ class Arrangement:
         lists: new path of a group -> its lists that are no longer as they were.
     """
 
-    def __init__(self, file: Hdf5, moves: list[tuple[str | None, str]]) -> None:
-        self._file = file
+    def __init__(self, listing: Listing, moves: list[tuple[str | None, str]], path: str) -> None:
+        self._listing = listing
+        self._path = path
         self._moves = moves
         self._new = {old: new for old, new in moves if old is not None}
         self._parts: dict[str, int] = {}
-        for number, each in enumerate(file.groups):
+        for number, each in enumerate(listing.groups):
             for path in each:
                 self._parts.setdefault(path, number)
-        self._root = legacy_root(file.groups[0])
+        self._root = legacy_root(listing.groups[0])
         names = self._attributes(self._root).get("layer_names") if self._root is not None else None
         self._layers = [] if names is None else names
         self._mapped = self._map()
@@ -51,14 +53,14 @@ class Arrangement:
 
     def _attributes(self, path: str) -> dict[str, list[str]]:
         """The lists of a group."""
-        attributes = self._file.groups[self._parts[path]][path]
+        attributes = self._listing.groups[self._parts[path]][path]
         found = {name: joined(attributes, name) for name in ("layer_names", "weight_names")}
         return {name: each for name, each in found.items() if each is not None}
 
     def _map(self) -> dict[str, str | None]:
         """The new path of every group; None of one that goes."""
         members: dict[str, list[str]] = {}
-        for name in self._file.variables:
+        for name in self._listing.variables:
             at = len(name)
             while (at := name.rfind("/", 0, at)) > 0:
                 members.setdefault(name[:at], []).append(name)
@@ -106,12 +108,12 @@ class Arrangement:
                 self.groups.append((number, old, path))
                 if path in names:
                     what = f"{path} would be a variable and a folder at once"
-                    problems.append(RefusedError(what, path=self._file.path))
+                    problems.append(RefusedError(what, path=self._path))
         for name in names:
             parts = name.split("/")
             if "" in parts or "." in parts or "\0" in name:
                 what = f"no variable of an HDF5 file can have the name {name!r}"
-                problems.append(RefusedError(what, path=self._file.path))
+                problems.append(RefusedError(what, path=self._path))
         check(problems)
 
     # -- lists
@@ -150,7 +152,7 @@ class Arrangement:
         found = []
         for each in before:
             name = inside(path, each)
-            if name not in self._file.variables:
+            if name not in self._listing.variables:
                 found.append(each)
             elif self._new.get(name, "").startswith(f"{new}/"):
                 found.append(self._new[name][len(new) + 1 :])

@@ -16,9 +16,10 @@ from ...errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedE
 from ...names import natural_key
 from ...source import local
 from ..files.watched import WatchedFiles
-from . import layers
-from .sandbox.child import Child
+from . import layers, slots
+from .listing import Dataset, Listing
 from .sandbox.pipe import Part
+from .sandbox.process import Child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,30 +32,6 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_RANK = 32  # libhdf5's
 _LARGEST = 1 << 62
 _MOST_DEATHS = 3  # of children, which may take seconds each, in reading values; then no more is asked of a file
-
-
-class Dataset:
-    """How a variable is stored.
-
-    Attributes:
-        part: number of the file.
-        path: in that file.
-        order: of the bytes of its numbers: "<", ">" or "|".
-        item: bytes of an element; of strings of any length 0.
-        place: offset in that file of its values, where these stand as such; else -1.
-        stored: bytes that it takes.
-        address: where its header stands: one object may have several names. It rises in the order of creation, which
-            where values stand does not: libhdf5 puts small ones together.
-    """
-
-    __slots__ = ("address", "item", "order", "part", "path", "place", "stored")
-
-    def __init__(self, part: int, told: dict[str, Any]) -> None:
-        self.part = part
-        self.path = str(told["path"])
-        self.order = str(told["order"])
-        self.item, self.place = int(told["item"]), int(told["place"])
-        self.stored, self.address = int(told["stored"]), int(told["address"])
 
 
 class Hdf5(WatchedFiles):
@@ -72,12 +49,7 @@ class Hdf5(WatchedFiles):
     Attributes:
         files: those with values.
         parts: the ranges of files that are HDF5.
-        datasets: variable's name -> how it is stored.
-        groups: of each part, path -> the attributes that name layers and weights.
-        addresses: of each part, path of a group -> where its header stands.
-        types: of each part, paths of dtypes that have names.
-        blocks: of each part, how many bytes at its start are its user's own.
-        config: the model's, where the container has it; data alone.
+        listing: what their metadata say.
     """
 
     format = "hdf5"
@@ -89,12 +61,7 @@ class Hdf5(WatchedFiles):
         self.files = files[1:] or files
         self.shards = len(self.files)
         self.parts: list[Part] = []
-        self.datasets: dict[str, Dataset] = {}
-        self.groups: list[dict[str, dict[str, Any]]] = []
-        self.addresses: list[dict[str, int]] = []
-        self.types: list[list[str]] = []
-        self.blocks: list[int] = []
-        self.config: object = None
+        self.listing = Listing()
         self._all = files
         self._child: Child | None = None
         self._is_reading = False
@@ -122,24 +89,25 @@ class Hdf5(WatchedFiles):
             told = self._ask_child().answer({"do": "walk", "part": number})
             with errors.files(self.path):
                 try:
-                    self.groups.append({str(path): dict(attributes) for path, attributes, _ in told["groups"]})
-                    self.addresses.append({str(path): int(address) for path, _, address in told["groups"]})
-                    self.blocks.append(int(told["block"]))
-                    self.types.append([str(each) for each in told["types"]])
+                    self.listing.groups.append({str(path): dict(attributes) for path, attributes, _ in told["groups"]})
+                    self.listing.addresses.append({str(path): int(address) for path, _, address in told["groups"]})
+                    self.listing.blocks.append(int(told["block"]))
+                    self.listing.types.append([str(each) for each in told["types"]])
                     for each in told["datasets"]:
                         variable, dataset = self._variable(number, each)
-                        if variable.name in self.datasets:
+                        if variable.name in self.listing.datasets:
                             what = "damaged: a variable that stands in two files"
                             raise DamagedError(what, found=variable.name[:200])
-                        self.datasets[variable.name] = dataset
+                        self.listing.datasets[variable.name] = dataset
                         found.append((number, dataset.address, natural_key(variable.name), variable.name, variable))
                 except (KeyError, TypeError, ValueError) as error:
                     raise DamagedError("damaged: the HDF5 library says what cannot be") from error
         found.sort(key=lambda each: each[:4])
         told_by_place = {each[3]: each[4] for each in found}
-        told_by_lists = [name for name in layers.listed(self.groups[0]) if name in told_by_place]
+        told_by_lists = [name for name in layers.listed(self.listing.groups[0]) if name in told_by_place]
         self.variables = {name: told_by_place[name] for name in [*told_by_lists, *told_by_place]}
-        if all(dataset.place >= 0 for dataset in self.datasets.values()):
+        self.listing.variables = self.variables
+        if all(dataset.place >= 0 for dataset in self.listing.datasets.values()):
             self._end_child()
 
     def _variable(self, number: int, told: dict[str, Any]) -> tuple[Variable, Dataset]:
@@ -186,25 +154,26 @@ class Hdf5(WatchedFiles):
     def layer_tables(self) -> dict[str, dict[str, int]]:
         """As `Checkpoint.layer_tables`: layers with weights, in model order."""
         if self._tables is None:
-            self._tables = layers.tables(self)
+            self._tables = layers.tables(self.listing)
         return self._tables
 
     def slot_owners(self) -> dict[str, str]:
         """As `Checkpoint.slot_owners`."""
         if self._owners is None:
-            self._owners = layers.slot_owners(self, self._full_names())
+            table = next(iter(self.layer_tables().values()), {})
+            self._owners = layers.slot_owners(self.listing, self._full_names(), table)
         return self._owners
 
     def full_name(self, name: str) -> str | None:
         """As `Checkpoint.full_name`: of a weight its layer's name and its meaning, of a slot its optimizer's too."""
         found = self._full_names().get(name)
         if found is None and name in self.variables:
-            return layers.slot_name(self, name, self.slot_owners(), self._full_names())
+            return slots.name_of(self.listing, name, self.slot_owners(), self._full_names())
         return found
 
     def _full_names(self) -> dict[str, str]:
         if self._names is None:
-            self._names = layers.full_names(self)
+            self._names = layers.full_names(self.listing)
         return self._names
 
     # -- Checkpoint
@@ -213,12 +182,12 @@ class Hdf5(WatchedFiles):
         """As `Checkpoint.payload`: all but strings."""
         if not variable.is_numeric:
             return None
-        order = self.datasets[variable.name].order
+        order = self.listing.datasets[variable.name].order
         return self.stored_values(variable), "big" if order == ">" else "little"
 
     def stored_values(self, variable: Variable) -> Iterator[bytes]:
         """The values of a variable in C order and the file's order of bytes, in chunks of whole elements."""
-        dataset = self.datasets[variable.name]
+        dataset = self.listing.datasets[variable.name]
         length = variable.size * dataset.item
         if dataset.place >= 0:
             part = self.parts[dataset.part]
@@ -236,7 +205,7 @@ class Hdf5(WatchedFiles):
         if self._deaths >= _MOST_DEATHS:
             what = f"damaged: the HDF5 library died of it {_MOST_DEATHS} times"
             raise DamagedError(f"{what}, and was not asked for {variable.name[:200]}", path=self.path)
-        dataset = self.datasets[variable.name]
+        dataset = self.listing.datasets[variable.name]
         request = {"do": "read", "part": dataset.part, "path": dataset.path}
         own = not self._is_reading  # while other values come from our child, these need another one
         child = self._ask_child() if own else Child(self.path, self.parts)
@@ -261,7 +230,7 @@ class Hdf5(WatchedFiles):
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there and can be unpacked."""
-        dataset = self.datasets[variable.name]
+        dataset = self.listing.datasets[variable.name]
         if dataset.place >= 0:
             part, end = self.parts[dataset.part], dataset.place + variable.size * dataset.item
             size = self.file(part.file).size
@@ -302,12 +271,12 @@ class Hdf5(WatchedFiles):
                 raise DamagedError(f"damaged: too many values of {variable.name[:200]}", path=self.path)
             data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
             at += len(chunk)
-        if self.datasets[variable.name].order != "|" and self._is_foreign(variable):
+        if self.listing.datasets[variable.name].order != "|" and self._is_foreign(variable):
             values.byteswap(inplace=True)
         return values
 
     def _is_foreign(self, variable: Variable) -> bool:
-        return (self.datasets[variable.name].order == ">") != (sys.byteorder == "big")
+        return (self.listing.datasets[variable.name].order == ">") != (sys.byteorder == "big")
 
     def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
         """As `Checkpoint.elements`."""
@@ -321,7 +290,7 @@ class Hdf5(WatchedFiles):
         kind = numeric.dtype(variable.dtype)
         for chunk in self.stored_values(variable):
             values = np.frombuffer(chunk, kind)
-            swaps = self.datasets[variable.name].order != "|" and self._is_foreign(variable)
+            swaps = self.listing.datasets[variable.name].order != "|" and self._is_foreign(variable)
             yield values.byteswap() if swaps else values
 
     def strings(self, variable: Variable) -> list[bytes]:
@@ -340,9 +309,9 @@ class Hdf5(WatchedFiles):
     def nbytes(self, variable: Variable) -> int | None:
         """As `Checkpoint.nbytes`; of what cannot be read, the bytes that it takes."""
         if variable.is_numeric:
-            return variable.size * self.datasets[variable.name].item
+            return variable.size * self.listing.datasets[variable.name].item
         if variable.dtype != "string":
-            return self.datasets[variable.name].stored
+            return self.listing.datasets[variable.name].stored
         try:
             return sum(map(len, self.strings(variable)))
         except CkptSurgeonError:

@@ -8,13 +8,13 @@ and tf_keras 2.21.
 
 from __future__ import annotations
 
-from .parts import COUNTER, LISTED, OPTIMIZER, VARS, class_of, in_config, is_container, place_of, told_name
+from .paths import COUNTER, LISTED, OPTIMIZER, VARS, class_of, in_config, is_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .reading import Hdf5
+    from .listing import Listing
 
 _FOLDER = f"optimizer/{VARS}/"
 _MOST_STEPS = 1 << 20
@@ -32,7 +32,7 @@ _THEN = {"adam": ("velocity_hat",), "adamw": ("velocity_hat",)}
 _PARTS = ("forward_layer", "backward_layer", "query_dense", "key_dense", "value_dense", "output_dense")
 
 
-def by_name(file: Hdf5, names: dict[str, str]) -> dict[str, str]:
+def by_name(listing: Listing, names: dict[str, str]) -> dict[str, str]:
     """Keras 3: `adam/<variable with _ for />_momentum`; Keras 2: `Adam/m/<variable>:0`, `Adam/<variable>/m:0`."""
     weights: dict[str, str] = {}
     for name, told in names.items():
@@ -41,7 +41,7 @@ def by_name(file: Hdf5, names: dict[str, str]) -> dict[str, str]:
     flat = {told.replace("/", "_"): name for told, name in weights.items()}
     found: dict[str, str] = {}
     steps = _MOST_STEPS
-    for name, variable in file.variables.items():
+    for name, variable in listing.variables.items():
         if not name.startswith(f"{OPTIMIZER}/"):
             continue
         path = names[name]
@@ -56,30 +56,30 @@ def by_name(file: Hdf5, names: dict[str, str]) -> dict[str, str]:
             if owner is not None or steps < 0:
                 break
             owner = weights.get("/".join(parts[start:end])) if start < end else None
-        if owner is not None and file.variables[owner].shape == variable.shape:
+        if owner is not None and listing.variables[owner].shape == variable.shape:
             found[name] = owner
     return found
 
 
-def by_order(file: Hdf5, table: dict[str, int]) -> dict[str, str]:
+def by_order(listing: Listing, table: dict[str, int]) -> dict[str, str]:
     """Slots by number, where their shapes fit those of the weights in one way alone.
 
     Args:
-        file: open.
+        listing: of the checkpoint.
         table: its weights, with the numbers of their layers.
     """
     shapes: list[tuple[int, ...]] = []
-    while (variable := file.variables.get(f"{_FOLDER}{len(shapes)}")) is not None:
+    while (variable := listing.variables.get(f"{_FOLDER}{len(shapes)}")) is not None:
         shapes.append(variable.shape)
-    layers = list(_trained(file, table))
+    layers = list(_trained(listing, table))
     weights = sum(len(names) for names, _ in layers)
-    kinds = SLOTS.get(COUNTER.sub("", told_name(file, _FOLDER[:-1]) or ""))
+    kinds = SLOTS.get(COUNTER.sub("", listing.given_name(_FOLDER[:-1]) or ""))
     ways = [
         found
         for scalars in (2, 1)
         for numbers in _arrangements(len(shapes) - scalars, weights, len(kinds) if kinds else 0)
         if not any(shapes[:scalars])
-        and (found := _fitted(file, layers, [[at + scalars for at in each] for each in numbers], shapes)) is not None
+        and (found := _fitted(listing, layers, [[at + scalars for at in each] for each in numbers], shapes)) is not None
     ]
     if not ways or any(way != ways[0] for way in ways):
         return {}
@@ -111,7 +111,7 @@ def _arrangements(slots: int, weights: int, together: int) -> Iterator[list[list
 
 
 def _fitted(
-    file: Hdf5, layers: list[tuple[list[str], bool]], numbers: list[list[int]], shapes: list[tuple[int, ...]]
+    listing: Listing, layers: list[tuple[list[str], bool]], numbers: list[list[int]], shapes: list[tuple[int, ...]]
 ) -> dict[int, str] | None:
     """Slots by number, of an arrangement; None if their shapes are not the weights'."""
     found: dict[int, str] = {}
@@ -121,7 +121,7 @@ def _fitted(
         at += len(names)
         if any(shapes[number] != shapes[each[0]] for each in mine for number in each):
             return None
-        wanted = [file.variables[name].shape for name in names]
+        wanted = [listing.variables[name].shape for name in names]
         given = [shapes[each[0]] for each in mine]
         if sorted(wanted) != sorted(given) or (is_ordered and wanted != given):
             return None
@@ -133,21 +133,21 @@ def _fitted(
     return found
 
 
-def _trained(file: Hdf5, table: dict[str, int]) -> Iterator[tuple[list[str], bool]]:
+def _trained(listing: Listing, table: dict[str, int]) -> Iterator[tuple[list[str], bool]]:
     """The trained weights of each layer, and whether their order is certain; of an own class, all at once."""
     by_layer: dict[int, list[str]] = {}
     is_list = all(name.startswith(tuple(f"{each}/" for each in LISTED)) for name in table)
-    frozen = {name for _, name, trained in in_config(file.config) if not trained}
+    frozen = {name for _, name, trained in in_config(listing.config) if not trained}
     for name, number in table.items():
         by_layer.setdefault(number if is_list else 0, []).append(name)
     for number in sorted(by_layer):
-        names, is_ordered = _in_layer(file, by_layer[number])
+        names, is_ordered = _in_layer(listing, by_layer[number])
         unit = "/".join(names[0].split("/")[:2])
-        if not (is_list and told_name(file, f"{unit}/{VARS}") in frozen):
-            yield [name for name in names if _is_trained(file, name)], is_ordered and is_list
+        if not (is_list and listing.given_name(f"{unit}/{VARS}") in frozen):
+            yield [name for name in names if _is_trained(listing, name)], is_ordered and is_list
 
 
-def _in_layer(file: Hdf5, names: list[str]) -> tuple[list[str], bool]:
+def _in_layer(listing: Listing, names: list[str]) -> tuple[list[str], bool]:
     """The weights of a layer in the order in which it has them, and whether that is certain."""
     certain = True
     children: dict[str, dict[str, tuple[int, int]]] = {}  # groups in a group, and where each begins
@@ -155,14 +155,14 @@ def _in_layer(file: Hdf5, names: list[str]) -> tuple[list[str], bool]:
         parts = name.split("/")
         for depth in range(1, len(parts) - 1):
             inside = children.setdefault("/".join(parts[:depth]), {})
-            place = place_of(file, name)
+            place = listing.place_of(name)
             inside[parts[depth]] = min(inside.get(parts[depth], place), place)
     ranks: dict[str, tuple[int, int, int]] = {}
-    names_layers = any(told_name(file, name.rpartition("/")[0]) for name in names)
+    names_layers = any(listing.given_name(name.rpartition("/")[0]) for name in names)
     for folder, inside in children.items():
         others = [each for each in inside if each != VARS]
         if not (folder.endswith(tuple(LISTED)) or len(others) < 2):
-            groups = [*inside, VARS] if _has_place(file, folder) else [*inside]
+            groups = [*inside, VARS] if _has_place(listing, folder) else [*inside]
             is_list = folder.endswith("/cells") or is_container(groups, names_layers)
             certain &= is_list or all(each.lstrip("_") in _PARTS for each in others)
         for each, place in inside.items():
@@ -177,31 +177,31 @@ def _in_layer(file: Hdf5, names: list[str]) -> tuple[list[str], bool]:
     return sorted(names, key=order.__getitem__), certain
 
 
-def _has_place(file: Hdf5, folder: str) -> bool:
+def _has_place(listing: Listing, folder: str) -> bool:
     """Whether a group has a place for weights of its own."""
-    return any(f"{folder}/{VARS}" in each for each in file.groups)
+    return any(f"{folder}/{VARS}" in each for each in listing.groups)
 
 
-def _is_trained(file: Hdf5, name: str) -> bool:
+def _is_trained(listing: Listing, name: str) -> bool:
     """Whether an optimizer trains a weight, as far as its layer's class tells."""
     folder, _, number = name.rpartition("/")
     layer = folder.rpartition("/")[0]
-    told = told_name(file, folder)
+    told = listing.given_name(folder)
     kinds = {class_of(layer), class_of(told) if told else ""}
-    if "float" not in file.variables[name].dtype or kinds & {"normalization", "spectral_normalization"}:
+    if "float" not in listing.variables[name].dtype or kinds & {"normalization", "spectral_normalization"}:
         return False
     if "batch_normalization" in kinds and number.isdecimal():
-        count = sum(f"{folder}/{at}" in file.variables for at in range(4))
+        count = sum(f"{folder}/{at}" in listing.variables for at in range(4))
         return int(number) < count - 2  # the mean and the variance come last
     return not layer.rpartition("/")[2].startswith("seed_generator")
 
 
-def name_of(file: Hdf5, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
+def name_of(listing: Listing, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
     """The name of a numbered slot, as Keras gives it: `adam/dense_kernel_momentum`; None where nothing tells it."""
     owner = owners.get(name)
     if owner is None or not name.startswith(_FOLDER) or owner not in names:
         return None
-    told = told_name(file, _FOLDER[:-1]) or ""
+    told = listing.given_name(_FOLDER[:-1]) or ""
     optimizer = COUNTER.sub("", told)
     kinds, then = SLOTS.get(optimizer, ()), _THEN.get(optimizer, ())
     each, rest = divmod(len(owners), len(set(owners.values())))
@@ -211,6 +211,6 @@ def name_of(file: Hdf5, name: str, owners: dict[str, str], names: dict[str, str]
     if each == len(kinds):
         kind = kinds[number % each]
     elif each == len(kinds) + len(then):
-        later = number // ((sum(name.startswith(_FOLDER) for name in file.variables) - 2) // each)
+        later = number // ((sum(name.startswith(_FOLDER) for name in listing.variables) - 2) // each)
         kind = kinds[number % len(kinds)] if later < len(kinds) else then[later - len(kinds)]
     return f"{told}/{names[owner].replace('/', '_')}_{kind}" if kind else None

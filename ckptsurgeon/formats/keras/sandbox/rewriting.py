@@ -15,7 +15,7 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t, h5z
 
 from ....errors import DamagedError, UnsupportedError
-from . import worker
+from . import reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class _Values:
             raise DamagedError("too many values came")
 
 
-def write(parent: Parent, sources: list[h5py.File], view: worker.View, request: dict[str, Any]) -> dict[str, Any]:
+def write(parent: Parent, sources: list[h5py.File], view: reading.View, request: dict[str, Any]) -> dict[str, Any]:
     """Write a file as the parent describes it: its groups, their lists, and its datasets.
 
     libhdf5 puts headers into holes that others left. A parent that is told that the order suffered by it can ask for a
@@ -72,7 +72,7 @@ def write(parent: Parent, sources: list[h5py.File], view: worker.View, request: 
             source = h5o.open(sources[number].id, _name(old) or b"/") if number >= 0 else None
             made = h5g.open(out.id, b"/") if not new else None
             if made is None:
-                made = h5g.create(out.id, _name(new), None, worker.group_plist(source))
+                made = h5g.create(out.id, _name(new), None, reading.group_plist(source))
             lists = request["lists"].get(new, {})
             if source is not None:
                 _copy_attributes(source, made, lists)
@@ -104,16 +104,16 @@ def _copy(source: h5py.File, old: str, out: h5py.File, new: str) -> None:
     is_dataset = isinstance(found, h5d.DatasetID)
     if is_dataset:
         _check_references(found)
-    if not is_dataset or found.get_create_plist().get_layout() != h5d.CONTIGUOUS or not worker.is_raw(found):
+    if not is_dataset or found.get_create_plist().get_layout() != h5d.CONTIGUOUS or not reading.is_raw(found):
         h5o.copy(source.id, _name(old), out.id, _name(new))
         return
     kind, shape = found.get_type(), found.shape
-    made = h5d.create(out.id, _name(new), kind, found.get_space(), worker.copied_plist(found))
+    made = h5d.create(out.id, _name(new), kind, found.get_space(), reading.copied_plist(found))
     _copy_attributes(found, made, {})
     if not found.get_storage_size():
         return
-    for block in worker.blocks(shape, kind.get_size(), None):
-        data = worker.read_block(found, block, np.dtype(f"V{kind.get_size()}"), kind)
+    for block in reading.blocks(shape, kind.get_size(), None):
+        data = reading.read_block(found, block, np.dtype(f"V{kind.get_size()}"), kind)
         _write_block(made, block, data, kind)
 
 
@@ -130,14 +130,14 @@ def _check_references(dataset: Any) -> None:
     kinds = [dataset.get_type()]
     kinds += [h5a.open(dataset, index=number).get_type() for number in range(h5a.get_num_attrs(dataset))]
     if any(kind.detect_class(h5t.REFERENCE) for kind in kinds):
-        what = f"{worker.text(h5py.h5i.get_name(dataset)[1:])} refers to other objects, which would be lost"
+        what = f"{reading.text(h5py.h5i.get_name(dataset)[1:])} refers to other objects, which would be lost"
         raise UnsupportedError(what, hint="only values can be set in such a file")
 
 
 def _copy_attributes(source: Any, made: Any, without: dict[str, Any]) -> None:
     for number in range(h5a.get_num_attrs(source)):
         attribute = h5a.open(source, index=number)
-        text = worker.text(attribute.name)
+        text = reading.text(attribute.name)
         if text in without or text.rstrip("0123456789") in without:
             continue
         kind, space = attribute.get_type(), attribute.get_space()
@@ -203,7 +203,7 @@ def _create(out: h5py.File, path: str, form: dict[str, Any], like: Any | None, v
         _write_strings(dataset, shape, values.take(form["length"]))
         return
     chunks = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
-    for block in worker.blocks(shape, item, chunks):
+    for block in reading.blocks(shape, item, chunks):
         counts = tuple(stop - start for start, stop in block)
         data = np.frombuffer(values.take(prod(counts) * item), f"V{item}").reshape(counts)
         _write_block(dataset, block, data, kind)
@@ -219,7 +219,7 @@ def _type(dtype: str, item: int) -> Any:
 
 def _plist(like: Any | None, shape: tuple[int, ...], same: bool) -> Any:
     if like is not None and same and like.shape == shape:
-        return worker.copied_plist(like)
+        return reading.copied_plist(like)
     plist = h5p.create(h5p.DATASET_CREATE)
     plist.set_obj_track_times(False)
     old = like.get_create_plist() if like is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py  # type: ignore[import-untyped]
 
 from ....errors import CkptSurgeonError, DamagedError, StorageError
-from . import rewriting, worker
+from . import reading, rewriting
 from .pipe import limit, limit_seconds
 
 TYPE_CHECKING = False
@@ -17,8 +17,8 @@ def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
     """Do what the parent asks for until it has gone."""
     limit()
     files: dict[int, h5py.File] = {}
-    views = [worker.View(part.fd, part.base, part.size) for part in parts]
-    out = worker.View(-1 if target is None else target, 0, 0)
+    views = [reading.View(part.fd, part.base, part.size) for part in parts]
+    out = reading.View(-1 if target is None else target, 0, 0)
 
     def file(number: int) -> h5py.File:
         if number not in files:
@@ -29,9 +29,9 @@ def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
         limit_seconds(request["seconds"])
         try:
             if request["do"] == "walk":
-                parent.done(worker.walk(file(request["part"]).id, parts[request["part"]].size))
+                parent.done(reading.walk(file(request["part"]).id, parts[request["part"]].size))
             elif request["do"] == "read":
-                parent.done(worker.send_values(parent, file(request["part"]), request["path"]))
+                parent.done(reading.send_values(parent, file(request["part"]), request["path"]))
             else:
                 count = max(1, len(parts))
                 parent.done(rewriting.write(parent, [file(number) for number in range(count)], out, request))

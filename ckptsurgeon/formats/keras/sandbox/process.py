@@ -13,7 +13,7 @@ import os
 import signal
 
 from ....errors import ChangedError, DamagedError, RefusedError, StorageError, UnsupportedError, files
-from . import nursery
+from . import spawning
 from .pipe import HEAD, send
 
 TYPE_CHECKING = False
@@ -53,16 +53,16 @@ class Child:
         self._seconds = 0
         asked, self._to = os.pipe()
         self._from, answered = os.pipe()
-        self._nursery: nursery.Nursery | None = None
+        self._nursery: spawning.Nursery | None = None
         try:
             with files(path):
-                self._nursery = nursery.mine()
+                self._nursery = spawning.mine()
                 try:
                     self.pid = self._nursery.child(parts, target, asked, answered)
                 except StorageError:
                     if self._nursery.lives:
                         raise
-                    self._nursery = nursery.mine()  # it was killed meanwhile
+                    self._nursery = spawning.mine()  # it was killed meanwhile
                     self.pid = self._nursery.child(parts, target, asked, answered)
         except BaseException:
             os.close(self._to)

@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .reading import Hdf5
-
 WEIGHTS, OPTIMIZER = "model_weights", "optimizer_weights"
 TOP = "top_level_model_weights"
 VARS = "vars"
@@ -82,24 +80,9 @@ def is_container(inner: list[str], names_layers: bool) -> bool:
     return names_layers or any(COUNTER.sub("", each) in inner for each in inner if COUNTER.search(each))
 
 
-def place_of(file: Hdf5, name: str) -> tuple[int, int]:
-    """Where the header of a dataset stands: number of the part, and offset."""
-    dataset = file.datasets[name]
-    return dataset.part, dataset.address
-
-
 def class_of(path: str) -> str:
     """The class of a layer, or the attribute that holds it, by its group's name."""
     return COUNTER.sub("", path.rpartition("/")[2]).lstrip("_")
-
-
-def told_name(file: Hdf5, folder: str) -> str | None:
-    """The name of the layer or optimizer that a group `vars` belongs to, where its attribute tells it."""
-    for each in file.groups:
-        told = each.get(folder, {}).get("name")
-        if isinstance(told, str) and told:
-            return told
-    return None
 
 
 def snake_case(name: str) -> str:
