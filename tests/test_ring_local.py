@@ -321,7 +321,7 @@ def test_a_worker_may_end_by_itself_at_the_end_of_its_input(folder: Folder) -> N
 
 DRIVER = """
 import sys, time
-from ckptsurgeon.ring.trainers.child import Child
+from ckptsurgeon.ring.trainers.program import Child
 child = Child([sys.executable, "-c", "import time; time.sleep(60)"], ".", sys.argv[1], [int(sys.argv[2])])
 print(child.pid, flush=True)
 time.sleep(60)

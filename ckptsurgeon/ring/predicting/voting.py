@@ -28,8 +28,8 @@ from ...errors import TrainerError, UnsupportedError, files
 from ...formats import locating
 from ..folder import Folder
 from ..spec.spec import PREDICT_PLACEHOLDERS, Model, Spec
-from ..trainers.child import Child, end
 from ..trainers.log import Log, how_it_ended
+from ..trainers.program import Child, end
 from . import net
 from .net import Values
 

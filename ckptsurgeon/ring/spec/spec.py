@@ -13,7 +13,7 @@ from ... import schemes
 from ...errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean, files
 from ...surgeon.maps import Map
 from ..schedule import TRUNK, Schedule
-from . import keys
+from . import toml_keys
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,7 +88,7 @@ class Model:
         command: a program that is started once a step, with placeholders in its arguments.
         worker: a program that is kept running.
         init: a checkpoint with the first weights; without it the trainer is asked for them.
-        format: how its checkpoints are stored, one of `keys.SUFFIXES`.
+        format: how its checkpoints are stored, one of `toml_keys.SUFFIXES`.
         scheme: how it names its layers, where that cannot be found out.
         map: `NAME=COMMON NAME` each, as in `graft --map`: how the models without a map call its variables;
             `COMMON NAME.T` for a matrix that it holds transposed.
@@ -158,7 +158,7 @@ class Spec:
     @property
     def suffixes(self) -> dict[str, str]:
         """The end of the names of each model's checkpoints, and of the trunk's."""
-        return {**{model.name: keys.SUFFIXES[model.format] for model in self.models}, TRUNK: ""}
+        return {**{model.name: toml_keys.SUFFIXES[model.format] for model in self.models}, TRUNK: ""}
 
     def document(self) -> dict[str, Any]:
         """Return the spec, defaults filled in, as JSON can hold it: the head of a journal."""
@@ -195,9 +195,9 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
         path: the file that mistakes are reported for.
     """
     problems: list[CkptSurgeonError] = []
-    values = keys.take_table(table, keys.RUN, "", problems)
-    stop = keys.take_table(_table(values, "stop", problems), keys.STOP, "stop.", problems)
-    rows = keys.take_table(_table(values, "data", problems), keys.DATA, "data.", problems) if "data" in values else None
+    values = toml_keys.take_table(table, toml_keys.RUN, "", problems)
+    stop = toml_keys.take_table(_table(values, "stop", problems), toml_keys.STOP, "stop.", problems)
+    rows = toml_keys.take_table(_table(values, "data", problems), toml_keys.DATA, "data.", problems) if "data" in values else None
     models = [
         _model(model, number, rows is not None, problems)
         for number, model in enumerate(_tables(values, "models", problems), start=1)
@@ -261,7 +261,7 @@ def _model(
     """Return the checked values of a [[models]] table, and check what depends on more than one key."""
     name = table.get("name")
     where = f"models.{name}." if isinstance(name, str) and name.isprintable() else f"models[{number}]."
-    values = keys.take_table(table, keys.MODEL, where, problems)
+    values = toml_keys.take_table(table, toml_keys.MODEL, where, problems)
     kinds = [key for key in ("hidden_units", "command", "worker") if key in values]
     if len(kinds) != 1:
         what = f"{where[:-1]}: one of hidden_units, command and worker is needed"

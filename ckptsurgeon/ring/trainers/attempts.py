@@ -10,8 +10,8 @@ from typing import Any
 from ... import compare, formats
 from ...errors import CkptSurgeonError, TrainerError
 from ..folder import Folder
-from ..spec.keys import FORMATS
 from ..spec.spec import Model
+from ..spec.toml_keys import FORMATS
 from .local import Request, Trainer
 
 _MOST_SHOWN = 5  # differences that a message lists

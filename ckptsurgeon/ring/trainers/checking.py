@@ -40,8 +40,8 @@ from ..spec import spec as spec_of
 from ..spec.spec import Model, Spec
 from . import local
 from .attempts import Result, Signature, attempt
-from .child import Child
 from .local import Request, Trainer
+from .program import Child
 
 _PATIENCE = 5.0  # seconds for a worker to exit at the end of its input
 _GRACE = 2.0  # seconds for any trainer to die of SIGTERM

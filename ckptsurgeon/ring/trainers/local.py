@@ -22,8 +22,8 @@ from ...data import Table
 from ...errors import TrainerError
 from ..folder import Folder
 from ..spec.spec import PLACEHOLDERS, Model, Spec
-from .child import Child, end
 from .log import Log, excerpt, how_it_ended
+from .program import Child, end
 
 _GRACE = 2.0  # seconds between asking a trainer that took too long to end, and killing it
 _PLACEHOLDER = re.compile(rf"\{{({'|'.join(sorted(PLACEHOLDERS))})\}}")
