@@ -24,9 +24,10 @@ from .reporting.events import Events
 from .schedule import TRUNK, Done, Step, may_end, next_step
 from .spec import spec as spec_of
 from .spec.spec import Spec
-from .trainers import local
+from .trainers import engines
 from .trainers.attempts import Result, Signature, attempt
-from .trainers.local import Request
+from .trainers.stopping import stop
+from .trainers.trainer import Request
 from .weights.measuring import Meter
 from .weights.trunk import Trunk
 
@@ -111,7 +112,7 @@ class Driver:
             self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
         self._batch: int | None = None  # the one that lies in batch.npz
         self._models = {model.name: model for model in spec.models}
-        self._trainers = local.trainers(spec, folder, self._table, [journal.fd])
+        self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
         self._told: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
         self._signatures: dict[str, Signature] = {}
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
@@ -143,7 +144,7 @@ class Driver:
             reason = repr(error)
             raise
         finally:
-            local.stop(self._trainers.values(), patience, _GRACE)
+            stop(list(self._trainers.values()), patience, _GRACE)
             self._events.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
                 for name in self._history.schedule.writers:

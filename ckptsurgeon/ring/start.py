@@ -24,9 +24,10 @@ from .reporting import status
 from .spec import spec as spec_of
 from .spec import template
 from .spec.spec import Model, Spec
-from .trainers import local
+from .trainers import engines
 from .trainers.attempts import attempt
-from .trainers.local import Request, Trainer
+from .trainers.stopping import stop
+from .trainers.trainer import Request, Trainer
 from .weights.trunk import Trunk, mismatches
 
 
@@ -144,7 +145,7 @@ def _first_checkpoints(
         batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
         rows = batches.rows(0)
         data.write_batch(folder.batch, table.X[rows], table.y[rows])
-    trainers = local.trainers(spec, folder, table, [journal.fd])
+    trainers = engines.trainers(spec, folder, table, [journal.fd])
     asked: list[tuple[Model, Trainer, Request, bool]] = []
     fingerprints = {}
     try:
@@ -172,7 +173,7 @@ def _first_checkpoints(
             result = attempt(trainer, request, model, folder, None, tell, started)
             fingerprints[model.name] = result.sha256
     finally:
-        local.stop(trainers.values(), 0.0, 0.3)
+        stop(list(trainers.values()), 0.0, 0.3)
     return {name: fingerprints[name] for name in spec.names}
 
 

@@ -29,7 +29,8 @@ from ...formats import locating
 from ..folder import Folder
 from ..spec.spec import PREDICT_PLACEHOLDERS, Model, Spec
 from ..trainers.log import Log, how_it_ended
-from ..trainers.program import Child, end
+from ..trainers.program import RunningProgram
+from ..trainers.stopping import stop
 from . import net
 from .net import Values
 
@@ -187,15 +188,15 @@ class _Program:
 
     def _run(self) -> None:
         deadline = time.monotonic() + self._model.timeout
-        child = Child(self._arguments, self._folder.root, self._log.path, memory=self._model.memory)
+        program = RunningProgram(self._arguments, self._folder.root, self._log.path, memory=self._model.memory)
         try:
-            while (line := child.line(deadline)) is not None:
-                child.log(line)
-            status = child.wait(deadline)
+            while (line := program.line(deadline)) is not None:
+                program.log(line)
+            status = program.wait(deadline)
         except TimeoutError:
             raise TrainerError(f"did not end within {self._model.timeout:g} s") from None
         finally:
-            end([child], 0.0, _GRACE)
+            stop([program], 0.0, _GRACE)
         if status:
             raise TrainerError(how_it_ended(status))
 

@@ -197,7 +197,11 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     problems: list[CkptSurgeonError] = []
     values = toml_keys.take_table(table, toml_keys.RUN, "", problems)
     stop = toml_keys.take_table(_table(values, "stop", problems), toml_keys.STOP, "stop.", problems)
-    rows = toml_keys.take_table(_table(values, "data", problems), toml_keys.DATA, "data.", problems) if "data" in values else None
+    rows = (
+        toml_keys.take_table(_table(values, "data", problems), toml_keys.DATA, "data.", problems)
+        if "data" in values
+        else None
+    )
     models = [
         _model(model, number, rows is not None, problems)
         for number, model in enumerate(_tables(values, "models", problems), start=1)
