@@ -13,8 +13,7 @@ from ring_support import COMMAND, drive, kill, toml, write_ring
 
 from ckptsurgeon import cli
 from ckptsurgeon.errors import BusyError, CkptSurgeonError
-from ckptsurgeon.ring import driver, start
-from ckptsurgeon.ring.trainers import checking
+from ckptsurgeon.ring import checking, driver, start
 
 TRAINERS = Path(__file__).resolve().parent.parent / "scripts" / "trainers"
 

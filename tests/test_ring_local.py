@@ -21,7 +21,7 @@ from ckptsurgeon import data, formats
 from ckptsurgeon.errors import TrainerError
 from ckptsurgeon.ring.folder import Folder
 from ckptsurgeon.ring.journal import is_alive
-from ckptsurgeon.ring.spec.spec import Model
+from ckptsurgeon.ring.spec.records import Model
 from ckptsurgeon.ring.trainers import builtin
 from ckptsurgeon.ring.trainers.attempts import attempt
 from ckptsurgeon.ring.trainers.local import CommandTrainer, WorkerTrainer

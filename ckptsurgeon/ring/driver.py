@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 
 from .. import data, formats
 from ..errors import CkptSurgeonError, TrainerError
@@ -21,9 +20,9 @@ from .history import History, Measured, Record
 from .journal import Journal, not_initialised
 from .reporting import status
 from .reporting.events import Events
-from .schedule import TRUNK, Done, Step, may_end, next_step
-from .spec import spec as spec_of
-from .spec.spec import Spec
+from .schedule import TRUNK, Done, Step, may_end, next_step, step_seed
+from .spec import loading
+from .spec.records import Spec
 from .trainers import engines
 from .trainers.attempts import Result, Signature, attempt
 from .trainers.stopping import stop
@@ -62,7 +61,7 @@ def run(
         CkptSurgeonError: anything else that went wrong; the run can be resumed.
     """
     folder = existing(path)
-    spec = spec_of.load(folder.spec)
+    spec = loading.load(folder.spec)
     if not os.path.exists(folder.journal):
         raise not_initialised(folder.root)
     folder = folder.storing(spec.suffixes)
@@ -70,11 +69,6 @@ def run(
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
         history = resume.resume(folder, spec, journal, anyway, tell)
         return Driver(folder, spec, journal, history, tell, on_round).run()
-
-
-def step_seed(seed: int, model: str, step: int) -> int:
-    """Return the seed of one step of a model, of 31 bits; step 0 makes its first weights."""
-    return int.from_bytes(sha256(f"{seed}/{model}/{step}".encode()).digest()[:4], "big") >> 1
 
 
 class Driver:

@@ -16,14 +16,13 @@ from ..errors import CkptSurgeonError, DamagedError, Problems, RefusedError, Tra
 from ..publish import write_file
 from ..verbs import producing
 from . import environment, retention
-from .driver import step_seed
 from .folder import Folder
 from .history import History
 from .journal import Head, Journal
 from .reporting import status
-from .spec import spec as spec_of
-from .spec import template
-from .spec.spec import Model, Spec
+from .schedule import step_seed
+from .spec import loading, template
+from .spec.records import Model, Spec
 from .trainers import engines
 from .trainers.attempts import attempt
 from .trainers.stopping import stop
@@ -59,7 +58,7 @@ def init(
         if not os.path.isfile(folder.spec):
             hint = "write one, or say what to train: --data, --target, --hidden, --layers"
             raise UsageError("there is no ring.toml here", path=path, hint=hint)
-        spec = spec_of.load(folder.spec)
+        spec = loading.load(folder.spec)
     elif os.path.exists(folder.spec) and not force:
         hint = "ring init without --data uses it, --force replaces it"
         raise RefusedError("exists already", path=folder.spec, hint=hint)

@@ -10,7 +10,7 @@ from typing import Any
 from ... import compare, formats
 from ...errors import CkptSurgeonError, TrainerError
 from ..folder import Folder
-from ..spec.spec import Model
+from ..spec.records import Model
 from ..spec.toml_keys import FORMATS
 from .stopping import stop
 from .trainer import Request, Trainer

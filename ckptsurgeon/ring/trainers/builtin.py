@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ...data import Table
-from ..spec.spec import Model
+from ..spec.records import Model
 
 
 def arguments(model: Model, table: Table) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ...data import Table
 from ..folder import Folder
-from ..spec.spec import Spec
+from ..spec.records import Spec
 from . import local
 from .trainer import Trainer
 

@@ -14,7 +14,7 @@ from typing import Any
 from ...data import Table
 from ...errors import TrainerError
 from ..folder import Folder
-from ..spec.spec import Model, Spec
+from ..spec.records import Model, Spec
 from . import builtin
 from .log import Log, excerpt, how_it_ended
 from .messages import command_arguments, json_object, metrics_of_answer, request_line

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...errors import TrainerError
-from ..spec.spec import PLACEHOLDERS
+from ..spec.records import PLACEHOLDERS
 from .log import excerpt
 from .trainer import Request
 

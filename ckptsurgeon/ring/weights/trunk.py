@@ -24,7 +24,7 @@ from ...surgeon.maps import Map
 from ...surgeon.selection import Selection
 from ...verbs import changing
 from ..schedule import TRUNK
-from ..spec.spec import Model, Spec
+from ..spec.records import Model, Spec
 
 Values = NDArray[np.float64]
 

@@ -25,22 +25,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 
-from ... import data, formats
-from ...errors import CkptSurgeonError, files
-from ...formats import locating
-from ...verbs import looking
-from .. import resume
-from ..driver import step_seed
-from ..folder import Folder, existing
-from ..journal import Content, Journal, not_initialised
-from ..predicting.voting import Task, duplicate, voter
-from ..reporting import status
-from ..spec import spec as spec_of
-from ..spec.spec import Model, Spec
-from . import engines
-from .attempts import Result, Signature, attempt
-from .stopping import stop, wait_for
-from .trainer import Request, Trainer
+from .. import data, formats
+from ..errors import CkptSurgeonError, files
+from ..formats import locating
+from ..verbs import looking
+from . import resume
+from .folder import Folder, existing
+from .journal import Content, Journal, not_initialised
+from .predicting.voting import Task, duplicate, voter
+from .reporting import status
+from .schedule import step_seed
+from .spec import loading
+from .spec.records import Model, Spec
+from .trainers import engines
+from .trainers.attempts import Result, Signature, attempt
+from .trainers.stopping import stop, wait_for
+from .trainers.trainer import Request, Trainer
 
 _PATIENCE = 5.0  # seconds for a worker to exit at the end of its input
 _GRACE = 2.0  # seconds for any trainer to die of SIGTERM
@@ -108,7 +108,7 @@ def check(path: str) -> Iterator[Finding]:
         CkptSurgeonError: the run cannot be read.
     """
     folder = existing(path)
-    spec = spec_of.load(folder.spec)
+    spec = loading.load(folder.spec)
     if not os.path.exists(folder.journal):
         raise not_initialised(folder.root)
     with contextlib.ExitStack() as stack:
