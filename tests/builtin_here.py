@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ckptsurgeon.ring.trainers import local
+from ckptsurgeon.ring.trainers import builtin, engines
 from ckptsurgeon.skflow.arguments import parse_worker
 from ckptsurgeon.skflow.worker import Worker
 
@@ -21,6 +21,7 @@ class Here:
     """
 
     pid = None
+    stays_running = True
 
     def __init__(self, arguments: list[str]) -> None:
         self._worker = Worker(*parse_worker(arguments[3:]))  # behind: python -m module
@@ -43,14 +44,20 @@ class Here:
         """It says nothing."""
         return ""
 
-    def reset(self) -> None:
+    def end_input(self) -> None:
         """Nothing runs."""
+
+    terminate = kill = end_input
+
+    def ended(self) -> bool:
+        """Nothing runs."""
+        return True
 
 
 def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the rings of a test have such trainers."""
 
     def trainers(spec: Any, folder: Any, table: Any, inherited: Any) -> dict[str, Here]:
-        return {model.name: Here(local._built_in(model, table)) for model in spec.models}
+        return {model.name: Here(builtin.arguments(model, table)) for model in spec.models}
 
-    monkeypatch.setattr(local, "trainers", trainers)
+    monkeypatch.setattr(engines, "trainers", trainers)

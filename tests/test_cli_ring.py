@@ -17,7 +17,7 @@ from waiting import LIMIT, wait_until
 
 from ckptsurgeon.cli.ring import VERBS
 from ckptsurgeon.ring import start
-from ckptsurgeon.ring.spec import spec
+from ckptsurgeon.ring.spec import records
 
 
 def command(*arguments: object) -> list[str]:
@@ -303,7 +303,7 @@ def test_options_of_init_become_a_ring_toml(tmp_path: Path, monkeypatch: pytest.
     assert main(["ring", "init", "deep/R", *options, "--force"]) == 0
     [(path, made, force)] = seen
     assert (path, force) == ("deep/R", True)
-    assert made == spec.Spec(
+    assert made == records.Spec(
         layers="0-1",
         slots="fill=0.5",
         seed=7,
@@ -311,10 +311,10 @@ def test_options_of_init_become_a_ring_toml(tmp_path: Path, monkeypatch: pytest.
         max_to_keep=3,
         schedule="average",
         warmup=2,
-        stop=spec.Stop(1e-3, 5, 9, 1e-4, 6),
-        data=spec.Data("../../points.csv", "kind", 8, 0.5),
+        stop=records.Stop(1e-3, 5, 9, 1e-4, 6),
+        data=records.Data("../../points.csv", "kind", 8, 0.5),
         models=tuple(
-            spec.Model(name, hidden_units=(4, 3), optimizer="SGD", learning_rate=1.0)
+            records.Model(name, hidden_units=(4, 3), optimizer="SGD", learning_rate=1.0)
             for name in [*"abcdefghijklmnopqrstuvwxyz", "m27", "m28"]
         ),
     )

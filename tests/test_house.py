@@ -153,6 +153,12 @@ def test_every_format_keeps_its_contract() -> None:
         assert [member for member in members if not hasattr(format, member)] == [], name
 
 
+def test_only_the_table_of_engines_knows_an_engine() -> None:
+    """The driver and all else in a ring use ring.trainers.engines and the Trainer protocol."""
+    importers = {_module(path) for path in MODULES if "ring.trainers.local" in _imports(path)}
+    assert importers == {"ring.trainers.engines"}
+
+
 @pytest.mark.parametrize("command", [["ls", "a"], ["ls", "a", "--json", "-l"], ["layers", "a"], ["verify", "a"],
                                      ["graft", "a", "b", "--layers", "0"], ["graft", "a", "b", "--layers=0", "--link"],
                                      ["graft", "a", "b", "--match", "**/Bias", "-o", "c"], ["--help"]])  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from ckptsurgeon.ring.spec import spec
+from ckptsurgeon.ring.spec import loading
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,7 +56,7 @@ def test_what_the_readme_shows_is_what_happens(tmp_path: Path) -> None:
         if language == "toml" and "layers = " in block:
             (tmp_path / "mixed" / "ring.toml").write_text(block)
         elif language == "toml":  # more models for it
-            spec.parse(tomllib.loads((tmp_path / "mixed" / "ring.toml").read_text() + block))
+            loading.parse(tomllib.loads((tmp_path / "mixed" / "ring.toml").read_text() + block))
             rings += 1
         elif language == "console":
             commands += _run_console(block, tmp_path)

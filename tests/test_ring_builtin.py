@@ -110,7 +110,7 @@ def test_the_scores_are_those_of_tensorflows_own_forward_pass(runs: tuple[Path, 
     """Our ensemble in NumPy, against the same nets in TensorFlow."""
     import tensorflow as tf
 
-    from ckptsurgeon.ring.predicting import net
+    from ckptsurgeon.ring.predicting import skflow_net
 
     whole, _ = runs
     past = history(whole)
@@ -123,7 +123,7 @@ def test_the_scores_are_those_of_tensorflows_own_forward_pass(runs: tuple[Path, 
             values = tf.nn.relu(values @ reader.get_tensor(f"{layer}/Matrix") + reader.get_tensor(f"{layer}/Bias"))
         head = "logistic_regression"
         values = tf.nn.softmax(values @ reader.get_tensor(f"{head}/weights") + reader.get_tensor(f"{head}/bias"))
-        assert np.allclose(values.numpy(), net.load(prefix).outputs(X), atol=1e-5)
+        assert np.allclose(values.numpy(), skflow_net.load(prefix).outputs(X), atol=1e-5)
     scores = [json.loads(line) for line in ring("evaluate", whole, "--json").splitlines()]
     assert [score["model"] for score in scores] == [*MODELS, "ensemble"]
     assert all(score["rows"] == 30 and score["accuracy"] > 0.5 for score in scores)

@@ -7,15 +7,14 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ring_support import COMMAND, TIMEOUT, drive, kill, toml, write_ring
 
 from ckptsurgeon import cli
 from ckptsurgeon.errors import BusyError, CkptSurgeonError
-from ckptsurgeon.ring import driver, start
-from ckptsurgeon.ring.trainers import checking
-from ckptsurgeon.ring.trainers.child import Child
+from ckptsurgeon.ring import checking, driver, start
 
 TRAINERS = Path(__file__).resolve().parent.parent / "scripts" / "trainers"
 
@@ -116,15 +115,17 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def wait_only_for_those_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give trainers all the time in the world to end, but none to those that never will."""
-    ended = checking._ended
+    wait_for = checking.wait_for
     never = {("lingerer", PATIENCE), ("stubborn", GRACE)}
 
-    def has_ended(child: Child, seconds: float) -> bool:
-        return ended(child, 0.0 if (child._process.args[-1], seconds) in never else seconds)
+    def waited_for(trainers: list[Any], seconds: float) -> bool:
+        process = trainers[0].process
+        last = process._process.args[-1] if process else ""
+        return wait_for(trainers, 0.0 if (last, seconds) in never else seconds)
 
     monkeypatch.setattr(checking, "_PATIENCE", PATIENCE)
     monkeypatch.setattr(checking, "_GRACE", GRACE)
-    monkeypatch.setattr(checking, "_ended", has_ended)
+    monkeypatch.setattr(checking, "wait_for", waited_for)
 
 
 def test_each_broken_rule_is_found_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

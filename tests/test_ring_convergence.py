@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.ring.schedule import TRUNK
-from ckptsurgeon.ring.spec.spec import Model, Spec
+from ckptsurgeon.ring.spec.records import Model, Spec
 from ckptsurgeon.ring.weights.convergence import Blocks, Weights
 from ckptsurgeon.ring.weights.trunk import Trunk
 

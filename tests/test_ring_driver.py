@@ -46,7 +46,7 @@ from ckptsurgeon.ring import driver, environment, journal, start
 from ckptsurgeon.ring.folder import Folder
 from ckptsurgeon.ring.reporting import status
 from ckptsurgeon.ring.schedule import Done
-from ckptsurgeon.ring.spec import spec as spec_of
+from ckptsurgeon.ring.spec import loading
 
 ROUNDS = 6
 
@@ -300,7 +300,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_another_schedule_is_followed(other: Path) -> None:
     """Every step starts from what the schedule says; after a round that shares it, the trunk is the same in all."""
-    schedule = spec_of.load(str(other / "ring.toml")).steps
+    schedule = loading.load(str(other / "ring.toml")).steps
     lines, latest = records(other), {name: f"{name}/model.ckpt-0" for name in MODELS}
     assert len(lines) == schedule.first_step(ROUNDS + 1) - 1
     for number, line in enumerate(lines, start=1):
@@ -341,7 +341,7 @@ def test_an_average_is_the_mean_in_float64(other: Path) -> None:
 def test_another_schedule_is_resumed_to_the_same_bytes(other: Path, tmp_path: Path) -> None:
     """Interrupted at every other step of the first rounds: after it, or before the journal knows of it."""
     ring = Path(shutil.copytree(other.parent / "fresh", tmp_path / "ring"))
-    schedule = spec_of.load(str(ring / "ring.toml")).steps
+    schedule = loading.load(str(ring / "ring.toml")).steps
     for number in range(2, schedule.first_step(4), 2):
         journalled = number % 4 == 0
         interrupt_after(ring, number, journalled)

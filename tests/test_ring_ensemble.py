@@ -13,8 +13,8 @@ from ring_support import MODELS, history, toml, write_ring
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
 from ckptsurgeon.ring import driver, folder, start
-from ckptsurgeon.ring.predicting import ensemble, net
-from ckptsurgeon.ring.spec import spec
+from ckptsurgeon.ring.predicting import ensemble, skflow_net
+from ckptsurgeon.ring.spec import loading, records
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def by_hand(prefix: str, row: list[float], head: str) -> list[float]:
     return row
 
 
-def specs(ring: Path) -> tuple[spec.Spec, spec.Data]:
-    read = spec.load(str(ring / "ring.toml"))
+def specs(ring: Path) -> tuple[records.Spec, records.Data]:
+    read = loading.load(str(ring / "ring.toml"))
     assert read.data is not None
     return read, read.data
 
@@ -78,7 +78,7 @@ def test_probabilities_are_those_of_a_forward_pass_by_hand(ring: Path) -> None:
     """Not only their order: the numbers agree."""
     prefix = str(ring / "a" / f"model.ckpt-{history(ring).latest('a')}")
     X = np.array([[0.5, -1.0], [2.0, 0.25], [900.0, -900.0]], np.float32)
-    found = net.load(prefix).outputs(X)
+    found = skflow_net.load(prefix).outputs(X)
     for row, chances in zip(X[:2].tolist(), found.tolist(), strict=False):
         assert chances == pytest.approx(softmax(by_hand(prefix, row, "logistic_regression")), rel=1e-9)
     assert np.isfinite(found).all()  # large outputs do not overflow
@@ -197,4 +197,4 @@ def test_a_net_whose_layers_do_not_fit_has_no_vote(tmp_path: Path) -> None:
     for name, shape in {"linear_regression/weights": (4, 1), "dnn/layer0/Linear/Bias": (2,)}.items():
         formats.write(str(tmp_path / "bad"), {**values, name: np.zeros(shape, np.float32)})
         with pytest.raises(CkptSurgeonError, match="does not fit"):
-            net.load(str(tmp_path / "bad"))
+            skflow_net.load(str(tmp_path / "bad"))

@@ -26,7 +26,7 @@ from ckptsurgeon.cli import live
 from ckptsurgeon.cli.live import Live, Progress
 from ckptsurgeon.ring import start
 from ckptsurgeon.ring.schedule import TRUNK
-from ckptsurgeon.ring.spec.spec import Stop
+from ckptsurgeon.ring.spec.records import Stop
 
 STOP = Stop(tolerance=0.01, window=2, rounds=5000)
 

@@ -18,14 +18,17 @@ import pytest
 from ring_support import TIMEOUT
 from waiting import LIMIT, pass_time_when, wait_until
 
+import ckptsurgeon
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import TrainerError
 from ckptsurgeon.ring.folder import Folder
 from ckptsurgeon.ring.journal import is_alive
-from ckptsurgeon.ring.spec.spec import Model
-from ckptsurgeon.ring.trainers import local
+from ckptsurgeon.ring.spec.records import Model
+from ckptsurgeon.ring.trainers import builtin
 from ckptsurgeon.ring.trainers.attempts import attempt
-from ckptsurgeon.ring.trainers.local import Command, Request, Trainer, Worker
+from ckptsurgeon.ring.trainers.local import CommandTrainer, WorkerTrainer
+from ckptsurgeon.ring.trainers.stopping import stop
+from ckptsurgeon.ring.trainers.trainer import Request, Trainer
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("numpy_trainer.py")))
 COMMAND = (*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", "--step", "{step}")
@@ -40,10 +43,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     random = np.random.default_rng(1)
     X = random.normal(size=(12, 2)).astype(np.float32)
     data.write_batch(made.batch, X, (X[:, 0] > 0).astype(np.int64))
-    worker = Worker(Model("a"), (*PROGRAM, "worker"), made, ())
+    worker = WorkerTrainer(Model("a"), (*PROGRAM, "worker"), made, ())
     worker.start(Request("init", 0, 0, 0, 3, None, made.checkpoint("a", 0), made.batch))
     worker.finish()
-    local.stop([worker], 5.0, 1.0)
+    stop([worker], 5.0, 1.0)
     return made
 
 
@@ -62,13 +65,13 @@ def request(folder: Folder, step: int, start: int = 0) -> Request:
 def running(folder: Folder, kind: str, *options: str, **settings: Any) -> Iterator[tuple[Model, Trainer]]:
     """Give a worker or a command, and end it."""
     model = Model("a", command=(*COMMAND, *options), **{"timeout": TIMEOUT, "tries": 1, **settings})
-    trainer: Trainer = Command(model, folder, ())
+    trainer: Trainer = CommandTrainer(model, folder, ())
     if kind == "worker":
-        trainer = Worker(model, (*PROGRAM, "worker", *options), folder, ())
+        trainer = WorkerTrainer(model, (*PROGRAM, "worker", *options), folder, ())
     try:
         yield model, trainer
     finally:
-        local.stop([trainer], 0.0, 0.5)
+        stop([trainer], 0.0, 0.5)
 
 
 def signature(prefix: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -207,15 +210,15 @@ def test_the_number_of_tries_is_kept(folder: Folder) -> None:
 def test_a_program_that_cannot_be_started_is_one_clear_line(folder: Folder, program: str) -> None:
     """It is named, and so is the reason."""
     model = Model("a", tries=1, command=(program, "{checkpoint}", "{output}"))
-    for trainer in (Worker(model, (program,), folder, ()), Command(model, folder, ())):
+    for trainer in (WorkerTrainer(model, (program,), folder, ()), CommandTrainer(model, folder, ())):
         with pytest.raises(TrainerError, match=f"cannot start {program}: (no such file|permission denied)"):
             attempt(trainer, request(folder, 3), model, folder, None, pytest.fail)
 
 
-def script(folder: Folder, text: str, *arguments: str, **settings: Any) -> Command:
+def script(folder: Folder, text: str, *arguments: str, **settings: Any) -> CommandTrainer:
     """Return a command that runs a Python script instead of training."""
     program = (sys.executable, "-c", text, *arguments)
-    return Command(Model("a", command=program, **{"timeout": TIMEOUT, **settings}), folder, ())
+    return CommandTrainer(Model("a", command=program, **{"timeout": TIMEOUT, **settings}), folder, ())
 
 
 def test_placeholders_are_replaced_once_and_no_shell_sees_them(folder: Folder) -> None:
@@ -271,7 +274,7 @@ def test_a_line_without_end_does_not_fill_the_memory(folder: Folder) -> None:
     command.start(request(folder, 1))
     with pytest.raises(TrainerError, match="a line of more than 1 MiB"):
         command.finish()
-    command.reset()
+    stop([command], 0.0, 2.0)
 
 
 def test_what_a_command_leaves_behind_is_ended_with_it(folder: Folder) -> None:
@@ -304,11 +307,11 @@ def test_a_trainer_that_ignores_sigterm_is_killed(folder: Folder) -> None:
     text = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(3600)"
     command = script(folder, text)
     command.start(request(folder, 1))
-    assert command.child is not None
-    assert command.child.line(time.monotonic() + LIMIT) == b"1"
+    assert command.process is not None
+    assert command.process.line(time.monotonic() + LIMIT) == b"1"
     pid = command.pid
     assert pid is not None
-    local.stop([command], 0.0, 0.1)
+    stop([command], 0.0, 0.1)
     assert not is_alive(pid)
 
 
@@ -316,18 +319,18 @@ def test_a_worker_may_end_by_itself_at_the_end_of_its_input(folder: Folder) -> N
     """It is neither terminated nor killed if it does so in time."""
     text = "import sys; print('ready', flush=True); sys.stdin.read(); open(sys.argv[1], 'w').close()"
     mark = os.path.join(folder.root, "ended")
-    worker = Worker(Model("a"), (sys.executable, "-c", text, mark), folder, ())
+    worker = WorkerTrainer(Model("a"), (sys.executable, "-c", text, mark), folder, ())
     worker.open()
-    assert worker.child is not None
-    assert worker.child.line(time.monotonic() + LIMIT) == b"ready"
-    local.stop([worker], LIMIT, 0.0)
+    assert worker.process is not None
+    assert worker.process.line(time.monotonic() + LIMIT) == b"ready"
+    stop([worker], LIMIT, 0.0)
     assert os.path.exists(mark)
 
 
 DRIVER = """
 import sys, time
-from ckptsurgeon.ring.trainers.child import Child
-child = Child([sys.executable, "-c", "import time; time.sleep(3600)"], ".", sys.argv[1], [int(sys.argv[2])])
+from ckptsurgeon.ring.trainers.program import RunningProgram
+child = RunningProgram([sys.executable, "-c", "import time; time.sleep(3600)"], ".", sys.argv[1], [int(sys.argv[2])])
 print(child.pid, flush=True)
 time.sleep(3600)
 """
@@ -347,3 +350,12 @@ def test_a_trainer_dies_with_its_driver_and_holds_the_lock_until_then(tmp_path: 
     driver.communicate()
     os.close(lock)
     wait_for_end(pid)
+
+
+def test_the_built_in_trainer_finds_this_package_from_anywhere(tmp_path: Path) -> None:
+    """Its import path begins with the folder that holds the package."""
+    environment = {**os.environ, **builtin.environment()}
+    command = [sys.executable, "-c", "import ckptsurgeon; print(ckptsurgeon.__file__)"]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.stdout.strip() == ckptsurgeon.__file__
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(Path(ckptsurgeon.__file__).parents[1])

@@ -17,13 +17,13 @@ from ckptsurgeon.errors import DamagedError, UsageError
 from ckptsurgeon.ring.journal import Head
 from ckptsurgeon.ring.reporting import plot
 from ckptsurgeon.ring.reporting.plot import Curve
-from ckptsurgeon.ring.spec import spec
+from ckptsurgeon.ring.spec import loading
 
 
 def write_run(folder: Path, rounds: int, tolerance: float = 0.01) -> Path:
     """Write ring.toml and the journal of a run; return the journal."""
     write_ring(folder, 100, stop={"tolerance": tolerance, "trunk_tolerance": 0.02})
-    head = Head(spec.load(str(folder / "ring.toml")).document(), None, {}, dict.fromkeys(NAMES, "x"))
+    head = Head(loading.load(str(folder / "ring.toml")).document(), None, {}, dict.fromkeys(NAMES, "x"))
     lines, history = [head.line()], fresh()
     while history.round < rounds:
         list(play(history, 1))

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from ckptsurgeon.errors import CkptSurgeonError, Problems
 from ckptsurgeon.ring.schedule import TRUNK, Schedule
-from ckptsurgeon.ring.spec import spec as spec_of
-from ckptsurgeon.ring.spec import template
-from ckptsurgeon.ring.spec.spec import Data, Model, Spec, Stop
+from ckptsurgeon.ring.spec import changes, loading, template
+from ckptsurgeon.ring.spec.records import Data, Model, Spec, Stop
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,13 +78,13 @@ def model(**values: Any) -> dict[str, Any]:
 
 def messages(table: dict[str, Any]) -> list[str]:
     with pytest.raises(CkptSurgeonError) as caught:
-        spec_of.parse(table, "R/ring.toml")
+        loading.parse(table, "R/ring.toml")
     return caught.value.lines
 
 
 def test_all_but_the_models_has_a_default() -> None:
     """The defaults are the documented ones."""
-    spec = spec_of.parse(MINIMAL)
+    spec = loading.parse(MINIMAL)
     assert spec == Spec(
         layers="0-1",
         slots="keep",
@@ -105,7 +104,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     """A file with all keys becomes a spec with all values."""
     path = tmp_path / "ring.toml"
     path.write_text(FULL)
-    spec = spec_of.load(str(path))
+    spec = loading.load(str(path))
     assert (spec.slots, spec.seed, spec.durability, spec.max_to_keep) == ("fill=0.1", 7, "step", 3)
     assert (spec.schedule, spec.order, spec.warmup) == ("ring", ("c", "a", "b"), 2)
     assert spec.stop == Stop(1e-3, 10, 100, trunk_tolerance=1e-4, patience=3)
@@ -134,8 +133,8 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
     """What `ring init` writes, with its comments, is what it means."""
     for table in (MINIMAL, tomllib.loads(FULL), changed(data={"file": 'a"b\\ü\x7f\n.csv', "target": "'"})):
         path = tmp_path / "ring.toml"
-        path.write_text(template.render(spec_of.parse(table)))
-        assert spec_of.load(str(path)) == spec_of.parse(table)
+        path.write_text(template.render(loading.parse(table)))
+        assert loading.load(str(path)) == loading.parse(table)
         assert "# the trunk" in path.read_text()
 
 
@@ -245,7 +244,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     """A person mends all of them in one go."""
     table = changed(layers=0, sead=1, stop={"rounds": 0}, models=[{"name": "a"}, {"nam": "b", "worker": ["w"]}])
     with pytest.raises(Problems) as caught:
-        spec_of.parse(table)
+        loading.parse(table)
     keys = sorted(line.split(": ")[1] for line in caught.value.lines)
     assert keys == ["layers", "models.a", "models[2].nam", "models[2].name", "sead", "stop.rounds"]
 
@@ -259,7 +258,7 @@ def test_a_file_that_is_no_toml_is_one_line(tmp_path: Path, content: bytes, word
     path = tmp_path / "ring.toml"
     path.write_bytes(content)
     with pytest.raises(CkptSurgeonError, match=words) as caught:
-        spec_of.load(str(path))
+        loading.load(str(path))
     assert len(caught.value.lines) == 1
 
 
@@ -279,7 +278,7 @@ def test_any_table_is_a_spec_or_an_error(value: Any) -> None:
     """Whatever a TOML parser may return, nothing but a CkptSurgeonError leaves."""
     table = value if isinstance(value, dict) else {"models": value, "layers": value}
     with contextlib.suppress(CkptSurgeonError):
-        assert len(spec_of.parse(table).models) > 1
+        assert len(loading.parse(table).models) > 1
 
 
 # -- what may change in the middle of a run
@@ -289,8 +288,8 @@ def test_a_document_survives_json_and_differs_from_itself_in_nothing() -> None:
     """The head of a journal holds it."""
     import json
 
-    document = spec_of.parse(tomllib.loads(FULL)).document()
-    assert spec_of.differences(json.loads(json.dumps(document)), document) == {}
+    document = loading.parse(tomllib.loads(FULL)).document()
+    assert changes.differences(json.loads(json.dumps(document)), document) == {}
 
 
 @pytest.mark.parametrize(
@@ -315,21 +314,21 @@ def test_a_document_survives_json_and_differs_from_itself_in_nothing() -> None:
 )
 def test_what_may_not_change_in_the_middle_of_a_run_is_named(old: str, new: str, keys: list[str]) -> None:
     """Limits and patience may change; what the weights depend on may not."""
-    before = spec_of.parse(tomllib.loads(FULL)).document()
-    after = spec_of.parse(tomllib.loads(FULL.replace(old, new))).document()
-    assert list(spec_of.differences(before, after)) == keys
+    before = loading.parse(tomllib.loads(FULL)).document()
+    after = loading.parse(tomllib.loads(FULL.replace(old, new))).document()
+    assert list(changes.differences(before, after)) == keys
 
 
 def test_other_models_are_one_change() -> None:
     """What each one holds no longer matters then."""
-    before, after = spec_of.parse(MINIMAL), spec_of.parse(model(hidden_units=[10, 20]) | {"seed": 43})
-    other = spec_of.parse(changed(models=[MINIMAL["models"][0], {"name": "c", "hidden_units": [10, 20, 5]}]))
-    assert list(spec_of.differences(before.document(), after.document())) == ["seed"]
-    assert spec_of.differences(before.document(), other.document()) == {"models": 'was ["a", "b"], is ["a", "c"]'}
+    before, after = loading.parse(MINIMAL), loading.parse(model(hidden_units=[10, 20]) | {"seed": 43})
+    other = loading.parse(changed(models=[MINIMAL["models"][0], {"name": "c", "hidden_units": [10, 20, 5]}]))
+    assert list(changes.differences(before.document(), after.document())) == ["seed"]
+    assert changes.differences(before.document(), other.document()) == {"models": 'was ["a", "b"], is ["a", "c"]'}
 
 
 def test_a_change_is_told_with_what_it_was() -> None:
     """One reads what to change back."""
-    before = spec_of.parse(tomllib.loads(FULL)).document()
-    after = spec_of.parse(tomllib.loads(FULL.replace("[10, 20, 10]", "[10, 20, 11]"))).document()
-    assert spec_of.differences(before, after) == {"models.a.hidden_units": "was [10, 20, 10], is [10, 20, 11]"}
+    before = loading.parse(tomllib.loads(FULL)).document()
+    after = loading.parse(tomllib.loads(FULL.replace("[10, 20, 10]", "[10, 20, 11]"))).document()
+    assert changes.differences(before, after) == {"models.a.hidden_units": "was [10, 20, 10], is [10, 20, 11]"}

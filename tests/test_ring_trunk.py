@@ -13,7 +13,7 @@ from models import write_as
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.ring.schedule import TRUNK
-from ckptsurgeon.ring.spec.spec import Model, Spec
+from ckptsurgeon.ring.spec.records import Model, Spec
 from ckptsurgeon.ring.weights.trunk import Member, Trunk
 
 SIZES = (4, 5, 5, 3)  # layer 1 is square: its shape does not tell how it lies

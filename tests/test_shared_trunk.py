@@ -130,7 +130,7 @@ def test_it_is_the_loop_of_the_question(fitted: Any) -> None:
 
 
 def first_weights(begun: Any) -> dict[str, Any]:
-    from ckptsurgeon.ring.driver import step_seed
+    from ckptsurgeon.ring.schedule import step_seed
     from ckptsurgeon.skflow.architecture import Architecture
 
     net = Architecture(4, tuple(HIDDEN), "logistic_regression", 3, "SGD")

@@ -14,8 +14,7 @@ from ring_support import PROGRAM
 from trainer_support import SIZES, TRAINERS, table, trunks, write_ring
 
 from ckptsurgeon import formats
-from ckptsurgeon.ring import driver, start
-from ckptsurgeon.ring.trainers import checking
+from ckptsurgeon.ring import checking, driver, start
 
 NAMES = ("keras", "numpy", "pytorch", "tensorflow")
 

@@ -12,9 +12,8 @@ import pytest
 from trainer_support import table, trunks, write_ring
 
 from ckptsurgeon import formats
-from ckptsurgeon.ring import driver, journal, start
+from ckptsurgeon.ring import checking, driver, journal, start
 from ckptsurgeon.ring.predicting import ensemble
-from ckptsurgeon.ring.trainers import checking
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("children")]  # which start TensorFlow, not we
 

@@ -13,7 +13,7 @@ from ring_support import toml
 
 from ckptsurgeon import formats
 from ckptsurgeon.ring import journal
-from ckptsurgeon.ring.spec import spec as spec_of
+from ckptsurgeon.ring.spec import loading
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,7 +61,7 @@ def write_ring(folder: Path, models: list[dict[str, Any]], **options: Any) -> No
 
 def trunks(folder: Path) -> list[list[np.ndarray[Any, Any]]]:
     """Return matrices and biases of the first two layers of each model's latest checkpoint, matrices as [in, out]."""
-    spec = spec_of.load(str(folder / "ring.toml"))
+    spec = loading.load(str(folder / "ring.toml"))
     history = journal.load(str(folder / "journal.jsonl")).history
     found = []
     for name in spec.names:

@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Try the trainers."""
-    from ..ring.trainers import checking
+    from ..ring import checking
 
     failed, shows = False, sys.stdout.isatty() and sys.stderr.isatty() and not args.json
 

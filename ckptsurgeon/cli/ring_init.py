@@ -89,10 +89,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Make a run."""
     from ..ring import start
-    from ..ring.spec import spec
+    from ..ring.spec import loading
 
     table = _table(args)
-    parsed = spec.parse(table, os.path.join(args.folder, "ring.toml")) if table else None
+    parsed = loading.parse(table, os.path.join(args.folder, "ring.toml")) if table else None
     made = start.init(args.folder, parsed, args.force, lambda line: print(f"ckptsurgeon: {line}", file=sys.stderr))
     if sys.stdout.isatty():
         print(f"{args.folder}: models {', '.join(made.names)}; next: ckptsurgeon ring run {args.folder}")

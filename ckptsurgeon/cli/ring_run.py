@@ -68,10 +68,10 @@ def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
         return None
     from ..ring import folder
     from ..ring.schedule import TRUNK
-    from ..ring.spec import spec
+    from ..ring.spec import loading
     from .live import Live, Progress
 
-    stop = spec.load(folder.existing(args.folder).spec).stop.until(**limits)
+    stop = loading.load(folder.existing(args.folder).spec).stop.until(**limits)
     return Live(Progress(stop, TRUNK, time.monotonic()))
 
 

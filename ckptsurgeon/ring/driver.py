@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 
 from .. import data, formats
 from ..errors import CkptSurgeonError, TrainerError
@@ -21,12 +20,13 @@ from .history import History, Measured, Record
 from .journal import Journal, not_initialised
 from .reporting import status
 from .reporting.events import Events
-from .schedule import TRUNK, Done, Step, may_end, next_step
-from .spec import spec as spec_of
-from .spec.spec import Spec
-from .trainers import local
+from .schedule import TRUNK, Done, Step, may_end, next_step, step_seed
+from .spec import loading
+from .spec.records import Spec
+from .trainers import engines
 from .trainers.attempts import Result, Signature, attempt
-from .trainers.local import Request
+from .trainers.stopping import stop
+from .trainers.trainer import Request
 from .weights.measuring import Meter
 from .weights.trunk import Trunk
 
@@ -61,7 +61,7 @@ def run(
         CkptSurgeonError: anything else that went wrong; the run can be resumed.
     """
     folder = existing(path)
-    spec = spec_of.load(folder.spec)
+    spec = loading.load(folder.spec)
     if not os.path.exists(folder.journal):
         raise not_initialised(folder.root)
     folder = folder.storing(spec.suffixes)
@@ -69,11 +69,6 @@ def run(
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
         history = resume.resume(folder, spec, journal, anyway, tell)
         return Driver(folder, spec, journal, history, tell, on_round).run()
-
-
-def step_seed(seed: int, model: str, step: int) -> int:
-    """Return the seed of one step of a model, of 31 bits; step 0 makes its first weights."""
-    return int.from_bytes(sha256(f"{seed}/{model}/{step}".encode()).digest()[:4], "big") >> 1
 
 
 class Driver:
@@ -111,7 +106,7 @@ class Driver:
             self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
         self._batch: int | None = None  # the one that lies in batch.npz
         self._models = {model.name: model for model in spec.models}
-        self._trainers = local.trainers(spec, folder, self._table, [journal.fd])
+        self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
         self._told: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
         self._signatures: dict[str, Signature] = {}
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
@@ -143,7 +138,7 @@ class Driver:
             reason = repr(error)
             raise
         finally:
-            local.stop(self._trainers.values(), patience, _GRACE)
+            stop(list(self._trainers.values()), patience, _GRACE)
             self._events.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
                 for name in self._history.schedule.writers:

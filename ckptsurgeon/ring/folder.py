@@ -38,7 +38,7 @@ class Folder:
 
     Attributes:
         root: the folder.
-        suffixes: the end of the names of each model's checkpoints, where that is known (see `keys.SUFFIXES`).
+        suffixes: the end of the names of each model's checkpoints, where that is known (see `toml_keys.SUFFIXES`).
     """
 
     root: str

@@ -23,7 +23,7 @@ from ..publish import fsync, write_all
 from .history import History, Record, to_json
 from .history import parse as parse_record
 from .schedule import TRUNK, Schedule
-from .spec.keys import SUFFIXES, model_name
+from .spec.toml_keys import SUFFIXES, model_name
 
 try:
     import fcntl

@@ -19,8 +19,8 @@ from .folder import Folder
 from .history import History
 from .journal import Head, Journal, not_initialised
 from .schedule import TRUNK
-from .spec import spec as spec_of
-from .spec.spec import Spec
+from .spec import changes as spec_changes
+from .spec.records import Spec
 
 _PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
 
@@ -53,7 +53,7 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Cal
 
 def check_spec(folder: Folder, spec: Spec, head: Head, anyway: bool = False) -> None:
     """Refuse a ring.toml that no longer describes the run; the keys are named. `anyway` lets other programs train."""
-    changes = spec_of.differences(head.spec, spec.document())
+    changes = spec_changes.differences(head.spec, spec.document())
     others = [key for key in changes if not _PROGRAM.fullmatch(key)]
     if others if anyway else changes:
         what = f"changed since the run began: {', '.join(f'{key} {words}' for key, words in changes.items())}"

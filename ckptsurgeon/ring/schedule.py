@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import Literal, Protocol
 
 # What an averaging step makes: not a model, but named and kept like one.
@@ -224,3 +225,8 @@ def _converged(stop: Limits, past: Past) -> str | None:
     if stop.patience is not None and past.stale >= stop.patience:
         return "held-out loss"
     return None
+
+
+def step_seed(seed: int, model: str, step: int) -> int:
+    """Return the 31-bit seed of one step of a model; step 0 makes its initial weights."""
+    return int.from_bytes(sha256(f"{seed}/{model}/{step}".encode()).digest()[:4], "big") >> 1

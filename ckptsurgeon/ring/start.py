@@ -16,17 +16,17 @@ from ..errors import CkptSurgeonError, DamagedError, Problems, RefusedError, Tra
 from ..publish import write_file
 from ..verbs import producing
 from . import environment, retention
-from .driver import step_seed
 from .folder import Folder
 from .history import History
 from .journal import Head, Journal
 from .reporting import status
-from .spec import spec as spec_of
-from .spec import template
-from .spec.spec import Model, Spec
-from .trainers import local
+from .schedule import step_seed
+from .spec import loading, template
+from .spec.records import Model, Spec
+from .trainers import engines
 from .trainers.attempts import attempt
-from .trainers.local import Request, Trainer
+from .trainers.stopping import stop
+from .trainers.trainer import Request, Trainer
 from .weights.trunk import Trunk, mismatches
 
 
@@ -58,7 +58,7 @@ def init(
         if not os.path.isfile(folder.spec):
             hint = "write one, or say what to train: --data, --target, --hidden, --layers"
             raise UsageError("there is no ring.toml here", path=path, hint=hint)
-        spec = spec_of.load(folder.spec)
+        spec = loading.load(folder.spec)
     elif os.path.exists(folder.spec) and not force:
         hint = "ring init without --data uses it, --force replaces it"
         raise RefusedError("exists already", path=folder.spec, hint=hint)
@@ -144,7 +144,7 @@ def _first_checkpoints(
         batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
         rows = batches.rows(0)
         data.write_batch(folder.batch, table.X[rows], table.y[rows])
-    trainers = local.trainers(spec, folder, table, [journal.fd])
+    trainers = engines.trainers(spec, folder, table, [journal.fd])
     asked: list[tuple[Model, Trainer, Request, bool]] = []
     fingerprints = {}
     try:
@@ -172,7 +172,7 @@ def _first_checkpoints(
             result = attempt(trainer, request, model, folder, None, tell, started)
             fingerprints[model.name] = result.sha256
     finally:
-        local.stop(trainers.values(), 0.0, 0.3)
+        stop(list(trainers.values()), 0.0, 0.3)
     return {name: fingerprints[name] for name in spec.names}
 
 

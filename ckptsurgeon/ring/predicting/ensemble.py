@@ -13,10 +13,10 @@ from ... import data
 from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
 from .. import journal, resume
 from ..folder import Folder, existing
-from ..spec import spec as spec_of
-from ..spec.spec import Data, Spec
+from ..spec import loading
+from ..spec.records import Data, Spec
 from . import features
-from .net import Values
+from .skflow_net import Values
 from .voting import Task, Voter, rows_at_once, voter
 
 _TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read one
@@ -116,7 +116,7 @@ def predict(path: str, file: str, tell: Callable[[str], None] = lambda line: Non
 def _open(path: str) -> tuple[Folder, Spec, Data]:
     """Return a run that has rows."""
     folder = existing(path)
-    spec = spec_of.load(folder.spec)
+    spec = loading.load(folder.spec)
     resume.check_spec(folder, spec, journal.load(folder.journal).head)
     if spec.data is None:
         raise UsageError("there is no [data], so nothing is known of its rows", path=folder.spec)

@@ -1,10 +1,10 @@
-"""What one model says of rows: a vote.
+"""How one model votes: its outputs for given rows.
 
-A net of the built-in trainer's kind is read from its checkpoint and asked in NumPy (net.py). Any other model says it
-through its `predict` program: {data} is an .npz with `X`, float32 [rows, features]; the program writes to {output},
-as .npy, .npz with one array, or csv without a header, what the model in {checkpoint} says: [rows, outputs], the
-probabilities of a classifier in the order of the classes, or values. It may be called several times for many rows.
-A model that has neither has no vote.
+A network of the built-in trainer's kind is read from its checkpoint and evaluated in NumPy (skflow_net.py). Any other
+model votes through its `predict` program. {data} is an .npz with `X`, float32 [rows, features]. The program writes
+[rows, outputs] to {output}, as .npy, as .npz with one array, or as csv without a header: a classifier's probabilities
+in the order of the classes, or a regressor's values. It may be called several times for many rows. A model without
+either has no vote.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from ... import data
 from ...errors import TrainerError, UnsupportedError, files
 from ...formats import locating
 from ..folder import Folder
-from ..spec.spec import PREDICT_PLACEHOLDERS, Model, Spec
-from ..trainers.child import Child, end
+from ..spec.records import PREDICT_PLACEHOLDERS, Model, Spec
 from ..trainers.log import Log, how_it_ended
-from . import net
-from .net import Values
+from ..trainers.program import RunningProgram
+from ..trainers.stopping import stop
+from . import skflow_net
+from .skflow_net import Values
 
 _AT_ONCE = 100_000  # rows that a program is asked about at a time: to start it takes a while
 _FEW = 8192  # that a net is asked about, which takes none
@@ -133,7 +134,7 @@ def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool =
         CkptSurgeonError: its checkpoint cannot be read.
     """
     if model.predict is None:
-        found = net.load(checkpoint)
+        found = skflow_net.load(checkpoint)
         if found.shape != (task.features, task.outputs) or found.classifier != task.classifier:
             expected = f"{task.features} features and {task.outputs} outputs"
             raise UnsupportedError(f"its net is not made for {expected}", path=checkpoint)
@@ -187,15 +188,15 @@ class _Program:
 
     def _run(self) -> None:
         deadline = time.monotonic() + self._model.timeout
-        child = Child(self._arguments, self._folder.root, self._log.path, memory=self._model.memory)
+        program = RunningProgram(self._arguments, self._folder.root, self._log.path, memory=self._model.memory)
         try:
-            while (line := child.line(deadline)) is not None:
-                child.log(line)
-            status = child.wait(deadline)
+            while (line := program.line(deadline)) is not None:
+                program.log(line)
+            status = program.wait(deadline)
         except TimeoutError:
             raise TrainerError(f"did not end within {self._model.timeout:g} s") from None
         finally:
-            end([child], 0.0, _GRACE)
+            stop([program], 0.0, _GRACE)
         if status:
             raise TrainerError(how_it_ended(status))
 

@@ -22,7 +22,7 @@ from .. import journal
 from ..folder import existing
 from ..history import History, parse
 from ..schedule import TRUNK
-from ..spec import spec as spec_of
+from ..spec import loading
 from .events import scalars
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def plot(folder: str, out: str) -> Curves:
         kinds = figure.canvas.get_supported_filetypes()
         if kind not in kinds:
             raise UsageError("a picture's ending says what kind it is", path=out, expected=" ".join(sorted(kinds)))
-        stop, curves = spec_of.load(run.spec).stop, read(run.journal)
+        stop, curves = loading.load(run.spec).stop, read(run.journal)
         if not curves.curves:
             what = "no trainer told a loss" if curves.rounds else "no round is done yet"
             raise UsageError(f"nothing to plot: {what}", path=folder)

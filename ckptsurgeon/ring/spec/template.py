@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from .spec import Model, Spec
+from .records import Model, Spec
 
 _STOP = """
 # A model has converged when the mean of its weights over `window` rounds differs from the mean over
@@ -18,7 +18,7 @@ stop = {{ {limits} }}
 
 
 def render(spec: Spec) -> str:
-    """Return a ring.toml that `spec.load` reads as `spec`."""
+    """Return a ring.toml that `loading.load` reads as `spec`."""
     text = _lines(
         {
             "layers": (spec.layers, "the trunk: the layers that all models share"),

@@ -10,10 +10,12 @@ from typing import Any
 from ... import compare, formats
 from ...errors import CkptSurgeonError, TrainerError
 from ..folder import Folder
-from ..spec.keys import FORMATS
-from ..spec.spec import Model
-from .local import Request, Trainer
+from ..spec.records import Model
+from ..spec.toml_keys import FORMATS
+from .stopping import stop
+from .trainer import Request, Trainer
 
+GRACE = 2.0  # seconds that a trainer which failed or took too long may take to exit after SIGTERM
 _MOST_SHOWN = 5  # differences that a message lists
 
 # What must not change from step to step: the dtype and the shape of each variable.
@@ -67,7 +69,7 @@ def attempt(
             return Result(metrics, sha256, signature)
         except TrainerError as error:
             problem = _problem(error, trainer, request, model, folder, tried)
-            trainer.reset()
+            stop([trainer], 0.0, GRACE)
             formats.remove(request.output)
             started = False
         if tried < model.tries:

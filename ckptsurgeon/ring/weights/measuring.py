@@ -10,7 +10,7 @@ from ..folder import Folder
 from ..history import Measured
 from ..predicting import voting
 from ..schedule import Step
-from ..spec.spec import Spec
+from ..spec.records import Spec
 from .convergence import Blocks, Weights
 from .trunk import Trunk
 

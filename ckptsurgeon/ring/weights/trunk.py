@@ -25,8 +25,8 @@ from ...surgeon.maps import Map
 from ...surgeon.selection import Selection
 from ...verbs import changing
 from ..schedule import TRUNK
-from ..spec.keys import FORMATS
-from ..spec.spec import Model, Spec
+from ..spec.records import Model, Spec
+from ..spec.toml_keys import FORMATS
 
 Values = NDArray[np.float64]
 

@@ -19,29 +19,28 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 
-from ... import data, formats
-from ...errors import CkptSurgeonError, files
-from ...formats import locating
-from ...verbs import looking
-from .. import resume
-from ..driver import step_seed
-from ..folder import Folder, existing
-from ..journal import Content, Journal, not_initialised
-from ..predicting.voting import Task, duplicate, voter
-from ..reporting import status
-from ..spec import spec as spec_of
-from ..spec.spec import Model, Spec
-from . import local
-from .attempts import Result, Signature, attempt
-from .child import Child
-from .local import Request, Trainer
+from .. import data, formats
+from ..errors import CkptSurgeonError, files
+from ..formats import locating
+from ..verbs import looking
+from . import resume
+from .folder import Folder, existing
+from .journal import Content, Journal, not_initialised
+from .predicting.voting import Task, duplicate, voter
+from .reporting import status
+from .schedule import step_seed
+from .spec import loading
+from .spec.records import Model, Spec
+from .trainers import engines
+from .trainers.attempts import Result, Signature, attempt
+from .trainers.stopping import stop, wait_for
+from .trainers.trainer import Request, Trainer
 
 _PATIENCE = 5.0  # seconds for a worker to exit at the end of its input
 _GRACE = 2.0  # seconds for any trainer to die of SIGTERM
@@ -109,7 +108,7 @@ def check(path: str) -> Iterator[Finding]:
         CkptSurgeonError: the run cannot be read.
     """
     folder = existing(path)
-    spec = spec_of.load(folder.spec)
+    spec = loading.load(folder.spec)
     if not os.path.exists(folder.journal):
         raise not_initialised(folder.root)
     with contextlib.ExitStack() as stack:
@@ -122,7 +121,7 @@ def check(path: str) -> Iterator[Finding]:
         table = folder.open_table() if spec.data is not None else None
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ckptsurgeon-"))
         scratch = _Scratch(**{field.name: getattr(folder, field.name) for field in fields(folder)}, scratch=temporary)
-        trainers = local.trainers(spec, scratch, table, [journal.fd])
+        trainers = engines.trainers(spec, scratch, table, [journal.fd])
         for model in spec.models:
             os.mkdir(scratch.model(model.name))
             yield from _Trial(spec, model, scratch, content, table, trainers[model.name]).findings()
@@ -179,15 +178,15 @@ class _Trial:
             yield self._try("input", lambda: self._touched)
             if self._model.init is None:
                 yield self._try("init", self._inits)
-            if isinstance(self._trainer, local.Worker):
+            if self._trainer.stays_running:
                 yield self._try("end", self._ends)
-            self._trainer.reset()
+            stop([self._trainer], 0.0, _GRACE)
             yield self._try("restart", self._repeats)
             yield self._try("sigterm", self._dies)
             if self._model.predict is not None and self._table is not None:
                 yield self._try("predict", self._predicts)
         finally:
-            self._trainer.reset()
+            stop([self._trainer], 0.0, _GRACE)
 
     def _try(self, check: str, attempt: Callable[[], str | None]) -> Finding:
         """Do something that returns what is wrong, or raises it."""
@@ -224,29 +223,25 @@ class _Trial:
         return None
 
     def _ends(self) -> str | None:
-        child = self._child()
-        child.close_input()
-        return None if _ended(child, _PATIENCE) else f"still ran {_PATIENCE:g} s after the end of its input"
+        self._trainer.open()
+        self._trainer.end_input()
+        ended = wait_for([self._trainer], _PATIENCE)
+        return None if ended else f"still ran {_PATIENCE:g} s after the end of its input"
 
     def _dies(self) -> str | None:
-        if isinstance(self._trainer, local.Command):
+        if self._trainer.stays_running:
+            self._trainer.open()
+        else:
             self._trainer.start(self._request(self._source, self._output))
             time.sleep(_WORKING)
-        child = self._child()
-        child.signal(signal.SIGTERM)
-        return None if _ended(child, _GRACE) else f"still ran {_GRACE:g} s after SIGTERM"
+        self._trainer.terminate()
+        ended = wait_for([self._trainer], _GRACE)
+        return None if ended else f"still ran {_GRACE:g} s after SIGTERM"
 
     def _predicts(self) -> None:
         assert self._table is not None
         with voter(self._model, self._folder, self._source, Task.of(self._table)) as vote:
             vote.outputs(self._table.X[:100])
-
-    def _child(self) -> Child:
-        """Return the running program."""
-        self._trainer.open()
-        assert isinstance(self._trainer, local.Worker | local.Command)
-        assert self._trainer.child is not None
-        return self._trainer.child
 
     def _train(self, checkpoint: str, output: str | None = None) -> None:
         """Have the same step done from a checkpoint, or the one after it, on another batch, if it has an output."""
@@ -300,13 +295,6 @@ class _Trial:
             return "wrote the same values, but other bytes: the format may hold a time, as .keras does"
         some = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         return f"wrote other bytes for the same request: {some} differ"
-
-
-def _ended(child: Child, seconds: float) -> bool:
-    """Wait for the end of a program."""
-    with contextlib.suppress(TimeoutError):
-        child.wait(time.monotonic() + seconds)
-    return child.ended()
 
 
 def _digests(checkpoint: str) -> _Digests:

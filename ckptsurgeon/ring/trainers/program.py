@@ -1,4 +1,4 @@
-"""One child process: in a session of its own, read line by line against a deadline, and surely ended."""
+"""A program in a child process: in its own session, read line by line up to a deadline, and stopped for certain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...errors import TrainerError, files
 
@@ -20,7 +20,7 @@ _LOOK = 0.5  # seconds between two looks at a child that says nothing
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class Child:
+class RunningProgram:
     """A running program whose standard output is read line by line.
 
     Args:
@@ -29,7 +29,7 @@ class Child:
         log: the file that its standard error is appended to.
         inherited: descriptors that it keeps open.
         talk: whether it gets lines on its standard input; else that is empty.
-        environment: variables that are set for it beside our own.
+        environment: variables to set in addition to our own.
         memory: megabytes that it and its descendants may hold; None for no limit.
 
     Raises:
@@ -43,7 +43,7 @@ class Child:
         log: str,
         inherited: Iterable[int] = (),
         talk: bool = False,
-        environment: Sequence[tuple[str, str]] = (),
+        environment: Mapping[str, str] | None = None,
         memory: float | None = None,
     ) -> None:
         self._memory = memory
@@ -61,7 +61,7 @@ class Child:
                 pass_fds=tuple(inherited),
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
-                env={**os.environ, **dict(environment)},
+                env={**os.environ, **(environment or {})},
             )
         except (OSError, ValueError) as error:
             os.close(self._log)
@@ -143,13 +143,17 @@ class Child:
         except subprocess.TimeoutExpired:
             raise TimeoutError from None
 
-    def close_input(self) -> None:
+    def end_input(self) -> None:
         """End its standard input: a worker exits then."""
         if self._process.stdin is not None:
             self._process.stdin.close()
 
-    def signal(self, number: int) -> None:
-        """Send a signal to it and all that it started, as far as they stayed in its session."""
+    def terminate(self) -> None:
+        """Send SIGTERM to the program and its descendants."""
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to the program and those of its descendants that stayed in its session."""
         with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: zombies, on macOS
             os.killpg(self._process.pid, number)
 
@@ -157,39 +161,17 @@ class Child:
         """Tell whether it has ended."""
         return self._process.poll() is not None
 
-    def close(self) -> None:
+    def kill(self) -> None:
         """Kill what is left of it and its descendants, and give up all descriptors."""
-        self.signal(signal.SIGKILL)
+        if self._log < 0:
+            return
+        self._signal(signal.SIGKILL)
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
         os.close(self._log)
-
-
-def end(children: Sequence[Child], patience: float, grace: float) -> None:
-    """End processes together: their input, then SIGTERM, then SIGKILL.
-
-    Args:
-        children: processes of which some may have ended.
-        patience: seconds for exiting by themselves at the end of their input.
-        grace: seconds for exiting at SIGTERM.
-    """
-    for child in children:
-        child.close_input()
-    _wait_for(children, patience)
-    for child in children:
-        if not child.ended():
-            child.signal(signal.SIGTERM)
-    _wait_for(children, grace)
-    for child in children:
-        child.close()
-
-
-def _wait_for(children: Sequence[Child], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not all(child.ended() for child in children) and time.monotonic() < deadline:
-        time.sleep(0.005)
+        self._log = -1
 
 
 def _session(leader: int) -> list[int]:

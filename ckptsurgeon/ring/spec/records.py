@@ -1,0 +1,147 @@
+"""The settings of a run as immutable records: what ring.toml says, checked and with defaults filled in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..schedule import TRUNK, Schedule
+from . import toml_keys
+
+# The placeholders in the arguments of `command` and of `predict`: names in braces, replaced whenever it is started.
+PLACEHOLDERS = frozenset(("checkpoint", "output", "batch", "data", "metrics", "seed", "step"))
+PREDICT_PLACEHOLDERS = frozenset(("checkpoint", "data", "output"))
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends.
+
+    Attributes:
+        tolerance: the change of its weights, from one block of rounds to the next, at which a model has
+            converged; the run ends when all have. None: weights do not end it.
+        window: the rounds of a block.
+        rounds: the rounds after which the run ends in any case; None: there is no limit.
+        trunk_tolerance: the change of the trunk alone at which the run ends; None: it does not.
+        patience: the blocks of rounds without a smaller held-out loss after which the run ends; None: none do.
+    """
+
+    tolerance: float | None = 1e-2
+    window: int = 20
+    rounds: int | None = 5000
+    trunk_tolerance: float | None = None
+    patience: int | None = None
+
+    def until(self, rounds: int | None = None, tolerance: float | None = None) -> Stop:
+        """Return when a run ends that shall go on to just these, to what comes first; as it is without either."""
+        if rounds is None and tolerance is None:
+            return self
+        return Stop(tolerance, self.window, rounds)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows that all models train on.
+
+    Attributes:
+        file: csv, npz or npy; a relative path starts at ring.toml's folder.
+        target: the column to predict (see `data.read`).
+        batch_size: rows of a mini-batch.
+        holdout: the share of the rows that is kept for `ring evaluate`.
+    """
+
+    file: str
+    target: str
+    batch_size: int = 32
+    holdout: float = 0.2
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the ring. Exactly one of `hidden_units`, `command` and `worker` is given.
+
+    Attributes:
+        name: its name, and that of its folder.
+        hidden_units: the hidden layers of a net of the built-in trainer.
+        optimizer: the built-in trainer's optimizer.
+        learning_rate: the built-in trainer's learning rate.
+        command: a program that is started once a step, with placeholders in its arguments.
+        worker: a program that is kept running.
+        init: a checkpoint with the first weights; without it the trainer is asked for them.
+        format: how its checkpoints are stored, one of `toml_keys.SUFFIXES`.
+        scheme: how it names its layers, where that cannot be found out.
+        map: `NAME=COMMON NAME` each, as in `graft --map`: how the models without a map call its variables;
+            `COMMON NAME.T` for a matrix that it holds transposed.
+        predict: a program that writes what the model says of rows; without it a model has a vote only if it is a
+            net of the built-in trainer's kind.
+        memory: megabytes that its trainer may hold; None for no limit.
+        timeout: seconds that one step may take, with the start of its trainer.
+        tries: how often a step is tried before the run stops.
+    """
+
+    name: str
+    hidden_units: tuple[int, ...] | None = None
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    command: tuple[str, ...] | None = None
+    worker: tuple[str, ...] | None = None
+    init: str | None = None
+    format: str = "bundle"
+    scheme: str | None = None
+    map: tuple[str, ...] = ()
+    predict: tuple[str, ...] | None = None
+    memory: float | None = None
+    timeout: float = 600.0
+    tries: int = 3
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A checked ring.toml.
+
+    Attributes:
+        layers: the trunk, a layer range.
+        schedule: 'ring': the trunk goes from model to model; 'average': from all to their mean, and back.
+        order: the names of the models in the order of the ring, where that is not the order of `models`.
+        warmup: rounds in which every model trains for itself.
+        slots: what becomes of the optimizer's slots of grafted variables, as in `graft --slots`.
+        seed: all random choices derive from it.
+        durability: after what everything is synced to disk, 'round' or 'step'.
+        max_to_keep: checkpoints kept of each model.
+        stop: when the run ends.
+        data: the rows; None where the trainers bring their own.
+        models: two or more, in the order of ring.toml.
+    """
+
+    layers: str
+    models: tuple[Model, ...]
+    schedule: Literal["ring", "average"] = "ring"
+    order: tuple[str, ...] = ()
+    warmup: int = 0
+    slots: str = "keep"
+    seed: int = 42
+    durability: str = "round"
+    max_to_keep: int = 5
+    stop: Stop = Stop()
+    data: Data | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models, in the order of the ring."""
+        return self.order or tuple(model.name for model in self.models)
+
+    @property
+    def steps(self) -> Schedule:
+        """The order of the steps."""
+        return Schedule(self.names, self.schedule, self.warmup)
+
+    @property
+    def suffixes(self) -> dict[str, str]:
+        """The end of the names of each model's checkpoints, and of the trunk's."""
+        return {**{model.name: toml_keys.SUFFIXES[model.format] for model in self.models}, TRUNK: ""}
+
+    def document(self) -> dict[str, Any]:
+        """Return the spec, defaults filled in, as JSON can hold it: the head of a journal."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return document
