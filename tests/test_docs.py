@@ -98,6 +98,19 @@ def test_the_tree_is_drawn_as_it_stands() -> None:
     }
 
 
+def test_parts_import_only_what_is_drawn_above_them() -> None:
+    """The arrows in the README's picture all lead up in the tree of docs/architecture.md."""
+    tree = re.search(r"```\nckptsurgeon/\n(.*?)```", (DOCS / "architecture.md").read_text(), re.DOTALL)
+    picture = re.search(r"## The house.*?```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree
+    assert picture
+    order = re.findall(r"^  (\w+)", tree[1], re.MULTILINE)
+    for line in picture[1].splitlines():
+        part, _, others = line.partition("->")
+        for other in filter(None, others.replace(" ", "").split(",")):
+            assert order.index(other) < order.index(part.strip()), f"{part.strip()} is drawn above {other}"
+
+
 def test_nothing_pending_is_there() -> None:
     """What the list of pending paths holds is still missing."""
     assert {path for path in PENDING if (ROOT / path).exists()} == set()
