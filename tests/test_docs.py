@@ -22,6 +22,7 @@ PENDING = {
     "ckptsurgeon/formats/format.py",
     "ckptsurgeon/formats/table.py",
     "ckptsurgeon/formats/torch",
+    "ckptsurgeon/source.py",
 }
 _LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
 _CODE_PATH = re.compile(r"`((?:ckptsurgeon|formats|ring|tests|scripts|docs)/[\w./-]*)`")
