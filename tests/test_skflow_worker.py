@@ -17,10 +17,11 @@ from sklearn.datasets import load_iris
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.skflow import architecture
-from ckptsurgeon.skflow.architecture import CLASSIFIER, REGRESSOR, Architecture
+from ckptsurgeon.skflow.architecture import Architecture
 from ckptsurgeon.skflow.arguments import parse_worker
 from ckptsurgeon.skflow.once import once
 from ckptsurgeon.skflow.trainer import Trainer, rows_for, write_initial
+from ckptsurgeon.skflow.variable_names import CLASSIFIER, REGRESSOR
 
 pytestmark = pytest.mark.tensorflow
 

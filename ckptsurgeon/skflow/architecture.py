@@ -1,18 +1,8 @@
-"""What a network is made of, told by the names and shapes of its variables; NumPy only.
-
-    dnn/layer{K}/Linear/Matrix [in, units_K]       logistic_regression/weights [last, classes]   (a classifier's head)
-    dnn/layer{K}/Linear/Bias   [units_K]           logistic_regression/bias    [classes]
-    global_step   int32 []                         linear_regression/weights   [last, outputs]   (a regressor's head)
-    learning_rate float32 []                       linear_regression/bias      [outputs]
-
-Slots stand beside each of the weights: `…/Adagrad`, `…/Momentum`, or `…/Adam` and `…/Adam_1`; Adam adds `beta1_power`
-and `beta2_power`. All but `global_step` are float32. Names from skflow of 2016 and TensorFlow's TF1 optimizers.
-"""
+"""The network that a checkpoint's variables describe, inferred from their names and shapes; NumPy only."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,28 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RefusedError, UsageError
+from .variable_names import (
+    CLASSIFIER,
+    GLOBAL_STEP,
+    LEARNING_RATE,
+    OPTIMIZER_VARIABLES,
+    REGRESSOR,
+    SLOTS,
+    bias,
+    head_bias,
+    head_weights,
+    is_matrix,
+    matrix,
+)
 
 Values = dict[str, NDArray[Any]]
-
-CLASSIFIER = "logistic_regression"
-REGRESSOR = "linear_regression"
-
-# Suffix and initial value of the slots of each optimizer; then its own variables. The accumulator of Adagrad starts
-# at 0.1 and Adam decays with 0.9 and 0.999: the defaults of tf.compat.v1.train.
-SLOTS: dict[str, dict[str, float]] = {
-    "SGD": {},
-    "Adagrad": {"/Adagrad": 0.1},
-    "Adam": {"/Adam": 0.0, "/Adam_1": 0.0},
-    "Momentum": {"/Momentum": 0.0},
-}
-GLOBALS: dict[str, dict[str, float]] = {
-    "SGD": {},
-    "Adagrad": {},
-    "Adam": {"beta1_power": 0.9, "beta2_power": 0.999},
-    "Momentum": {},
-}
-
-_LAYER = re.compile(r"dnn/layer(0|[1-9][0-9]{0,5})/Linear/Matrix")
 
 
 class Described(Protocol):
@@ -55,16 +38,6 @@ class Described(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Its dimensions."""
-
-
-def matrix(layer: int) -> str:
-    """Name the weights of hidden layer `layer`."""
-    return f"dnn/layer{layer}/Linear/Matrix"
-
-
-def bias(layer: int) -> str:
-    """Name the biases of hidden layer `layer`."""
-    return f"dnn/layer{layer}/Linear/Bias"
 
 
 def unit_limit(shape: Sequence[int]) -> float:
@@ -98,7 +71,8 @@ class Architecture:
         for layer, units in enumerate(self.hidden_units):
             shapes[matrix(layer)], shapes[bias(layer)] = (width, units), (units,)
             width = units
-        shapes[f"{self.head}/weights"], shapes[f"{self.head}/bias"] = (width, self.outputs), (self.outputs,)
+        shapes[head_weights(self.head)] = (width, self.outputs)
+        shapes[head_bias(self.head)] = (self.outputs,)
         return shapes
 
     @property
@@ -106,7 +80,7 @@ class Architecture:
         """Names and shapes of all float32 variables that a step changes: parameters, slots, the optimizer's own."""
         shapes = self.parameters
         slots = {name + slot: shape for name, shape in shapes.items() for slot in SLOTS[self.optimizer]}
-        return shapes | slots | {name: () for name in GLOBALS[self.optimizer]}
+        return shapes | slots | {name: () for name in OPTIMIZER_VARIABLES[self.optimizer]}
 
     def initial(self, seed: int, learning_rate: float) -> Values:
         """Return the variables of a network that has not been trained yet, a pure function of the arguments.
@@ -118,18 +92,18 @@ class Architecture:
             learning_rate: the value of the variable of that name.
         """
         random = np.random.Generator(np.random.PCG64(seed))
-        values: Values = {"global_step": np.zeros((), np.int32)}
+        values: Values = {GLOBAL_STEP: np.zeros((), np.int32)}
         for name, shape in self.parameters.items():
             if len(shape) == 2:
                 uniform = (2.0 * random.random(shape) - 1.0) * unit_limit(shape)
                 values[name] = uniform.astype(np.float32)
             else:
                 values[name] = np.zeros(shape, np.float32)
-        values["learning_rate"] = np.array(learning_rate, np.float32)
+        values[LEARNING_RATE] = np.array(learning_rate, np.float32)
         for name, shape in self.parameters.items():
             for slot, value in SLOTS[self.optimizer].items():
                 values[name + slot] = np.full(shape, value, np.float32)
-        for name, value in GLOBALS[self.optimizer].items():
+        for name, value in OPTIMIZER_VARIABLES[self.optimizer].items():
             values[name] = np.array(value, np.float32)
         return values
 
@@ -145,15 +119,15 @@ def of(variables: Mapping[str, Described], optimizer: str | None = None) -> Arch
         RefusedError: there is no such network in it, or a variable of it is missing or has another shape or dtype.
         UsageError: the slots of the optimizer that was asked for are missing.
     """
-    hidden = sum(1 for name in variables if _LAYER.fullmatch(name))
-    heads = [head for head in (CLASSIFIER, REGRESSOR) if f"{head}/weights" in variables]
+    hidden = sum(1 for name in variables if is_matrix(name))
+    heads = [head for head in (CLASSIFIER, REGRESSOR) if head_weights(head) in variables]
     if len(heads) != 1:
         raise RefusedError(
             "holds no network of skflow",
-            expected=f"either {CLASSIFIER}/weights or {REGRESSOR}/weights",
+            expected=f"either {head_weights(CLASSIFIER)} or {head_weights(REGRESSOR)}",
             found="both" if heads else "neither",
         )
-    names = [matrix(layer) for layer in range(hidden)] + [f"{heads[0]}/weights"]
+    names = [matrix(layer) for layer in range(hidden)] + [head_weights(heads[0])]
     shapes = [_shape_2d(variables, name) for name in names]
     widths = [shape[1] for shape in shapes]
     present = optimizer or _optimizer(variables, names)
@@ -166,9 +140,9 @@ def of(variables: Mapping[str, Described], optimizer: str | None = None) -> Arch
                 hint=f"train with {_optimizer(variables, names)}, or start from a checkpoint that {present} has saved",
             )
         _check(variables, name, shape)
-    for name in ("learning_rate", "global_step"):
+    for name in (LEARNING_RATE, GLOBAL_STEP):
         if name in variables:
-            _check(variables, name, (), ("float32",) if name == "learning_rate" else ("int32", "int64"))
+            _check(variables, name, (), ("float32",) if name == LEARNING_RATE else ("int32", "int64"))
     return architecture
 
 

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from ..errors import UsageError, did_you_mean
-from .architecture import CLASSIFIER, REGRESSOR, SLOTS, Architecture
+from .architecture import Architecture
+from .variable_names import CLASSIFIER, REGRESSOR, SLOTS
 
-LEARNING_RATE = 0.1
+DEFAULT_LEARNING_RATE = 0.1
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,7 +43,9 @@ def parse_worker(argv: Sequence[str]) -> tuple[Architecture, float]:
     heads.add_argument("--classes", type=_classes, metavar="N", help="a classifier's")
     heads.add_argument("--outputs", type=_count, metavar="N", help="values that a regressor predicts for a row")
     parser.add_argument("--optimizer", type=_optimizer, default="Adagrad", metavar="NAME", help=", ".join(SLOTS))
-    parser.add_argument("--learning-rate", type=_rate, default=LEARNING_RATE, metavar="X", help="of first weights")
+    parser.add_argument(
+        "--learning-rate", type=_rate, default=DEFAULT_LEARNING_RATE, metavar="X", help="of first weights"
+    )
     args = parser.parse_args(argv)
     _need_tensorflow()
     head, outputs = (CLASSIFIER, args.classes) if args.classes else (REGRESSOR, args.outputs)

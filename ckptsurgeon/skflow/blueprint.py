@@ -15,6 +15,7 @@ from .errors import EstimatorError
 from .models import ModelFunction, is_pure
 from .ops import CLASS_WEIGHT, DROPOUTS, LOSS_WEIGHT, Tensor
 from .runtime import quiet, tf, v1
+from .variable_names import GLOBAL_STEP, LEARNING_RATE
 
 Optimizer = str | Callable[..., Any]
 Rate = float | Callable[[Tensor], Tensor]
@@ -130,11 +131,11 @@ def _shared(
 def _global_step() -> Any:
     keys = [v1.GraphKeys.GLOBAL_VARIABLES, v1.GraphKeys.GLOBAL_STEP]
     zeros = v1.zeros_initializer()
-    return v1.get_variable("global_step", [], tf.int32, initializer=zeros, trainable=False, collections=keys)
+    return v1.get_variable(GLOBAL_STEP, [], tf.int32, initializer=zeros, trainable=False, collections=keys)
 
 
 def _learning_rate(value: float) -> Any:
-    return v1.get_variable("learning_rate", [], initializer=v1.constant_initializer(value), trainable=False)
+    return v1.get_variable(LEARNING_RATE, [], initializer=v1.constant_initializer(value), trainable=False)
 
 
 def _pair(made: Any) -> tuple[Tensor, Tensor]:

@@ -18,12 +18,12 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import models
-from .architecture import CLASSIFIER, REGRESSOR, bias, matrix
 from .blueprint import CLIP_GRADIENTS
 from .errors import EstimatorError
 from .heads import HEADS, HeadEstimator
 from .training import NUM_CORES
 from .validation import is_whole
+from .variable_names import CLASSIFIER, REGRESSOR, bias, head_bias, head_weights, matrix
 
 
 class _TensorFlowDNN(HeadEstimator):
@@ -46,12 +46,12 @@ class _TensorFlowDNN(HeadEstimator):
     @property
     def weights_(self) -> list[NDArray[np.float32]]:
         """The weights of the hidden layers, [in, out] each, then those of the head."""
-        return self._layers(matrix, "weights")
+        return self._layers(matrix, head_weights)
 
     @property
     def bias_(self) -> list[NDArray[np.float32]]:
         """The biases of the hidden layers, [out] each, then those of the head."""
-        return self._layers(bias, "bias")
+        return self._layers(bias, head_bias)
 
     def get_layer_weights(self, layer: int) -> NDArray[np.float32]:
         """Return a copy of the weights of a hidden layer, [in, out].
@@ -107,9 +107,9 @@ class _TensorFlowDNN(HeadEstimator):
             raise EstimatorError(f"layer {number} cannot be set", expected="a pair, weights and biases", found=found)
         self._set({matrix(number): values[0], bias(number): values[1]})
 
-    def _layers(self, name: Callable[[int], str], head: str) -> list[NDArray[np.float32]]:
+    def _layers(self, name: Callable[[int], str], head: Callable[[str], str]) -> list[NDArray[np.float32]]:
         check_is_fitted(self)
-        return self._net.read([*map(name, range(self.num_hidden_layers)), f"{self._head}/{head}"])
+        return self._net.read([*map(name, range(self.num_hidden_layers)), head(self._head)])
 
     def _layer(self, layer: int) -> int:
         check_is_fitted(self)

@@ -43,6 +43,7 @@ from .validation import (
     parameter_names,
     target_values,
 )
+from .variable_names import GLOBAL_STEP
 
 Self = TypeVar("Self", bound="TensorFlowEstimator")
 
@@ -245,7 +246,7 @@ class TensorFlowEstimator(NetEstimator):
         from .summaries import EventFile
 
         net = self._net
-        number = int(net.read(["global_step"])[0])
+        number = int(net.read([GLOBAL_STEP])[0])
         with (
             monitor.watching(self._watched(), anew),
             nullcontext() if logdir is None else EventFile(logdir, net.graph) as events,

@@ -21,10 +21,11 @@ from ..ring.driver import step_seed
 from ..ring.schedule import TRUNK, Done, Limits, Schedule, Step, next_step
 from ..ring.weights.convergence import Blocks
 from ..surgeon.slots import SlotPolicy
-from .architecture import Architecture, Values, bias, matrix
+from .architecture import Architecture, Values
 from .dnn import _TensorFlowDNN
 from .errors import EstimatorError
 from .validation import DIVERGED
+from .variable_names import bias, matrix
 
 
 def model_names(count: int) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import models
-from .architecture import CLASSIFIER, REGRESSOR
 from .blueprint import CLIP_GRADIENTS
 from .heads import HEADS, HeadEstimator
 from .training import NUM_CORES
+from .variable_names import CLASSIFIER, REGRESSOR, head_bias, head_weights
 
 
 class _TensorFlowLinear(HeadEstimator):
@@ -27,13 +27,13 @@ class _TensorFlowLinear(HeadEstimator):
     def weights_(self) -> NDArray[np.float32]:
         """The weights, [features, classes or outputs]."""
         check_is_fitted(self)
-        return self._net.read([f"{self._head}/weights"])[0]
+        return self._net.read([head_weights(self._head)])[0]
 
     @property
     def bias_(self) -> NDArray[np.float32]:
         """The biases, [classes or outputs]."""
         check_is_fitted(self)
-        return self._net.read([f"{self._head}/bias"])[0]
+        return self._net.read([head_bias(self._head)])[0]
 
 
 class TensorFlowLinearClassifier(ClassifierMixin, _TensorFlowLinear):  # type: ignore[misc]

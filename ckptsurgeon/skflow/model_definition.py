@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import CkptSurgeonError, NotFoundError, files
 from . import architecture
-from .architecture import CLASSIFIER
 from .errors import EstimatorError
 from .validation import is_whole
+from .variable_names import CLASSIFIER
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint

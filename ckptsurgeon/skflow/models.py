@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .ops import CLASS_WEIGHT, LOSS_WEIGHT, Tensor, biases, dnn, graph_constant, weights
 from .runtime import tf, v1
+from .variable_names import CLASSIFIER, HEAD_BIAS, HEAD_WEIGHTS, REGRESSOR
 
 __all__ = ["dnn", "get_dnn_model", "linear_regression", "logistic_regression"]
 
@@ -30,9 +31,9 @@ def logistic_regression(X: Tensor, y: Tensor, class_weight: Tensor | None = None
     if class_weight is None:
         class_weight = graph_constant(CLASS_WEIGHT)
     loss_weight = graph_constant(LOSS_WEIGHT)
-    with v1.variable_scope("logistic_regression"):
+    with v1.variable_scope(CLASSIFIER):
         classes = int(y.shape[-1])
-        logits = v1.nn.xw_plus_b(X, weights("weights", X, classes), biases("bias", classes))
+        logits = v1.nn.xw_plus_b(X, weights(HEAD_WEIGHTS, X, classes), biases(HEAD_BIAS, classes))
         if class_weight is not None:
             logits *= class_weight
         losses = tf.nn.softmax_cross_entropy_with_logits(labels=y, logits=logits)
@@ -51,11 +52,11 @@ def linear_regression(X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The predictions, float32 [rows, outputs], and the loss, float32 [].
     """
-    with v1.variable_scope("linear_regression"):
+    with v1.variable_scope(REGRESSOR):
         if len(y.shape) == 1:
             y = tf.reshape(y, [-1, 1])
         outputs = int(y.shape[-1])
-        predictions = v1.nn.xw_plus_b(X, weights("weights", X, outputs), biases("bias", outputs))
+        predictions = v1.nn.xw_plus_b(X, weights(HEAD_WEIGHTS, X, outputs), biases(HEAD_BIAS, outputs))
         return predictions, tf.reduce_mean(tf.square(y - predictions))
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from .. import data, formats
 from ..errors import RefusedError, UsageError, files
-from .architecture import CLASSIFIER, Architecture
-from .arguments import LEARNING_RATE, parse_once
+from .architecture import Architecture
+from .arguments import DEFAULT_LEARNING_RATE, parse_once
 from .trainer import Trainer, rows_for
+from .variable_names import CLASSIFIER
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -41,7 +42,9 @@ def once(argv: Sequence[str]) -> str:
     folder = os.path.dirname(args.output) or "."
     if not os.path.isdir(folder):
         raise UsageError("there is no such folder to write to", path=folder)
-    trainer = Trainer(args.optimizer, args.learning_rate or LEARNING_RATE, override=args.learning_rate is not None)
+    trainer = Trainer(
+        args.optimizer, args.learning_rate or DEFAULT_LEARNING_RATE, override=args.learning_rate is not None
+    )
     net = trainer.architecture(args.once)
     with files(args.data):
         X, y = _table(args, net)

@@ -10,6 +10,7 @@ from typing import Any
 
 from .architecture import unit_limit
 from .runtime import tf, v1
+from .variable_names import BIAS, KEEP_PROB, LAYERS_SCOPE, LINEAR_SCOPE, MATRIX, layer_scope
 
 Tensor = Any  # TensorFlow comes without types
 
@@ -55,11 +56,11 @@ def dnn(
     Returns:
         float32 [rows, width of the last layer].
     """
-    with v1.variable_scope("dnn"):
+    with v1.variable_scope(LAYERS_SCOPE):
         for number, units in enumerate(hidden_units):
-            with v1.variable_scope(f"layer{number}"):
-                with v1.variable_scope("Linear"):
-                    matrix, bias = weights("Matrix", tensor_in, units), biases("Bias", units)
+            with v1.variable_scope(layer_scope(number)):
+                with v1.variable_scope(LINEAR_SCOPE):
+                    matrix, bias = weights(MATRIX, tensor_in, units), biases(BIAS, units)
                     tensor_in = v1.nn.xw_plus_b(tensor_in, matrix, bias)
                 if activation:
                     tensor_in = activation(tensor_in)
@@ -80,7 +81,7 @@ def dropout(tensor_in: Tensor, prob: float | Tensor) -> Tensor:
     """
     graph = v1.get_default_graph()
     if isinstance(prob, (int, float)):
-        prob = v1.get_variable("prob", [], initializer=v1.constant_initializer(float(prob)), trainable=False)
+        prob = v1.get_variable(KEEP_PROB, [], initializer=v1.constant_initializer(float(prob)), trainable=False)
     keep = tf.identity(prob)
     number = len(graph.get_collection(DROPOUTS))
     graph.add_to_collection(DROPOUTS, keep)

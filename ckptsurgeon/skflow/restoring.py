@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .. import formats
 from ..errors import CkptSurgeonError
 from ..formats import state
-from . import architecture, model_definition, public
+from . import model_definition, public
 from .architecture import Values
 from .errors import EstimatorError
 from .model_definition import FittedState, as_list, names_of, shortened
+from .variable_names import GLOBAL_STEP, LEARNING_RATE, matrix
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -140,7 +141,7 @@ def _check_layers(estimator: NetEstimator, checkpoint: Checkpoint, features: int
     """Compare the hidden layers with the checkpoint first: to build many that are not there would take for ever."""
     width = features
     for number, units in enumerate(getattr(estimator, "hidden_units", None) or ()):
-        name = architecture.matrix(number)
+        name = matrix(number)
         if name not in checkpoint:
             raise EstimatorError(f"variables are missing: {name}", path=checkpoint.path)
         _check(checkpoint, name, "float32", (width, int(units)))
@@ -150,7 +151,7 @@ def _check_layers(estimator: NetEstimator, checkpoint: Checkpoint, features: int
 def _matching(estimator: NetEstimator, checkpoint: Checkpoint, new_rate: bool) -> Values:
     """Read what the network needs; a slot may be missing and begins anew, everything else must be there and fit."""
     net = estimator._net
-    own = {"learning_rate"} if new_rate else set()  # what is not to be read
+    own = {LEARNING_RATE} if new_rate else set()  # what is not to be read
     values: Values = {}
     missing = []
     for name, variable in net.variables.items():
@@ -161,7 +162,7 @@ def _matching(estimator: NetEstimator, checkpoint: Checkpoint, new_rate: bool) -
             continue
         _check(checkpoint, name, variable.dtype.base_dtype.name, tuple(variable.shape))
         values[name] = checkpoint.read(name)
-    needed = [name for name in missing if name in net.trainable or name in ("global_step", "learning_rate")]
+    needed = [name for name in missing if name in net.trainable or name in (GLOBAL_STEP, LEARNING_RATE)]
     if needed:
         raise EstimatorError(f"variables are missing: {names_of(needed)}", path=checkpoint.path)
     if missing:

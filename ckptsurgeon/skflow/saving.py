@@ -25,6 +25,7 @@ from ..formats import state
 from ..formats.bundle import writing as bundle_writing
 from ..publish import write_file
 from . import model_definition
+from .variable_names import GLOBAL_STEP
 
 if TYPE_CHECKING:
     from .net_estimator import NetEstimator
@@ -43,7 +44,7 @@ def save(estimator: NetEstimator, folder: str) -> None:
     values = net.values()
     definition = model_definition.encode(estimator, folder)
     endpoints = "\n".join(tensor.name for tensor in (net.X, net.y, net.predictions, net.loss))
-    prefix = os.path.join(folder, f"model-{int(values['global_step'])}")
+    prefix = os.path.join(folder, f"model-{int(values[GLOBAL_STEP])}")
     with files(folder):
         os.makedirs(folder, exist_ok=True)
     before = state.read(folder)

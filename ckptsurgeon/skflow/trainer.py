@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .. import formats
 from ..errors import RefusedError, files
 from . import architecture
-from .architecture import CLASSIFIER, Architecture, Values
+from .architecture import Architecture, Values
+from .variable_names import CLASSIFIER, GLOBAL_STEP, LEARNING_RATE, keep_prob
 
 if TYPE_CHECKING:
     from .training import Step
@@ -25,7 +26,7 @@ class Trainer:
     """Trains checkpoints, one mini-batch at a time; the graph of the last architecture is kept.
 
     Args:
-        optimizer: a key of `architecture.SLOTS`; None takes the one whose slots a checkpoint holds.
+        optimizer: a key of `variable_names.SLOTS`; None takes the one whose slots a checkpoint holds.
         learning_rate: for checkpoints without such a variable.
         override: use `learning_rate` for all others too, and store it in the output.
     """
@@ -66,20 +67,20 @@ class Trainer:
         """
         with files(checkpoint), formats.open(checkpoint) as opened:
             found = architecture.of(opened.variables, self._optimizer)
-            if "dnn/layer0/prob" in opened:
+            if keep_prob(0) in opened:
                 what = "was trained with dropout, which the built-in trainer does not know"
-                raise RefusedError(what, found="dnn/layer0/prob", hint="ckptsurgeon drop takes such variables away")
+                raise RefusedError(what, found=keep_prob(0), hint="ckptsurgeon drop takes such variables away")
             values = {name: opened.read(name) for name in opened}
         X, y = rows_for(found, X, y)
-        rate = values.get("learning_rate")
+        rate = values.get(LEARNING_RATE)
         if rate is None or self._override:
             rate = np.array(self._learning_rate, np.float32)
         loss, changed = self._step_for(found)(values, float(rate), X, y)
         values |= changed
-        if "learning_rate" in values:
-            values["learning_rate"] = rate
-        if "global_step" in values:
-            values["global_step"] = np.add(values["global_step"], 1, dtype=values["global_step"].dtype)
+        if LEARNING_RATE in values:
+            values[LEARNING_RATE] = rate
+        if GLOBAL_STEP in values:
+            values[GLOBAL_STEP] = np.add(values[GLOBAL_STEP], 1, dtype=values[GLOBAL_STEP].dtype)
         formats.write(output, values, sync=sync)
         return {"loss": loss}
 

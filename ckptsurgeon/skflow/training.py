@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TrainerError
-from .architecture import CLASSIFIER, Architecture, Values
+from .architecture import Architecture, Values
 from .blueprint import Blueprint
 from .models import ModelFunction, get_dnn_model, linear_regression, logistic_regression
 from .ops import Tensor
 from .runtime import CallableOptions, tf, v1
+from .variable_names import CLASSIFIER, LEARNING_RATE
 
 # The number of threads is part of the arithmetic: on TensorFlow 2.21 sums over wide layers come out with other last
 # bits for 3 threads than for 4. So it is fixed, at skflow's num_cores, and does not follow the machine.
@@ -168,7 +169,7 @@ class Step:
             optimizer=architecture.optimizer,
         )
         self._shapes = architecture.trained
-        variables = [self._net.variables[name] for name in [*self._shapes, "learning_rate"]]
+        variables = [self._net.variables[name] for name in [*self._shapes, LEARNING_RATE]]
         sizes = [variable.shape.num_elements() for variable in variables]
         self._ends = np.cumsum(sizes)[:-2]
         with self._net.graph.as_default():
