@@ -104,7 +104,7 @@ def test_fit_begins_anew_and_partial_fit_continues() -> None:
 
 def test_the_order_of_the_data_is_that_of_skflow() -> None:
     """Consecutive slices of permutations by RandomState(42), the last one short, a new permutation each epoch."""
-    from ckptsurgeon.skflow.training import batches
+    from ckptsurgeon.skflow.model_session import batches
 
     random = np.random.RandomState(42)
     first, second = random.permutation(10), random.permutation(10)

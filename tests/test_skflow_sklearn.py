@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ckptsurgeon import skflow
 from ckptsurgeon.skflow import models
-from ckptsurgeon.skflow.training import batches
+from ckptsurgeon.skflow.model_session import batches
 
 pytestmark = pytest.mark.tensorflow
 

@@ -19,8 +19,8 @@ from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.skflow import architecture
 from ckptsurgeon.skflow.architecture import Architecture
 from ckptsurgeon.skflow.arguments import parse_worker
-from ckptsurgeon.skflow.once import once
-from ckptsurgeon.skflow.trainer import Trainer, rows_for, write_initial
+from ckptsurgeon.skflow.checkpoint_trainer import Trainer, rows_for, write_initial
+from ckptsurgeon.skflow.single_step import once
 from ckptsurgeon.skflow.variable_names import CLASSIFIER, REGRESSOR
 
 pytestmark = pytest.mark.tensorflow

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .blueprint import CLIP_GRADIENTS, blueprint
 from .errors import EstimatorError
-from .feeding import ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream
+from .minibatches import ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream
+from .model_graph import CLIP_GRADIENTS, blueprint
+from .model_session import NUM_CORES, Net, one_hot
 from .models import ModelFunction
 from .monitors import BaseMonitor, TrainedModel
 from .net_estimator import NetEstimator
-from .training import NUM_CORES, Net, one_hot
 from .validation import (
     DIVERGED,
     check_loss,

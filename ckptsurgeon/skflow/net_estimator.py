@@ -17,10 +17,10 @@ from ..errors import did_you_mean
 from ..plan import Report
 from .architecture import Values
 from .errors import EstimatorError
-from .feeding import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
+from .minibatches import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
+from .model_session import Net
 from .ops import Tensor
-from .runtime import tf
-from .training import Net
+from .quiet_tensorflow import tf
 
 
 class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types

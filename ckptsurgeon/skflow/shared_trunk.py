@@ -29,7 +29,7 @@ from ..ring.spec.spec import Stop
 from ..surgeon.slots import SlotPolicy
 from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor, _TensorFlowDNN
 from .errors import EstimatorError
-from .in_process import InProcess, model_names
+from .in_process_ring import InProcess, model_names
 from .validation import class_numbers, is_whole, target_values
 
 Self = TypeVar("Self", bound="SharedTrunkEnsemble")

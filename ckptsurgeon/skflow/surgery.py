@@ -19,7 +19,7 @@ from ..surgeon.selection import Selection
 
 if TYPE_CHECKING:
     from ..plan import Content
-    from .training import Net
+    from .model_session import Net
 
 
 class NetCheckpoint(Checkpoint):

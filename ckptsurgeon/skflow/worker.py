@@ -28,8 +28,8 @@ from typing import Any
 from ..errors import CkptSurgeonError, UsageError
 from .architecture import Architecture
 from .arguments import parse_worker
-from .once import arrays, once
-from .trainer import Trainer, write_initial
+from .checkpoint_trainer import Trainer, write_initial
+from .single_step import arrays, once
 
 
 class Worker:
@@ -123,7 +123,7 @@ def _keep_stdout() -> int:
 def _import_tensorflow() -> None:
     """Import it while requests come in that do not need it; a failure shows again in the first one that does."""
     try:
-        from . import training  # noqa: F401
+        from . import model_session  # noqa: F401
     except Exception:
         traceback.print_exc()
 

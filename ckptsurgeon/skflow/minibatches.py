@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EstimatorError
-from .training import batches
+from .model_session import batches
 
 Rows = NDArray[np.float32]
 Batch = tuple[Rows, Rows]

@@ -14,7 +14,7 @@ from typing import Any
 from .errors import EstimatorError
 from .models import ModelFunction, is_pure
 from .ops import CLASS_WEIGHT, DROPOUTS, LOSS_WEIGHT, Tensor
-from .runtime import quiet, tf, v1
+from .quiet_tensorflow import quiet, tf, v1
 from .variable_names import GLOBAL_STEP, LEARNING_RATE
 
 Optimizer = str | Callable[..., Any]

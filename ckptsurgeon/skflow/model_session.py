@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ..errors import TrainerError
 from .architecture import Architecture, Values
-from .blueprint import Blueprint
+from .model_graph import Blueprint
 from .models import ModelFunction, get_dnn_model, linear_regression, logistic_regression
 from .ops import Tensor
-from .runtime import CallableOptions, tf, v1
+from .quiet_tensorflow import CallableOptions, tf, v1
 from .variable_names import CLASSIFIER, LEARNING_RATE
 
 # The number of threads is part of the arithmetic: on TensorFlow 2.21 sums over wide layers come out with other last

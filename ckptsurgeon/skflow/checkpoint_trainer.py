@@ -19,7 +19,7 @@ from .architecture import Architecture, Values
 from .variable_names import CLASSIFIER, GLOBAL_STEP, LEARNING_RATE, keep_prob
 
 if TYPE_CHECKING:
-    from .training import Step
+    from .model_session import Step
 
 
 class Trainer:
@@ -86,7 +86,7 @@ class Trainer:
 
     def _step_for(self, found: Architecture) -> Step:
         if self._step is None or self._step[0] != found:
-            from .training import Step
+            from .model_session import Step
 
             self._step = found, Step(found)
         return self._step[1]

@@ -14,7 +14,7 @@ from .. import data, formats
 from ..errors import RefusedError, UsageError, files
 from .architecture import Architecture
 from .arguments import DEFAULT_LEARNING_RATE, parse_once
-from .trainer import Trainer, rows_for
+from .checkpoint_trainer import Trainer, rows_for
 from .variable_names import CLASSIFIER
 
 if TYPE_CHECKING:
