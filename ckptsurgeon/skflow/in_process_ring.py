@@ -33,7 +33,7 @@ def model_names(count: int) -> tuple[str, ...]:
     return tuple(chr(ord("a") + number) if number < 26 else f"m{number + 1}" for number in range(count))
 
 
-class InProcess:
+class InProcessRing:
     """A run whose models are estimators.
 
     Args:

@@ -18,7 +18,7 @@ from ..plan import Report
 from .architecture import Values
 from .errors import EstimatorError
 from .minibatches import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
-from .model_session import Net
+from .model_session import ModelSession
 from .ops import Tensor
 from .quiet_tensorflow import tf
 
@@ -36,7 +36,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
     feature_names_in_: NDArray[Any]
     n_classes: int | None
     max_to_keep: int | None
-    _net: Net
+    _net: ModelSession
     _target: tuple[int, ...]  # the shape of the target beyond the rows
 
     @property
