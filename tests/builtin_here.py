@@ -10,7 +10,7 @@ import pytest
 
 from ckptsurgeon.ring.trainers import builtin, engines
 from ckptsurgeon.skflow.arguments import parse_worker
-from ckptsurgeon.skflow.worker import Worker
+from ckptsurgeon.skflow.worker import RequestHandler
 
 
 class Here:
@@ -24,7 +24,7 @@ class Here:
     stays_running = True
 
     def __init__(self, arguments: list[str]) -> None:
-        self._worker = Worker(*parse_worker(arguments[3:]))  # behind: python -m module
+        self._worker = RequestHandler(*parse_worker(arguments[3:]))  # behind: python -m module
         self._answer: dict[str, Any] = {}
 
     def open(self) -> None:

@@ -104,12 +104,12 @@ def test_fit_begins_anew_and_partial_fit_continues() -> None:
 
 def test_the_order_of_the_data_is_that_of_skflow() -> None:
     """Consecutive slices of permutations by RandomState(42), the last one short, a new permutation each epoch."""
-    from ckptsurgeon.skflow.training import batches
+    from ckptsurgeon.skflow.minibatches import shuffled_batches
 
     random = np.random.RandomState(42)
     first, second = random.permutation(10), random.permutation(10)
     expected = [first[:4], first[4:8], first[8:], second[:4], second[4:8], second[8:]]
-    for rows, wanted in zip(batches(10, 4), expected, strict=False):
+    for rows, wanted in zip(shuffled_batches(10, 4), expected, strict=False):
         np.testing.assert_array_equal(rows, wanted)
 
 

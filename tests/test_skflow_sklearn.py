@@ -24,7 +24,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ckptsurgeon import skflow
 from ckptsurgeon.skflow import models
-from ckptsurgeon.skflow.training import batches
+from ckptsurgeon.skflow.minibatches import shuffled_batches
 
 pytestmark = pytest.mark.tensorflow
 
@@ -199,7 +199,7 @@ def rows_of(array: Any, order: Any) -> Iterator[Any]:
 def test_iterators_of_rows_train_and_predict() -> None:
     """As in 2016: both are iterators; in skflow's own order of rows they train the same model bit for bit."""
     names = IRIS.target_names[Y]
-    order = np.concatenate([rows for rows, _ in zip(batches(150, 32), range(4), strict=False)])
+    order = np.concatenate([rows for rows, _ in zip(shuffled_batches(150, 32), range(4), strict=False)])
     model = classifier(n_classes=3, steps=4).fit(rows_of(X, order), rows_of(Y, order))
     np.testing.assert_array_equal(model.weights_[0], classifier(steps=4).fit(X, Y).weights_[0])
     np.testing.assert_array_equal(model.predict(iter(X)), model.predict(X))

@@ -19,8 +19,8 @@ from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.skflow import architecture
 from ckptsurgeon.skflow.architecture import Architecture
 from ckptsurgeon.skflow.arguments import parse_worker
-from ckptsurgeon.skflow.once import once
-from ckptsurgeon.skflow.trainer import Trainer, rows_for, write_initial
+from ckptsurgeon.skflow.checkpoint_trainer import CheckpointTrainer, rows_for, write_initial
+from ckptsurgeon.skflow.single_step import train_once
 from ckptsurgeon.skflow.variable_names import CLASSIFIER, REGRESSOR
 
 pytestmark = pytest.mark.tensorflow
@@ -435,7 +435,9 @@ def test_train_runs_end_to_end(start: Any) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     chosen = data.Batches(150, 32, -4, 0.2).rows(3)
-    expected = Trainer("Adagrad", 0.1).train(str(start / "start"), str(start / "wanted"), X[chosen], Y[chosen])
+    expected = CheckpointTrainer("Adagrad", 0.1).train(
+        str(start / "start"), str(start / "wanted"), X[chosen], Y[chosen]
+    )
     assert done.stdout == json.dumps(expected) + "\n"
     assert content(start / "out") == content(start / "wanted")
     again = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
@@ -450,9 +452,9 @@ def arguments(folder: Any, *more: str) -> list[str]:
 def test_an_npz_without_target_holds_class_numbers(start: Any) -> None:
     """The file of a ring's mini-batch is trained as it is, also where it lacks a class."""
     batch(start, X[50:], Y[50:])
-    loss = json.loads(once(arguments(start, "--data", str(start / "batch.npz"), "--batch-size", "100")))["loss"]
+    loss = json.loads(train_once(arguments(start, "--data", str(start / "batch.npz"), "--batch-size", "100")))["loss"]
     order = data.Batches(100, 100, 0).rows(0)
-    expected = Trainer(None, 0.1).train(str(start / "start"), str(start / "o"), X[50:][order], Y[50:][order])
+    expected = CheckpointTrainer(None, 0.1).train(str(start / "start"), str(start / "o"), X[50:][order], Y[50:][order])
     assert expected == {"loss": loss}
     assert content(start / "out") == content(start / "o")
 
@@ -460,23 +462,23 @@ def test_an_npz_without_target_holds_class_numbers(start: Any) -> None:
 def test_the_optimizer_is_that_of_the_slots_unless_told(start: Any) -> None:
     """Adagrad's slots make it Adagrad, none make it SGD; SGD leaves the slots of another as they are."""
     more = ["--data", str(start / "batch.npz")]
-    once(arguments(start, *more))
+    train_once(arguments(start, *more))
     old = values(start / "start")
     assert (values(start / "out")["dnn/layer0/Linear/Matrix/Adagrad"] != old["dnn/layer0/Linear/Matrix/Adagrad"]).any()
-    once(arguments(start, *more, "--optimizer", "SGD", "--force"))
+    train_once(arguments(start, *more, "--optimizer", "SGD", "--force"))
     after = values(start / "out")
     np.testing.assert_array_equal(after["dnn/layer0/Linear/Matrix/Adagrad"], old["dnn/layer0/Linear/Matrix/Adagrad"])
     formats.write(str(start / "start"), {name: v for name, v in old.items() if "Adagrad" not in name})
-    once(arguments(start, *more, "--force"))
+    train_once(arguments(start, *more, "--force"))
     np.testing.assert_array_equal(values(start / "out")["dnn/layer0/Linear/Matrix"], after["dnn/layer0/Linear/Matrix"])
 
 
 def test_a_learning_rate_that_is_named_is_used_and_kept(start: Any) -> None:
     """It replaces the checkpoint's, for this step and for those from OUT."""
-    once(arguments(start, "--data", str(start / "batch.npz"), "--learning-rate", "0.5", "--optimizer", "SGD"))
+    train_once(arguments(start, "--data", str(start / "batch.npz"), "--learning-rate", "0.5", "--optimizer", "SGD"))
     changed, old = values(start / "out"), values(start / "start")
     assert changed["learning_rate"] == np.float32(0.5)
-    once(arguments(start, "--data", str(start / "batch.npz"), "--optimizer", "SGD", "--force"))
+    train_once(arguments(start, "--data", str(start / "batch.npz"), "--optimizer", "SGD", "--force"))
     slow = values(start / "out")
     name = "logistic_regression/bias"
     np.testing.assert_allclose(changed[name] - old[name], 5 * (slow[name] - old[name]), rtol=1e-4)
@@ -486,7 +488,7 @@ def test_the_output_may_replace_the_input_if_forced(start: Any) -> None:
     """Training in place, one step after the other."""
     more = ["--data", str(start / "batch.npz"), "--force"]
     for _ in range(2):
-        once([f"--once={start / 'start'}", f"--output={start / 'start'}", "--batch", "0", *more])
+        train_once([f"--once={start / 'start'}", f"--output={start / 'start'}", "--batch", "0", *more])
     assert values(start / "start")["global_step"] == 2
 
 
@@ -516,7 +518,7 @@ def test_one_step_on_bad_input_is_refused(more: list[str], error: str, start: An
     (start / "three.csv").write_text("a,b,x\n1,2,k\n1,2,l\n1,2,m\n")
     before = content(start / "start")
     with pytest.raises(CkptSurgeonError) as caught:
-        once(arguments(start, *(text.format(f=start) for text in more)))
+        train_once(arguments(start, *(text.format(f=start) for text in more)))
     assert error in str(caught.value)
     assert len(caught.value.lines) == 1
     assert not list(start.glob("out*"))

@@ -7,9 +7,9 @@ thousand. NumPy only; nothing is ever unpickled.
 from __future__ import annotations
 
 from ..errors import UsageError, files
-from . import arrays, csv_rows
-from .arrays import load_npy, load_npz, npy_bytes
+from . import csv_rows, numpy_files
 from .batches import Batches, permute, write_batch
+from .numpy_files import load_npy, load_npz, npy_bytes
 from .table import Table
 
 __all__ = ["Batches", "Table", "load_npy", "load_npz", "npy_bytes", "permute", "read", "write_batch"]
@@ -36,9 +36,9 @@ def read(path: str, target: str | None = None, like: Table | None = None, folder
         if magic == b"\x93NUMPY":
             if target is None:
                 raise UsageError("holds the features alone", hint="name the .npy file of the target")
-            return arrays.table(load_npy(path), load_npy(target), None, like, folder)
+            return numpy_files.table(load_npy(path), load_npy(target), None, like, folder)
         if magic[:4] == b"PK\x03\x04":
-            return arrays.read_npz(path, target, like, folder)
+            return numpy_files.read_npz(path, target, like, folder)
         if target is None:
             raise UsageError("no target is named", hint="name the column to predict")
         return csv_rows.read(path, target, like, folder)

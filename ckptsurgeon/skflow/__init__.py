@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .public import MODULES as _MODULES
+from .public import load as _load
+
 if TYPE_CHECKING:
     from . import models, monitors, ops
     from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor
@@ -42,11 +45,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    from . import public
-
-    if name not in public.MODULES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return public.load(name)
+    return _load(name)
 
 
 def __dir__() -> list[str]:

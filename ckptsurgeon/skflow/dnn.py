@@ -18,10 +18,10 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import models
-from .blueprint import CLIP_GRADIENTS
 from .errors import EstimatorError
 from .heads import HEADS, HeadEstimator
-from .training import NUM_CORES
+from .model_graph import CLIP_GRADIENTS
+from .model_session import NUM_CORES
 from .validation import is_whole
 from .variable_names import CLASSIFIER, REGRESSOR, bias, head_bias, head_weights, matrix
 

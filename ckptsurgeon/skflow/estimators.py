@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .blueprint import CLIP_GRADIENTS, blueprint
 from .errors import EstimatorError
-from .feeding import ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream
+from .minibatches import ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream, one_hot
+from .model_graph import CLIP_GRADIENTS, graph_for
+from .model_session import NUM_CORES, ModelSession
 from .models import ModelFunction
 from .monitors import BaseMonitor, TrainedModel
 from .net_estimator import NetEstimator
-from .training import NUM_CORES, Net, one_hot
 from .validation import (
     DIVERGED,
     check_loss,
@@ -281,12 +281,12 @@ class TensorFlowEstimator(NetEstimator):
         """
         labels = getattr(self, "classes_", None) if labels is None else labels
         logits, losses = class_weights(self.class_weight, labels)
-        made = blueprint(
+        made = graph_for(
             self._model(), features, target, self.optimizer, self.learning_rate,
             clip_gradients=float(self.clip_gradients or 0), seed=int(self.tf_random_seed),
             class_weight=logits, loss_weight=losses,
         )  # fmt: skip
-        net = Net(made, num_cores=self.num_cores, rewrite=False)
+        net = ModelSession(made, num_cores=self.num_cores, rewrite=False)
         if self.__sklearn_is_fitted__():
             self._net.close()
         self._net, self._target = net, target

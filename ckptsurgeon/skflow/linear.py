@@ -11,9 +11,9 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import models
-from .blueprint import CLIP_GRADIENTS
 from .heads import HEADS, HeadEstimator
-from .training import NUM_CORES
+from .model_graph import CLIP_GRADIENTS
+from .model_session import NUM_CORES
 from .variable_names import CLASSIFIER, REGRESSOR, head_bias, head_weights
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .ops import CLASS_WEIGHT, LOSS_WEIGHT, Tensor, biases, dnn, graph_constant, weights
-from .runtime import tf, v1
+from .quiet_tensorflow import tf, v1
 from .variable_names import CLASSIFIER, HEAD_BIAS, HEAD_WEIGHTS, REGRESSOR
 
 __all__ = ["dnn", "get_dnn_model", "linear_regression", "logistic_regression"]

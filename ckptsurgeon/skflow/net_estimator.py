@@ -17,10 +17,10 @@ from ..errors import did_you_mean
 from ..plan import Report
 from .architecture import Values
 from .errors import EstimatorError
-from .feeding import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
+from .minibatches import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
+from .model_session import ModelSession
 from .ops import Tensor
-from .runtime import tf
-from .training import Net
+from .quiet_tensorflow import tf
 
 
 class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
@@ -36,7 +36,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
     feature_names_in_: NDArray[Any]
     n_classes: int | None
     max_to_keep: int | None
-    _net: Net
+    _net: ModelSession
     _target: tuple[int, ...]  # the shape of the target beyond the rows
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .architecture import unit_limit
-from .runtime import tf, v1
+from .quiet_tensorflow import tf, v1
 from .variable_names import BIAS, KEEP_PROB, LAYERS_SCOPE, LINEAR_SCOPE, MATRIX, layer_scope
 
 Tensor = Any  # TensorFlow comes without types

@@ -25,11 +25,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..data import Batches
 from ..errors import CkptSurgeonError
 from ..ring.schedule import Schedule
-from ..ring.spec.records import Stop
+from ..ring.spec.spec import Stop
 from ..surgeon.slots import SlotPolicy
 from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor, _TensorFlowDNN
 from .errors import EstimatorError
-from .in_process import InProcess, model_names
+from .in_process_ring import InProcessRing, model_names
 from .validation import class_numbers, is_whole, target_values
 
 Self = TypeVar("Self", bound="SharedTrunkEnsemble")
@@ -78,7 +78,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
     n_rounds_: int
     change_: list[float] | None
     converged_: bool
-    _run: InProcess
+    _run: InProcessRing
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         schedule = Schedule(model_names(len(members)), cast("Any", self.schedule), int(self.warmup))
         settings: dict[str, Any] = {"layers": self.layers, "schedule": schedule, "slots": self.slots}
         settings |= {"window": int(self.window), "seed": int(self.seed)}
-        self._run = InProcess(members, features, shape, labels, **settings)
+        self._run = InProcessRing(members, features, shape, labels, **settings)
         self.estimators_ = members
         if labels is not None:
             self.classes_ = labels

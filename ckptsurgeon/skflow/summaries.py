@@ -7,7 +7,7 @@ from datetime import datetime
 from types import TracebackType
 
 from ..errors import files
-from .runtime import tf, v1
+from .quiet_tensorflow import tf, v1
 
 
 class EventFile:

@@ -19,7 +19,7 @@ from ..surgeon.selection import Selection
 
 if TYPE_CHECKING:
     from ..plan import Content
-    from .training import Net
+    from .model_session import ModelSession
 
 
 class NetCheckpoint(Checkpoint):
@@ -32,7 +32,7 @@ class NetCheckpoint(Checkpoint):
 
     format = "memory"
 
-    def __init__(self, name: str, net: Net) -> None:
+    def __init__(self, name: str, net: ModelSession) -> None:
         super().__init__(name, "")
         self.net = net
         for name, variable in net.variables.items():

@@ -63,7 +63,7 @@ def bias(layer: int) -> str:
 
 
 def keep_prob(layer: int) -> str:
-    """Return the name of the variable that holds the share of outputs that hidden layer `layer` keeps (dropout)."""
+    """Return the name of hidden layer `layer`'s keep probability, a variable that only models with dropout have."""
     return f"{LAYERS_SCOPE}/{layer_scope(layer)}/{KEEP_PROB}"
 
 

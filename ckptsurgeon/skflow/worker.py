@@ -28,11 +28,11 @@ from typing import Any
 from ..errors import CkptSurgeonError, UsageError
 from .architecture import Architecture
 from .arguments import parse_worker
-from .once import arrays, once
-from .trainer import Trainer, write_initial
+from .checkpoint_trainer import CheckpointTrainer, write_initial
+from .single_step import read_rows, train_once
 
 
-class Worker:
+class RequestHandler:
     """Answers requests.
 
     Args:
@@ -43,7 +43,7 @@ class Worker:
     def __init__(self, first: Architecture, learning_rate: float) -> None:
         self._first = first
         self._learning_rate = learning_rate
-        self._trainer = Trainer(first.optimizer, learning_rate)
+        self._trainer = CheckpointTrainer(first.optimizer, learning_rate)
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """Do what a line asks for; whatever goes wrong becomes the answer's `error`."""
@@ -70,7 +70,7 @@ class Worker:
             return {}
         if request.get("op") == "train":
             checkpoint, output, data = (_field(request, name) for name in ("checkpoint", "output", "data"))
-            return self._trainer.train(checkpoint, output, *arrays(data))
+            return self._trainer.train(checkpoint, output, *read_rows(data))
         raise UsageError("the request has an unknown op", expected="init or train", found=repr(request.get("op")))
 
 
@@ -86,9 +86,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         if any(argument == "--once" or argument.startswith("--once=") for argument in argv):
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is staged is removed, as after Ctrl-C
-            os.write(_keep_stdout(), once(argv).encode() + b"\n")
+            os.write(_keep_stdout(), train_once(argv).encode() + b"\n")
         else:
-            worker = Worker(*parse_worker(argv))
+            worker = RequestHandler(*parse_worker(argv))
             _serve(worker, _keep_stdout())
     except CkptSurgeonError as error:
         for text in error.lines:
@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _serve(worker: Worker, stdout: int) -> None:
+def _serve(worker: RequestHandler, stdout: int) -> None:
     """Answer line after line until the input ends."""
     threading.Thread(target=_import_tensorflow, daemon=True).start()
     while line := sys.stdin.buffer.readline():
@@ -123,7 +123,7 @@ def _keep_stdout() -> int:
 def _import_tensorflow() -> None:
     """Import it while requests come in that do not need it; a failure shows again in the first one that does."""
     try:
-        from . import training  # noqa: F401
+        from . import step_function  # noqa: F401
     except Exception:
         traceback.print_exc()
 

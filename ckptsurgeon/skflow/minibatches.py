@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EstimatorError
-from .training import batches
 
 Rows = NDArray[np.float32]
 Batch = tuple[Rows, Rows]
@@ -48,7 +48,7 @@ class ArrayFeeder:
         self._taken = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in batches(len(self._X), self._size):
+        for rows in shuffled_batches(len(self._X), self._size):
             self._taken += 1
             yield np.asarray(self._X[rows], np.float32), self._encode(self._target[rows])
 
@@ -120,3 +120,38 @@ def _stacked(name: str, rows: Any) -> NDArray[Any]:
     except ValueError:
         shapes = sorted({str(list(row.shape)) for row in found})
         raise EstimatorError(f"the iterator {name} gives rows of different shapes", found=", ".join(shapes)) from None
+
+
+def shuffled_batches(rows: int, size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of mini-batch after mini-batch without end, in the order of skflow's DataFeeder.
+
+    A permutation by RandomState(42) is cut into consecutive slices, the last one short; each epoch has a new one.
+    """
+    order = _first_order(rows)
+    random = None
+    while True:
+        for start in range(0, rows, size):
+            yield order[start : start + size]
+        if random is None:
+            random = np.random.RandomState(42)
+            random.permutation(rows)
+        order = random.permutation(rows)
+
+
+@lru_cache
+def _first_order_of_few(rows: int) -> NDArray[np.int64]:
+    order = np.random.RandomState(42).permutation(rows)
+    order.flags.writeable = False
+    return order
+
+
+def _first_order(rows: int) -> NDArray[np.int64]:
+    """Return the first permutation, of few rows from memory: seeding the generator takes longer than a step."""
+    return _first_order_of_few(rows) if rows <= 1024 else np.random.RandomState(42).permutation(rows)
+
+
+def one_hot(classes: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
+    """Return a row of zeros with a 1 for each class number; float32 [rows, n_classes]."""
+    rows = np.zeros((len(classes), n_classes), np.float32)
+    rows[np.arange(len(classes)), classes] = 1.0
+    return rows

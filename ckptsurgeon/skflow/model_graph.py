@@ -14,7 +14,7 @@ from typing import Any
 from .errors import EstimatorError
 from .models import ModelFunction, is_pure
 from .ops import CLASS_WEIGHT, DROPOUTS, LOSS_WEIGHT, Tensor
-from .runtime import quiet, tf, v1
+from .quiet_tensorflow import quiet, tf, v1
 from .variable_names import GLOBAL_STEP, LEARNING_RATE
 
 Optimizer = str | Callable[..., Any]
@@ -29,7 +29,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 CLIP_GRADIENTS = 5.0  # global norm, always on in skflow
 
 
-class Blueprint:
+class ModelGraph:
     """A model, its optimizer, and what is needed to read and write the variables.
 
     Attributes:
@@ -105,9 +105,9 @@ class Blueprint:
         return [loss, *(tf.raw_ops.HistogramSummary(tag=n, values=self.reads[n]) for n in self.trainable)]
 
 
-def blueprint(
+def graph_for(
     model_fn: ModelFunction, features: int, target: tuple[int, ...], optimizer: Optimizer, rate: Rate, **more: Any
-) -> Blueprint:
+) -> ModelGraph:
     """Return the blueprint of a model: of our own models one that was made before, if there is one.
 
     Making one takes 0.1 s and more, longer than a short training: clones, folds of a cross-validation and a second
@@ -116,14 +116,14 @@ def blueprint(
     """
     if is_pure(model_fn) and isinstance(optimizer, str) and not callable(rate):
         return _shared(model_fn, features, target, optimizer, float(rate), **more)
-    return Blueprint(model_fn, features, target, optimizer=optimizer, learning_rate=rate, **more)
+    return ModelGraph(model_fn, features, target, optimizer=optimizer, learning_rate=rate, **more)
 
 
 @lru_cache(maxsize=16)
 def _shared(
     model_fn: ModelFunction, features: int, target: tuple[int, ...], optimizer: str, rate: float, **more: Any
-) -> Blueprint:
-    made = Blueprint(model_fn, features, target, optimizer=optimizer, learning_rate=rate, **more)
+) -> ModelGraph:
+    made = ModelGraph(model_fn, features, target, optimizer=optimizer, learning_rate=rate, **more)
     made.graph.finalize()
     return made
 

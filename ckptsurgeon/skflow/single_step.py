@@ -15,14 +15,14 @@ from ..errors import RefusedError, UsageError, files
 from ..formats import table
 from .architecture import Architecture
 from .arguments import DEFAULT_LEARNING_RATE, parse_once
-from .trainer import Trainer, rows_for
+from .checkpoint_trainer import CheckpointTrainer, rows_for
 from .variable_names import CLASSIFIER
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
 
-def once(argv: Sequence[str]) -> str:
+def train_once(argv: Sequence[str]) -> str:
     """Train one mini-batch; everything that can be checked is, before TensorFlow is imported.
 
     Args:
@@ -43,7 +43,7 @@ def once(argv: Sequence[str]) -> str:
     folder = os.path.dirname(args.output) or "."
     if not os.path.isdir(folder):
         raise UsageError("there is no such folder to write to", path=folder)
-    trainer = Trainer(
+    trainer = CheckpointTrainer(
         args.optimizer, args.learning_rate or DEFAULT_LEARNING_RATE, override=args.learning_rate is not None
     )
     net = trainer.architecture(args.once)
@@ -58,7 +58,7 @@ def once(argv: Sequence[str]) -> str:
 def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[Any]]:
     """Read the rows: an .npz without --target holds class numbers as they are, anything else is a table."""
     if args.target is None:
-        return arrays(args.data)
+        return read_rows(args.data)
     classifier = net.head == CLASSIFIER
     values = data.Table(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), None)
     table = data.read(args.data, args.target, like=None if classifier else values)
@@ -70,7 +70,7 @@ def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[An
     return table.X, table.y
 
 
-def arrays(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def read_rows(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Read X and y of an .npz, as the trainer's contract has them: y holds class numbers or values.
 
     Raises:

@@ -19,14 +19,14 @@ from .architecture import Architecture, Values
 from .variable_names import CLASSIFIER, GLOBAL_STEP, LEARNING_RATE, keep_prob
 
 if TYPE_CHECKING:
-    from .training import Step
+    from .step_function import StepFunction
 
 
-class Trainer:
+class CheckpointTrainer:
     """Trains checkpoints, one mini-batch at a time; the graph of the last architecture is kept.
 
     Args:
-        optimizer: a key of `architecture.SLOTS`; None takes the one whose slots a checkpoint holds.
+        optimizer: a key of `variable_names.SLOTS`; None takes the one whose slots a checkpoint holds.
         learning_rate: for checkpoints without such a variable.
         override: use `learning_rate` for all others too, and store it in the output.
     """
@@ -35,7 +35,7 @@ class Trainer:
         self._optimizer = optimizer
         self._learning_rate = learning_rate
         self._override = override
-        self._step: tuple[Architecture, Step] | None = None
+        self._step: tuple[Architecture, StepFunction] | None = None
 
     def architecture(self, checkpoint: str) -> Architecture:
         """Read off a checkpoint's metadata what `train` would train.
@@ -84,11 +84,11 @@ class Trainer:
         formats.write(output, values, sync=sync)
         return {"loss": loss}
 
-    def _step_for(self, found: Architecture) -> Step:
+    def _step_for(self, found: Architecture) -> StepFunction:
         if self._step is None or self._step[0] != found:
-            from .training import Step
+            from .step_function import StepFunction
 
-            self._step = found, Step(found)
+            self._step = found, StepFunction(found)
         return self._step[1]
 
 

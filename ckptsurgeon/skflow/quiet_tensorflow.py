@@ -1,6 +1,6 @@
 """TensorFlow, imported without its noise.
 
-Every module of this folder takes TensorFlow from here: `from .runtime import tf, v1`.
+Every module of this folder takes TensorFlow from here: `from .quiet_tensorflow import tf, v1`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from .. import schemes
 from ..data import Batches
 from ..errors import CkptSurgeonError
-from ..ring.schedule import TRUNK, Done, Limits, Schedule, Step, next_step, step_seed
+from ..ring.driver import step_seed
+from ..ring.schedule import TRUNK, Done, Limits, Schedule, Step, next_step
 from ..ring.weights.convergence import Blocks
 from ..surgeon.slots import SlotPolicy
 from .architecture import Architecture, Values
@@ -32,7 +33,7 @@ def model_names(count: int) -> tuple[str, ...]:
     return tuple(chr(ord("a") + number) if number < 26 else f"m{number + 1}" for number in range(count))
 
 
-class InProcess:
+class InProcessRing:
     """A run whose models are estimators.
 
     Args:
