@@ -62,7 +62,7 @@ def drive(folder: Path) -> subprocess.Popen[str]:
         "import sys\n"
         "from ckptsurgeon.ring import driver\n"
         "told = lambda text: print(text, file=sys.stderr, flush=True)\n"
-        "print(driver.run(sys.argv[1], tell=told, on_round=lambda past: print(past.round, flush=True)).reason)"
+        "print(driver.run(sys.argv[1], warn=told, on_round=lambda past: print(past.round, flush=True)).reason)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(

@@ -362,7 +362,7 @@ def test_an_average_that_was_lost_costs_the_round(tmp_path: Path) -> None:
     interrupt_after(ring, 7 + 5)  # the first graft of the second round
     lose(ring, "trunk", 7 + 4, "missing")
     told: list[str] = []
-    driver.run(str(ring), tell=told.append)
+    driver.run(str(ring), warn=told.append)
     assert ["going back from step 12 to round 1, step 7" in line for line in told] == [True]
     assert promised(ring) == promised(whole)
 
@@ -555,7 +555,7 @@ def test_unsynced_files_that_were_lost_cost_the_round(ring: Path, whole: Path, h
     interrupt_after(ring, 2 * STEPS + 3)  # step 3 trains b
     lose(ring, "b", 2 * STEPS + 3, how)
     told: list[str] = []
-    driver.run(str(ring), tell=told.append)
+    driver.run(str(ring), warn=told.append)
     assert len(told) == 1
     assert f"b/model.ckpt-{2 * STEPS + 3}" in told[0]
     assert f"going back from step {2 * STEPS + 3} to round 2, step {2 * STEPS}" in told[0]
@@ -618,7 +618,7 @@ def test_lost_means_begin_anew_and_are_told(ring: Path) -> None:
     interrupt_after(ring, 2 * STEPS)
     (ring / "blocks-0.npz").unlink()
     told: list[str] = []
-    driver.run(str(ring), tell=told.append)
+    driver.run(str(ring), warn=told.append)
     assert len(told) == 1
     assert told[0].endswith("convergence is measured anew")
     assert [line["step"] for line in records(ring) if line["change"] is not None] == [6 * STEPS]
@@ -763,7 +763,7 @@ def test_a_step_that_fails_once_is_tried_again_and_the_run_goes_on(tmp_path: Pat
     write_ring(ring, ROUNDS, b=bad)
     start.init(str(ring))
     told: list[str] = []
-    assert driver.run(str(ring), tell=told.append) == Done("limit", ROUNDS, "rounds")
+    assert driver.run(str(ring), warn=told.append) == Done("limit", ROUNDS, "rounds")
     assert len(told) == 1
     assert told[0].endswith("trying again")
     assert promised(ring) == promised(whole)

@@ -14,7 +14,7 @@ from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError
 from ckptsurgeon.ring.schedule import TRUNK
 from ckptsurgeon.ring.spec.records import Model, Spec
-from ckptsurgeon.ring.weights.trunk import Member, Trunk
+from ckptsurgeon.ring.weights.trunk import Trunk, TrunkVariable
 
 SIZES = (4, 5, 5, 3)  # layer 1 is square: its shape does not tell how it lies
 MAP = ("layers.*.weight=dnn/layer*/Linear/Matrix.T", "layers.*.bias=dnn/layer*/Linear/Bias")
@@ -65,10 +65,10 @@ def test_every_model_says_how_it_calls_a_common_name(mixed: tuple[Trunk, dict[st
     trunk, _ = mixed
     assert [member.common for member in trunk.members["a"]] == TRUNK_NAMES
     assert trunk.members["b"] == (
-        Member("dnn/layer0/Linear/Bias", "layers.0.bias", False),
-        Member("dnn/layer0/Linear/Matrix", "layers.0.weight", True),
-        Member("dnn/layer1/Linear/Bias", "layers.1.bias", False),
-        Member("dnn/layer1/Linear/Matrix", "layers.1.weight", True),
+        TrunkVariable("dnn/layer0/Linear/Bias", "layers.0.bias", False),
+        TrunkVariable("dnn/layer0/Linear/Matrix", "layers.0.weight", True),
+        TrunkVariable("dnn/layer1/Linear/Bias", "layers.1.bias", False),
+        TrunkVariable("dnn/layer1/Linear/Matrix", "layers.1.weight", True),
     )
     assert [member.own for member in trunk.members["c"]] == [member.own for member in trunk.members[TRUNK]]
     assert trunk.own("b") == {f"layers.{k}.{part}" for k in (0, 1) for part in ("weight", "bias")}

@@ -204,7 +204,7 @@ class Live:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._fd = sys.stdout.fileno()
-        self._tells = sys.stderr.isatty()
+        self._warns = sys.stderr.isatty()
         self._lock = threading.Lock()  # of what follows, never held while the terminal is written to
         self._above: list[str] = []
         self._news = False
@@ -220,10 +220,10 @@ class Live:
             self._progress.add(history, time.monotonic())
             self._news = True
 
-    def tell(self, line: str) -> None:
+    def warn(self, line: str) -> None:
         """Show a warning: above the view, unless standard error is not the terminal."""
         line = f"ckptsurgeon: warning: {line}"
-        if not self._tells:
+        if not self._warns:
             print(line, file=sys.stderr)
             return
         with self._lock:

@@ -58,7 +58,7 @@ def run(args: Namespace) -> int:
                 raise RefusedError("holds the rows", path=args.out, hint="choose another name")
         if not args.force:
             raise RefusedError("exists already", path=args.out, hint="--force overwrites it")
-    rows = ensemble.predict(args.folder, args.data, _tell)
+    rows = ensemble.predict(args.folder, args.data, _warn)
     if args.out != "-":
         write_file(args.out, _csv(rows))
         return 0
@@ -78,5 +78,5 @@ def _csv(parts: Iterable[list[list[Any]]]) -> Iterator[bytes]:
         yield text.getvalue().encode()
 
 
-def _tell(line: str) -> None:
+def _warn(line: str) -> None:
     print(f"ckptsurgeon: warning: {line}", file=sys.stderr)

@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     limits = _limits(args.until)
     shown = _on_a_terminal(args, limits) or _Lines(args.json, args.quiet)
     try:
-        done = driver.run(args.folder, **limits, anyway=args.anyway, tell=shown.tell, on_round=shown.round)
+        done = driver.run(args.folder, **limits, anyway=args.anyway, warn=shown.warn, on_round=shown.round)
     finally:
         shown.close()
     if args.json and not args.quiet:
@@ -115,7 +115,7 @@ class _Lines:
             print("\t".join(map(render.text, (past.round, *losses.values(), change))))
         sys.stdout.flush()
 
-    def tell(self, line: str) -> None:
+    def warn(self, line: str) -> None:
         """Show a line for a person."""
         print(f"ckptsurgeon: warning: {line}", file=sys.stderr)
 

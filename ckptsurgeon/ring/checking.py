@@ -38,7 +38,7 @@ from .schedule import step_seed
 from .spec import loading
 from .spec.records import Model, Spec
 from .trainers import engines
-from .trainers.attempts import Result, Signature, attempt
+from .trainers.attempts import Signature, StepResult, attempt
 from .trainers.stopping import stop, wait_for
 from .trainers.trainer import Request, Trainer
 
@@ -50,7 +50,7 @@ _Digests = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Finding:
+class TrainerCheck:
     """What was found out about one trainer.
 
     Attributes:
@@ -94,7 +94,7 @@ class _Scratch(Folder):
         return os.path.join(self.scratch, name, "metrics.json")
 
 
-def check(path: str) -> Iterator[Finding]:
+def check(path: str) -> Iterator[TrainerCheck]:
     """Try the trainers of a run, from the present checkpoint of each model.
 
     Args:
@@ -166,7 +166,7 @@ class _Trial:
         self._kept = ""
         self._touched: str | None = None
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[TrainerCheck]:
         """Try everything."""
         try:
             finding = self._try("train", self._trains)
@@ -188,14 +188,14 @@ class _Trial:
         finally:
             stop([self._trainer], 0.0, _GRACE)
 
-    def _try(self, check: str, attempt: Callable[[], str | None]) -> Finding:
+    def _try(self, check: str, attempt: Callable[[], str | None]) -> TrainerCheck:
         """Do something that returns what is wrong, or raises it."""
         try:
             reason = attempt()
         except CkptSurgeonError as error:
             error.path = None  # of a log that is gone when the reason is read
             reason = str(error)
-        return Finding(self._model.name, check, reason is None, reason)
+        return TrainerCheck(self._model.name, check, reason is None, reason)
 
     def _trains(self) -> None:
         self._train(self._source)
@@ -261,7 +261,7 @@ class _Trial:
         request = self._request(None, self._output)
         return self._do(replace(request, seed=step_seed(seed, self._model.name, 0))).sha256
 
-    def _do(self, request: Request) -> Result:
+    def _do(self, request: Request) -> StepResult:
         """Have a request done, and look at what was written; TrainerError where that is not as it should be."""
         formats.remove(request.output)
         return attempt(self._trainer, request, self._model, self._folder, self._like, lambda line: None)

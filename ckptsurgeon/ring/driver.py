@@ -24,7 +24,7 @@ from .schedule import TRUNK, Done, Step, may_end, next_step, step_seed
 from .spec import loading
 from .spec.records import Spec
 from .trainers import engines
-from .trainers.attempts import Result, Signature, attempt
+from .trainers.attempts import Signature, StepResult, attempt
 from .trainers.stopping import stop
 from .trainers.trainer import Request
 from .weights.measuring import Meter
@@ -42,7 +42,7 @@ def run(
     rounds: int | None = None,
     tolerance: float | None = None,
     anyway: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
     on_round: Callable[[History], None] = lambda history: None,
 ) -> Done:
     """Drive a run until it is done.
@@ -52,7 +52,7 @@ def run(
         rounds: go on to this number of rounds, whatever ring.toml says of when to stop.
         tolerance: go on to this tolerance, whatever it says; with both, to what comes first.
         anyway: go on in another environment.
-        tell: is called with lines for a person: a try that failed, rounds that were lost.
+        warn: is called with lines for the user: a try that failed, rounds that were lost.
         on_round: is called after each round, while the next one begins.
 
     Raises:
@@ -67,8 +67,8 @@ def run(
     folder = folder.storing(spec.suffixes)
     spec = replace(spec, stop=spec.stop.until(rounds, tolerance))
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
-        history = resume.resume(folder, spec, journal, anyway, tell)
-        return Driver(folder, spec, journal, history, tell, on_round).run()
+        history = resume.resume(folder, spec, journal, anyway, warn)
+        return Driver(folder, spec, journal, history, warn, on_round).run()
 
 
 class Driver:
@@ -79,7 +79,7 @@ class Driver:
         spec: what to train and when to stop.
         journal: locked.
         history: where to go on.
-        tell: is called with lines for a person.
+        warn: is called with lines for the user.
         on_round: is called after each round.
     """
 
@@ -89,14 +89,14 @@ class Driver:
         spec: Spec,
         journal: Journal,
         history: History,
-        tell: Callable[[str], None],
+        warn: Callable[[str], None],
         on_round: Callable[[History], None],
     ) -> None:
         self._folder = folder
         self._spec = spec
         self._journal = journal
         self._history = history
-        self._tell = tell
+        self._warn = warn
         self._on_round = on_round
         self._started: set[int] = set()  # train steps that their trainers have been handed already
         self._table = None if spec.data is None else folder.open_table()
@@ -107,11 +107,11 @@ class Driver:
         self._batch: int | None = None  # the one that lies in batch.npz
         self._models = {model.name: model for model in spec.models}
         self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
-        self._told: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
+        self._shown_pids: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
         self._signatures: dict[str, Signature] = {}
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
-        self._events, self._round_began = Events(folder.events, history, tell), time.monotonic()
-        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, tell)
+        self._events, self._round_began = Events(folder.events, history, warn), time.monotonic()
+        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, warn)
 
     def run(self) -> Done:
         """Do steps until the schedule says that the run is done."""
@@ -153,13 +153,13 @@ class Driver:
         for trainer in self._trainers.values():
             with contextlib.suppress(TrainerError):  # it is started again, and the error told, at its first step
                 trainer.open()
-        self._tell_status()
+        self._update_status()
 
-    def _tell_status(self) -> None:
+    def _update_status(self) -> None:
         pids = {name: trainer.pid for name, trainer in self._trainers.items()}
-        if pids != self._told:
+        if pids != self._shown_pids:
             status.write(self._folder, "running", None, pids)
-            self._told = pids
+            self._shown_pids = pids
 
     def _do(self, step: Step) -> None:
         """Do one step: publish its checkpoint, then journal it."""
@@ -190,7 +190,7 @@ class Driver:
         self._journal.append(record, sync=step.last or every_step)
         history.add(record)
         if step.last:
-            retention.tell_tensorflow(folder, history, spec.max_to_keep)
+            retention.update_state_files(folder, history, spec.max_to_keep)
             self._on_round(history)
             now = time.monotonic()
             self._events.round(history, now - self._round_began)
@@ -226,7 +226,7 @@ class Driver:
             data=self._write_batch(step.batch),
         )
 
-    def _train(self, step: Step) -> Result:
+    def _train(self, step: Step) -> StepResult:
         name = step.model
         if name not in self._signatures:
             with formats.open(self._folder.checkpoint(name, self._history.latest(name))) as checkpoint:
@@ -240,25 +240,25 @@ class Driver:
         started = step.number in self._started
         self._started.discard(step.number)
         like, model = self._signatures[name], self._models[name]
-        result = attempt(self._trainers[name], request, model, self._folder, like, self._tell, started)
-        self._tell_status()
+        result = attempt(self._trainers[name], request, model, self._folder, like, self._warn, started)
+        self._update_status()
         return result
 
-    def _graft(self, step: Step, donor: str) -> Result:
+    def _graft(self, step: Step, donor: str) -> StepResult:
         """Put the donor's trunk into a new checkpoint beside the model's present one."""
         history, folder = self._history, self._folder
         output = folder.checkpoint(step.model, step.number)
         source = folder.checkpoint(donor, history.latest(donor))
         self._trunk.graft(donor, source, step.model, folder.checkpoint(step.model, history.latest(step.model)), output)
-        return Result({}, retention.fingerprint(output), {})
+        return StepResult({}, retention.fingerprint(output), {})
 
-    def _average(self, step: Step) -> Result:
+    def _average(self, step: Step) -> StepResult:
         """Write the mean of all models' trunks."""
         output = self._folder.checkpoint(TRUNK, step.number)
         latest = {name: self._history.latest(name) for name in self._spec.names}
         self._trunk.average({name: self._folder.checkpoint(name, number) for name, number in latest.items()}, output)
         self._tidy(TRUNK)
-        return Result({}, retention.fingerprint(output), {})
+        return StepResult({}, retention.fingerprint(output), {})
 
     def _write_batch(self, batch: int) -> str | None:
         if self._batches is None or self._table is None:

@@ -25,7 +25,7 @@ from .spec.records import Spec
 _PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
 
 
-def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Callable[[str], None]) -> History:
+def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, warn: Callable[[str], None]) -> History:
     """Return the history that a run goes on from, with the folder in order.
 
     Args:
@@ -33,7 +33,7 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Cal
         spec: ring.toml as it is now.
         journal: the locked journal.
         anyway: go on in another environment.
-        tell: is called with lines for a person, such as that rounds were lost.
+        warn: is called with lines for the user, such as that rounds were lost.
 
     Raises:
         RefusedError: ring.toml, the rows or the environment are not those of the run.
@@ -44,10 +44,10 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, tell: Cal
         raise not_initialised(folder.root)
     _check_head(folder, spec, content.head, anyway)
     history = content.history
-    _check_checkpoints(folder, history, tell)
+    _check_checkpoints(folder, history, warn)
     for model in history.schedule.writers:
         retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep))
-    retention.tell_tensorflow(folder, history, spec.max_to_keep)
+    retention.update_state_files(folder, history, spec.max_to_keep)
     return history
 
 
@@ -83,7 +83,7 @@ def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
     check(problems)
 
 
-def _check_checkpoints(folder: Folder, history: History, tell: Callable[[str], None]) -> None:
+def _check_checkpoints(folder: Folder, history: History, warn: Callable[[str], None]) -> None:
     """Take history back to the last whole round if a latest checkpoint is not what the journal says."""
     written = [name for name in history.schedule.writers if name != TRUNK or history.latest(name)]
     latest = [_problem(folder, history, name, history.latest(name)) for name in written]
@@ -97,7 +97,7 @@ def _check_checkpoints(folder: Folder, history: History, tell: Callable[[str], N
             hint = f"start afresh with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
             raise DamagedError(what, path=folder.root, hint=hint)
     whole = history.whole_step
-    tell(f"{broken}; going back from step {history.step} to round {history.round}, step {whole}")
+    warn(f"{broken}; going back from step {history.step} to round {history.round}, step {whole}")
     history.rewind(whole)
 
 

@@ -22,7 +22,7 @@ _CHECKPOINT = re.compile(r"model\.ckpt-(\d+)(?=[._-]|$)")
 _UNFINISHED = re.compile(r"ckptsurgeon-tmp|\.tempstate\d")
 
 
-def tell_tensorflow(folder: Folder, history: History, max_to_keep: int) -> None:
+def update_state_files(folder: Folder, history: History, max_to_keep: int) -> None:
     """Write the state files: the newest checkpoints of each model as of the last whole round."""
     for model in history.schedule.writers:
         listed = [folder.checkpoint(model, step) for step in history.listed(model, max_to_keep)]

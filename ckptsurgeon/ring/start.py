@@ -34,7 +34,7 @@ def init(
     path: str,
     spec: Spec | None = None,
     force: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Spec:
     """Make a run ready.
 
@@ -42,7 +42,7 @@ def init(
         path: its folder, which is made where there is none.
         spec: what to train; written to ring.toml. None: the ring.toml that is there says it.
         force: an old run may be replaced.
-        tell: is called with lines for a person.
+        warn: is called with lines for the user.
 
     Returns:
         What will be trained.
@@ -71,14 +71,14 @@ def init(
         if table is not None:
             folder.save_table(table)
             table = folder.open_table()  # what was held on the disk meanwhile is given back
-        initial = _first_checkpoints(folder, spec, table, journal, tell)
+        initial = _first_checkpoints(folder, spec, table, journal, warn)
         _check_trunks(folder, spec)
         if written:
             write_file(folder.spec, template.render(spec).encode())
         history = History(spec.steps, initial)
         for name in spec.names:
             formats.sync(folder.checkpoint(name, 0))
-        retention.tell_tensorflow(folder, history, spec.max_to_keep)
+        retention.update_state_files(folder, history, spec.max_to_keep)
         journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial))
     return spec
 
@@ -137,7 +137,7 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
 
 
 def _first_checkpoints(
-    folder: Folder, spec: Spec, table: data.Table | None, journal: Journal, tell: Callable[[str], None]
+    folder: Folder, spec: Spec, table: data.Table | None, journal: Journal, warn: Callable[[str], None]
 ) -> dict[str, str]:
     """Have the first weights of all models made, all trainers at once; return their fingerprints."""
     if spec.data is not None and table is not None:
@@ -169,7 +169,7 @@ def _first_checkpoints(
             if model.init is not None:
                 fingerprints[model.name] = _copy(folder, model, model.init)
         for model, trainer, request, started in asked:
-            result = attempt(trainer, request, model, folder, None, tell, started)
+            result = attempt(trainer, request, model, folder, None, warn, started)
             fingerprints[model.name] = result.sha256
     finally:
         stop(list(trainers.values()), 0.0, 0.3)

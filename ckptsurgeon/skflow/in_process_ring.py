@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from .. import schemes
 from ..data import Batches
 from ..errors import CkptSurgeonError
-from ..ring.driver import step_seed
-from ..ring.schedule import TRUNK, Done, Limits, Schedule, Step, next_step
+from ..ring.schedule import TRUNK, Done, Limits, Schedule, Step, next_step, step_seed
 from ..ring.weights.convergence import Blocks
 from ..surgeon.slots import SlotPolicy
 from .architecture import Architecture, Values

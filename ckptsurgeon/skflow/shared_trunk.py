@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ..data import Batches
 from ..errors import CkptSurgeonError
 from ..ring.schedule import Schedule
-from ..ring.spec.spec import Stop
+from ..ring.spec.records import Stop
 from ..surgeon.slots import SlotPolicy
 from .dnn import TensorFlowDNNClassifier, TensorFlowDNNRegressor, _TensorFlowDNN
 from .errors import EstimatorError

@@ -16,14 +16,14 @@ from ..folder import Folder, existing
 from ..spec import loading
 from ..spec.records import Data, Spec
 from . import features
-from .skflow_net import Values
+from .skflow_net import Floats
 from .voting import Task, Voter, rows_at_once, voter
 
 _TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read one
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """A model of the ensemble.
 
     Attributes:
@@ -70,21 +70,21 @@ def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
             count += len(part.X)
         lines = [
             {"model": member.name, "checkpoint": member.checkpoint, "rows": count}
-            | score.told(trained.classes is not None)
+            | score.values(trained.classes is not None)
             | {"reason": member.reason}
             for member, score in zip(members, scores, strict=True)
         ]
     ensemble = {"model": "ensemble", "checkpoint": None, "rows": count}
-    return [*lines, {**ensemble, **together.told(trained.classes is not None), "reason": None}]
+    return [*lines, {**ensemble, **together.values(trained.classes is not None), "reason": None}]
 
 
-def predict(path: str, file: str, tell: Callable[[str], None] = lambda line: None) -> Iterator[list[list[Any]]]:
+def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: None) -> Iterator[list[list[Any]]]:
     """Predict by the mean of the models' probabilities, or of their values.
 
     Args:
         path: the folder of the run.
         file: csv, with or without the target column, .npz with `X`, or .npy.
-        tell: is called with lines for a person: a model without a vote, columns that are not used.
+        warn: is called with lines for the user: a model without a vote, columns that are not used.
 
     Yields:
         First the header alone, then rows, many at a time: of a classifier the `prediction` and the probability of
@@ -100,12 +100,12 @@ def predict(path: str, file: str, tell: Callable[[str], None] = lambda line: Non
     with _members(folder, spec, task) as members:
         for member in members:
             if member.reason is not None:
-                tell(f"model {member.name}: {member.reason}")
+                warn(f"model {member.name}: {member.reason}")
         header = ["prediction"] if task.outputs == 1 else [f"prediction_{k}" for k in range(task.outputs)]
         yield [["prediction", *classes] if classes is not None else header]
         votes = [member.vote for member in members if member.vote is not None]
-        for X in features.read(file, task.features, table.features, rows.target, rows_at_once(spec), tell):
-            mean: Values = np.mean([vote.outputs(X) for vote in votes], axis=0)
+        for X in features.read(file, task.features, table.features, rows.target, rows_at_once(spec), warn):
+            mean: Floats = np.mean([vote.outputs(X) for vote in votes], axis=0)
             if classes is None:
                 yield mean.tolist()
             else:
@@ -124,7 +124,7 @@ def _open(path: str) -> tuple[Folder, Spec, Data]:
 
 
 @contextlib.contextmanager
-def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[Member]]:
+def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[EnsembleMember]]:
     """Get all models ready: what the journal names as latest, which may be removed meanwhile if the run goes on."""
     with contextlib.ExitStack() as stack:
         for _ in range(_TRIES - 1):
@@ -138,16 +138,16 @@ def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[Member
         yield members
 
 
-def _ready(folder: Folder, spec: Spec, task: Task, stack: contextlib.ExitStack) -> list[Member]:
+def _ready(folder: Folder, spec: Spec, task: Task, stack: contextlib.ExitStack) -> list[EnsembleMember]:
     history = journal.load(folder.journal).history
     models, members = {model.name: model for model in spec.models}, []
     for name in history.models:
         path = folder.checkpoint(name, history.latest(name))
         try:
             vote = stack.enter_context(voter(models[name], folder, path, task, pin=True))
-            members.append(Member(name, path, vote, None))
+            members.append(EnsembleMember(name, path, vote, None))
         except UnsupportedError as error:
-            members.append(Member(name, path, None, f"no vote: {error.what}"))
+            members.append(EnsembleMember(name, path, None, f"no vote: {error.what}"))
     return members
 
 
@@ -178,11 +178,11 @@ class _Score:
     def __init__(self) -> None:
         self._rows = self._right = self._numbers = 0
         self._error = 0.0
-        self._first: Values | None = None  # sums of squares are taken beside the first target, so that they stay exact
-        self._sum: Values | float = 0.0
-        self._squares: Values | float = 0.0
+        self._first: Floats | None = None  # sums of squares are taken beside the first target, so that they stay exact
+        self._sum: Floats | float = 0.0
+        self._squares: Floats | float = 0.0
 
-    def add(self, outputs: Values, part: data.Table) -> None:
+    def add(self, outputs: Floats, part: data.Table) -> None:
         """Take what was said of some rows."""
         self._rows += len(outputs)
         if part.classes is not None:
@@ -195,7 +195,7 @@ class _Score:
         self._sum = self._sum + (target - self._first).sum(axis=0)
         self._squares = self._squares + np.square(target - self._first).sum(axis=0)
 
-    def told(self, classifier: bool) -> dict[str, float | None]:
+    def values(self, classifier: bool) -> dict[str, float | None]:
         """Return accuracy, or r2 and mse over all outputs together; None each where nothing was said."""
         if classifier:
             return {"accuracy": self._right / self._rows if self._rows else None}

@@ -21,7 +21,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def read(
-    path: str, width: int, names: Sequence[str], target: str, at_once: int, tell: Callable[[str], None]
+    path: str, width: int, names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
 ) -> Iterator[Rows]:
     """Read the features of rows.
 
@@ -31,7 +31,7 @@ def read(
         names: of the features, where they are known: a csv's columns are chosen by them, else by their order.
         target: a column of a csv that may be there, and is not wanted.
         at_once: rows of a part.
-        tell: is called with a line for a person if columns are not used.
+        warn: is called with a line for the user if columns are not used.
 
     Yields:
         float32 [at_once or fewer, width]; at least one part.
@@ -53,7 +53,7 @@ def read(
                 raise UsageError("there is no array 'X'", hint=hint)
             yield from _parts(arrays["X"], width, at_once)
         else:
-            yield from _csv(path, width, names, target, at_once, tell)
+            yield from _csv(path, width, names, target, at_once, warn)
 
 
 def _parts(values: NDArray[np.generic], width: int, at_once: int) -> Iterator[Rows]:
@@ -74,7 +74,7 @@ def _parts(values: NDArray[np.generic], width: int, at_once: int) -> Iterator[Ro
 
 
 def _csv(
-    path: str, width: int, names: Sequence[str], target: str, at_once: int, tell: Callable[[str], None]
+    path: str, width: int, names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
 ) -> Iterator[Rows]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(iter(functools.partial(file.readline, _LINE), ""))
@@ -84,7 +84,7 @@ def _csv(
             columns = _columns(header, width, names, target)
             unused = [name for number, name in enumerate(header) if number not in columns and name != target]
             if unused:
-                tell(f"{path}: not used: {', '.join(unused)}")
+                warn(f"{path}: not used: {', '.join(unused)}")
             empty = True
             while texts := [_fields(row, columns, header, reader.line_num) for row in itertools.islice(rows, at_once)]:
                 empty = False

@@ -17,13 +17,13 @@ from ... import formats
 from ...checkpoint import Checkpoint
 from ...errors import UnsupportedError
 
-Values = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 _AT_ONCE = 4096  # rows whose hidden values are in memory, and in the processor's cache
 
 
 @dataclass(frozen=True)
-class Net:
+class SkflowNet:
     """The weights of an skflow net.
 
     Attributes:
@@ -31,7 +31,7 @@ class Net:
         classifier: whether the head is a softmax.
     """
 
-    layers: Sequence[tuple[Values, Values]]
+    layers: Sequence[tuple[Floats, Floats]]
     classifier: bool
 
     @property
@@ -39,25 +39,25 @@ class Net:
         """The features that it takes and the outputs that it has."""
         return self.layers[0][0].shape[0], self.layers[-1][0].shape[1]
 
-    def outputs(self, X: NDArray[np.float32]) -> Values:
+    def outputs(self, X: NDArray[np.float32]) -> Floats:
         """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
         outputs = np.empty((len(X), self.shape[1]))
         for start in range(0, len(X), _AT_ONCE):
             outputs[start : start + _AT_ONCE] = self._outputs(X[start : start + _AT_ONCE])
         return outputs
 
-    def _outputs(self, X: NDArray[np.float32]) -> Values:
-        values: Values = X.astype(np.float64)
+    def _outputs(self, X: NDArray[np.float32]) -> Floats:
+        values: Floats = X.astype(np.float64)
         for number, (matrix, bias) in enumerate(self.layers):
             values = (np.maximum(values, 0) if number else values) @ matrix + bias
         if not self.classifier:
             return values
         exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-        chances: Values = exponentials / exponentials.sum(axis=1, keepdims=True)
+        chances: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
         return chances
 
 
-def load(path: str) -> Net:
+def load(path: str) -> SkflowNet:
     """Read the net in a checkpoint.
 
     Raises:
@@ -80,8 +80,8 @@ def load(path: str) -> Net:
         if matrix.ndim != 2 or matrix.shape[0] != width or bias.shape != matrix.shape[1:]:
             raise UnsupportedError(f"{name} does not fit the layer before it", path=path)
         width = matrix.shape[1]
-    return Net(layers, heads[0] == "logistic_regression")
+    return SkflowNet(layers, heads[0] == "logistic_regression")
 
 
-def _read(checkpoint: Checkpoint, name: str) -> Values:
+def _read(checkpoint: Checkpoint, name: str) -> Floats:
     return np.asarray(checkpoint.read(name), dtype=np.float64)

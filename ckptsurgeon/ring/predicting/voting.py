@@ -32,7 +32,7 @@ from ..trainers.log import Log, how_it_ended
 from ..trainers.program import RunningProgram
 from ..trainers.stopping import stop
 from . import skflow_net
-from .skflow_net import Values
+from .skflow_net import Floats
 
 _AT_ONCE = 100_000  # rows that a program is asked about at a time: to start it takes a while
 _FEW = 8192  # that a net is asked about, which takes none
@@ -67,11 +67,11 @@ class Task:
 class Voter(Protocol):
     """A model that can be asked."""
 
-    def outputs(self, X: NDArray[np.float32]) -> Values:
+    def outputs(self, X: NDArray[np.float32]) -> Floats:
         """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
 
 
-def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[np.float32]) -> Values:
+def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[np.float32]) -> Floats:
     """Ask one model.
 
     Args:
@@ -99,13 +99,13 @@ def rows_at_once(spec: Spec) -> int:
     return _FEW if all(model.predict is None for model in spec.models) else _AT_ONCE
 
 
-def ask(vote: Voter, X: NDArray[np.float32]) -> Values:
+def ask(vote: Voter, X: NDArray[np.float32]) -> Floats:
     """Ask a model about any number of rows."""
     parts = [vote.outputs(X[start : start + _AT_ONCE]) for start in range(0, len(X), _AT_ONCE)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def loss(outputs: Values, y: NDArray[Any], classes: tuple[str, ...] | None) -> float:
+def loss(outputs: Floats, y: NDArray[Any], classes: tuple[str, ...] | None) -> float:
     """Return the mean cross-entropy of probabilities, or the mean squared error of values.
 
     Args:
@@ -141,10 +141,12 @@ def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool =
         yield found
         return
     with tempfile.TemporaryDirectory(prefix="ckptsurgeon-") as scratch:
-        yield _Program(model, folder, duplicate(checkpoint, scratch, link=True) if pin else checkpoint, task, scratch)
+        yield _ProgramVoter(
+            model, folder, duplicate(checkpoint, scratch, link=True) if pin else checkpoint, task, scratch
+        )
 
 
-class _Program:
+class _ProgramVoter:
     """A model that is asked through its `predict` program.
 
     Args:
@@ -166,7 +168,7 @@ class _Program:
         assert model.predict is not None
         self._arguments = [_PLACEHOLDER.sub(lambda match: values[match[1]], text) for text in model.predict]
 
-    def outputs(self, X: NDArray[np.float32]) -> Values:
+    def outputs(self, X: NDArray[np.float32]) -> Floats:
         """Run the program; TrainerError if it does not do what it should."""
         with files(self._data):
             np.savez(self._data, X=np.asarray(X))
@@ -200,7 +202,7 @@ class _Program:
         if status:
             raise TrainerError(how_it_ended(status))
 
-    def _read(self, rows: int) -> Values:
+    def _read(self, rows: int) -> Floats:
         """Return what the program wrote, checked."""
         path = self._output if os.path.exists(self._output) else self._output + ".npz"  # np.savez adds that
         if not os.path.exists(path):
@@ -225,7 +227,7 @@ def _shape(shape: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, shape))}]"
 
 
-def _numbers(path: str, count: int) -> Values:
+def _numbers(path: str, count: int) -> Floats:
     """Read the numbers that a program wrote, in whatever container; any exception where there are none."""
     with open(path, "rb") as file:
         magic = file.read(6)

@@ -63,14 +63,14 @@ class Events:
     Args:
         folder: where they lie, or will; made at the first write.
         history: what the run had done when the driver began.
-        tell: is called once with a line for a person, if events cannot be written.
+        warn: is called at most once, with a line for the user, if events cannot be written.
     """
 
-    def __init__(self, folder: str, history: History, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, folder: str, history: History, warn: Callable[[str], None] = lambda line: None) -> None:
         self._folder = folder
         self._step = history.step
         self._first = history.round + 1
-        self._tell: Callable[[str], None] | None = tell
+        self._warn: Callable[[str], None] | None = warn
         self._files: dict[str, EventFile] = {}
         self._written = -_EVERY
 
@@ -101,10 +101,10 @@ class Events:
             try:
                 file.flush()
             except OSError as error:
-                if self._tell is not None:
+                if self._warn is not None:
                     reason = (error.strerror or str(error)).lower()
-                    self._tell(f"{self._folder}: {reason}; the run goes on without these events for TensorBoard")
-                    self._tell = None
+                    self._warn(f"{self._folder}: {reason}; the run goes on without these events for TensorBoard")
+                    self._warn = None
 
     def close(self) -> None:
         """Write what is left; nothing is held open in between."""

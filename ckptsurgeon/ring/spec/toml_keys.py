@@ -31,7 +31,7 @@ SUFFIXES = {name: "" if table.of(kind).is_tensorflow else f".{name}" for name, k
 
 
 @dataclass(frozen=True)
-class Key:
+class TomlKey:
     """What a key may hold: words for it, and a check that returns the value or raises ValueError."""
 
     expected: str
@@ -103,53 +103,53 @@ def _any(value: Any) -> Any:
     return value
 
 
-_PROGRAM = Key('a program and its arguments, such as ["python", "train.py"]', _list_of(_text))
+_PROGRAM = TomlKey('a program and its arguments, such as ["python", "train.py"]', _list_of(_text))
 RUN = {
-    "layers": Key('a layer range such as "0-1"', _text, required=True),
-    "slots": Key('"keep", "copy" or "fill=VALUE"', _slots),
-    "seed": Key("an integer of 0 or more", _integer(0)),
-    "schedule": Key('"ring" or "average"', _choice("ring", "average")),
-    "order": Key("the names of all models, each once", _list_of(_text)),
-    "warmup": Key("an integer of 0 or more", _integer(0)),
-    "durability": Key('"round" or "step"', _choice("round", "step")),
-    "max_to_keep": Key("an integer of 1 or more", _integer(1)),
-    "stop": Key("a table", _any),
-    "data": Key("a table", _any),
-    "models": Key("two or more [[models]]", _any, required=True),
+    "layers": TomlKey('a layer range such as "0-1"', _text, required=True),
+    "slots": TomlKey('"keep", "copy" or "fill=VALUE"', _slots),
+    "seed": TomlKey("an integer of 0 or more", _integer(0)),
+    "schedule": TomlKey('"ring" or "average"', _choice("ring", "average")),
+    "order": TomlKey("the names of all models, each once", _list_of(_text)),
+    "warmup": TomlKey("an integer of 0 or more", _integer(0)),
+    "durability": TomlKey('"round" or "step"', _choice("round", "step")),
+    "max_to_keep": TomlKey("an integer of 1 or more", _integer(1)),
+    "stop": TomlKey("a table", _any),
+    "data": TomlKey("a table", _any),
+    "models": TomlKey("two or more [[models]]", _any, required=True),
 }
 STOP = {
-    "tolerance": Key("a number of 0 or more", _number(lambda value: value >= 0)),
-    "trunk_tolerance": Key("a number of 0 or more", _number(lambda value: value >= 0)),
-    "patience": Key("an integer of 1 or more", _integer(1)),
-    "window": Key("an integer of 1 or more", _integer(1)),
-    "rounds": Key("an integer of 1 or more", _integer(1)),
+    "tolerance": TomlKey("a number of 0 or more", _number(lambda value: value >= 0)),
+    "trunk_tolerance": TomlKey("a number of 0 or more", _number(lambda value: value >= 0)),
+    "patience": TomlKey("an integer of 1 or more", _integer(1)),
+    "window": TomlKey("an integer of 1 or more", _integer(1)),
+    "rounds": TomlKey("an integer of 1 or more", _integer(1)),
 }
 DATA = {
-    "file": Key("the path of a csv, npz or npy file", _text, required=True),
-    "target": Key("the name of a column", _text, required=True),
-    "batch_size": Key("an integer of 1 or more", _integer(1)),
-    "holdout": Key("a number from 0 up to, not including, 1", _number(lambda value: 0 <= value < 1)),
+    "file": TomlKey("the path of a csv, npz or npy file", _text, required=True),
+    "target": TomlKey("the name of a column", _text, required=True),
+    "batch_size": TomlKey("an integer of 1 or more", _integer(1)),
+    "holdout": TomlKey("a number from 0 up to, not including, 1", _number(lambda value: 0 <= value < 1)),
 }
 MODEL = {
-    "name": Key(f"letters, digits, _ and -, and none of {', '.join(RESERVED)}", model_name, required=True),
-    "hidden_units": Key("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
-    "optimizer": Key('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
-    "learning_rate": Key("a number above 0", _number(lambda value: value > 0)),
+    "name": TomlKey(f"letters, digits, _ and -, and none of {', '.join(RESERVED)}", model_name, required=True),
+    "hidden_units": TomlKey("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
+    "optimizer": TomlKey('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
+    "learning_rate": TomlKey("a number above 0", _number(lambda value: value > 0)),
     "command": _PROGRAM,
     "worker": _PROGRAM,
-    "init": Key("the path of a checkpoint", _text),
-    "format": Key(" or ".join(f'"{name}"' for name in SUFFIXES), _choice(*SUFFIXES)),
-    "scheme": Key('a scheme such as "layers.{K}.**"', _text),
-    "map": Key('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
-    "predict": Key("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
-    "memory": Key("a number of megabytes above 0", _number(lambda value: value > 0)),
-    "timeout": Key("a number of seconds above 0", _number(lambda value: value > 0)),
-    "tries": Key("an integer of 1 or more", _integer(1)),
+    "init": TomlKey("the path of a checkpoint", _text),
+    "format": TomlKey(" or ".join(f'"{name}"' for name in SUFFIXES), _choice(*SUFFIXES)),
+    "scheme": TomlKey('a scheme such as "layers.{K}.**"', _text),
+    "map": TomlKey('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
+    "predict": TomlKey("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
+    "memory": TomlKey("a number of megabytes above 0", _number(lambda value: value > 0)),
+    "timeout": TomlKey("a number of seconds above 0", _number(lambda value: value > 0)),
+    "tries": TomlKey("an integer of 1 or more", _integer(1)),
 }
 
 
 def take_table(
-    table: Mapping[str, object], keys: Mapping[str, Key], prefix: str, problems: list[CkptSurgeonError]
+    table: Mapping[str, object], keys: Mapping[str, TomlKey], prefix: str, problems: list[CkptSurgeonError]
 ) -> dict[str, Any]:
     """Return the checked values of one table; what is wrong with it is added to `problems`."""
     values = {}

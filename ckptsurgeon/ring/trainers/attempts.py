@@ -23,7 +23,7 @@ Signature = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
-class Result:
+class StepResult:
     """A checkpoint that a trainer wrote.
 
     Attributes:
@@ -43,9 +43,9 @@ def attempt(
     model: Model,
     folder: Folder,
     like: Signature | None,
-    tell: Callable[[str], None],
+    warn: Callable[[str], None],
     started: bool = False,
-) -> Result:
+) -> StepResult:
     """Have a request done and check what it wrote.
 
     Args:
@@ -54,7 +54,7 @@ def attempt(
         model: says how often to try.
         folder: the run.
         like: the variables that the new checkpoint must hold; None if anything will do.
-        tell: is called with a line for a person when a try has failed and another follows.
+        warn: is called with a line for the user when a try has failed and another follows.
         started: the trainer has been handed the request already.
 
     Raises:
@@ -66,14 +66,14 @@ def attempt(
                 trainer.start(request)
             metrics = trainer.finish()
             sha256, signature = _inspect(request.output, like, model)
-            return Result(metrics, sha256, signature)
+            return StepResult(metrics, sha256, signature)
         except TrainerError as error:
             problem = _problem(error, trainer, request, model, folder, tried)
             stop([trainer], 0.0, GRACE)
             formats.remove(request.output)
             started = False
         if tried < model.tries:
-            tell(f"{problem}; trying again")
+            warn(f"{problem}; trying again")
     raise problem
 
 

@@ -26,7 +26,7 @@ class Meter:
         trunk: of its models.
         table: the rows, or None.
         round: the last whole round: where measuring goes on.
-        tell: is called with a line for a person if it has to begin anew, or a model cannot be asked.
+        warn: is called with a line for the user if it has to begin anew, or a model cannot be asked.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Meter:
         trunk: Trunk,
         table: data.Table | None,
         round: int,
-        tell: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._spec = spec
@@ -48,9 +48,9 @@ class Meter:
             try:
                 self._blocks = Blocks.load(folder.blocks(round), spec.names, spec.stop.window, round)
             except CkptSurgeonError as error:
-                tell(f"{error}; convergence is measured anew")
+                warn(f"{error}; convergence is measured anew")
         self._rows = _held_out(spec, table)
-        self._tell = tell
+        self._warn = warn
         self._without_vote: set[str] = set()
 
     def end_round(self, step: Step, latest: Mapping[str, int]) -> Measured:
@@ -95,7 +95,7 @@ class Meter:
                 if name not in self._without_vote:
                     self._without_vote.add(name)
                     if not isinstance(error, UnsupportedError):  # it has no vote, which `ring evaluate` tells
-                        self._tell(f"the held-out loss of {name} is not known: {error}")
+                        self._warn(f"the held-out loss of {name} is not known: {error}")
         return losses
 
 

@@ -28,14 +28,14 @@ from ..schedule import TRUNK
 from ..spec.records import Model, Spec
 from ..spec.toml_keys import FORMATS
 
-Values = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 # What a person can do about trunks that do not answer to each other.
 _MAPS = "a model's map in ring.toml says what answers to what, with .T for a matrix that is turned"
 
 
 @dataclass(frozen=True)
-class Member:
+class TrunkVariable:
     """One variable of a model's trunk.
 
     Attributes:
@@ -68,7 +68,7 @@ class Trunk:
         self._names = spec.names
         models = {model.name: model for model in spec.models}
         first = next((name for name in spec.names if not models[name].map), spec.names[0])
-        self.members: dict[str, tuple[Member, ...]] = {}
+        self.members: dict[str, tuple[TrunkVariable, ...]] = {}
         self._links = {name: table.of(FORMATS[models[name].format]).shares_files for name in spec.names} | {TRUNK: True}
         problems: list[CkptSurgeonError] = []
         with formats.open(checkpoints[first]) as reference:
@@ -84,7 +84,7 @@ class Trunk:
                     problems += mismatches(what, error)
         check(problems)
         names = [member.common for member in self.members[first]]
-        self.members[TRUNK] = tuple(Member(name, name, False) for name in names)
+        self.members[TRUNK] = tuple(TrunkVariable(name, name, False) for name in names)
 
     def graft(self, donor: str, source: str, recipient: str, target: str, output: str | None) -> None:
         """Graft a trunk.
@@ -141,7 +141,7 @@ class Trunk:
                 apart[name] += float(np.square(each - mean).sum())
         return {name: ratio(total, size) for name, total in apart.items()}
 
-    def _means(self, checkpoints: Mapping[str, str]) -> Iterator[tuple[Values, list[Values]]]:
+    def _means(self, checkpoints: Mapping[str, str]) -> Iterator[tuple[Floats, list[Floats]]]:
         """Yield of each variable of the trunk the mean of all models, and its values in each; one at a time."""
         with ExitStack() as stack:
             opened = [stack.enter_context(formats.open(checkpoints[name])) for name in self._names]
@@ -152,7 +152,7 @@ class Trunk:
                 ]
                 yield np.asarray(sum(values[1:], values[0]) / len(values)), values
 
-    def vector(self, name: str, checkpoint: Checkpoint) -> Values:
+    def vector(self, name: str, checkpoint: Checkpoint) -> Floats:
         """Return the trunk of an open checkpoint as one vector."""
         return np.concatenate([_values(checkpoint, member).ravel() for member in self.members[name]])
 
@@ -163,7 +163,7 @@ class Trunk:
 
 def _members(
     model: Model, checkpoint: Checkpoint, first: Model, reference: Checkpoint, layers: str
-) -> Sequence[Member]:
+) -> Sequence[TrunkVariable]:
     """Return the trunk of a model, in which nothing is missing or of another shape than the first model's."""
     if model.map:
         return _mapped(model, checkpoint, layers)
@@ -171,22 +171,22 @@ def _members(
         return _own(model, checkpoint, layers)
     options = grafting.Options(recipient_scheme=model.scheme)
     plan = grafting.graft(reference, checkpoint, Selection(layers, scheme=first.scheme), options)
-    return [Member(str(c.source), c.variable.name, False) for c in plan.changes if c.action == "grafted"]
+    return [TrunkVariable(str(c.source), c.variable.name, False) for c in plan.changes if c.action == "grafted"]
 
 
-def _own(model: Model, checkpoint: Checkpoint, layers: str) -> list[Member]:
-    return [Member(name, name, False) for name in _selected(model, checkpoint, layers)]
+def _own(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVariable]:
+    return [TrunkVariable(name, name, False) for name in _selected(model, checkpoint, layers)]
 
 
-def _mapped(model: Model, checkpoint: Checkpoint, layers: str) -> list[Member]:
+def _mapped(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVariable]:
     """Return the trunk of a model as its map names it; each variable of these layers must be named by it."""
     maps = [(each, each.apply(checkpoint)) for each in map(Map, model.map)]
-    found: list[Member] = []
+    found: list[TrunkVariable] = []
     for name in _selected(model, checkpoint, layers) if maps else ():
         targets = [(each, names[name]) for each, names in maps if name in names]
         if not targets:
             raise UsageError(f"its map does not name {name}", path=checkpoint.path)
-        found += [Member(common, name, each.transposes) for each, common in targets[:1]]
+        found += [TrunkVariable(common, name, each.transposes) for each, common in targets[:1]]
     return found
 
 
@@ -197,7 +197,7 @@ def _selected(model: Model, checkpoint: Checkpoint, layers: str) -> list[str]:
     return [variable.name for variable in selection.variables(checkpoint) if variable.name not in slots]
 
 
-def _check_same(name: str, first: str, common: Sequence[Member], found: Sequence[Member]) -> None:
+def _check_same(name: str, first: str, common: Sequence[TrunkVariable], found: Sequence[TrunkVariable]) -> None:
     """Check that a model has all variables of the trunk, and no others in these layers."""
     wanted, there = {member.common for member in common}, {member.common for member in found}
     for what, names in ((f"{name} lacks", wanted - there), (f"{first} lacks", there - wanted)):
@@ -225,7 +225,7 @@ def ratio(moved: float, size: float) -> float:
     return math.sqrt(moved / size)
 
 
-def _values(checkpoint: Checkpoint, member: Member) -> Values:
+def _values(checkpoint: Checkpoint, member: TrunkVariable) -> Floats:
     """Return a variable of a trunk in the common layout, float64."""
-    values: Values = np.asarray(checkpoint.read(member.own), dtype=np.float64)
+    values: Floats = np.asarray(checkpoint.read(member.own), dtype=np.float64)
     return values.T if member.transposed else values
