@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, UsageError
-from ckptsurgeon.verbs import changing, looking
+from ckptsurgeon.verbs import changing, listing, looking
 
 
 @pytest.fixture
@@ -325,3 +325,63 @@ def test_paths_may_be_path_objects(tmp_path: Path) -> None:
     assert {found.status for found in ckptsurgeon.diff(b, tmp_path / "k")} == {"same"}
     with ckptsurgeon.open(tmp_path / "c") as checkpoint:
         assert len(checkpoint) > 0
+
+
+def test_listing_gives_the_rows_that_ls_prints(pair: tuple[str, str]) -> None:
+    """ls: the keys of --json in their order; selections, slots, sort order and digests as on the command line."""
+    path = pair[0]
+    rows = listing.ls(path, layers="0", sha256=True)
+    assert list(rows[0]) == ["name", "dtype", "shape", "bytes", "layer", "slot_of", "full_name", "sha256"]
+    assert {row["layer"] for row in rows} == {0}
+    names = [row["name"] for row in listing.ls(path, layers="0", slots=False, details=False)]
+    assert names == ["dnn/layer0/Linear/Bias", "dnn/layer0/Linear/Matrix"]
+    sizes = [row["bytes"] for row in listing.ls(Path(path), sort="size")]
+    assert sizes == sorted(sizes, reverse=True)
+    with pytest.raises(UsageError, match="invalid sort order 'age'; expected name or size"):
+        listing.ls(path, sort="age")
+    with pytest.raises(UsageError, match="nothing matches nonsense"):
+        listing.ls(path, match=["nonsense"])
+
+
+def test_totals_layers_and_trees_count_the_same(pair: tuple[str, str]) -> None:
+    """The numbers of total, of the layers with their rest, and of a tree's folders agree."""
+    path = pair[0]
+    total = listing.total(path)
+    assert list(total) == ["format", "variables", "parameters", "bytes", "unreferenced", "shards"]
+    layers = listing.layers(path)
+    assert list(layers[0]) == ["layer", "scheme", "variables", "parameters", "bytes"]
+    assert [row["layer"] for row in layers][-1] is None
+    tree = listing.tree(path)
+    assert list(tree[0]) == ["level", "name", "dtype", "shape", "parameters", "bytes"]
+    variables = [row for row in tree if row["dtype"] is not None]
+    for key in ("parameters", "bytes"):
+        assert total[key] == sum(row[key] for row in layers) == sum(row[key] for row in variables)
+        assert total[key] == sum(row[key] for row in tree if row["level"] == 0)
+    assert len(variables) == total["variables"]
+    with pytest.raises(UsageError):
+        listing.layers(path, "tower/{K}/**")
+
+
+def test_a_tree_shares_rows_and_may_be_empty(tmp_path: Path) -> None:
+    """A folder that holds only another one shares its row; a selection of slots alone, without slots, is no tree."""
+    formats.write(str(tmp_path / "m"), {"a/b/c/x": np.zeros(2, np.float32), "a/b/c/x/Adagrad": np.ones(2, np.float32)})
+    rows = [(row["level"], row["name"]) for row in listing.tree(tmp_path / "m", slots=False)]
+    assert rows == [(0, "a/b/c/"), (1, "x")]
+    assert listing.tree(tmp_path / "m", match=["**/Adagrad"], slots=False) == []
+
+
+def test_checkpoints_of_a_folder(pair: tuple[str, str], tmp_path: Path) -> None:
+    """Every checkpoint of a folder, in natural order."""
+    rows = listing.checkpoints(tmp_path)
+    assert [row["checkpoint"] for row in rows] == list(pair)
+    assert list(rows[0]) == ["checkpoint", "format", "bytes", "latest"]
+
+
+def test_show_gives_the_statistics(tmp_path: Path) -> None:
+    """The keys of --json; the first elements of strings only where they are asked for."""
+    arrays = {"s": np.asarray([b"a", b"b", b"c"], object), "w": np.asarray([1, 2, np.nan], np.float32)}
+    formats.write(str(tmp_path / "m"), arrays)
+    (row,) = looking.show(tmp_path / "m", ["w"])
+    assert list(row)[:5] == ["name", "dtype", "shape", "min", "max"]
+    assert (row["shape"], row["min"], row["max"], row["mean"], row["nan"]) == ((3,), 1, 2, 1.5, 1)
+    assert [each["strings"] for each in looking.show(tmp_path / "m", strings=2)] == [[b"a", b"b"], None]

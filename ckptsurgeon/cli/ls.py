@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from .. import formats, schemes
 from ..errors import UsageError
-from ..names import natural_key
+from ..verbs import listing
 from . import render
-from .parser import add_checkpoint, add_json, add_selection, selection_of
+from .parser import add_checkpoint, add_json, add_selection, selected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from ..checkpoint import Checkpoint, Variable
+    from ..verbs.listing import Selecting
 
 HELP = """ckptsurgeon ls CKPT [GLOB...] [options]
 
@@ -25,6 +24,9 @@ of whose checkpoints are listed: path, format, bytes of their files, and whether
 """
 
 COLUMNS = ["name", "dtype", "shape", "bytes"]
+DETAILS = ["layer", "slot_of", "full_name"]
+TOTAL = ["format", "variables", "parameters", "bytes", "unreferenced", "shards"]
+CHECKPOINTS = ["checkpoint", "format", "bytes", "latest"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,129 +48,36 @@ def run(args: Namespace) -> int:
     """List."""
     _check(args)
     if args.checkpoints:
-        rows = sorted(formats.checkpoints(args.checkpoint), key=lambda row: natural_key(str(row["checkpoint"])))
-        render.emit(rows, ["checkpoint", "format", "bytes", "latest"], args.json)
+        render.emit(listing.checkpoints(args.checkpoint), CHECKPOINTS, args.json)
         return 0
+    wanted: Selecting = {**selected(args), "match": [*args.globs, *args.match], "slots": not args.no_slots}
     if args.tree:
-        return _tree(args)
+        from . import tree
 
-    def attempt() -> list[dict[str, object]]:
-        with formats.open(args.checkpoint) as checkpoint:
-            selected = selection_of(args, args.globs).variables(checkpoint)
-            if args.total:
-                left_out = schemes.slots(checkpoint) if args.no_slots else {}
-                return [_total(checkpoint, [each for each in selected if each.name not in left_out])]
-            return _rows(checkpoint, selected, args)
-
-    if args.total:
-        render.emit(
-            formats.retry(attempt), ["format", "variables", "parameters", "bytes", "unreferenced", "shards"], args.json
-        )
-        return 0
-    columns = COLUMNS + (["layer", "slot_of", "full_name"] if args.long else []) + (["sha256"] if args.sha256 else [])
-    render.emit(formats.retry(attempt), columns, args.json)
+        for line in tree.lines(listing.tree(args.checkpoint, **wanted)):
+            print(line)
+    elif args.total:
+        render.emit([listing.total(args.checkpoint, **wanted)], TOTAL, args.json)
+    else:
+        detailed = args.json or args.long
+        rows = listing.ls(args.checkpoint, details=detailed, sort=args.sort, sha256=args.sha256, **wanted)
+        columns = COLUMNS + (DETAILS if args.long else []) + (["sha256"] if args.sha256 else [])
+        render.emit(rows, columns, args.json)
     return 0
 
 
 def _check(args: Namespace) -> None:
-    """Whether the options make sense together: none is ignored.
+    """Refuse options that contradict each other, so that none is ignored.
 
     Raises:
-        UsageError: they do not.
+        UsageError: two of them do.
     """
     chosen = [name for name in ("total", "tree", "checkpoints") if getattr(args, name)]
     if args.sha256 and chosen:
         chosen.append("sha256")
     if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} are different listings", expected="one of them")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} are different listings", expected="only one of them")
     if args.tree and args.json:
-        raise UsageError("--tree is for people to read", hint="leave --tree or --json out")
-    if args.checkpoints and (args.globs or not selection_of(args).is_empty or args.exclude or args.scheme):
-        raise UsageError("--checkpoints lists checkpoints, not variables", expected="a folder alone")
-
-
-def _tree(args: Namespace) -> int:
-    from . import tree
-
-    with formats.open(args.checkpoint) as checkpoint:
-        slots = schemes.slots(checkpoint) if args.no_slots else {}
-        selected = selection_of(args, args.globs).variables(checkpoint)
-        for line in tree.lines(checkpoint, [variable for variable in selected if variable.name not in slots]):
-            print(line)
-    return 0
-
-
-def _rows(checkpoint: Checkpoint, selected: list[Variable], args: Namespace) -> list[dict[str, object]]:
-    detailed = args.json or args.long
-    slots = schemes.slots(checkpoint) if detailed or args.no_slots else {}
-    scheme = _scheme(checkpoint, args.scheme) if detailed else None
-    rows = []
-    for variable in selected:
-        if args.no_slots and variable.name in slots:
-            continue
-        row: dict[str, object] = {
-            "name": variable.name,
-            "dtype": variable.dtype,
-            "shape": variable.shape,
-            "bytes": checkpoint.nbytes(variable),
-        }
-        if detailed:
-            row["layer"] = scheme.number(variable.name) if scheme else None
-            row["slot_of"] = slots.get(variable.name)
-            row["full_name"] = checkpoint.full_name(variable.name)
-        if args.sha256:
-            row["sha256"] = digest(checkpoint, variable)
-        rows.append(row)
-    if args.sort == "size":
-        rows.sort(key=lambda row: -row["bytes"] if isinstance(row["bytes"], int) else 0)
-    return rows
-
-
-def _scheme(checkpoint: Checkpoint, pattern: str | None) -> schemes.Scheme | None:
-    try:
-        return schemes.find(checkpoint, pattern)
-    except UsageError:
-        if pattern is not None:
-            raise
-        return None
-
-
-def digest(checkpoint: Checkpoint, variable: Variable) -> str:
-    """SHA-256 of a variable's little-endian bytes; of strings joined by NUL; of a variant's stored bytes."""
-    import hashlib
-
-    if variable.dtype == "variant":
-        checkpoint.check(variable)
-        sha = hashlib.sha256()
-        for extent in variable.extents:
-            for chunk in checkpoint.chunks(extent):
-                sha.update(chunk)
-        return sha.hexdigest()
-    values = checkpoint.read(variable.name)
-    if variable.dtype == "string":
-        return hashlib.sha256(b"\0".join(values.ravel().tolist())).hexdigest()
-    import sys
-
-    if sys.byteorder == "big":
-        values = values.byteswap()
-    return hashlib.sha256(values.tobytes()).hexdigest()
-
-
-def _total(checkpoint: Checkpoint, selected: list[Variable]) -> dict[str, object]:
-    from ..compare import unreferenced
-
-    slots = schemes.slots(checkpoint)
-    sizes = [checkpoint.nbytes(variable) for variable in selected]
-    return {
-        "format": checkpoint.format,
-        "variables": len(selected),
-        "parameters": parameters(selected, slots),
-        "bytes": None if None in sizes else sum(size or 0 for size in sizes),
-        "unreferenced": unreferenced(checkpoint),
-        "shards": checkpoint.shards,
-    }
-
-
-def parameters(variables: list[Variable], slots: dict[str, str]) -> int:
-    """The number of numeric elements outside slots."""
-    return sum(variable.size for variable in variables if variable.is_numeric and variable.name not in slots)
+        raise UsageError("--tree is for people to read", hint="leave out --tree or --json")
+    if args.checkpoints and (args.globs or args.layers or args.match or args.exclude or args.scheme):
+        raise UsageError("--checkpoints lists checkpoints, not variables", expected="a folder and no selection")

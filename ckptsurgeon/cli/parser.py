@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, TypedDict
 
-    from ..surgeon.selection import Selection
     from ..verbs.changing import Writing
 
     class Selected(TypedDict):
@@ -74,13 +73,6 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="names to take away again")
     parser.add_argument("--scheme", metavar="PATTERN", help="how layers are named: 'tower/{K}/**', or a scheme's name")
-
-
-def selection_of(args: argparse.Namespace, globs: list[str] | None = None) -> Selection:
-    """What the options of `add_selection` select."""
-    from ..surgeon.selection import Selection
-
-    return Selection(layers_of(args), [*(globs or []), *args.match], args.exclude, args.scheme)
 
 
 def selected(args: argparse.Namespace) -> Selected:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .. import formats
-from ..surgeon.selection import Selection
+from ..verbs import looking
 from . import render
 from .parser import add_checkpoint, add_json
 
@@ -13,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from typing import Any
-
-    from ..checkpoint import Checkpoint, Variable
 
 HELP = """ckptsurgeon show CKPT [GLOB...] [--json]
 
@@ -43,38 +40,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Show."""
     drawn = sys.stdout.isatty() and not args.json
-
-    def attempt() -> list[dict[str, Any]]:
-        with formats.open(args.checkpoint) as checkpoint:
-            selected = Selection(match=args.globs).variables(checkpoint)
-            return [row(checkpoint, variable, drawn) for variable in selected]
-
-    rows = formats.retry(attempt)
+    rows = looking.show(args.checkpoint, args.globs, strings=_BEGINNING if drawn else 0)
+    if drawn:
+        rows = [{**row, "values": _drawn(row)} for row in rows]
     render.emit(rows, [*COLUMNS, "values"] if drawn else COLUMNS, args.json)
     if drawn and len(rows) == 1 and rows[0]["histogram"]:
         print("\n".join(bars(rows[0]["histogram"])))
     return 0
 
 
-def row(checkpoint: Checkpoint, variable: Variable, drawn: bool = False) -> dict[str, Any]:
-    """One variable's row.
-
-    Args:
-        checkpoint: open.
-        variable: of it.
-        drawn: add the key `values`, for a terminal: a histogram in one line, or how strings begin.
-    """
-    from ..compare import summary
-
-    result: dict[str, Any] = {"name": variable.name, "dtype": variable.dtype, "shape": list(variable.shape)}
-    result |= summary.summarize(checkpoint.read(variable.name)) if variable.is_numeric else summary.unknown()
-    if drawn:
-        result["values"] = None
-        if result["histogram"]:
-            result["values"] = sparkline(result["histogram"]["counts"])
-        elif variable.dtype == "string":
-            result["values"] = beginning(checkpoint.read(variable.name).reshape(-1)[:_BEGINNING].tolist())
-    return result
+def _drawn(row: dict[str, Any]) -> str | None:
+    """The last column on a terminal: a histogram in one line, or the beginning of strings."""
+    if row["histogram"]:
+        return sparkline(row["histogram"]["counts"])
+    return None if row["strings"] is None else beginning(row["strings"])
 
 
 def sparkline(counts: list[int]) -> str:

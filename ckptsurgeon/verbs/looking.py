@@ -1,6 +1,6 @@
-"""The operations that change nothing, from paths to what is found there: get, verify, diff.
+"""The operations that read values and change nothing, from paths to what is found there: get, show, verify, diff.
 
-Each imports what it needs alone: they are run often, on checkpoints that are read in less time than an import takes.
+Each imports only what it needs: they are run often, on checkpoints that are read in less time than an import takes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..checkpoint import Checkpoint
+    from ..checkpoint import Checkpoint, Variable
     from ..compare import Finding
     from ..compare.differences import Difference
 
@@ -91,6 +91,40 @@ def diff(
     def attempt() -> list[Difference]:
         with formats.open(a) as one, formats.open(b) as other:
             return differences.diff(one, other, selection, exact=exact, values=values, tolerance=tolerance)
+
+    return formats.retry(attempt)
+
+
+def show(path: str | os.PathLike[str], match: Sequence[str] = (), *, strings: int = 0) -> list[dict[str, Any]]:
+    """Compute statistics of variables.
+
+    Args:
+        path: any spelling of a checkpoint's path.
+        match: globs of names; without any, all variables.
+        strings: add a key `strings`: up to this many elements of a string variable, None for other variables.
+
+    Returns:
+        One row for each variable: `name`, `dtype`, `shape` (a tuple); `min`, `max`, `mean`, `std` and `zeros` (a
+        share) over its finite elements, complex numbers by their magnitude; `nan` and `inf` (counts); `histogram`
+        (`edges` and `counts` of equally wide bins). What a variable does not have is None.
+
+    Raises:
+        CkptSurgeonError: there is no such checkpoint, a glob matches nothing, or values are damaged.
+    """
+    from ..compare import summary
+    from ..surgeon.selection import Selection
+
+    def row(checkpoint: Checkpoint, variable: Variable) -> dict[str, Any]:
+        found: dict[str, Any] = {"name": variable.name, "dtype": variable.dtype, "shape": variable.shape}
+        found |= summary.summarize(checkpoint.read(variable.name)) if variable.is_numeric else summary.unknown()
+        if strings:
+            is_string = variable.dtype == "string"
+            found["strings"] = checkpoint.read(variable.name).reshape(-1)[:strings].tolist() if is_string else None
+        return found
+
+    def attempt() -> list[dict[str, Any]]:
+        with formats.open(path) as checkpoint:
+            return [row(checkpoint, variable) for variable in Selection(match=match).variables(checkpoint)]
 
     return formats.retry(attempt)
 
