@@ -220,7 +220,7 @@ def test_a_damaged_graph_is_in_nobody_s_way(tmp_path: Path) -> None:
             with pytest.raises(DamagedError, match="object graph") as raised:
                 ask()
             assert str(raised.value).startswith(str(tmp_path / "m"))
-        assert checkpoint.consequences([Change("grafted", variable, Text(b""))]) == []
+        assert checkpoint.consequences([Change("grafted", variable, Text(b""))]) == {}
         with pytest.raises(DamagedError, match="object graph"):
             checkpoint.consequences([Change("dropped", variable, None)])
 

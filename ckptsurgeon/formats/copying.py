@@ -11,7 +11,7 @@ from ..errors import RefusedError
 from ..plan import Plan
 from ..publish import remove, write_file
 from ..source import open_source
-from .bundle.publishing import Publication, Source
+from .bundle.publishing import LinkSource, Publication
 from .bundle.reading import Bundle
 from .bundle.writing import save_at
 from .keras.reading import Hdf5
@@ -57,7 +57,7 @@ def _copy_bundle(bundle: Bundle, out: str, force: bool, sync: bool, wait: float)
     copies = [f"{out}.ckptsurgeon-tmp.copy-{shard:05d}" for shard in range(bundle.shards)]
 
     def commit(publication: Publication, exact: bool) -> list[str]:
-        sources = [Source(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
+        sources = [LinkSource(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
         try:
             return publication.commit(bundle.rows, sources, exact, bundle.index_bytes())
         finally:

@@ -13,9 +13,10 @@ from ...source import local
 from ..tensorflow.tensors import NUMBERS, encode_shape, encode_slice, same_partition, slice_shape
 from ..tensorflow.wire import bytes_field
 from .pieces import pieces_of
-from .publishing import Publication, Source, shard_files
-from .reading import Bundle, shard_path
+from .publishing import LinkSource, Publication, shard_files
+from .reading import Bundle
 from .rows import Place, entry_row, header_row, moved_row, new_entry_row, row_keys, shard_of
+from .shards import shard_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _replace(
 def _renumber(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:
     """Give a set whose last shards are empty the number that it would have without them."""
     with Bundle(prefix) as bundle, Publication(prefix, sync, wait, lock, bundle.shards) as publication:
-        shards = [Source(path, local(bundle.file(path)).fd, False) for path in paths]
+        shards = [LinkSource(path, local(bundle.file(path)).fd, False) for path in paths]
         publication.commit(bundle.rows, shards, exact=True)
 
 
@@ -229,7 +230,7 @@ def _all_keys(variable: Variable, key: bytes | None = None) -> list[bytes]:
     return rows if variable.slices is None else [key or variable.key, *rows]
 
 
-def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[bytes, bytes], list[Source]]:
+def _linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[bytes, bytes], list[LinkSource]]:
     """Rows and shards that link the recipient's live shards, then with `link` the donor's, then the new bytes."""
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
@@ -282,7 +283,7 @@ def _describe(result: Result, rows: dict[bytes, bytes]) -> None:
         rows.setdefault(key, new_entry_row(dtype, encode_shape(shape), nowhere))
 
 
-def _number_of(source: Source, shards: list[Source]) -> int:
+def _number_of(source: LinkSource, shards: list[LinkSource]) -> int:
     """The number of a file among the shards, which it joins if it is not there yet under any name."""
     for number, shard in enumerate(shards):
         if shard.fd is not None and source.fd is not None and os.path.sameopenfile(shard.fd, source.fd):
@@ -291,7 +292,7 @@ def _number_of(source: Source, shards: list[Source]) -> int:
     return len(shards) - 1
 
 
-def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> Source:
+def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> LinkSource:
     """A data file that is going to be linked unread, opened.
 
     Raises:
@@ -307,10 +308,10 @@ def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> Source:
         for variable in checkpoint.variables.values():
             if any(extent.file == path for extent in variable.extents):
                 checkpoint.check(variable)
-    return Source(path, file.fd, may_copy)
+    return LinkSource(path, file.fd, may_copy)
 
 
-def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[Source]]:
+def _single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[LinkSource]]:
     """Rows and one shard with all live bytes, in the order in which the recipient holds them, then the added ones."""
     recipient = plan.recipient
     byteorder, rows = recipient.byteorder, {b"": header_row(1)}

@@ -12,6 +12,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 
 from ....errors import DamagedError
+from ....names import ATTRIBUTES as ATTRIBUTES
+from ....names import OBJECT_SLOT, VALUE_SUFFIX
 from ...tensorflow.wire import BYTES, VARINT, bytes_field, fields, read_varint, signed64, varint_field
 
 TYPE_CHECKING = False
@@ -20,9 +22,8 @@ if TYPE_CHECKING:
 
     Path = tuple[str, ...]
 
-ATTRIBUTES = "/.ATTRIBUTES/"
-VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends the key of every variable
-SLOT = "/.OPTIMIZER_SLOT/"
+VALUE = VALUE_SUFFIX
+SLOT = OBJECT_SLOT
 EDGE, ATTRIBUTE, SLOT_VARIABLE, SAVER, HAS_VALUES = 1, 2, 3, 4, 5  # the fields of a TrackableObject
 
 KERAS_2_EDGES = ("layer_with_weights-", "layer-")  # of a model, to each layer; the first counts those with weights
