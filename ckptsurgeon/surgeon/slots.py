@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError, UsageError
-from ..names import ATTRIBUTES
+from ..names import ATTRIBUTES, OBJECT_SLOT
 from ..plan import Change, Fill
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ def by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> dict[st
     found: dict[str, list[str]] = {}
     for slot in slots:
         kind = checkpoint.full_name(slot) or ""
-        if schemes.OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
+        if OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
             kind = slot.partition(ATTRIBUTES)[0].rpartition("/")[2]
         elif kind.endswith(f"/{full_owner}"):  # Adam/m/dense/kernel
             kind = kind[: -len(full_owner) - 1].rpartition("/")[2]
