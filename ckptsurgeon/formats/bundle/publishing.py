@@ -22,7 +22,7 @@ from ... import errors
 from ...checkpoint import CHUNK
 from ...errors import BusyError, ChangedError, RefusedError
 from ...publish import Appender, Lock, Staging, held_signals, remove, write_all
-from ..tensorflow.sstable import TableBuilder
+from ..tensorflow.sstable_building import TableBuilder
 from ..tensorflow.wire import crc32c, mask
 from .rows import Place, header_row
 from .shards import shard_path

@@ -15,7 +15,7 @@ from ...errors import BusyError, CkptSurgeonError, RefusedError
 from ...plan import Copy, Fill, Plan, Result, Text
 from ...publish import Lock, held_signals
 from ..files import replacing
-from ..tensorflow.sstable import TableBuilder
+from ..tensorflow.sstable_building import TableBuilder
 from ..tensorflow.tensors import extent_sizes, slice_shape
 from ..tensorflow.wire import bytes_field
 from .reading import V1
