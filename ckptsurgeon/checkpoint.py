@@ -14,15 +14,28 @@ from .source import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
-    from typing import Any
+    from typing import Any, Protocol
 
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from .plan import Change
     from .source import Source
+
+    class Edit(Protocol):
+        """What a container needs to know of a change (`plan.Change`) to stay consistent with itself."""
+
+        action: str
+        variable: Variable
+        key: bytes
+        name: str
+        source: str | None
+
+        @property
+        def donor(self) -> Checkpoint | None:
+            """The checkpoint from which the new values are copied, if they are."""
+
 
 # Bytes of an element, by dtype name: NumPy's names and ml_dtypes', else TensorFlow's. TensorFlow stores the kinds of
 # less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and do not stand here.
@@ -226,13 +239,13 @@ class Checkpoint(Mapping[str, Variable]):
         """The key under which the container would store a new variable of this name."""
         return name.encode("utf-8", "surrogateescape")
 
-    def consequences(self, changes: list[Change]) -> list[Change]:
-        """What else must change with these changes so that the container stays true to itself.
+    def consequences(self, changes: Sequence[Edit]) -> dict[str, bytes]:
+        """The new values of the container's own scalar strings, by name, that keep it consistent after the changes.
 
         Raises:
-            RefusedError: it could not.
+            RefusedError: the container cannot be kept consistent.
         """
-        return []
+        return {}
 
     # -- what formats may do without decoding values
 

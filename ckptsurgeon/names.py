@@ -8,8 +8,21 @@ from functools import lru_cache
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol, TypeVar
 
-    from .checkpoint import Variable
+    class Named(Protocol):
+        """Anything with a name, such as a variable."""
+
+        name: str
+
+    AnyNamed = TypeVar("AnyNamed", bound=Named)
+
+# Marks in the keys of an object-based checkpoint (TensorFlow 2, Keras):
+#     <path of the variable>/.ATTRIBUTES/VARIABLE_VALUE
+#     <path of the variable>/.OPTIMIZER_SLOT/<path of the optimizer>/<slot>/.ATTRIBUTES/VARIABLE_VALUE
+ATTRIBUTES = "/.ATTRIBUTES/"
+VALUE_SUFFIX = ATTRIBUTES + "VARIABLE_VALUE"  # of every variable's key; `ls` leaves it out
+OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
 
 # The wildcards of a pattern: `*` stays within a path component, `**` crosses `/`, `?` is one character, {K} a layer's
 # number, {_K} nothing for layer 0 and then _1, _2, ….
@@ -44,6 +57,6 @@ def _component_key(component: str) -> list[str | int]:
     return [int(part) if at % 2 else part for at, part in enumerate(DIGITS.split(component))]
 
 
-def natural_order(variables: Iterable[Variable]) -> list[Variable]:
-    """Variables by name, layer2 before layer10."""
+def natural_order(variables: Iterable[AnyNamed]) -> list[AnyNamed]:
+    """Variables sorted by name, layer2 before layer10."""
     return sorted(variables, key=lambda variable: natural_key(variable.name))

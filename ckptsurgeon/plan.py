@@ -126,6 +126,11 @@ class Change:
         self.name = variable.name
         self.cast_from: str | None = None
 
+    @property
+    def donor(self) -> Checkpoint | None:
+        """The checkpoint from which the new bytes are copied; None if they are not copied."""
+        return self.content.donor if isinstance(self.content, Copy) else None
+
 
 class Result:
     """One variable of what an operation leaves.
@@ -203,9 +208,10 @@ def plan_of(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
     """The plan of these changes and of what follows from them.
 
     Raises:
-        RefusedError: the container could not stay true to itself.
+        RefusedError: the container cannot be kept consistent.
     """
-    changes += checkpoint.consequences(changes)
+    updated = checkpoint.consequences(changes)
+    changes += [Change("updated", checkpoint.variables[name], Text(value)) for name, value in updated.items()]
     changes.sort(key=lambda change: natural_key(change.name))
     return Plan(checkpoint, changes)
 

@@ -525,7 +525,7 @@ def _mutate_graph(rng: random.Random, files: Files) -> Files:
 def graph_calls(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is done with an object graph itself."""
     from ckptsurgeon.formats.bundle.graph.graph import Graph
-    from ckptsurgeon.formats.bundle.graph.nodes import path_of
+    from ckptsurgeon.formats.bundle.graph.paths import path_of
 
     stored = (folder / "graph").read_bytes() if (folder / "graph").exists() else b""
 

@@ -206,7 +206,9 @@ def test_layers_and_slots_are_looked_up_once(a: Path, b: Path, monkeypatch: pyte
     def counted(name: str, function: Any) -> Any:
         return lambda *arguments: calls.append(name) or function(*arguments)
 
-    monkeypatch.setattr(schemes, "slots", counted("slots", schemes.slots))
+    slots = counted("slots", schemes.slots)
+    monkeypatch.setattr(schemes, "slots", slots)
+    monkeypatch.setattr("ckptsurgeon.schemes.optimizers.slots", slots)
     monkeypatch.setattr(schemes.Scheme, "layers", counted("layers", schemes.Scheme.layers))
     counts = []
     for count in (2, 50):

@@ -14,18 +14,10 @@ from hypothesis import strategies as st
 from ckptsurgeon import formats
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, RefusedError
 from ckptsurgeon.formats.bundle.graph.graph import Graph
-from ckptsurgeon.formats.bundle.graph.nodes import (
-    ATTRIBUTE,
-    EDGE,
-    HAS_VALUES,
-    SLOT_VARIABLE,
-    VALUE,
-    escape,
-    new_part,
-    path_of,
-    unescape,
-)
+from ckptsurgeon.formats.bundle.graph.nodes import ATTRIBUTE, EDGE, HAS_VALUES, SLOT_VARIABLE, new_part
+from ckptsurgeon.formats.bundle.graph.paths import escape, path_of, unescape
 from ckptsurgeon.formats.tensorflow.wire import bytes_field, fields, varint_field
+from ckptsurgeon.names import VALUE_SUFFIX as VALUE
 from ckptsurgeon.plan import Change, Text
 
 TRUE, FALSE = bytes_field(5, varint_field(1, 1)), bytes_field(5, b"")
@@ -220,7 +212,7 @@ def test_a_damaged_graph_is_in_nobody_s_way(tmp_path: Path) -> None:
             with pytest.raises(DamagedError, match="object graph") as raised:
                 ask()
             assert str(raised.value).startswith(str(tmp_path / "m"))
-        assert checkpoint.consequences([Change("grafted", variable, Text(b""))]) == []
+        assert checkpoint.consequences([Change("grafted", variable, Text(b""))]) == {}
         with pytest.raises(DamagedError, match="object graph"):
             checkpoint.consequences([Change("dropped", variable, None)])
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ckptsurgeon import formats
 from ckptsurgeon.errors import RefusedError
 from ckptsurgeon.formats.bundle.graph.graph import Graph
-from ckptsurgeon.formats.bundle.graph.nodes import VALUE
+from ckptsurgeon.names import VALUE_SUFFIX as VALUE
 
 pytestmark = pytest.mark.tensorflow
 

@@ -22,8 +22,9 @@ from ckptsurgeon.checkpoint import CHUNK, GRAPH
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, StorageError, UsageError
 from ckptsurgeon.formats import table
 from ckptsurgeon.formats.bundle.graph.graph import Graph
-from ckptsurgeon.formats.bundle.graph.nodes import ATTRIBUTE, EDGE, HAS_VALUES, VALUE, new_part
+from ckptsurgeon.formats.bundle.graph.nodes import ATTRIBUTE, EDGE, HAS_VALUES, new_part
 from ckptsurgeon.formats.tensorflow.wire import bytes_field
+from ckptsurgeon.names import VALUE_SUFFIX as VALUE
 from ckptsurgeon.verbs import changing, producing
 
 FORMATS = ("bundle", "v1", "safetensors", "npz")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ckptsurgeon import cli
-from ckptsurgeon.formats.bundle.reading import VALUE_SUFFIX
+from ckptsurgeon.names import VALUE_SUFFIX
 
 SAMPLES = (
     "estimator-linear/model.ckpt-1",

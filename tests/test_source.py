@@ -19,6 +19,7 @@ PACKAGE = ROOT / "ckptsurgeon"
 # What writes stages, links and locks local files; the sandbox hands descriptors to libhdf5's process.
 LOCAL = {
     "formats/stdin.py", "formats/bundle/copying.py", "formats/files/replacing.py", "formats/bundle/writing.py",
+    "formats/bundle/layout.py",
     "formats/bundle/publishing.py", "formats/bundle/saved_model.py", "formats/safetensors/writing.py",
     "formats/keras/writing.py", "formats/keras/edits.py",
 }  # fmt: skip

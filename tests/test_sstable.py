@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptsurgeon.errors import DamagedError
-from ckptsurgeon.formats.tensorflow.sstable import BLOCK_SIZE, Table, TableBuilder, read_rows
+from ckptsurgeon.formats.tensorflow.sstable import BLOCK_SIZE, Table, read_rows
+from ckptsurgeon.formats.tensorflow.sstable_building import TableBuilder
 from ckptsurgeon.formats.tensorflow.wire import read_varint, varint
 
 # An index of two tensors, as TensorFlow 2.21 wrote it.

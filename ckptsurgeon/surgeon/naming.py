@@ -6,7 +6,7 @@ import re
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError
-from ..names import natural_key
+from ..names import ATTRIBUTES, natural_key
 from .maps import layout_problem
 from .slots import SAID, by_kind
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 _MOST_SHOWN = 6  # names of a list in a message
-_OBJECT_VALUE = "/.ATTRIBUTES/"  # in a key of an object-based checkpoint, after the variable's path
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -235,7 +234,7 @@ def _own(checkpoint: Checkpoint) -> dict[str, str]:
     slots = schemes.slots(checkpoint)
     found: dict[str, list[str]] = {}
     for name in schemes.optimizer_variables(checkpoint) - slots.keys():
-        said = (checkpoint.full_name(name) or name).partition(_OBJECT_VALUE)[0].rpartition("/")[2].strip("_")
+        said = (checkpoint.full_name(name) or name).partition(ATTRIBUTES)[0].rpartition("/")[2].strip("_")
         found.setdefault(SAID.get(said, said), []).append(name)
     return {said: names[0] for said, names in found.items() if len(names) == 1 and not said.isdecimal()}
 

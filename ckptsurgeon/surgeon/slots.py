@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError, UsageError
+from ..names import ATTRIBUTES, OBJECT_SLOT
 from ..plan import Change, Fill
 
 TYPE_CHECKING = False
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 # An optimizer's variables by the names of one release and another.
 SAID = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
-
-_OBJECT_VALUE = "/.ATTRIBUTES/"  # in a key of an object-based checkpoint, after the variable's path
 
 
 def by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> dict[str, list[str]]:
@@ -31,8 +30,8 @@ def by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> dict[st
     found: dict[str, list[str]] = {}
     for slot in slots:
         kind = checkpoint.full_name(slot) or ""
-        if schemes.OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
-            kind = slot.partition(_OBJECT_VALUE)[0].rpartition("/")[2]
+        if OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
+            kind = slot.partition(ATTRIBUTES)[0].rpartition("/")[2]
         elif kind.endswith(f"/{full_owner}"):  # Adam/m/dense/kernel
             kind = kind[: -len(full_owner) - 1].rpartition("/")[2]
         else:  # Adam/dense/kernel/m, adam/dense_kernel_momentum

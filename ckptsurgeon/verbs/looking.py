@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint, Variable
     from ..compare import Finding
-    from ..compare.differences import Difference
+    from ..compare.comparison import Difference
 
 
 def verify(path: str | os.PathLike[str], finite: bool = False) -> list[Finding]:

@@ -21,37 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...plan import Elements
-    from .reading import Bundle
+    from .shards import Shards
 
 
-def read(bundle: Bundle, variable: Variable) -> NDArray[Any]:
+def read(shards: Shards, variable: Variable) -> NDArray[Any]:
     """The values of a variable, its checksums verified; see `Checkpoint.read`."""
     if variable.dtype == "variant":
-        raise UnsupportedError(f"{variable.name} is a variant: its values belong to TensorFlow", path=bundle.path)
+        raise UnsupportedError(f"{variable.name} is a variant: its values belong to TensorFlow", path=shards.path)
     kind = numeric.dtype(variable.dtype)
-    _check_room(bundle, variable)
-    whole = _allocate(bundle, variable, variable.shape, kind)
+    _check_room(shards, variable)
+    whole = _allocate(shards, variable, variable.shape, kind)
     if variable.slices is None:
-        _read_extent(bundle, variable.extents[0], whole)
+        _read_extent(shards, variable.extents[0], whole)
         return whole
     for extents, extent in zip(variable.slices, variable.extents, strict=True):
-        part = _allocate(bundle, variable, slice_shape(extents, variable.shape), kind)
-        _read_extent(bundle, extent, part)
+        part = _allocate(shards, variable, slice_shape(extents, variable.shape), kind)
+        _read_extent(shards, extent, part)
         whole[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)] = part
     return whole
 
 
-def elements(bundle: Bundle, variable: Variable) -> Iterator[NDArray[Any]]:
+def elements(shards: Shards, variable: Variable) -> Iterator[NDArray[Any]]:
     """The values of a variable, some at a time; see `Checkpoint.elements`."""
     extents = _in_c_order(variable) if variable.is_numeric else None
     if extents is None:
-        yield read(bundle, variable).reshape(-1)
+        yield read(shards, variable).reshape(-1)
         return
     kind = numeric.dtype(variable.dtype)
     for extent in extents:
-        for chunk in bundle.checked_chunks(extent):
+        for chunk in shards.checked_chunks(extent):
             values = np.frombuffer(chunk, kind)
-            yield values if bundle.byteorder == sys.byteorder else values.byteswap()
+            yield values if shards.byteorder == sys.byteorder else values.byteswap()
 
 
 def _in_c_order(variable: Variable) -> list[Extent] | None:
@@ -75,36 +75,36 @@ def values_of(content: Copy | Values | Elements, variable: Variable) -> NDArray[
     return np.concatenate([*content.make(), np.empty(0, numeric.dtype(variable.dtype))]).reshape(variable.shape)
 
 
-def _check_room(bundle: Bundle, variable: Variable) -> None:
+def _check_room(shards: Shards, variable: Variable) -> None:
     """Raise, before memory is allocated, unless the files hold as many bytes, counting shared ones each time."""
-    room = sum(bundle.file(path).size for path in {extent.file for extent in variable.extents})
+    room = sum(shards.open(path).size for path in {extent.file for extent in variable.extents})
     needed = sum(extent.length for extent in variable.extents)
     if needed > room:
-        raise bundle.damaged(variable.extents[0], "cut short", f"at least {needed} bytes", room)
+        raise shards.damaged(variable.extents[0], "cut short", f"at least {needed} bytes", room)
 
 
-def _allocate(bundle: Bundle, variable: Variable, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+def _allocate(shards: Shards, variable: Variable, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
     try:
         return np.empty(shape, kind)
     except ValueError as error:
         raise UnsupportedError(
-            f"{variable.name}: no NumPy array can have its shape", path=bundle.path, found=list(shape)
+            f"{variable.name}: no NumPy array can have its shape", path=shards.path, found=list(shape)
         ) from error
     except MemoryError as error:
-        raise StorageError(f"not enough memory for {variable.name}", path=bundle.path, found=list(shape)) from error
+        raise StorageError(f"not enough memory for {variable.name}", path=shards.path, found=list(shape)) from error
 
 
-def _read_extent(bundle: Bundle, extent: Extent, values: NDArray[Any]) -> None:
+def _read_extent(shards: Shards, extent: Extent, values: NDArray[Any]) -> None:
     """Fill a new array with the stored values of an extent."""
     if values.dtype.kind == "O":
-        values.reshape(-1)[:] = read_strings(bundle, extent, values.size)
+        values.reshape(-1)[:] = read_strings(shards, extent, values.size)
         return
     data = values.reshape(-1).view(np.uint8)
     at = 0
-    for chunk in bundle.checked_chunks(extent):
+    for chunk in shards.checked_chunks(extent):
         data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
         at += len(chunk)
-    if bundle.byteorder != sys.byteorder:
+    if shards.byteorder != sys.byteorder:
         values.byteswap(inplace=True)
 
 

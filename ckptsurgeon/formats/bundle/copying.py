@@ -8,7 +8,7 @@ from ... import errors
 from ...checkpoint import Checkpoint
 from ...publish import write_file
 from ..copying import chunks_of, copy_meta, is_gone
-from .publishing import Publication, Source
+from .publishing import LinkSource, Publication
 from .reading import Bundle
 from .writing import save_at
 
@@ -31,7 +31,7 @@ def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> lis
     copies = [f"{out}.ckptsurgeon-tmp.copy-{shard:05d}" for shard in range(bundle.shards)]
 
     def commit(publication: Publication, exact: bool) -> list[str]:
-        sources = [Source(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
+        sources = [LinkSource(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
         try:
             return publication.commit(bundle.rows, sources, exact, bundle.index_bytes())
         finally:

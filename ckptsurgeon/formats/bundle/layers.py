@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from ...checkpoint import GRAPH
 from ...errors import CkptSurgeonError
-from ...plan import Change, Copy, Text
 from .graph.graph import Graph
 from .strings import read_strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import TypeVar
 
-    from .reading import Bundle
+    from ...checkpoint import Edit, Variable
+    from .shards import Shards
 
     Value = TypeVar("Value")
 
@@ -28,12 +29,16 @@ class BundleGraph:
     that concern it.
 
     Args:
-        bundle: that has one.
+        path: the bundle's prefix, for error messages.
+        variables: all variables of the bundle by name, the graph's own among them.
+        data: the bundle's data files.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._names = {_text(variable.key): name for name, variable in bundle.variables.items()}
+    def __init__(self, path: str, variables: Mapping[str, Variable], data: Shards) -> None:
+        self._path = path
+        self._variables = variables
+        self._data = data
+        self._names = {_text(variable.key): name for name, variable in variables.items()}
         self._read: Graph | None = None
         self._full_names: dict[str, str] | None = None
 
@@ -41,11 +46,11 @@ class BundleGraph:
     def _graph(self) -> Graph:
         """The graph, read when it is first asked for."""
         if self._read is None:
-            extent = self._bundle.variables[GRAPH].extents[0]
+            extent = self._variables[GRAPH].extents[0]
             try:
-                self._read = Graph(read_strings(self._bundle, extent, 1)[0])
+                self._read = Graph(read_strings(self._data, extent, 1)[0])
             except CkptSurgeonError as error:
-                error.path = error.path or f"{self._bundle.path}: {GRAPH}"
+                error.path = error.path or f"{self._path}: {GRAPH}"
                 raise
         return self._read
 
@@ -57,7 +62,7 @@ class BundleGraph:
 
     def slot_owners(self) -> dict[str, str]:
         """Slots and their variables."""
-        shapes = {key: self._bundle.variables[name].shape for key, name in self._names.items()}
+        shapes = {key: self._variables[name].shape for key, name in self._names.items()}
         owners = self._named(self._graph.slot_owners(shapes))
         return {slot: self._names[owner] for slot, owner in owners.items() if owner in self._names}
 
@@ -68,29 +73,29 @@ class BundleGraph:
     def _named(self, by_key: dict[str, Value]) -> dict[str, Value]:
         return {self._names[key]: value for key, value in by_key.items() if key in self._names}
 
-    def consequences(self, changes: list[Change]) -> list[Change]:
-        """The change of the graph that follows from other changes, if any does."""
+    def consequences(self, changes: Sequence[Edit]) -> dict[str, bytes]:
+        """The graph's new bytes, under its name, if the changes concern it."""
         if any(change.variable.name == GRAPH for change in changes):
-            return []  # whoever changes the graph itself knows better
+            return {}  # an explicit change of the graph takes precedence
         dropped = [_text(change.key) for change in changes if change.action == "dropped"]
         renamed = {_text(change.variable.key): _text(change.key) for change in changes if change.action == "renamed"}
         added = {_text(change.key): _full_name(change) for change in changes if change.action == "added"}
         if not dropped and not renamed and not added:
-            return []
+            return {}
         graph = self._graph.copy()
         try:
             graph.drop(dropped)
             graph.rename(renamed)
             graph.add(added)
         except CkptSurgeonError as error:
-            error.path = error.path or self._bundle.path
+            error.path = error.path or self._path
             raise
-        return [Change("updated", self._bundle.variables[GRAPH], Text(graph.encode()))]
+        return {GRAPH: graph.encode()}
 
 
-def _full_name(change: Change) -> str:
-    donor = change.content.donor if isinstance(change.content, Copy) else None
-    return (donor.full_name(change.source or "") if donor else None) or change.name
+def _full_name(change: Edit) -> str:
+    donor = change.donor
+    return (donor.full_name(change.source or "") if donor is not None else None) or change.name
 
 
 def _text(key: bytes) -> str:

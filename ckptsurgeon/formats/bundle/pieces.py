@@ -8,9 +8,9 @@ from ...checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
 from ...errors import DamagedError
 from ...plan import Copy, Elements, Fill, Result, Text, Values
 from ...prefetch import prefetched
-from ..tensorflow.tensors import same_partition
-from .reading import Bundle, extent_sizes
-from .strings import encode_strings
+from ..tensorflow.tensors import extent_sizes, same_partition
+from .reading import Bundle
+from .strings import checked_stream, encode_strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[
     donor, variable = content.donor, content.variable
     assert isinstance(donor, Bundle)
     if not variable.is_numeric:
-        return donor.checked_stream(extent, variable.dtype, count), extent.crc
+        return checked_stream(donor.data, extent, variable.dtype, count), extent.crc
     if donor.byteorder == byteorder:
         chunks = _naming(variable, donor.checked_chunks(extent))
         return chunks if extent.length < _LARGE else prefetched(chunks), extent.crc

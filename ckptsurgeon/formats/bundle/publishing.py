@@ -22,10 +22,10 @@ from ... import errors
 from ...checkpoint import CHUNK
 from ...errors import BusyError, ChangedError, RefusedError
 from ...publish import Appender, Lock, Staging, held_signals, remove, write_all
-from ..tensorflow.sstable import TableBuilder
+from ..tensorflow.sstable_building import TableBuilder
 from ..tensorflow.wire import crc32c, mask
-from .reading import shard_path
 from .rows import Place, header_row
+from .shards import shard_path
 
 # What a file system says that has no hard links, or not between these two folders, or no more of them.
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Source:
+class LinkSource:
     """A file that a shard of the new set links to.
 
     Attributes:
@@ -115,7 +115,7 @@ class Publication:
         return Place(shard, start, self._data.size - start, mask(computed) if crc is None else crc)
 
     def commit(
-        self, rows: Mapping[bytes, bytes], shards: list[Source], exact: bool = False, index: bytes | None = None
+        self, rows: Mapping[bytes, bytes], shards: list[LinkSource], exact: bool = False, index: bytes | None = None
     ) -> list[str]:
         """Publish rows and shards.
 
@@ -159,9 +159,9 @@ class Publication:
         self._publish(rows, self._present, [])
 
     @property
-    def staged_data(self) -> Source:
+    def staged_data(self) -> LinkSource:
         """The staged new bytes, as `commit` takes a shard."""
-        return Source(self._data_path, None, True)
+        return LinkSource(self._data_path, None, True)
 
     @property
     def index_lock(self) -> Lock:
@@ -209,7 +209,7 @@ class Publication:
         self.close(failed=error is not None)
         errors.files(self.prefix).__exit__(kind, error, trace)  # what the operating system refused, in one line
 
-    def _link(self, source: Source, path: str) -> None:
+    def _link(self, source: LinkSource, path: str) -> None:
         with errors.files(source.path):
             if source.fd is None and self.lock is None:
                 # Nothing stands here yet, so nobody need tell our bytes from others' after a crash (see `recover`).

@@ -9,34 +9,29 @@ Opening reads the index; a shard is opened when its bytes are asked for. Sources
 from __future__ import annotations
 
 from ... import errors
-from ...checkpoint import CHUNK, GRAPH, Checkpoint, Extent, Variable
-from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
+from ...checkpoint import GRAPH, Checkpoint, Extent, Variable
+from ...errors import ChangedError, DamagedError, NotFoundError
+from ...names import ATTRIBUTES, VALUE_SUFFIX
 from ..tensorflow.sstable import read_rows
-from ..tensorflow.tensors import check_cover, check_version, decode_slice, slice_key, slice_shape
-from ..tensorflow.wire import BYTES, VARINT, crc32c, fields, mask, signed64, varint
+from ..tensorflow.tensors import check_cover, check_version, decode_slice, extent_sizes, slice_key, slice_shape
+from ..tensorflow.wire import BYTES, VARINT, fields, signed64, varint
 from .rows import decode_form, split_entry
+from .shards import Shards, shard_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from ...plan import Change
+    from ...checkpoint import Edit
     from ...source import Source
     from ..tensorflow.tensors import Slice
     from .layers import BundleGraph
 
 MAX_SHARDS = 100_000
-# Of an object-based checkpoint: what follows a variable's name in its key. `ls` leaves it out.
-VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-_VALUE_SUFFIX = VALUE_SUFFIX.encode()
-
-
-def shard_path(prefix: str, shard: int, shards: int) -> str:
-    """The file of a data shard (`core/util/tensor_bundle/naming.cc`)."""
-    return f"{prefix}.data-{shard:05d}-of-{shards:05d}"
+_ATTRIBUTES, _VALUE_SUFFIX = ATTRIBUTES.encode(), VALUE_SUFFIX.encode()
 
 
 class Bundle(Checkpoint):
@@ -191,7 +186,7 @@ class Bundle(Checkpoint):
         if self._graph_read is None and GRAPH in self.variables:
             from .layers import BundleGraph
 
-            self._graph_read = BundleGraph(self)
+            self._graph_read = BundleGraph(self.path, self.variables, self.data)
         return self._graph_read
 
     def layer_tables(self) -> dict[str, dict[str, int]]:
@@ -209,11 +204,11 @@ class Bundle(Checkpoint):
     def key_of(self, name: str) -> bytes:
         """As `Checkpoint.key_of`: of an object-based checkpoint with the end that `ls` leaves out."""
         key = super().key_of(name)
-        return key if b"/.ATTRIBUTES/" in key or GRAPH not in self.variables else key + _VALUE_SUFFIX
+        return key if _ATTRIBUTES in key or GRAPH not in self.variables else key + _VALUE_SUFFIX
 
-    def consequences(self, changes: list[Change]) -> list[Change]:
+    def consequences(self, changes: Sequence[Edit]) -> dict[str, bytes]:
         """As `Checkpoint.consequences`: the object graph follows."""
-        return self._graph.consequences(changes) if self._graph else []
+        return self._graph.consequences(changes) if self._graph else {}
 
     def file(self, path: str) -> Source:
         """As `Checkpoint.file`.
@@ -244,79 +239,42 @@ class Bundle(Checkpoint):
             return None
         return self.checked_chunks(variable.extents[0]), self.byteorder
 
+    @property
+    def data(self) -> Shards:
+        """The data files, for reading; made anew each time, so that no circle of references keeps the bundle alive."""
+        return Shards(self.path, self.byteorder, self.file, self.was_replaced)
+
     def chunks(self, extent: Extent) -> Iterator[bytes]:
         """As `Checkpoint.chunks`."""
-        file = self.file(extent.file)
-        at, end = extent.offset, extent.offset + extent.length
-        with errors.files(extent.file):
-            size = file.size
-            if end > size:
-                raise self.damaged(extent, "cut short", f"at least {end} bytes", size)
-            while at < end:
-                chunk = file.read(at, min(CHUNK, end - at))
-                if not chunk:
-                    raise self.damaged(extent, "cut short while it was read", f"at least {end} bytes", at)
-                at += len(chunk)
-                yield chunk
+        return self.data.chunks(extent)
 
     def checked_chunks(self, extent: Extent) -> Iterator[bytes]:
-        """As `chunks`, of a numeric extent; the last chunk is given only if the checksum of all is right.
-
-        Raises:
-            DamagedError: it is wrong.
-            ChangedError: it is wrong because the checkpoint was replaced since it was opened.
-        """
-        crc = done = 0
-        for chunk in self.chunks(extent):
-            crc = crc32c(chunk, crc)
-            done += len(chunk)
-            if done == extent.length:
-                self._compare(mask(crc), extent)
-            yield chunk
-        if not extent.length:
-            self._compare(mask(0), extent)
-
-    def checked_stream(self, extent: Extent, dtype: str, count: int) -> Iterator[bytes]:
-        """As `checked_chunks`, of `count` strings or variants; all are read once before the first chunk is given."""
-        from .strings import stream_crc
-
-        self._compare(stream_crc(self, extent, dtype, count), extent)
-        return self.chunks(extent)
+        """As `Shards.checked_chunks`."""
+        return self.data.checked_chunks(extent)
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`."""
+        data = self.data
         for extent, count in zip(variable.extents, extent_sizes(variable), strict=True):
             if variable.is_numeric:
-                for _ in self.checked_chunks(extent):
+                for _ in data.checked_chunks(extent):
                     pass
             else:
-                self.checked_stream(extent, variable.dtype, count)
+                from .strings import check_stream
 
-    def _compare(self, found: int, extent: Extent) -> None:
-        """Compare a masked CRC-32C with the stored one."""
-        if found != extent.crc:
-            what = f"damaged: wrong checksum of the {extent.length} bytes at {extent.offset}"
-            raise self.damaged(extent, what, f"{extent.crc:08x}", f"{found:08x}", "restore the file from a copy")
-
-    def damaged(
-        self, extent: Extent, what: str, expected: object, found: object, hint: str | None = None
-    ) -> CkptSurgeonError:
-        """The error that the stored bytes of an extent are wrong: because the checkpoint was replaced, or damaged."""
-        if self.was_replaced():
-            return ChangedError("was replaced while it was read; try again", path=self.prefix)
-        return DamagedError(what, path=extent.file, expected=expected, found=found, hint=hint)
+                check_stream(data, extent, variable.dtype, count)
 
     def read(self, name: str) -> NDArray[Any]:
         """As `Checkpoint.read`."""
         from . import arrays
 
-        return arrays.read(self, self[name])
+        return arrays.read(self.data, self[name])
 
     def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
         """As `Checkpoint.elements`: of a variable that is whole and numeric some at a time."""
         from . import arrays
 
-        return arrays.elements(self, variable)
+        return arrays.elements(self.data, variable)
 
     def nbytes(self, variable: Variable) -> int | None:
         """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also where damaged data do not tell."""
@@ -333,7 +291,7 @@ class Bundle(Checkpoint):
 
         for extent, count in zip(variable.extents, extent_sizes(variable), strict=True):
             try:
-                total += sum(string_lengths(self, extent, count)[0])
+                total += sum(string_lengths(self.data, extent, count)[0])
             except (NotFoundError, DamagedError):
                 return None
         return total
@@ -348,19 +306,6 @@ class Bundle(Checkpoint):
         """The index file as it stands."""
         file = self.file(self.main_file)
         return file.read(0, file.size)
-
-
-def extent_sizes(variable: Variable) -> list[int]:
-    """The number of elements in each extent of a variable."""
-    if variable.slices is None:
-        return [variable.size]
-    sizes = []
-    for extents in variable.slices:
-        size = 1
-        for length in slice_shape(extents, variable.shape):
-            size *= length
-        sizes.append(size)
-    return sizes
 
 
 def _within(error: DamagedError, where: str) -> DamagedError:

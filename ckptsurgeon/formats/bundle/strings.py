@@ -6,7 +6,7 @@
                each masked CRC
 
 Integers are in the bundle's byte order. Source: `ReadStringTensor`, `ReadVariantTensor` in
-`tensorflow/core/util/tensor_bundle/tensor_bundle.cc`. Lengths are checked against the room that there is, which
+`tensorflow/core/util/tensor_bundle/tensor_bundle.cc`. Lengths are checked against the size of the extent, which
 TensorFlow does not do.
 """
 
@@ -18,25 +18,26 @@ from ..tensorflow.wire import crc32c, mask, read_varint, varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Literal
 
-    from .reading import Bundle
+    from .shards import Shards
 
 
-def load(bundle: Bundle, extent: Extent) -> bytes:
+def load(shards: Shards, extent: Extent) -> bytes:
     """The stored bytes of an extent, unchecked, all in memory.
 
     Raises:
         StorageError: there is not enough memory.
-        DamagedError, ChangedError: as `Bundle.chunks`.
+        DamagedError, ChangedError: as `Shards.chunks`.
     """
     try:
-        return b"".join(bundle.chunks(extent))
+        return b"".join(shards.chunks(extent))
     except MemoryError as error:
         raise StorageError("not enough memory", path=extent.file, expected=f"{extent.length} bytes") from error
 
 
-def string_lengths(bundle: Bundle, extent: Extent, count: int) -> tuple[list[int], int]:
+def string_lengths(shards: Shards, extent: Extent, count: int) -> tuple[list[int], int]:
     """The lengths of the `count` strings of an extent, and how many bytes of it the lengths take.
 
     Raises:
@@ -46,17 +47,17 @@ def string_lengths(bundle: Bundle, extent: Extent, count: int) -> tuple[list[int
     if not extent.length and not count:
         return [], 0  # without even a checksum, which TensorFlow accepts and does not write
     head = Extent(extent.file, extent.offset, min(extent.length, 10 * count), None)
-    data = load(bundle, head)
+    data = load(shards, head)
     lengths, at = [], 0
     try:
         for _ in range(count):
             length, at = read_varint(data, at, len(data))
             lengths.append(length)
     except DamagedError as error:
-        raise bundle.damaged(extent, error.what, f"the lengths of {count} strings", f"{len(lengths)}") from error
+        raise shards.damaged(extent, error.what, f"the lengths of {count} strings", f"{len(lengths)}") from error
     total = sum(lengths) + at + 4
     if total != extent.length:
-        raise bundle.damaged(extent, "damaged: strings do not add up", f"{extent.length} bytes", total)
+        raise shards.damaged(extent, "damaged: strings do not add up", f"{extent.length} bytes", total)
     return lengths, at
 
 
@@ -76,17 +77,17 @@ def encode_strings(strings: list[bytes], byteorder: str) -> tuple[bytes, int]:
     return data, mask(crc32c(payload, crc32c(check, crc)))
 
 
-def read_strings(bundle: Bundle, extent: Extent, count: int) -> list[bytes]:
+def read_strings(shards: Shards, extent: Extent, count: int) -> list[bytes]:
     """The `count` strings of an extent, their checksum verified.
 
     Raises:
-        DamagedError, ChangedError: as `Bundle.check`.
+        DamagedError, ChangedError: as `check_stream`.
     """
-    bundle.checked_stream(extent, "string", count)
+    check_stream(shards, extent, "string", count)
     if not count:
         return []
-    data = load(bundle, extent)
-    lengths, at = string_lengths(bundle, extent, count)
+    data = load(shards, extent)
+    lengths, at = string_lengths(shards, extent, count)
     at += 4  # the checksum of the lengths
     strings = []
     for length in lengths:
@@ -95,60 +96,67 @@ def read_strings(bundle: Bundle, extent: Extent, count: int) -> list[bytes]:
     return strings
 
 
-def stream_crc(bundle: Bundle, extent: Extent, dtype: str, count: int) -> int:
-    """The masked checksum of stored strings or variants, as TensorFlow computes it.
+def check_stream(shards: Shards, extent: Extent, dtype: str, count: int) -> None:
+    """Read all bytes of stored strings or variants and compare their checksum, computed as TensorFlow does.
 
     Args:
-        bundle: whose byte order counts.
+        shards: the bundle's data files.
         extent: where the stream lies.
         dtype: "string" or "variant".
         count: number of elements in the extent.
 
     Raises:
-        DamagedError: the stream contradicts itself.
+        DamagedError: the stream contradicts itself or its checksum.
         ChangedError: the same, because the checkpoint was replaced since it was opened.
     """
-    return _strings_crc(bundle, extent, count) if dtype == "string" else _variants_crc(bundle, extent, count)
+    compute = _strings_crc if dtype == "string" else _variants_crc
+    shards.compare(compute(shards, extent, count), extent)
 
 
-def _strings_crc(bundle: Bundle, extent: Extent, count: int) -> int:
-    lengths, at = string_lengths(bundle, extent, count)
+def checked_stream(shards: Shards, extent: Extent, dtype: str, count: int) -> Iterator[bytes]:
+    """The chunks of stored strings or variants; all are read and checked before the first one is yielded."""
+    check_stream(shards, extent, dtype, count)
+    return shards.chunks(extent)
+
+
+def _strings_crc(shards: Shards, extent: Extent, count: int) -> int:
+    lengths, at = string_lengths(shards, extent, count)
     if not extent.length:
         return mask(0)
-    crc = lengths_crc(lengths, bundle.byteorder)
-    check = load(bundle, Extent(extent.file, extent.offset + at, 4, None))
-    _compare(bundle, extent, check, crc)
+    crc = lengths_crc(lengths, shards.byteorder)
+    check = load(shards, Extent(extent.file, extent.offset + at, 4, None))
+    _compare(shards, extent, check, crc)
     crc = crc32c(check, crc)
-    for chunk in bundle.chunks(Extent(extent.file, extent.offset + at + 4, extent.length - at - 4, None)):
+    for chunk in shards.chunks(Extent(extent.file, extent.offset + at + 4, extent.length - at - 4, None)):
         crc = crc32c(chunk, crc)
     return mask(crc)
 
 
-def _variants_crc(bundle: Bundle, extent: Extent, count: int) -> int:
-    data = load(bundle, extent)
+def _variants_crc(shards: Shards, extent: Extent, count: int) -> int:
+    data = load(shards, extent)
     crc = at = found = 0
     while at < len(data):
         try:
             length, at = read_varint(data, at, len(data))
         except DamagedError as error:
-            raise bundle.damaged(extent, error.what, "the length of a variant", f"byte {at}") from error
+            raise shards.damaged(extent, error.what, "the length of a variant", f"byte {at}") from error
         end = at + length + 4  # beyond the end there is no checksum that could be right
-        crc = crc32c(length.to_bytes(8, _order(bundle.byteorder)), crc)
+        crc = crc32c(length.to_bytes(8, _order(shards.byteorder)), crc)
         crc = crc32c(data[at : end - 4], crc)
-        _compare(bundle, extent, data[end - 4 : end], crc)
+        _compare(shards, extent, data[end - 4 : end], crc)
         crc = crc32c(data[end - 4 : end], crc)
         found += 1
         at = end
     if found != count:
-        raise bundle.damaged(extent, "damaged: wrong number of variants", count, found)
+        raise shards.damaged(extent, "damaged: wrong number of variants", count, found)
     return mask(crc)
 
 
-def _compare(bundle: Bundle, extent: Extent, check: bytes, crc: int) -> None:
+def _compare(shards: Shards, extent: Extent, check: bytes, crc: int) -> None:
     """Compare a checksum within a stream with the one that was computed."""
-    expected = mask(crc).to_bytes(4, _order(bundle.byteorder))
+    expected = mask(crc).to_bytes(4, _order(shards.byteorder))
     if check != expected:
-        raise bundle.damaged(extent, "damaged: wrong checksum of lengths", check.hex(), expected.hex())
+        raise shards.damaged(extent, "damaged: wrong checksum of lengths", check.hex(), expected.hex())
 
 
 def _order(byteorder: str) -> Literal["big", "little"]:

@@ -1,4 +1,4 @@
-"""The table in which TensorFlow keeps rows of bytes by key: LevelDB's, reader and builder. Knows no tensors.
+"""Reads the table in which TensorFlow keeps rows of bytes by key, LevelDB's. Knows no tensors.
 
     [data block][trailer] … [metaindex block][trailer] [index block][trailer] [footer]
 
@@ -31,7 +31,7 @@ TRAILER_SIZE = 5
 BLOCK_SIZE = 262144  # TensorFlow's target for a data block, restart points included
 RESTART_INTERVAL = 16  # of data blocks; in the index block every row is a restart point
 _MOST_CACHED = 4 * BLOCK_SIZE  # of a block whose rows are kept; a larger one holds one huge row
-_RAW, _SNAPPY = 0, 1
+RAW, _SNAPPY = 0, 1
 _SNAPPY_RATIO = 22  # the format emits at most 64 bytes for 3
 _KEYS_RATIO = 32  # of a block's keys to the block: at most 16 with restart points as TensorFlow sets them
 
@@ -169,7 +169,7 @@ def _read_block(read: Callable[[int, int], bytes], offset: int, length: int) -> 
             expected=f"{expected:08x}",
             found=f"{found:08x}",
         )
-    if kind == _RAW:
+    if kind == RAW:
         return block
     if kind == _SNAPPY:
         return _decompress(block)
@@ -213,7 +213,7 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
         if reached < restarts and points[reached] == start:
             reached += 1
             if shared:
-                raise DamagedError("damaged: a restart point of a block is none", found=f"at byte {start}")
+                raise DamagedError("damaged: invalid block restart point", found=f"at byte {start}")
         if shared > len(key) or at + unshared + length > end or room < 0:
             raise DamagedError("damaged: a row of the table runs past its block", found=f"at byte {start}")
         key = key[:shared] + block[at : at + unshared]
@@ -223,130 +223,9 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
         last = key
         yield key, block[at - length : at]
     if points[0] or (reached != restarts and end):
-        raise DamagedError("damaged: a restart point of a block is none")
+        raise DamagedError("damaged: invalid block restart point")
 
 
 def _shown(key: bytes) -> str:
     """A key in a message; damaged ones may be megabytes long."""
     return repr(key) if len(key) <= 200 else f"{key[:200]!r}…"
-
-
-class TableBuilder:
-    """Writes a table, cut into blocks just as TensorFlow cuts it, so that equal rows give equal bytes.
-
-    Args:
-        write: takes the bytes, in order.
-    """
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
-        self._offset = 0
-        self._block = _BlockBuilder(RESTART_INTERVAL)
-        self._index = _BlockBuilder(1)
-        self._last_key = b""
-        self._pending: bytes | None = None  # handle of the last data block, until the next key is known
-
-    def add(self, key: bytes, value: bytes) -> None:
-        """Add a row.
-
-        Args:
-            key: greater than all keys before it, as unsigned bytes; the first may be empty.
-            value: any bytes.
-        """
-        if self._block.rows and len(key) + len(value) >= 2 * BLOCK_SIZE:
-            self._flush()
-        if self._pending is not None:
-            self._index.add(_separator(self._last_key, key), self._pending)
-            self._pending = None
-        self._block.add(key, value)
-        self._last_key = key
-        if self._block.size >= BLOCK_SIZE:
-            self._flush()
-
-    def finish(self) -> None:
-        """Write what is left: the last data block, metaindex, index and footer."""
-        if self._block.rows:
-            self._flush()
-        metaindex = self._write_block(_BlockBuilder(RESTART_INTERVAL))
-        if self._pending is not None:
-            self._index.add(_successor(self._last_key), self._pending)
-        index = self._write_block(self._index)
-        self._write((metaindex + index).ljust(40, b"\x00") + MAGIC)
-
-    def _flush(self) -> None:
-        self._pending = self._write_block(self._block)
-        self._block = _BlockBuilder(RESTART_INTERVAL)
-
-    def _write_block(self, block: _BlockBuilder) -> bytes:
-        parts = [*block.finish(), bytes((_RAW,))]
-        if block.size < 2 * BLOCK_SIZE:  # a larger one holds a huge row, of which this would make copies
-            parts = [b"".join(parts)]
-        length = crc = 0
-        for part in parts:
-            crc = crc32c(part, crc)
-            length += len(part)
-        parts.append(mask(crc).to_bytes(4, "little"))
-        for part in parts if len(parts) > 2 else (b"".join(parts),):
-            self._write(part)
-        handle = varint(self._offset) + varint(length - 1)
-        self._offset += length + 4
-        return handle
-
-
-class _BlockBuilder:
-    def __init__(self, interval: int) -> None:
-        self.rows = 0
-        self._interval = interval
-        self._parts: list[bytes] = []
-        self._length = 0
-        self._restarts = [0]
-        self._since_restart = 0
-        self._last_key = b""
-
-    @property
-    def size(self) -> int:
-        return self._length + 4 * len(self._restarts) + 4
-
-    def add(self, key: bytes, value: bytes) -> None:
-        shared = 0
-        if self._since_restart < self._interval:
-            shared = _shared_length(self._last_key, key)
-        else:
-            self._restarts.append(self._length)
-            self._since_restart = 0
-        head = varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:]
-        self._parts += (head, value)
-        self._length += len(head) + len(value)
-        self._since_restart += 1
-        self._last_key = key
-        self.rows += 1
-
-    def finish(self) -> list[bytes]:
-        restarts = len(self._restarts)
-        return [*self._parts, struct.pack(f"<{restarts + 1}I", *self._restarts, restarts)]
-
-
-def _shared_length(one: bytes, other: bytes) -> int:
-    limit = min(len(one), len(other))
-    if one[:limit] == other[:limit]:
-        return limit
-    shared = 0
-    while one[shared] == other[shared]:
-        shared += 1
-    return shared
-
-
-def _separator(last: bytes, following: bytes) -> bytes:
-    """A short key k with last <= k < following, chosen as LevelDB chooses it."""
-    at = _shared_length(last, following)
-    if at < min(len(last), len(following)) and last[at] < 0xFF and last[at] + 1 < following[at]:
-        return last[:at] + bytes((last[at] + 1,))
-    return last
-
-
-def _successor(last: bytes) -> bytes:
-    """A short key k >= last, chosen as LevelDB chooses it."""
-    for at, byte in enumerate(last):
-        if byte != 0xFF:
-            return last[:at] + bytes((byte + 1,))
-    return last

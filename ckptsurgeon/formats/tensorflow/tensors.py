@@ -5,6 +5,7 @@ Sources: `tensorflow/core/framework/types.proto`, `tensor_shape.proto`, `tensor_
 
 from __future__ import annotations
 
+import math
 import os
 from functools import lru_cache
 
@@ -24,6 +25,8 @@ from .wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...checkpoint import Variable
+
     Slice = tuple[tuple[int, int], ...]  # (start, length) in every dimension; length -1: all of it
 
 # DataType number -> dtype name. 0 is invalid, 20 (resource) cannot be stored, from 101 on are references.
@@ -208,3 +211,10 @@ def check_version(message: bytes) -> None:
             expected="format version 1",
             found=f"producer {producer}, min_consumer {min_consumer}, bad_consumers {bad}",
         )
+
+
+def extent_sizes(variable: Variable) -> list[int]:
+    """The number of elements in each extent of a variable."""
+    if variable.slices is None:
+        return [variable.size]
+    return [math.prod(slice_shape(extents, variable.shape)) for extents in variable.slices]

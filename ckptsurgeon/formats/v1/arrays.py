@@ -17,58 +17,58 @@ from .rows import FIELDS, in_file_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .reading import V1
+    from .slices import Slices
 
 _WINDOW = 1 << 16  # bytes, or values, that are decoded or encoded at a time: several arrays of 8 times that are made
 _LONGEST = 10  # bytes of a varint
 _SEVEN = np.uint64(7)
 
 
-def read(checkpoint: V1, variable: Variable) -> NDArray[Any]:
+def read(slices: Slices, variable: Variable) -> NDArray[Any]:
     """The values of a variable, its checksums verified; see `Checkpoint.read`.
 
     Nothing is allocated before the file has shown that it holds as many values.
     """
     if variable.dtype not in FIELDS:
         what = f"{variable.name}: values of dtype {variable.dtype} in a V1 checkpoint"
-        raise UnsupportedError(what, path=checkpoint.path)
+        raise UnsupportedError(what, path=slices.path)
     if variable.slices is None:
-        return _read_slice(checkpoint, variable, 0, variable.shape)
+        return _read_slice(slices, variable, 0, variable.shape)
     parts = {
-        number: _read_slice(checkpoint, variable, number, slice_shape(variable.slices[number], variable.shape))
+        number: _read_slice(slices, variable, number, slice_shape(variable.slices[number], variable.shape))
         for number in in_file_order(variable)
     }
-    whole = _allocate(checkpoint, variable, variable.shape)
+    whole = _allocate(slices, variable, variable.shape)
     for number, extents in enumerate(variable.slices):
         part = parts.pop(number)
         whole[tuple(slice(start, None if length < 0 else start + length) for start, length in extents)] = part
     return whole
 
 
-def _read_slice(checkpoint: V1, variable: Variable, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    pieces = checkpoint.pieces(variable, number)
-    values = _allocate(checkpoint, variable, shape)
+def _read_slice(slices: Slices, variable: Variable, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    pieces = slices.pieces(variable, number)
+    values = _allocate(slices, variable, shape)
     flat = values.reshape(-1)
     if variable.dtype == "string":
         flat[:] = pieces
         return values
     at = 0
-    with checkpoint.naming(variable, number):
+    with slices.naming(variable, number):
         for part in _numbers(pieces, variable.dtype):
             flat[at : at + len(part)] = part
             at += len(part)
     return values
 
 
-def _allocate(checkpoint: V1, variable: Variable, shape: tuple[int, ...]) -> NDArray[Any]:
+def _allocate(slices: Slices, variable: Variable, shape: tuple[int, ...]) -> NDArray[Any]:
     try:
         return np.empty(shape, numeric.dtype(variable.dtype))
     except ValueError as error:
         what = f"{variable.name}: no NumPy array can have its shape"
-        raise UnsupportedError(what, path=checkpoint.path, found=list(shape)) from error
+        raise UnsupportedError(what, path=slices.path, found=list(shape)) from error
     except MemoryError as error:
         what = f"not enough memory for {variable.name}"
-        raise StorageError(what, path=checkpoint.path, found=list(shape)) from error
+        raise StorageError(what, path=slices.path, found=list(shape)) from error
 
 
 def check(pieces: Iterable[bytes], dtype: str) -> None:

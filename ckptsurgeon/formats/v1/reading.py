@@ -4,7 +4,7 @@ The empty key of each file holds its meta (name, shape, dtype and slices of what
 slice: SavedTensorSlices{data: SavedSlice{name, slice, TensorProto}}, where the TensorProto has neither dtype nor shape
 but only values, integers as varints. A set is the union of its files. Opening reads of each file the index of the
 table and the first block. Sources: `tensorflow/core/util/tensor_slice_writer.cc`, `tensor_slice_reader.cc`,
-`saved_tensor_slice.proto`. `v1_write.py` is the other half.
+`saved_tensor_slice.proto`. `writing.py` is the other half.
 """
 
 from __future__ import annotations
@@ -13,23 +13,14 @@ import os
 
 from ... import errors
 from ...checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
-from ...errors import CkptSurgeonError, DamagedError, UnsupportedError
-from ..bundle.reading import VALUE_SUFFIX
+from ...errors import CkptSurgeonError, DamagedError
+from ...names import VALUE_SUFFIX
 from ..files.watched import WatchedFiles
 from ..tensorflow.sstable import Table
 from ..tensorflow.tensors import check_cover, check_version, slice_key
 from ..tensorflow.wire import BYTES, VARINT, fields
-from .rows import (
-    FIELDS,
-    count_of,
-    decode_form,
-    in_file_order,
-    row_keys,
-    slices_of,
-    split_meta,
-    tensor_of,
-    value_pieces,
-)
+from .rows import FIELDS, decode_form, in_file_order, row_keys, split_meta
+from .slices import Slices, within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +61,7 @@ class V1(WatchedFiles):
         metas: of each variable, by key, the encoded SavedSliceMetas: one for each file that has slices of it.
         more: the first file's meta less its tensors: encoded fields, its VersionDef among them.
         more_outside: the encoded fields of the first file's first row but the meta.
+        slices: the rows with values.
     """
 
     format = "tf-v1"
@@ -82,6 +74,7 @@ class V1(WatchedFiles):
         self.more: list[bytes] = []
         self.more_outside: list[bytes] = []
         self._tables: dict[str, Table] = {}
+        self.slices = Slices(path, self._tables)
         self._forms: dict[bytes, tuple[str, tuple[int, ...], tuple[Slice, ...]]] = {}  # by encoding: most occur often
         self._blocks: dict[tuple[str, tuple[int, int]], Extent] = {}
         try:
@@ -108,7 +101,7 @@ class V1(WatchedFiles):
                         raise DamagedError("damaged: a slice is listed twice")
                     check_cover(slices, shape)
             except DamagedError as error:
-                raise _within(error, key, self.path) from error
+                raise within(error, key, self.path) from error
             short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
             name = (short if short and short not in found else key).decode("utf-8", "surrogateescape")
             listed = None if is_whole else tuple(slices)
@@ -178,7 +171,7 @@ class V1(WatchedFiles):
                 known[2].append(extents)
                 known[3].append(extent)
         except DamagedError as error:
-            raise _within(error, key, file) from error
+            raise within(error, key, file) from error
         self.metas.setdefault(key, []).append(message)
 
     # -- Checkpoint
@@ -231,51 +224,16 @@ class V1(WatchedFiles):
                 raise DamagedError("cut short", path=extent.file, expected=f"at least {end} bytes")
             yield chunk
 
-    def message(self, variable: Variable, number: int) -> bytes:
-        """The row of a variable's slice: an encoded SavedTensorSlices, for the name and slice that it should be.
-
-        Raises:
-            DamagedError: it is missing or another's, or a wrong checksum.
-        """
-        return self._row(variable, number)[0]
-
     def tensor(self, variable: Variable, number: int) -> memoryview:
         """The encoded TensorProto of a variable's slice, all of whose values are checked."""
-        tensor = self._row(variable, number)[1]
-        values = self._values(variable, number, tensor)
+        tensor = self.slices.tensor(variable, number)
+        values = self.slices.values(variable, number, tensor)
         if variable.dtype in FIELDS and FIELDS[variable.dtype][1] == VARINT:
             from . import arrays
 
-            with self.naming(variable, number):
+            with self.slices.naming(variable, number):
                 arrays.check(values, variable.dtype)
         return tensor
-
-    def pieces(self, variable: Variable, number: int) -> list[bytes]:
-        """The encoded values of a variable's slice, in pieces, as many as there should be; of strings, each one.
-
-        Raises:
-            DamagedError: other than should be.
-            UnsupportedError: of a dtype that no V1 checkpoint can hold.
-        """
-        if variable.dtype not in FIELDS:
-            raise UnsupportedError(f"{variable.name}: {variable.dtype} in a V1 checkpoint", path=self.path)
-        return self._values(variable, number, self._row(variable, number)[1])
-
-    def _values(self, variable: Variable, number: int, tensor: memoryview) -> list[bytes]:
-        with self.naming(variable, number):
-            return value_pieces(tensor, variable.dtype, count_of(variable, number))
-
-    def _row(self, variable: Variable, number: int) -> tuple[bytes, memoryview]:
-        extents = slices_of(variable)[number]
-        with self.naming(variable, number):
-            row = self._tables[variable.extents[number].file].get(slice_key(variable.key, extents))
-            if row is None:
-                raise DamagedError("damaged: a slice is missing", found=list(extents))
-            return row, tensor_of(row, variable, extents)
-
-    def naming(self, variable: Variable, number: int) -> errors.files:
-        """A block that decodes a slice: a DamagedError that leaves it says which variable's, and in which file."""
-        return _naming(variable, variable.extents[number].file)
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: the checksums of the blocks, and all values."""
@@ -286,7 +244,7 @@ class V1(WatchedFiles):
         """As `Checkpoint.read`."""
         from . import arrays
 
-        return arrays.read(self, self[name])
+        return arrays.read(self.slices, self[name])
 
     def nbytes(self, variable: Variable) -> int | None:
         """As `Checkpoint.nbytes`. None also where damaged data do not tell, or none could."""
@@ -294,25 +252,7 @@ class V1(WatchedFiles):
         if item:
             return variable.size * item
         try:
-            return sum(len(string) for number in in_file_order(variable) for string in self.pieces(variable, number))
+            slices = in_file_order(variable)
+            return sum(len(string) for number in slices for string in self.slices.pieces(variable, number))
         except CkptSurgeonError:
             return None
-
-
-class _naming(errors.files):
-    """A block that reads a variable from a file: a DamagedError that leaves it says both."""
-
-    def __init__(self, variable: Variable, path: str) -> None:
-        super().__init__(path)
-        self.variable = variable
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, DamagedError) and error.path is None:
-            raise _within(error, self.variable.key, self.path) from error
-        super().__exit__(kind, error, trace)
-
-
-def _within(error: DamagedError, key: bytes, path: str) -> DamagedError:
-    """An error that also says which tensor it is about."""
-    name = key[:200].decode("utf-8", "surrogateescape")
-    return DamagedError(f"{error.what}, of {name}", path=path, expected=error.expected, found=error.found)

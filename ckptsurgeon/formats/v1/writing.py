@@ -14,10 +14,9 @@ from ...checkpoint import ITEM_SIZE, Variable
 from ...errors import BusyError, CkptSurgeonError, RefusedError
 from ...plan import Copy, Fill, Plan, Result, Text
 from ...publish import Lock, held_signals
-from ..bundle.reading import extent_sizes
 from ..files import replacing
-from ..tensorflow.sstable import TableBuilder
-from ..tensorflow.tensors import slice_shape
+from ..tensorflow.sstable_building import TableBuilder
+from ..tensorflow.tensors import extent_sizes, slice_shape
 from ..tensorflow.wire import bytes_field
 from .reading import V1
 from .rows import FIELDS, NEW_VERSION, WRITTEN, carried_meta, new_meta, new_row, renamed_row, row_keys, slices_of
@@ -212,7 +211,7 @@ def _rows(result: Result) -> Iterator[Row]:
     if carried:
         assert isinstance(carried.donor, V1)
         for key, number in order:
-            row = carried.donor.message(carried.variable, number)
+            row = carried.donor.slices.message(carried.variable, number)
             yield key, row if result.key == carried.variable.key else renamed_row(result.key, row)
         return
     tensor = _tensors(result)

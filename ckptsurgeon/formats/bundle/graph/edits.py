@@ -10,14 +10,17 @@ from collections import Counter
 from itertools import islice
 
 from ....errors import CkptSurgeonError, RefusedError, check
-from .nodes import ATTRIBUTE, ATTRIBUTES, SLOT, SLOT_VARIABLE, VALUE, Parents, new_part, path_of, unescape
+from ....names import ATTRIBUTES, OBJECT_SLOT, VALUE_SUFFIX
+from .nodes import ATTRIBUTE, SLOT_VARIABLE, Parents, new_part
 from .patch import Patch, spread
+from .paths import path_of, unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .nodes import Objects, Path
+    from .nodes import Objects
+    from .paths import Path
 
     Move = tuple[Path, Path]  # the path that ends in an edge, empty if there is none yet, and its new path
 
@@ -52,7 +55,7 @@ def rename(objects: Objects, changes: Mapping[str, str]) -> bytes:
             continue
         path, _, end = old.rpartition(ATTRIBUTES)
         new_path, _, new_end = new.rpartition(ATTRIBUTES)
-        if end != new_end or (SLOT in old) != (SLOT in new) or not path or not new_path:
+        if end != new_end or (OBJECT_SLOT in old) != (OBJECT_SLOT in new) or not path or not new_path:
             problems.append(RefusedError(f"{old} cannot become {new}", expected=f"a path before {old[len(path) :]}"))
         elif moved.setdefault(key, new_path + key[len(path) :]) != new_path + key[len(path) :]:
             problems.append(RefusedError(f"the rows of {key} can only be renamed together"))
@@ -242,16 +245,16 @@ def add(objects: Objects, variables: Mapping[str, str]) -> bytes:
         return objects.data
     keys = objects.by_key()
     patch = Patch(objects)
-    for key, full_name in sorted(variables.items(), key=lambda item: SLOT in item[0]):
-        owner, is_slot, rest = key.removesuffix(VALUE).partition(SLOT)
+    for key, full_name in sorted(variables.items(), key=lambda item: OBJECT_SLOT in item[0]):
+        owner, is_slot, rest = key.removesuffix(VALUE_SUFFIX).partition(OBJECT_SLOT)
         path = path_of(key)
-        if not key.endswith(VALUE) or key in keys or key == VALUE or (path is None and not is_slot):
+        if not key.endswith(VALUE_SUFFIX) or key in keys or key == VALUE_SUFFIX or (path is None and not is_slot):
             what = "is there already" if key in keys else "is no variable's key"
-            raise RefusedError(f"{key} {what}", expected=None if key in keys else f"a path that ends in {VALUE}")
+            raise RefusedError(f"{key} {what}", expected=None if key in keys else f"a path that ends in {VALUE_SUFFIX}")
         if is_slot:
-            original = patch.at(path_of(owner + VALUE) or ())
+            original = patch.at(path_of(owner + VALUE_SUFFIX) or ())
             optimizer, _, name = rest.rpartition("/")
-            keeper = patch.at(path_of(optimizer + VALUE) or ()) if optimizer else None
+            keeper = patch.at(path_of(optimizer + VALUE_SUFFIX) or ()) if optimizer else None
             if original is None or keeper is None:
                 raise RefusedError(f"{key} is a slot without its {'variable' if original is None else 'optimizer'}")
             number = patch.new_node()

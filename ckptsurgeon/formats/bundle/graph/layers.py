@@ -12,7 +12,9 @@ Everything goes by edges, not by the text of keys: Keras 3 stores the weights of
 
 from __future__ import annotations
 
-from .nodes import KERAS_2_EDGES, SLOT, Parents, escape
+from ....names import OBJECT_SLOT
+from .nodes import KERAS_2_EDGES, Parents
+from .paths import escape
 from .slots import TRAINABLE, full_names_of, index_of, listed
 
 TYPE_CHECKING = False
@@ -63,8 +65,8 @@ class _Finder:
     def __init__(self, objects: Objects, keys: Container[str], owners: Mapping[str, str]) -> None:
         self.objects = objects
         self.keys = objects.variables
-        if not all(key in keys and SLOT not in key for key in self.keys.values()):
-            self.keys = {number: key for number, key in self.keys.items() if key in keys and SLOT not in key}
+        if not all(key in keys and OBJECT_SLOT not in key for key in self.keys.values()):
+            self.keys = {number: key for number, key in self.keys.items() if key in keys and OBJECT_SLOT not in key}
         self.owners = owners
         if not all(slot in keys for slot in owners):
             self.owners = {slot: owner for slot, owner in owners.items() if slot in keys}

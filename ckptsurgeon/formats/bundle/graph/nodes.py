@@ -1,9 +1,9 @@
-"""The objects of an object graph, in columns, and the escapes of paths in keys.
+"""The objects of an object graph, in columns.
 
 A graph of 100,000 weights has a million parts, and a hostile one as many in a mebibyte. So there is no Python object
 for a node or a part: what they say stands in a few long columns, and the bytes stay where they are.
 
-Source: `tensorflow/core/protobuf/trackable_object_graph.proto`, `tensorflow/python/trackable/trackable_utils.py`.
+Source: `tensorflow/core/protobuf/trackable_object_graph.proto`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    Path = tuple[str, ...]
-
-ATTRIBUTES = "/.ATTRIBUTES/"
-VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends the key of every variable
-SLOT = "/.OPTIMIZER_SLOT/"
 EDGE, ATTRIBUTE, SLOT_VARIABLE, SAVER, HAS_VALUES = 1, 2, 3, 4, 5  # the fields of a TrackableObject
 
 KERAS_2_EDGES = ("layer_with_weights-", "layer-")  # of a model, to each layer; the first counts those with weights
-_MAX_DEPTH = 255  # edges on a path that is followed
 _MAX_NODES = 1 << 20  # a model of 100,000 variables has a third of that, its optimizer included
 _MAX_PARTS = 1 << 22
 
@@ -39,26 +33,7 @@ _NUMBER_TAG, _NAME_TAG = 1 << 3 | VARINT, 2 << 3 | BYTES  # of an ObjectReferenc
 _ATTRIBUTE_TAGS = _ATTRIBUTE_NAME_TAG, _FULL_NAME_TAG, _KEY_TAG = (1 << 3 | BYTES, 2 << 3 | BYTES, 3 << 3 | BYTES)
 
 VARIABLE = "VARIABLE_VALUE"  # the name of a variable's attribute
-_VARIABLE = bytes_field(1, VARIABLE.encode())  # how that begins
-
-
-def escape(name: str) -> str:
-    """The name of an edge as keys spell it."""
-    return name.replace(".", "..").replace("/", ".S")
-
-
-def unescape(name: str) -> str:
-    """The name of the edge that a part of a key spells: `..` is a dot, `.S` a slash."""
-    return ".".join(part.replace(".S", "/") for part in name.split("..")) if "." in name else name
-
-
-def path_of(key: str) -> Path | None:
-    """The edges that lead to a key's node by its own word; None for a slot's key, or one that is no object's."""
-    path, found, _ = key.rpartition(ATTRIBUTES)
-    names = path.split("/")
-    if not found or SLOT in key or len(names) > _MAX_DEPTH:
-        return None
-    return tuple(map(unescape, names)) if "." in path else tuple(names)
+_VARIABLE = bytes_field(1, VARIABLE.encode())  # its encoded prefix
 
 
 def new_part(field: int, *values: int | str, unknown: bytes = b"") -> bytes:
@@ -80,7 +55,7 @@ class Objects:
         data: the serialized TrackableObjectGraph.
 
     Raises:
-        DamagedError: it is none, or refers to a node that it has not.
+        DamagedError: the bytes are not an object graph, or an edge points to a missing node.
 
     Attributes:
         data: as given. `tags`, `starts`, `ends`: where in it each node's field begins, its message, and both end.

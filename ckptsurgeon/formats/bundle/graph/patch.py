@@ -13,7 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from .nodes import Objects, Path
+    from .nodes import Objects
+    from .paths import Path
 
 _KEY = 3  # the field of a SerializedTensor
 

@@ -9,7 +9,7 @@ Observed on Keras 3.15 and tf_keras 2.21.
 
 from __future__ import annotations
 
-from .nodes import SLOT, VALUE
+from ....names import OBJECT_SLOT, VALUE_SUFFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str,
                 if slot in slots and variables.get(at) in keys:
                     found.setdefault(slots[slot], keys[variables[at]])
     left = [key for key in slots.values() if key not in found]
-    old = {key: key.partition(SLOT)[0] + VALUE for key in keys.values() if SLOT in key}
+    old = {key: key.partition(OBJECT_SLOT)[0] + VALUE_SUFFIX for key in keys.values() if OBJECT_SLOT in key}
     known = set(keys.values()) if old else ()
     by_key = {slot: owner for slot, owner in old.items() if owner in known}
     return found, _by_full_name(objects, keys, slots, left), by_key
@@ -95,7 +95,7 @@ def _by_full_name(
     each = zip(objects.keyed, objects.keys, objects.full_names(), strict=True) if ends else ()
     for number, key, full_name in each:
         is_end = full_name.rpartition(b"/")[2] in ends
-        if is_end and number not in slots and SLOT not in key and keys.get(number) == key:
+        if is_end and number not in slots and OBJECT_SLOT not in key and keys.get(number) == key:
             name = full_name.decode("utf-8", "surrogateescape")
             twice.update([name] if name in names else ())
             names[name] = key
