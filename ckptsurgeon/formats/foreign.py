@@ -134,7 +134,7 @@ def _zip(path: str) -> CkptSurgeonError:
         with open(path, "rb") as file:
             fd = file.fileno()
             size = os.fstat(fd).st_size
-            found = zipped.Directory(lambda offset, length: os.pread(fd, length, offset), size).members
+            found = zipped.ZipDirectory(lambda offset, length: os.pread(fd, length, offset), size).members
     except CkptSurgeonError as error:
         error.path = error.path or path
         error.what = f"a zip file: {error.what}"

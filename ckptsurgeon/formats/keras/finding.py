@@ -25,7 +25,7 @@ def kind_of(path: str) -> str | None:
         size = os.fstat(fd).st_size
         if head.startswith((zipped.MAGIC, zipped.EMPTY)):
             try:
-                members = zipped.Directory(lambda at, count: os.pread(fd, count, at), size).members
+                members = zipped.ZipDirectory(lambda at, count: os.pread(fd, count, at), size).members
             except CkptSurgeonError:
                 return None
             return "keras-zip" if archive.is_keras({member.text for member in members}) else None
