@@ -441,8 +441,8 @@ def test_kill_leaves_old_or_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     out = str(tmp_path / f"out{form.ending if verb == 'cp' else ''}")
     expected = form.real({**IN_PLACE, **PRODUCING}[verb][1](one, other))
     files, old = stored(tmp_path, "a", "b"), form.real(other)
-    mine = spawning.mine()  # of before: it is the operation that is to be killed, not who reads for it
-    monkeypatch.setattr(spawning, "mine", lambda: mine)
+    mine = spawning.spawner()  # of before: it is the operation that is to be killed, not who reads for it
+    monkeypatch.setattr(spawning, "spawner", lambda: mine)
     for calls in itertools.count():
         restore(tmp_path, files)
         remove_result(tmp_path)

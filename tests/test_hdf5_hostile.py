@@ -206,12 +206,12 @@ def test_names_that_grow(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """A nursery that is forked in the test, with what it has patched, and ends with it."""
-    before = dict(spawning._nurseries)
-    spawning._nurseries.clear()
+    """A spawner that is forked in the test, with what it has patched, and ends with it."""
+    before = dict(spawning._spawners)
+    spawning._spawners.clear()
     yield
-    spawning._nurseries.clear()
-    spawning._nurseries.update(before)
+    spawning._spawners.clear()
+    spawning._spawners.update(before)
 
 
 def segfault(*_: Any) -> Any:
@@ -255,7 +255,7 @@ def test_whatever_becomes_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
         patched.setattr(reading, "walk", end)
         with pytest.raises(kind, match=message):
             formats.open(str(tmp_path / "m.weights.h5"))
-    spawning._nurseries.clear()
+    spawning._spawners.clear()
     with formats.open(str(tmp_path / "m.weights.h5")) as file:
         assert file
 
@@ -270,7 +270,7 @@ def test_many_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     with monkeypatch.context() as patched, formats.open(str(tmp_path / "n.h5")) as other:
         patched.setattr(reading, "send_values", segfault)
-        spawning._nurseries.clear()
+        spawning._spawners.clear()
         with formats.open(str(tmp_path / "m.h5")) as file:
             for name in file:
                 with pytest.raises(DamagedError, match=f"died? of it .* {name}$|dies of it .*, of {name}$") as caught:
@@ -311,7 +311,7 @@ def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return int(real(*arguments))
 
-        spawning._nurseries.clear()
+        spawning._spawners.clear()
         monkeypatch.setattr(reading.os, call, refuse)
         said = ""
         try:
@@ -329,15 +329,15 @@ def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_nursery_that_was_killed(tmp_path: Path) -> None:
+def test_a_spawner_that_was_killed(tmp_path: Path) -> None:
     """The next file gets another one; what was open is read on by a child that still lives, or by a new one."""
     expected = hdf5_files.others(tmp_path / "m.h5")
     with formats.open(str(tmp_path / "m.h5")) as before:
-        first = spawning.mine().pid
+        first = spawning.spawner().pid
         os.kill(first, signal.SIGKILL)
         with formats.open(str(tmp_path / "m.h5")) as file:
             assert file.read("pieces").tolist() == expected["pieces"].tolist()
-        assert spawning.mine().pid != first
+        assert spawning.spawner().pid != first
         assert before.read("pieces").tolist() == expected["pieces"].tolist()
 
 
@@ -390,7 +390,7 @@ import os
 from ckptsurgeon import formats
 from ckptsurgeon.formats.keras.sandbox import spawning
 files = [formats.open({str(tmp_path / "m.h5")!r}) for _ in range(3)]
-print(spawning.mine().pid, *(file._child.pid for file in files), flush=True)
+print(spawning.spawner().pid, *(file._process.pid for file in files), flush=True)
 {end}
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)

@@ -668,7 +668,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         parts.append(packer.compress(zeros))
         crc = zlib.crc32(zeros, crc)
     data = b"".join([*parts, packer.flush()])
-    member = zipped.Member("bomb.npy")
+    member = zipped.ZipMember("bomb.npy")
     member.method, member.crc, member.packed, member.size = zipped.DEFLATED, crc, len(data), len(head) + (1 << 30)
     local, entry = zipped.local_header(member), zipped.entry(member, 0)
     bomb = local + data + entry + zipped.end(1, len(local) + len(data), len(entry), b"")
@@ -695,7 +695,7 @@ def test_a_member_that_is_larger_than_it_says(tmp_path: Path) -> None:
     """A packed member that goes on after the size in the directory is cut off and told."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     data = packer.compress(npy(MATRIX) + bytes(1 << 24)) + packer.flush()
-    member = zipped.Member("a.npy")
+    member = zipped.ZipMember("a.npy")
     member.method, member.packed, member.size = zipped.DEFLATED, len(data), len(npy(MATRIX))
     local, entry = zipped.local_header(member), zipped.entry(member, 0)
     with opened(
@@ -708,7 +708,7 @@ def test_a_member_that_is_larger_than_it_says(tmp_path: Path) -> None:
 
 def test_memory_is_bounded_by_the_file(tmp_path: Path) -> None:
     """A directory of very many members is refused before they are made."""
-    member = zipped.Member("m")
+    member = zipped.ZipMember("m")
     entries = []
     for number in range(200_000):
         member.name = b"%06d" % number
@@ -726,7 +726,7 @@ def test_memory_is_bounded_by_the_file(tmp_path: Path) -> None:
 
 def test_large_files_have_large_fields(tmp_path: Path) -> None:
     """Sizes and offsets of 4 GiB and more are written and read as zip64, as Python reads them."""
-    member = zipped.Member("big.npy")
+    member = zipped.ZipMember("big.npy")
     member.size = member.packed = (5 << 30) + 7
     local, entry = zipped.local_header(member), zipped.entry(member, 6 << 30)
     end = zipped.end(70_000, 9 << 30, len(entry), b"c")
@@ -734,10 +734,10 @@ def test_large_files_have_large_fields(tmp_path: Path) -> None:
     assert (parsed.size, parsed.packed, offset, after) == (member.size, member.size, 6 << 30, len(entry))
     path = tmp_path / "m"
     with path.open("wb") as file:  # with a hole in it
-        file.write(zipped.local_header(zipped.Member("a")))
+        file.write(zipped.local_header(zipped.ZipMember("a")))
         file.seek(5 << 30)
-        file.write(entry_of_small := zipped.local_header(zipped.Member("b")))
-        directory = zipped.entry(zipped.Member("a"), 0) + zipped.entry(zipped.Member("b"), 5 << 30)
+        file.write(entry_of_small := zipped.local_header(zipped.ZipMember("b")))
+        directory = zipped.entry(zipped.ZipMember("a"), 0) + zipped.entry(zipped.ZipMember("b"), 5 << 30)
         start = (5 << 30) + len(entry_of_small)
         file.write(directory + zipped.end(2, start, len(directory), b"c"))
     with zipfile.ZipFile(path) as by_python:

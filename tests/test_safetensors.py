@@ -729,7 +729,7 @@ def test_many_variables_with_values_are_read(tmp_path: Path) -> None:
 def test_a_value_is_skipped_to_its_end(value: Any, ascii: bool, indent: int | None) -> None:
     """Whatever JSON stands there, what follows it is found."""
     text = json.dumps({"k": value, "after": "end"}, ensure_ascii=ascii, indent=indent).encode("utf-8", "surrogatepass")
-    scanner = json_scan.Scanner(text)
+    scanner = json_scan.JsonScanner(text)
     keys = scanner.object_keys()
     assert next(keys) == "k"
     scanner.skip()

@@ -133,7 +133,7 @@ def _zip(path: str) -> CkptSurgeonError:
     """What a zip file is, by the names in it."""
     try:
         with open_source(path) as file:
-            found = zipped.Directory(file.read, file.size).members
+            found = zipped.ZipDirectory(file.read, file.size).members
     except CkptSurgeonError as error:
         error.path = error.path or path
         error.what = f"a zip file: {error.what}"

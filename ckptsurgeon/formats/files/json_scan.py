@@ -24,7 +24,7 @@ _DEEPEST = 64  # levels of nesting in what is skipped
 LONGEST = 1 << 16  # bytes of a name
 
 
-class Scanner:
+class JsonScanner:
     """A place in a JSON text.
 
     Args:

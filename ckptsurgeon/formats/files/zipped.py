@@ -35,7 +35,7 @@ _SPARE = 160 << 20  # that members may take beyond the file's size: 100,000 of t
 _EPOCH = 33 << 16  # the earliest time that a zip file knows: a checkpoint that we write holds no time stamps
 
 
-class Member:
+class ZipMember:
     """One file in a zip file.
 
     Attributes:
@@ -63,7 +63,7 @@ class Member:
         self.extra = self.comment = b""
         self.crc = self.packed = self.size = self.data = 0
 
-    def renamed(self, name: str) -> Member:
+    def renamed(self, name: str) -> ZipMember:
         """The same member under another name.
 
         Raises:
@@ -72,14 +72,14 @@ class Member:
         problem = name_problem(name)
         if problem:
             raise RefusedError(f"no member of a zip file may have a name that {problem}", found=name)
-        other = Member(name)
+        other = ZipMember(name)
         for each in ("method", "time", "made", "needed", "internal", "external", "extra", "comment", "crc", "packed",
                      "size", "data"):  # fmt: skip
             setattr(other, each, getattr(self, each))
         return other
 
 
-class Directory:
+class ZipDirectory:
     """What a zip file holds.
 
     Args:
@@ -96,7 +96,7 @@ class Directory:
     """
 
     def __init__(self, read: Read, size: int) -> None:
-        self.members: list[Member] = []
+        self.members: list[ZipMember] = []
         start, length, count, self.comment = _find(read, size)
         if count * _ENTRY.size > length or count * _PER_MEMBER > _SPARE + size:
             raise DamagedError("damaged: impossible number of members", found=count)
@@ -149,7 +149,7 @@ def _find(read: Read, size: int) -> tuple[int, int, int, bytes]:
     return start, length, count, comment
 
 
-def _entry(data: bytes, at: int) -> tuple[Member, int, int]:
+def _entry(data: bytes, at: int) -> tuple[ZipMember, int, int]:
     """A member, the offset of its local header, and where the next entry begins."""
     if len(data) - at < _ENTRY.size:
         raise DamagedError("cut short within the directory")
@@ -163,7 +163,7 @@ def _entry(data: bytes, at: int) -> tuple[Member, int, int]:
     if magic != b"PK\x01\x02" or at > len(data):
         raise DamagedError("damaged: an entry of the directory that is none")
     name, extra, comment = parts
-    member = Member("")
+    member = ZipMember("")
     member.name, member.text, member.flags = name, _text(name, flags), flags
     member.made, member.needed, member.method, member.time = made, needed, method, date << 16 | time
     member.internal, member.external, member.comment = internal, external, comment
@@ -220,7 +220,7 @@ def _split_extra(extra: bytes) -> tuple[bytes, bytes | None]:
     return kept + extra[at:], large
 
 
-def _place(read: Read, member: Member, offset: int, end: int) -> int:
+def _place(read: Read, member: ZipMember, offset: int, end: int) -> int:
     """Find a member's bytes; where they end.
 
     Raises:
@@ -242,7 +242,7 @@ def _place(read: Read, member: Member, offset: int, end: int) -> int:
     return member.data + member.packed
 
 
-def packed(read: Read, member: Member) -> Iterator[bytes]:
+def packed(read: Read, member: ZipMember) -> Iterator[bytes]:
     """The packed bytes of a member, at most CHUNK at a time."""
     at, end = member.data, member.data + member.packed
     while at < end:
@@ -253,7 +253,7 @@ def packed(read: Read, member: Member) -> Iterator[bytes]:
         yield chunk
 
 
-def unpacked(read: Read, member: Member, checked: bool = True) -> Iterator[bytes]:
+def unpacked(read: Read, member: ZipMember, checked: bool = True) -> Iterator[bytes]:
     """The bytes of a member, at most CHUNK at a time.
 
     Raises:
@@ -278,7 +278,7 @@ def unpacked(read: Read, member: Member, checked: bool = True) -> Iterator[bytes
         yield held
 
 
-def _inflated(read: Read, member: Member) -> Iterator[bytes]:
+def _inflated(read: Read, member: ZipMember) -> Iterator[bytes]:
     import zlib
 
     stream = zlib.decompressobj(-15)
@@ -298,7 +298,7 @@ def _inflated(read: Read, member: Member) -> Iterator[bytes]:
         raise DamagedError("damaged: a packed member without an end")
 
 
-def head_of(read: Read, member: Member, length: int) -> bytes:
+def head_of(read: Read, member: ZipMember, length: int) -> bytes:
     """The first bytes of a member, unchecked; reads no more than as many."""
     data = read(member.data, min(length, member.packed))
     if member.method == STORED:
@@ -314,7 +314,7 @@ def head_of(read: Read, member: Member, length: int) -> bytes:
 # -- writing
 
 
-def local_header(member: Member) -> bytes:
+def local_header(member: ZipMember) -> bytes:
     """What stands before a member's packed bytes."""
     extra, size, packed_size = member.extra, member.size, member.packed
     if max(size, packed_size) >= _FULL:
@@ -328,7 +328,7 @@ def local_header(member: Member) -> bytes:
     return head + member.name + extra
 
 
-def store(output: Output, member: Member, size: int, chunks: Iterator[bytes]) -> Member:
+def store(output: Output, member: ZipMember, size: int, chunks: Iterator[bytes]) -> ZipMember:
     """Write a member that is not packed, header and all; its checksum, known at the end only, is put in afterwards.
 
     Args:
@@ -352,7 +352,7 @@ def store(output: Output, member: Member, size: int, chunks: Iterator[bytes]) ->
     return member
 
 
-def entry(member: Member, offset: int) -> bytes:
+def entry(member: ZipMember, offset: int) -> bytes:
     """A member's entry in the directory, if its local header stands at `offset`."""
     large, numbers = b"", []
     for number in (member.size, member.packed, offset):
@@ -369,7 +369,7 @@ def entry(member: Member, offset: int) -> bytes:
     return head + member.name + extra + member.comment
 
 
-def _needed(member: Member) -> int:
+def _needed(member: ZipMember) -> int:
     return max(member.needed, 45 if max(member.size, member.packed) >= _FULL else 20)
 
 

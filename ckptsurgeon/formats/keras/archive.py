@@ -16,12 +16,12 @@ from ...publish import write_all
 from ...source import LocalFile, Source, local
 from ..files import zipped
 from .reading import Hdf5
-from .sandbox.pipe import Part
+from .sandbox.pipe import FileRange
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Variable
-    from ..files.zipped import Member
+    from ..files.zipped import ZipMember
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _INDEX, _PICKLED = "model.weights.json", "model.weights.npz"
@@ -55,7 +55,7 @@ class KerasZip(Hdf5):
         self._sound = False
         self._spooled: dict[str, int] = {}
         with errors.files(file):
-            directory = zipped.Directory(self.bytes_at, source.size)
+            directory = zipped.ZipDirectory(self.bytes_at, source.size)
             self.members, self.comment = directory.members, directory.comment
             known = {member.text: member for member in self.members}
             self.weights = self._weights(known)
@@ -65,7 +65,7 @@ class KerasZip(Hdf5):
                 self.parts.append(self._part(member))
         self.shards = len(self.parts)
 
-    def _weights(self, known: dict[str, Member]) -> list[Member]:
+    def _weights(self, known: dict[str, ZipMember]) -> list[ZipMember]:
         if WEIGHTS in known:
             return [known[WEIGHTS]]
         if _INDEX in known:
@@ -79,16 +79,16 @@ class KerasZip(Hdf5):
             raise UnsupportedError(what, hint="save it by a recent Keras")
         raise DamagedError("a Keras file without weights", expected=WEIGHTS)
 
-    def _text(self, member: Member) -> bytes:
+    def _text(self, member: ZipMember) -> bytes:
         """The bytes of a small member."""
         if member.size > _MOST_CONFIG:
             what = f"{member.text[:200]} is far too large"
             raise UnsupportedError(what, expected=f"at most {_MOST_CONFIG} bytes", found=member.size)
         return b"".join(zipped.unpacked(self.bytes_at, member))
 
-    def _part(self, member: Member) -> Part:
+    def _part(self, member: ZipMember) -> FileRange:
         if member.method == zipped.STORED:
-            return Part(self.main_file, local(self.file(self.main_file)).fd, member.data, member.size)
+            return FileRange(self.main_file, local(self.file(self.main_file)).fd, member.data, member.size)
         if member.size > max(_FLOOR, _RATIO * member.packed):
             what = f"{member.text} is packed more than {_RATIO}-fold"
             raise UnsupportedError(what, found=f"{member.size} bytes from {member.packed}")
@@ -100,7 +100,7 @@ class KerasZip(Hdf5):
             fd = os.dup(spool.fileno())
         name = f"{self.main_file}/{member.text}"  # no path, but it has a descriptor as if it were one
         self._open_files[name] = LocalFile(name, fd)
-        return Part(name, fd, 0, member.size)
+        return FileRange(name, fd, 0, member.size)
 
     def file(self, path: str) -> Source:
         """As `Checkpoint.file`, also of what was unpacked."""

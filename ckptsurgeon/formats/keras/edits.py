@@ -19,7 +19,7 @@ from .. import payload
 from .naming import Arrangement
 from .paths import legacy_root
 from .reading import Hdf5
-from .sandbox.process import Child
+from .sandbox.process import Hdf5Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Edits:
         for strict in (False, True):
             request, sent = self._request(strict)
             os.ftruncate(fd, 0)
-            child = Child(file.path, file.parts, fd)
+            child = Hdf5Process(file.path, file.parts, fd)
             try:
                 answer = child.answer(request, (chunk for chunks in sent for chunk in chunks), 2 * self._room())
             finally:

@@ -24,7 +24,7 @@ def kind_of(path: str) -> str | None:
             return "hdf5"
         if head.startswith((zipped.MAGIC, zipped.EMPTY)):
             try:
-                members = zipped.Directory(file.read, file.size).members
+                members = zipped.ZipDirectory(file.read, file.size).members
             except CkptSurgeonError:
                 return None
             return "keras-zip" if archive.is_keras({member.text for member in members}) else None

@@ -18,8 +18,8 @@ from ...source import local
 from ..files.watched import WatchedFiles
 from . import layers, slots
 from .listing import Dataset, Listing
-from .sandbox.pipe import Part
-from .sandbox.process import Child
+from .sandbox.pipe import FileRange
+from .sandbox.process import Hdf5Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Hdf5(WatchedFiles):
         super().__init__(path, files[0])
         self.files = files[1:] or files
         self.shards = len(self.files)
-        self.parts: list[Part] = []
+        self.parts: list[FileRange] = []
         self.listing = Listing()
         self._all = files
-        self._child: Child | None = None
+        self._process: Hdf5Process | None = None
         self._is_reading = False
         self._deaths = 0
         self._tables: dict[str, dict[str, int]] | None = None
@@ -81,12 +81,12 @@ class Hdf5(WatchedFiles):
             self.watch(file)
         for file in self.files:
             opened = local(self.file(file))
-            self.parts.append(Part(file, opened.fd, 0, opened.size))
+            self.parts.append(FileRange(file, opened.fd, 0, opened.size))
 
     def _walk(self) -> None:
         found: list[tuple[int, int, list[list[str | int]], str, Variable]] = []
         for number in range(len(self.parts)):
-            told = self._ask_child().answer({"do": "walk", "part": number})
+            told = self._ask_process().answer({"do": "walk", "part": number})
             with errors.files(self.path):
                 try:
                     self.listing.groups.append({str(path): dict(attributes) for path, attributes, _ in told["groups"]})
@@ -108,7 +108,7 @@ class Hdf5(WatchedFiles):
         self.variables = {name: told_by_place[name] for name in [*told_by_lists, *told_by_place]}
         self.listing.variables = self.variables
         if all(dataset.place >= 0 for dataset in self.listing.datasets.values()):
-            self._end_child()
+            self._end_process()
 
     def _variable(self, number: int, told: dict[str, Any]) -> tuple[Variable, Dataset]:
         part, dataset, dtype = self.parts[number], Dataset(number, told), str(told["dtype"])
@@ -132,21 +132,21 @@ class Hdf5(WatchedFiles):
 
     # -- the child
 
-    def _ask_child(self) -> Child:
-        if self._child is None:
+    def _ask_process(self) -> Hdf5Process:
+        if self._process is None:
             for part in self.parts:
                 part.fd = local(self.file(part.file)).fd
-            self._child = Child(self.path, self.parts)
-        return self._child
+            self._process = Hdf5Process(self.path, self.parts)
+        return self._process
 
-    def _end_child(self) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def close(self) -> None:
         """As `Checkpoint.close`."""
-        self._end_child()
+        self._end_process()
         super().close()
 
     # -- what Keras says
@@ -208,7 +208,7 @@ class Hdf5(WatchedFiles):
         dataset = self.listing.datasets[variable.name]
         request = {"do": "read", "part": dataset.part, "path": dataset.path}
         own = not self._is_reading  # while other values come from our child, these need another one
-        child = self._ask_child() if own else Child(self.path, self.parts)
+        child = self._ask_process() if own else Hdf5Process(self.path, self.parts)
         self._is_reading = True
         finished = False
         try:
@@ -225,8 +225,8 @@ class Hdf5(WatchedFiles):
                 child.close()
             else:
                 self._is_reading = False
-                if not finished and child is self._child:
-                    self._end_child()  # what it goes on to say would be taken for the next answer
+                if not finished and child is self._process:
+                    self._end_process()  # what it goes on to say would be taken for the next answer
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there and can be unpacked."""

@@ -214,7 +214,7 @@ class _Zip:
     def fill(self, output: Output) -> None:
         """Write the file."""
         numbers = {member.text: number for number, member in enumerate(self.file.weights)}
-        places: list[tuple[zipped.Member, int]] = []
+        places: list[tuple[zipped.ZipMember, int]] = []
         for member in self.file.members:
             number = numbers.get(member.text, -1)
             if number in self.edits.changed or (number >= 0 and self.edits.anew):
@@ -231,7 +231,7 @@ class _Zip:
             at = end
         output.write(zipped.end(len(places), start, output.size - start, self.file.comment))
 
-    def _weights(self, old: zipped.Member, number: int, output: Output) -> zipped.Member:
+    def _weights(self, old: zipped.ZipMember, number: int, output: Output) -> zipped.ZipMember:
         """Write a weights file, stored as Keras stores it."""
         if not self.edits.anew:
             return self._store(old, self.file.parts[number].size, self.edits.of_part(number), output)
@@ -241,7 +241,7 @@ class _Zip:
         finally:
             os.close(fd)
 
-    def _store(self, old: zipped.Member, size: int, chunks: Iterator[bytes], output: Output) -> zipped.Member:
+    def _store(self, old: zipped.ZipMember, size: int, chunks: Iterator[bytes], output: Output) -> zipped.ZipMember:
         member = old.renamed(old.text)
         member.method, member.flags, member.name = zipped.STORED, old.flags, old.name
         return zipped.store(output, member, size, chunks)

@@ -28,7 +28,7 @@ _LETTERS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 _TOKEN = re.compile(r"""\s*(?:([\[\](){},:])|(True|False|None)\b|(-?[0-9]{1,20})L?\b|'([^'\\]*)'|"([^"\\]*)")""")
 
 
-class Form:
+class ArrayForm:
     """How an array is stored.
 
     Attributes:
@@ -84,7 +84,7 @@ class Form:
         return size
 
 
-def parse(head: bytes) -> Form | None:
+def parse(head: bytes) -> ArrayForm | None:
     """The form of an array whose file begins with these START + LONGEST bytes, or with all that there are.
 
     Returns:
@@ -111,7 +111,7 @@ def parse(head: bytes) -> Form | None:
         text = head[start : start + length].decode("utf-8" if version == b"\x03\0" else "latin-1")
     except UnicodeDecodeError as error:
         raise DamagedError("damaged: a header of an array that is no text") from error
-    return Form(text, start + length)
+    return ArrayForm(text, start + length)
 
 
 def header(descr: str, shape: tuple[int, ...]) -> bytes:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...source import Source
-    from ..files.zipped import Member
-    from .header import Form
+    from ..files.zipped import ZipMember
+    from .header import ArrayForm
 
 ENDING = ".npy"
 # What a packed member may expand to: above this many bytes no more than this many times its size.
@@ -50,7 +50,7 @@ def kind_of(path: str) -> str | None:
         if not head.startswith((zipped.MAGIC, zipped.EMPTY)):
             return None
         try:
-            names = {each.text for each in zipped.Directory(file.read, file.size).members}
+            names = {each.text for each in zipped.ZipDirectory(file.read, file.size).members}
         except CkptSurgeonError:
             return "npz" if path.endswith(".npz") else None
     is_keras = "config.json" in names and any(name.startswith("model.weights") for name in names)
@@ -89,8 +89,8 @@ class Npz(Checkpoint):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, path)
-        self.forms: dict[str, Form | None] = {}
-        self.members: dict[str, Member] = {}
+        self.forms: dict[str, ArrayForm | None] = {}
+        self.members: dict[str, ZipMember] = {}
         self.comment = b""
         try:
             with errors.files(path):
@@ -100,13 +100,13 @@ class Npz(Checkpoint):
             raise
 
     def _open(self, size: int) -> None:
-        directory = zipped.Directory(self.bytes_at, size)
+        directory = zipped.ZipDirectory(self.bytes_at, size)
         self.comment = directory.comment
         names = _names([member.text for member in directory.members])
         for member in directory.members:
             self._add(names[member.text], member)
 
-    def _add(self, name: str, member: Member) -> None:
+    def _add(self, name: str, member: ZipMember) -> None:
         try:
             form = header.parse(zipped.head_of(self.bytes_at, member, header.START + header.LONGEST))
             if form is None and member.text.endswith(ENDING):
@@ -169,7 +169,7 @@ class Npz(Checkpoint):
                 return
             yield chunk
 
-    def _stream(self, member: Member) -> Iterator[bytes]:
+    def _stream(self, member: ZipMember) -> Iterator[bytes]:
         return zipped.unpacked(self.bytes_at, member)
 
     def stored_values(self, variable: Variable) -> Iterator[bytes]:
@@ -233,7 +233,7 @@ class Npz(Checkpoint):
         except MemoryError as error:
             raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
 
-    def _numbers(self, variable: Variable, form: Form) -> NDArray[Any]:
+    def _numbers(self, variable: Variable, form: ArrayForm) -> NDArray[Any]:
         stored = self.stored_values(variable)
         import numpy as np
 
@@ -248,7 +248,7 @@ class Npz(Checkpoint):
             values.byteswap(inplace=True)
         return np.array(values.T, order="C") if form.runs_backwards else values
 
-    def _strings(self, variable: Variable, form: Form | None) -> NDArray[Any]:
+    def _strings(self, variable: Variable, form: ArrayForm | None) -> NDArray[Any]:
         stored, packed = self.stored_values(variable), self.members[variable.name].packed
         if variable.size * _PER_STRING > _STRINGS + _PER_STRING * packed // 2:
             what = f"{variable.name}: more strings than its {packed} bytes justify"
@@ -310,9 +310,9 @@ class Npy(Npz):
     def _open(self, size: int) -> None:
         base = os.path.basename(self.path)
         name = base[: -len(ENDING)] if base.endswith(ENDING) and base != ENDING else "array"
-        member = zipped.Member("array")
+        member = zipped.ZipMember("array")
         member.text, member.packed, member.size = name + ENDING, size, size
         self._add(name, member)
 
-    def _stream(self, member: Member) -> Iterator[bytes]:
+    def _stream(self, member: ZipMember) -> Iterator[bytes]:
         return zipped.packed(self.bytes_at, member)

@@ -111,7 +111,7 @@ class _Npz:
 
     def fill(self, output: Output) -> None:
         """Write the file."""
-        places: list[tuple[zipped.Member, int]] = []
+        places: list[tuple[zipped.ZipMember, int]] = []
         for name, result, as_it_is in self.entries:
             carried = _carried(result)
             member = _carry(output, carried, name) if carried else _add(output, result, name, as_it_is)
@@ -144,13 +144,13 @@ def _carried(result: Result) -> Copy | None:
     return None
 
 
-def _member_of(content: Copy) -> zipped.Member:
+def _member_of(content: Copy) -> zipped.ZipMember:
     """The member that holds a variable of an npz file."""
     assert isinstance(content.donor, Npz)
     return content.donor.members[content.variable.name]
 
 
-def _carry(output: Output, content: Copy, name: str) -> zipped.Member:
+def _carry(output: Output, content: Copy, name: str) -> zipped.ZipMember:
     donor, member = content.donor, _member_of(content)
     assert isinstance(donor, Npz)
     if name != member.text:
@@ -162,8 +162,8 @@ def _carry(output: Output, content: Copy, name: str) -> zipped.Member:
     return member
 
 
-def _add(output: Output, result: Result, name: str, as_it_is: bool) -> zipped.Member:
-    member = zipped.Member(name)
+def _add(output: Output, result: Result, name: str, as_it_is: bool) -> zipped.ZipMember:
+    member = zipped.ZipMember(name)
     size, chunks = _array(result, as_it_is)
     return zipped.store(output, member, size, chunks)
 

@@ -13,7 +13,7 @@ import re
 from ... import errors
 from ...errors import DamagedError, NotFoundError
 from ...source import open_source
-from ..files.json_scan import LONGEST, Scanner
+from ..files.json_scan import LONGEST, JsonScanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def is_one(path: str) -> bool:
 
 def weight_map(data: bytes) -> Iterator[tuple[str, str]]:
     """Of the text of an index each variable's name, and the file that holds it."""
-    scanner = Scanner(data)
+    scanner = JsonScanner(data)
     found = False
     for key in scanner.object_keys():
         if key != "weight_map":

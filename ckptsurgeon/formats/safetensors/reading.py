@@ -18,7 +18,7 @@ import sys
 from ... import errors
 from ...checkpoint import STORED, Extent, Variable
 from ...errors import ChangedError, DamagedError, StorageError, UnsupportedError
-from ..files.json_scan import Scanner
+from ..files.json_scan import JsonScanner
 from ..files.watched import WatchedFiles
 from ..tensorflow.tensors import MAX_RANK
 from .finding import INDEX, members, weight_map
@@ -106,7 +106,7 @@ class SafeTensors(WatchedFiles):
             raise DamagedError("cut short within the header", expected=f"at least {8 + length} bytes", found=size)
         self._room += size - length
         self.metadata[file] = None
-        found = self._entries(file, Scanner(source.read(8, length)), 8 + length)
+        found = self._entries(file, JsonScanner(source.read(8, length)), 8 + length)
         found.sort(key=lambda variable: (variable.extents[0].offset, variable.extents[0].length))
         end = 8 + length
         for variable in found:
@@ -121,7 +121,7 @@ class SafeTensors(WatchedFiles):
             what = "cut short" if size < end else "damaged: bytes that no variable refers to"
             raise DamagedError(what, expected=f"{end} bytes", found=size)
 
-    def _entries(self, file: str, scanner: Scanner, start: int) -> list[Variable]:
+    def _entries(self, file: str, scanner: JsonScanner, start: int) -> list[Variable]:
         """The variables of a header, whose file's values begin at `start`."""
         found: list[Variable] = []
         names: set[str] = set()
@@ -162,7 +162,7 @@ class SafeTensors(WatchedFiles):
             raise DamagedError(what, expected=f"{size * kind[1]} bits of {code} {list(shape)}", found=8 * length)
         return Variable(name, key, kind[0], self._shapes.setdefault(shape, shape), (Extent(file, begin, length, None),))
 
-    def _take_metadata(self, file: str, scanner: Scanner) -> None:
+    def _take_metadata(self, file: str, scanner: JsonScanner) -> None:
         """Keep the metadata as they stand."""
         if scanner.peek() == b"n":
             scanner.skip()  # null: none
@@ -205,7 +205,7 @@ class SafeTensors(WatchedFiles):
         """The metadata of all files: what the first one of those that know a key says."""
         found: dict[str, str] = {}
         for data in self.metadata.values():
-            scanner = Scanner(data or b"{}")
+            scanner = JsonScanner(data or b"{}")
             for key in scanner.object_keys():
                 found.setdefault(key, scanner.string(len(scanner.data)))
         return found
@@ -222,7 +222,7 @@ class SafeTensors(WatchedFiles):
         found: dict[str, int] = {}
         text = self.metadata_items().get(LAYERS)
         if text is not None:
-            scanner = Scanner(text.encode())
+            scanner = JsonScanner(text.encode())
             for name in scanner.object_keys():
                 number = scanner.integer()
                 if number < 0 or name in found:

@@ -25,7 +25,7 @@ HEAD = struct.Struct("<cQ")
 _MEMORY = 1 << 30  # bytes of address space beyond what the process has before it opens the file
 
 
-class Part:
+class FileRange:
     """A range of an open file that is an HDF5 file.
 
     Attributes:
@@ -51,7 +51,7 @@ def send(fd: int, kind: bytes, data: bytes) -> None:
         write_all(fd, data)
 
 
-class Parent:
+class ParentPipe:
     """The parent, as the child sees it."""
 
     def __init__(self, asked: int, answered: int) -> None:

@@ -1,7 +1,7 @@
 """Runs libhdf5 in forked children, under limits: it can crash on a damaged file, or never come to an end.
 
 No other process ever calls libhdf5. A child has the files that it is given and can open no other, so that nothing
-outside them is read whatever they say. One that dies is one DamagedError. `hdf5_nursery` makes children, `hdf5_pipe` is
+outside them is read whatever they say. One that dies is one DamagedError. `hdf5_spawner` makes children, `hdf5_pipe` is
 what is said.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ....errors import CkptSurgeonError
-    from .pipe import Part
+    from .pipe import FileRange
 
 _MOST_JSON = 16 << 20  # bytes of an answer, beside four for each byte of the file
 _SECONDS = 4  # of processor time, beside those for the size of what is asked for
@@ -34,7 +34,7 @@ _KINDS: dict[str, type[CkptSurgeonError]] = {
 }
 
 
-class Child:
+class Hdf5Process:
     """A forked process that reads HDF5 files, and may write one.
 
     Args:
@@ -47,23 +47,23 @@ class Child:
         StorageError: the operating system refused.
     """
 
-    def __init__(self, path: str, parts: list[Part], target: int | None = None) -> None:
+    def __init__(self, path: str, parts: list[FileRange], target: int | None = None) -> None:
         self.path = path
         self._size = sum(part.size for part in parts)
         self._seconds = 0
         asked, self._to = os.pipe()
         self._from, answered = os.pipe()
-        self._nursery: spawning.Nursery | None = None
+        self._spawner: spawning.Spawner | None = None
         try:
             with files(path):
-                self._nursery = spawning.mine()
+                self._spawner = spawning.spawner()
                 try:
-                    self.pid = self._nursery.child(parts, target, asked, answered)
+                    self.pid = self._spawner.start(parts, target, asked, answered)
                 except StorageError:
-                    if self._nursery.lives:
+                    if self._spawner.lives:
                         raise
-                    self._nursery = spawning.mine()  # it was killed meanwhile
-                    self.pid = self._nursery.child(parts, target, asked, answered)
+                    self._spawner = spawning.spawner()  # it was killed meanwhile
+                    self.pid = self._spawner.start(parts, target, asked, answered)
         except BaseException:
             os.close(self._to)
             os.close(self._from)
@@ -143,12 +143,12 @@ class Child:
 
     def close(self, kill: bool = True) -> int:
         """End the child; its status."""
-        if not self.pid or self._nursery is None:
+        if not self.pid or self._spawner is None:
             return 0
         pid, self.pid = self.pid, 0
         os.close(self._to)
         os.close(self._from)
-        return self._nursery.end(pid, kill)
+        return self._spawner.end(pid, kill)
 
 
 def _error(told: dict[str, Any], path: str) -> CkptSurgeonError:

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .pipe import Parent
+    from .pipe import ParentPipe
 
 LISTS = ("layer_names", "weight_names")
 _TEXTS = (b"name", b"dtype", b"keras_version", b"backend")
@@ -251,7 +251,7 @@ def _kind(dataset: Any, kind: Any) -> tuple[str, str, int, bool]:
 # -- values
 
 
-def send_values(parent: Parent, file: h5py.File, path: str) -> dict[str, Any]:
+def send_values(parent: ParentPipe, file: h5py.File, path: str) -> dict[str, Any]:
     """Send the values of a dataset: numbers as they are stored, in C order; strings each with its length before it."""
     dataset = file[path.encode("utf-8", "surrogateescape")]
     dtype, _, item, raw = _kind(dataset.id, dataset.id.get_type())

@@ -19,7 +19,7 @@ from . import reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .pipe import Parent
+    from .pipe import ParentPipe
 
 _LONGEST = 64512  # bytes of an attribute, as Keras has it
 _KEPT_FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF, h5z.FILTER_FLETCHER32)
@@ -27,10 +27,10 @@ _FOREIGN = ("bfloat16", "float8_", "float4_")  # dtypes that NumPy knows once ml
 _LIBVER = {0: "earliest", 1: "earliest", 2: "v108"}
 
 
-class _Values:
+class _SentValues:
     """The data that the parent sends, in pieces of any length."""
 
-    def __init__(self, parent: Parent) -> None:
+    def __init__(self, parent: ParentPipe) -> None:
         self._chunks = parent.data()
         self._held = bytearray()
 
@@ -51,7 +51,7 @@ class _Values:
             raise DamagedError("too many values came")
 
 
-def write(parent: Parent, sources: list[h5py.File], view: reading.View, request: dict[str, Any]) -> dict[str, Any]:
+def write(parent: ParentPipe, sources: list[h5py.File], view: reading.View, request: dict[str, Any]) -> dict[str, Any]:
     """Write a file as the parent describes it: its groups, their lists, and its datasets.
 
     libhdf5 puts headers into holes that others left. A parent that is told that the order suffered by it can ask for a
@@ -64,7 +64,7 @@ def write(parent: Parent, sources: list[h5py.File], view: reading.View, request:
     version = _LIBVER.get(plist.get_version()[0], "v110")
     tracks = bool(plist.get_link_creation_order() & h5p.CRT_ORDER_TRACKED)
     block = plist.get_userblock()
-    values = _Values(parent)
+    values = _SentValues(parent)
     holes = {"fs_strategy": "none"} if request["strict"] else {}
     addresses: list[int] = []
     with h5py.File(view, "w", libver=(version, "latest"), userblock_size=block, track_order=tracks, **holes) as out:
@@ -176,7 +176,7 @@ def _write_list(made: Any, source: Any | None, name: str, names: list[str]) -> N
             attributes.create(key, piece, dtype=h5py.string_dtype("ascii" if is_ascii else "utf-8"))
 
 
-def _create(out: h5py.File, path: str, form: dict[str, Any], like: Any | None, values: _Values) -> None:
+def _create(out: h5py.File, path: str, form: dict[str, Any], like: Any | None, values: _SentValues) -> None:
     """Make a dataset as another was made, and fill it.
 
     Args:

@@ -10,10 +10,10 @@ from .pipe import limit, limit_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .pipe import Parent, Part
+    from .pipe import FileRange, ParentPipe
 
 
-def serve(parent: Parent, parts: list[Part], target: int | None) -> None:
+def serve(parent: ParentPipe, parts: list[FileRange], target: int | None) -> None:
     """Do what the parent asks for until it has gone."""
     limit()
     files: dict[int, h5py.File] = {}

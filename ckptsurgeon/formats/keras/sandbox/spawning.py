@@ -16,7 +16,7 @@ import struct
 import sys
 
 from ....errors import StorageError, UnsupportedError
-from .pipe import Parent, Part
+from .pipe import FileRange, ParentPipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("<I")
 _MOST = 200  # descriptors that come with one message
-_nurseries: dict[int, Nursery] = {}  # by the process that it is for: a forked program needs its own
+_spawners: dict[int, Spawner] = {}  # by the process that it is for: a forked program needs its own
 
 
-def mine() -> Nursery:
+def spawner() -> Spawner:
     """The nursery of this process.
 
     Raises:
         UnsupportedError: this system cannot fork.
     """
-    found = _nurseries.get(os.getpid())
+    found = _spawners.get(os.getpid())
     if found is None or not found.lives:
-        _nurseries.clear()
-        found = _nurseries[os.getpid()] = Nursery()
+        _spawners.clear()
+        found = _spawners[os.getpid()] = Spawner()
     return found
 
 
-class Nursery:
+class Spawner:
     """The parent's side.
 
     Attributes:
@@ -60,7 +60,7 @@ class Nursery:
         theirs.close()
         atexit.register(self._socket.close)  # by which the other side ends
 
-    def child(self, parts: list[Part], target: int | None, asked: int, answered: int) -> int:
+    def start(self, parts: list[FileRange], target: int | None, asked: int, answered: int) -> int:
         """A new child's process id; it has the descriptors of these files and pipes.
 
         Raises:
@@ -208,8 +208,8 @@ def _born(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> di
 
         asked, answered, *rest = fds
         target = rest.pop() if request["target"] else None
-        parts = [Part("", fd, *place) for fd, place in zip(rest, request["parts"], strict=True)]
-        serving.serve(Parent(asked, answered), parts, target)
+        parts = [FileRange("", fd, *place) for fd, place in zip(rest, request["parts"], strict=True)]
+        serving.serve(ParentPipe(asked, answered), parts, target)
     except BaseException:
         os._exit(1)
     os._exit(0)
