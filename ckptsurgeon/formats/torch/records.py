@@ -220,7 +220,7 @@ def _from_type(arguments: tuple[object, ...]) -> Tensor:
     kind = arguments[1]
     if not isinstance(kind, Global) or kind.name not in _CLASSES:
         raise DamagedError("damaged: a tensor without a class")
-    tensor = function.make(inner) if function.make else None
+    tensor = function.make(inner)
     assert isinstance(tensor, Tensor)
     return tensor
 
@@ -256,7 +256,7 @@ def _ignored(_: tuple[object, ...]) -> Ignored:
     return IGNORED
 
 
-_TENSORS: tuple[Make, ...] = (_tensor, _tensor_v2, _tensor_v3, _parameter)  # type: ignore[assignment]
+_TENSORS: tuple[Make, ...] = (_tensor_v2, _tensor_v3, _parameter)
 _CLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 
 _STORAGES = {
