@@ -78,10 +78,10 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     if head.startswith((zipped.MAGIC, zipped.EMPTY)):
         return _zip(path)
     if head.startswith(_LEGACY_TORCH):
-        return _torch("a PyTorch file of before 1.6, which is a pickle", path)
+        return by_pytorch("a PyTorch file of before 1.6, which is a pickle", path)
     if _is_pickle(head):
         if path.endswith((".pt", ".pth", ".bin", ".ckpt")):
-            return _torch("a pickle, which is never loaded", path)
+            return by_pytorch("a pickle, which is never loaded", path)
         return UnsupportedError("a pickle, which is never loaded", path=path, expected=expected)
     for start, kind, hint in _STARTS:
         if head.startswith(start):
@@ -116,11 +116,12 @@ def _folder(path: str) -> CkptSurgeonError | None:
         return UnsupportedError("a distributed PyTorch checkpoint", path=path, hint=hint)
     for name in sorted(names):
         if name.startswith("pytorch_model") and name.endswith(".bin"):
-            return _torch("a folder with a PyTorch file, which holds a pickle", path, os.path.join(path, name))
+            return by_pytorch("a folder with a PyTorch file, which holds a pickle", path, os.path.join(path, name))
     return None
 
 
-def _torch(what: str, path: str, source: str | None = None, load: str = _LOAD) -> UnsupportedError:
+def by_pytorch(what: str, path: str, source: str | None = None, load: str = _LOAD) -> UnsupportedError:
+    """The error that a file is PyTorch's, with the line that converts it where PyTorch is installed."""
     import shlex
 
     source = source or path
@@ -142,8 +143,8 @@ def _zip(path: str) -> CkptSurgeonError:
     lasts = {name.rpartition("/")[2] for name in names}
     if "data.pkl" in lasts:
         if "constants.pkl" in lasts:
-            return _torch("a TorchScript file, which holds a pickle", path, load=_LOAD_SCRIPT)
-        return _torch("a PyTorch file, which holds a pickle", path)
+            return by_pytorch("a TorchScript file, which holds a pickle", path, load=_LOAD_SCRIPT)
+        return by_pytorch("a PyTorch file, which holds a pickle", path)
     if "config.json" in lasts and any(last.startswith("model.weights") for last in lasts):
         return UnsupportedError("a Keras file (.keras)", path=path)
     shown = ", ".join(names[:3]) or "nothing"
