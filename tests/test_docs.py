@@ -17,12 +17,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
 # Links and paths to what is not in the tree yet. An entry whose file exists fails, and is to be removed.
 PENDING = {
-    "docs/adding-a-format.md",
     "docs/formats/torch.md",
-    "ckptsurgeon/formats/format.py",
-    "ckptsurgeon/formats/table.py",
-    "ckptsurgeon/formats/torch",
-    "ckptsurgeon/source.py",
 }
 _LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
 _CODE_PATH = re.compile(r"`((?:ckptsurgeon|formats|ring|tests|scripts|docs)/[\w./-]*)`")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .format import Format, Found
 
-_EXPECTED = "a checkpoint of TensorFlow, Keras, safetensors, npz or npy"
+_EXPECTED = "a checkpoint of TensorFlow, PyTorch, Keras, safetensors, npz or npy"
 
 
 def locate(path: str) -> Found:

@@ -23,6 +23,7 @@ ROWS = (
     ("npy", "npy", (".npy",), "npz.npy_format"),
     ("hdf5", "hdf5", (".h5", ".hdf5"), "keras.format"),
     ("keras-zip", "keras", (".keras",), "keras.zip_format"),
+    ("torch", None, (".pt", ".pth"), "torch.format"),
 )
 
 DEFAULT = "tf-v2"  # the format of a name without an ending, as TensorFlow's are

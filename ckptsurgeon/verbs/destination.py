@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..plan import Plan
 
 # Endings that mean a format that is not written.
-_OTHER_ENDINGS = (".pt", ".pth", ".onnx", ".tflite", ".gguf")
+_OTHER_ENDINGS = (".onnx", ".tflite", ".gguf")
 
 
 def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from ... import errors
-from ...errors import RefusedError, UsageError
+from ...errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,27 +67,3 @@ class OneFile:
     def to_sync(self, path: str) -> list[str]:
         """As `Format.to_sync`."""
         return [path]
-
-
-class ReadOnly(OneFile):
-    """A format that is read but not written; a subclass adds name, recognise and open."""
-
-    def check(self, plan: Plan, out: str | None) -> None:
-        """As `Format.check`: refused, with the command that makes a file that can be written."""
-        path = plan.recipient.path
-        target = os.path.splitext(path)[0] + ".safetensors"
-        raise RefusedError(
-            f"{self.name} files are read, not written",
-            path=out or path,
-            hint=f"'ckptsurgeon convert {path} {target}' makes a file that can be edited",
-        )
-
-    def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
-        """As `Format.save_in_place`: refused."""
-        self.check(plan, None)
-        return []
-
-    def save_as(self, plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
-        """As `Format.save_as`: refused."""
-        self.check(plan, out)
-        return []

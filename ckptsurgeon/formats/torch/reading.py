@@ -13,11 +13,10 @@ puts them in order. The checksum is the zip file's, of a whole storage.
 
 from __future__ import annotations
 
-import os
-
 from ... import errors
 from ...checkpoint import ITEM_SIZE, Extent, Variable
 from ...errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
+from ...source import open_source
 from ..files import zipped
 from ..files.watched import WatchedFiles
 from . import unpickling
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..files.zipped import Member
+    from ..files.zipped import ZipMember
 
 PICKLE = "data.pkl"
 ONLY = "tensor"  # the name of a tensor that was saved without a dictionary around it
@@ -47,13 +46,11 @@ _RATIO = 100
 
 def is_archive(path: str) -> bool:
     """Whether a file is a zip file that `torch.save` wrote, by its content; TorchScript files are not."""
-    with open(path, "rb") as file:
-        if file.read(len(zipped.MAGIC)) != zipped.MAGIC:
+    with open_source(path) as file:
+        if file.read(0, len(zipped.MAGIC)) != zipped.MAGIC:
             return False
-        fd = file.fileno()
         try:
-            size = os.fstat(fd).st_size
-            directory = zipped.Directory(lambda offset, length: os.pread(fd, length, offset), size)
+            directory = zipped.ZipDirectory(file.read, file.size)
         except CkptSurgeonError:
             return False
     return _archive([member.text for member in directory.members]) is not None
@@ -90,12 +87,11 @@ class Torch(WatchedFiles):
     def __init__(self, path: str, files: list[str]) -> None:
         super().__init__(path, files[0])
         self.tensors: dict[str, Tensor] = {}
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, ZipMember] = {}
         self._checked: dict[str, DamagedError | None] = {}  # storage's key -> what is wrong with its bytes
         try:
             with errors.files(self.main_file):
-                self._statuses[self.main_file] = self.main_status
-                self._open(self.main_status.st_size)
+                self._open(self.watch(self.main_file).size)
         except UnsupportedError as error:
             self.close()
             from .. import foreign
@@ -108,10 +104,10 @@ class Torch(WatchedFiles):
 
     def bytes_at(self, offset: int, length: int) -> bytes:
         """Bytes of the file, fewer at its end."""
-        return os.pread(self.file(self.main_file), length, offset) if length > 0 and offset >= 0 else b""
+        return self.file(self.main_file).read(offset, length) if length > 0 and offset >= 0 else b""
 
     def _open(self, size: int) -> None:
-        members = {member.text: member for member in zipped.Directory(self.bytes_at, size).members}
+        members = {member.text: member for member in zipped.ZipDirectory(self.bytes_at, size).members}
         archive = _archive(list(members))
         if archive is None:
             raise UnsupportedError("not a PyTorch file", expected=f"one member {PICKLE}")
@@ -129,7 +125,7 @@ class Torch(WatchedFiles):
                 raise DamagedError("damaged: far more tensors than the file has room for")
             self._add(name, tensor)
 
-    def _content(self, member: Member) -> bytes:
+    def _content(self, member: ZipMember) -> bytes:
         """All bytes of a member, their checksum verified."""
         _must_be_stored(member)
         try:
@@ -145,7 +141,7 @@ class Torch(WatchedFiles):
         if member is None:
             if storage.length:
                 raise DamagedError("damaged: a storage without its member", found=f"data/{storage.key[:80]}")
-            member = zipped.Member("data/" + storage.key)  # of no bytes
+            member = zipped.ZipMember("data/" + storage.key)  # of no bytes
         _must_be_stored(member)
         if storage.length > member.size:
             what = f"damaged: wrong size of storage {storage.key[:80]}"
@@ -163,9 +159,9 @@ class Torch(WatchedFiles):
         tensor = self.tensors[variable.name]
         return tensor.is_contiguous and not tensor.conjugate and not tensor.negative
 
-    def plain_chunks(self, variable: Variable) -> Iterator[bytes] | None:
-        """The stored bytes of a variable, in the file's byte order, if they are its values; the last one if sound."""
-        return self._checked_chunks(variable) if self.is_plain(variable) else None
+    def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
+        """As `Checkpoint.payload`: tensors that lie in C order."""
+        return (self._checked_chunks(variable), self.byteorder) if self.is_plain(variable) else None
 
     def _checked_chunks(self, variable: Variable) -> Iterator[bytes]:
         key, extent = self.tensors[variable.name].storage.key, variable.extents[0]
@@ -249,7 +245,7 @@ class Torch(WatchedFiles):
         return variable.size * ITEM_SIZE[variable.dtype]
 
 
-def _must_be_stored(member: Member) -> None:
+def _must_be_stored(member: ZipMember) -> None:
     if member.method != zipped.STORED:
         what = f"{member.text[:200]} is packed, which PyTorch never does"
         raise UnsupportedError(what, hint="unzip it, and zip it again with 'zip -0 -r'")

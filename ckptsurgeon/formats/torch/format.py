@@ -1,0 +1,58 @@
+"""PyTorch in the table of formats: read, and never written."""
+
+from __future__ import annotations
+
+import os
+
+from ...errors import RefusedError
+from ..files.one_file import OneFile
+from ..format import Found
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...checkpoint import Checkpoint
+    from ...plan import Plan
+    from ...publish import Lock
+    from ..format import Format
+
+
+class PyTorch(OneFile):
+    """A zip file that `torch.save` wrote. See `format.Format` for the members."""
+
+    name = "torch"
+
+    def recognise(self, path: str) -> Found | None:
+        """As `Format.recognise`."""
+        if not os.path.isfile(path):
+            return None
+        from . import reading
+
+        return Found(self.name, path, [path]) if reading.is_archive(path) else None
+
+    def open(self, found: Found) -> Checkpoint:
+        """As `Format.open`."""
+        from .reading import Torch
+
+        return Torch(found.path, found.files)
+
+    def check(self, plan: Plan, out: str | None) -> None:
+        """As `Format.check`: refused, with the command that makes a file that can be written."""
+        from .refusing import not_written
+
+        if out is None:
+            raise not_written(plan.recipient.path)
+        hint = f"name it {os.path.splitext(out)[0]}.safetensors"
+        raise RefusedError("PyTorch files are read, and never written", path=out, hint=hint)
+
+    def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_in_place`: refused."""
+        self.check(plan, None)
+        return []
+
+    def save_as(self, plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.save_as`: refused."""
+        self.check(plan, out)
+        return []
+
+
+FORMAT: Format = PyTorch()
