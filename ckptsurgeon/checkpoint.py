@@ -1,7 +1,7 @@
 """Variable, Extent and Checkpoint: the small reading interface that all formats provide.
 
-A checkpoint is a mapping of names to variables. Opening one reads metadata alone. Its files are a snapshot: whoever
-writes checkpoints, TensorFlow or we, replaces files and never edits them, so an open file keeps its bytes.
+A checkpoint is a mapping of names to variables. Opening one reads only metadata. Its files are a snapshot: TensorFlow
+and this package replace files and never edit them, so an open file keeps its bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 # Bytes of an element, by dtype name: NumPy's names and ml_dtypes', else TensorFlow's. TensorFlow stores the kinds of
-# less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and do not stand here.
+# less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and are not listed.
 ITEM_SIZE = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
@@ -59,7 +59,7 @@ class Extent:
         file: path of the file.
         offset: of the first byte, in bytes.
         length: in bytes.
-        crc: the masked CRC-32C that the checkpoint stores for these bytes, or None where the format has none.
+        crc: the masked CRC-32C that the checkpoint stores for these bytes; None if the format has no checksums.
     """
 
     __slots__ = ("crc", "file", "length", "offset")
@@ -119,7 +119,7 @@ class Variable:
 
 
 class Checkpoint(Mapping[str, Variable]):
-    """A set of named variables on disk: a mapping of names to `Variable`s, open until closed, equal to itself alone.
+    """A set of named variables on disk: a mapping of names to `Variable`s, open until closed, equal only to itself.
 
     Attributes:
         path: the name that errors and reports use; of a TensorBundle, its prefix.
@@ -168,11 +168,11 @@ class Checkpoint(Mapping[str, Variable]):
         variable = self.find(name)
         return default if variable is None else variable
 
-    __eq__ = object.__eq__  # of mappings it would compare all variables, which are equal to themselves alone
+    __eq__ = object.__eq__  # Mapping's would compare all variables
     __hash__ = object.__hash__
 
     def find(self, name: str) -> Variable | None:
-        """The variable of this name, or of this name less a trailing `:0`; None if there is none."""
+        """The variable of this name, or of this name without a trailing `:0`; None if there is none."""
         variable = self.variables.get(name)
         if variable is None and name.endswith(":0"):
             variable = self.variables.get(name[:-2])
@@ -203,7 +203,7 @@ class Checkpoint(Mapping[str, Variable]):
 
     @property
     def data_files(self) -> list[str]:
-        """Paths of all files that hold bare values and nothing else, also of those that hold none any more."""
+        """Paths of all files that hold only bare values, including files whose values are all unused."""
         return []
 
     def was_replaced(self) -> bool:
@@ -217,22 +217,22 @@ class Checkpoint(Mapping[str, Variable]):
             self._main = self.file(self.main_file)
         return self._main
 
-    # -- what the container itself says of its variables
+    # -- what the container itself records about its variables
 
     def oddities(self) -> list[str]:
-        """What is wrong with the metadata and yet does not keep the checkpoint from being read."""
+        """Problems in the metadata that do not prevent reading the checkpoint."""
         return []
 
     def layer_tables(self) -> dict[str, dict[str, int]]:
-        """Layers by what the container says, not by names: scheme's name -> variable's name -> number of its layer."""
+        """Layers recorded by the container itself: scheme name -> variable name -> layer number."""
         return {}
 
     def slot_owners(self) -> dict[str, str]:
-        """Slots by what the container says, not by names: slot's name -> its variable's."""
+        """Slots recorded by the container itself: slot name -> variable name."""
         return {}
 
     def full_name(self, name: str) -> str | None:
-        """The name that the program gave the variable, where the container has it beside its own."""
+        """The name of the variable in the program that saved it, if the container records it."""
         return None
 
     def key_of(self, name: str) -> bytes:
@@ -285,7 +285,7 @@ class Checkpoint(Mapping[str, Variable]):
         """Read all bytes of a variable and compare them with the stored checksum.
 
         Raises:
-            DamagedError: they differ, or are not there.
+            DamagedError: the checksum differs, or bytes are missing.
         """
 
     @abstractmethod
@@ -298,7 +298,7 @@ class Checkpoint(Mapping[str, Variable]):
 
         Raises:
             NotFoundError: no such variable.
-            DamagedError: its bytes are not there, or their checksum is wrong.
+            DamagedError: bytes are missing, or their checksum is wrong.
         """
 
     def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
@@ -306,7 +306,7 @@ class Checkpoint(Mapping[str, Variable]):
 
         Yields:
             One-dimensional arrays of its dtype in native byte order. The checksum is verified by the last one, so
-            whoever cannot take back what it did with the others must `check` the variable before.
+            call `check` first if work on the earlier ones cannot be undone.
 
         Raises:
             DamagedError: as `read`.
@@ -317,7 +317,7 @@ class Checkpoint(Mapping[str, Variable]):
     def nbytes(self, variable: Variable) -> int | None:
         """Bytes of the values: elements times item size; of strings the sum of their lengths.
 
-        None for strings whose data file, which alone tells, is absent.
+        None for string variables whose data file is missing.
         """
 
     @abstractmethod

@@ -78,7 +78,7 @@ class Elements:
     Attributes:
         make: each call gives all elements in C order, as one-dimensional arrays of the variable's dtype, in native
             byte order.
-        cast_from: the dtype that they had before, where it was another.
+        cast_from: their dtype before a cast; None without one.
     """
 
     __slots__ = ("cast_from", "make")
@@ -98,13 +98,13 @@ class Change:
     Attributes:
         action: `grafted`, `added`, `set`, `filled`, `cast`, `averaged`, `updated` (follows from other changes),
             `unpartitioned`, `transposed`, `renamed`, `dropped`, `extracted`, `copied`, `skipped` or `kept`.
-        variable: the recipient's; of an added, cast or unpartitioned one what it will be, which lies nowhere yet.
-        content: its new bytes; None where it keeps them, or goes.
+        variable: the recipient's; of an added, cast or unpartitioned one the future variable, which has no extents yet.
+        content: its new bytes; None if it keeps them or is dropped.
         source: name of the donor's variable, or the old name of a renamed one, or None.
-        reason: why, where it needs saying.
-        key: the key under which it is stored from now on; the variable's own unless it is renamed.
-        name: likewise.
-        cast_from: the dtype of the values that it has already, where the donor's was another.
+        reason: why, if that is not obvious.
+        key: the key under which it is stored afterwards; the variable's own unless it is renamed.
+        name: its name afterwards.
+        cast_from: the donor's dtype, if it differs from that of the values already there.
     """
 
     __slots__ = ("action", "cast_from", "content", "key", "name", "reason", "source", "variable")
@@ -138,7 +138,7 @@ class Result:
     Attributes:
         key: the key under which it is stored.
         variable: its dtype, shape and slices; of a kept one also where its bytes lie.
-        content: its bytes, of which a `Copy` from the recipient itself means that they stay.
+        content: its bytes; a `Copy` from the recipient itself means that they stay.
         kept: whether they do.
     """
 
@@ -188,10 +188,10 @@ class Plan:
         return found
 
     def size(self, whole: bool) -> int:
-        """Bytes of values that carrying it out writes, as far as metadata tell: strings may take more.
+        """Bytes of values that carrying it out writes, as far as metadata show: strings may take more.
 
         Args:
-            whole: whether those that stay as they are count too.
+            whole: whether unchanged variables count too.
         """
         total = 0
         for result in self.results():
@@ -223,8 +223,8 @@ class Report:
         path: the checkpoint that holds the result.
         rows: one for each changed variable, then one for each kept one: dicts with the keys name, action, from,
             dtype, shape, bytes (written), cast_from, reason.
-        reclaimed: bytes of the old files that the result has not, where it was written anew for that.
-        warnings: what the user should know besides.
+        reclaimed: bytes freed by `compact`; 0 for every other operation.
+        warnings: further messages for the user.
     """
 
     __slots__ = ("path", "reclaimed", "rows", "warnings")

@@ -1,4 +1,4 @@
-"""Work for two processors: what one thread computes while another writes what came before."""
+"""Runs an iterator ahead in a second thread, so that reading and writing overlap."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
     Item = TypeVar("Item")
 
-_DEPTH = 4  # items that are ready before they are asked for
-_POLL = 0.1  # seconds after which a thread that cannot go on looks whether it still should
+_DEPTH = 4  # items held ready
+_POLL = 0.1  # seconds between checks of a blocked thread whether it should stop
 
 
 def prefetched(items: Iterator[Item]) -> Iterator[Item]:
-    """The items of an iterator, which runs ahead in a thread of its own; what it raises is raised here.
+    """Yields the items of an iterator that runs ahead in its own thread; its exceptions are raised here.
 
     Args:
-        items: used by that thread alone until this iterator is exhausted or closed.
+        items: used only by that thread until this iterator is exhausted or closed.
     """
     import queue
     import threading

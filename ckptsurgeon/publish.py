@@ -1,8 +1,8 @@
 """Make a finished result visible: stage under other names, fsync, one rename, fsync the folder. Locks. Knows no format.
 
-What is staged lies beside its final place under names that nobody reads, so that a crash at any moment leaves the old
-result or the new one. A writer locks the file that it will replace (flock), not a lock file: whoever gets the lock
-looks whether the path still names that file. What is replaced keeps its bytes for those who have it open.
+Staged files lie next to their final place under names that nobody reads, so that a crash at any moment leaves either
+the old result or the new one. A writer locks the file that it will replace (flock), not a lock file, and then checks
+whether the path still names that file. What is replaced keeps its bytes for those who have it open.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
-_BLOCK = 1 << 18  # bytes that are written at a time: they stay in the processor's cache meanwhile
+_BLOCK = 1 << 18  # bytes written at a time, few enough to stay in the processor's cache
 _WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
 
 
@@ -31,7 +31,7 @@ class Lock:
     Args:
         path: the file; a symbolic link locks its target.
         wait: seconds to wait for another holder.
-        create: make an empty file where there is none.
+        create: make an empty file if there is none.
 
     Raises:
         BusyError: another process held it all the time.
@@ -152,7 +152,7 @@ class Staging:
         """Wait for what `begin_sync` began, before the file is closed.
 
         Raises:
-            OSError: it failed, which no later call would say again.
+            OSError: a sync failed; later calls would not report it again.
         """
         if self._begun is not None:
             begun, self._begun = self._begun, None
@@ -183,10 +183,10 @@ def _check_replaceable(path: str) -> None:
     """
     try:
         mode = os.lstat(path).st_mode
-    except OSError:  # there is none, or the rename will say why not
+    except OSError:  # nothing is there, or the rename will fail with the reason
         return
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
-        raise RefusedError("is a device or a pipe, which no file replaces", path=path, hint="choose another name")
+        raise RefusedError("is a device or a pipe, which a file cannot replace", path=path, hint="choose another name")
 
 
 def fsync(path: str) -> None:
@@ -213,7 +213,7 @@ def _pool(pid: int) -> ThreadPoolExecutor:
 
 
 def remove(path: str, only: os.stat_result | None = None) -> bool:
-    """Remove a name; that it is missing is no error.
+    """Remove a name; a missing one is not an error.
 
     Args:
         path: the name; of a symbolic link, the link.
@@ -314,7 +314,7 @@ def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> N
 
 
 def replace_folder(staged: str, final: str) -> None:
-    """Put a finished folder in the place of another, or where none is. On Linux a reader sees one of them, whole.
+    """Move a finished folder to its place, replacing what is there. On Linux a reader sees the old or the new one.
 
     Raises:
         StorageError: the operating system refused; the old folder is unharmed.

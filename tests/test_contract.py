@@ -388,7 +388,7 @@ def test_what_a_format_cannot_hold_is_named_as_listings_name_it(shell: Shell, op
 def test_a_v1_checkpoint_says_what_to_do_with_other_dtypes(shell: Shell) -> None:
     """Each variable that a V1 checkpoint cannot hold comes with a way out."""
     formats.write("m", {"h": np.zeros(1, bfloat16)})
-    assert shell.refused("convert", "m", "old", "--to", "v1") == "old: h: a V1 checkpoint holds no bfloat16; cast it"
+    assert shell.refused("convert", "m", "old", "--to", "v1") == "old: h: a V1 checkpoint cannot hold bfloat16; cast it"
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
             ["stop.patience: needs held-out rows"],
         ),
         (changed(layers=1), ["layers: wrong value; expected a layer range"]),
-        (changed(layers="0:1"), ["layers: of model a: --layers 0:1 is no range; did you mean 0"]),
+        (changed(layers="0:1"), ["layers: of model a: invalid --layers 0:1; did you mean 0"]),
         (changed(layers="0-2"), ["layers: of model b: no layer 2; expected layers 0-1"]),
         (changed(slots="drop"), ['slots: wrong value; expected "keep", "copy" or "fill=VALUE"']),
         (changed(slots="fill=x"), ["slots: wrong value"]),

@@ -263,7 +263,7 @@ def test_quantized_numbers_come_as_integers(tmp_path: Path, dtype: str) -> None:
         assert checkpoint["q"].dtype == dtype
         assert same(checkpoint.read("q"), values)
     if dtype == "quint16":
-        with pytest.raises(RefusedError, match="q: a V1 checkpoint holds no quint16"):
+        with pytest.raises(RefusedError, match="q: a V1 checkpoint cannot hold quint16"):
             edit(tmp_path / "m", lambda old: [Change("set", old["q"], Values(values))])
         return
     edit(tmp_path / "m", lambda old: [Change("set", old["q"], Values(values[::-1].copy()))])

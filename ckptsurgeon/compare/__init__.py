@@ -1,4 +1,4 @@
-"""What two checkpoints share, and whether one is sound. Reads through the interface that all formats have.
+"""Compares and verifies checkpoints through the interface that all formats have.
 
     verifying     checksums, bounds, gaps and overlaps
     differences   which variables of two checkpoints differ (`diff`)

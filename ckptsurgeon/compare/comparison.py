@@ -16,14 +16,14 @@ _READ = 1 << 20  # bytes that are read at a time to be compared: smaller reads t
 
 
 class Difference:
-    """What became of one variable.
+    """The comparison result of one variable.
 
     Attributes:
         status: `same`, `changed` (other values), `dtype` (another one), `shape` (the same dtype, another shape),
             `added` (only in the second checkpoint) or `removed` (only in the first).
         name: of the variable.
-        name_b: its name in the second checkpoint; None where it is not there.
-        max_abs: the largest distance of two elements, if it was asked for and they are numbers.
+        name_b: its name in the second checkpoint; None if it is not there.
+        max_abs: the largest distance between two elements; None if not asked for, or not numeric.
         rel_l2: the norm of the difference, as a share of the first one's norm; None as `max_abs`.
     """
 
@@ -62,7 +62,7 @@ class Comparison:
         self._files: dict[tuple[bool, str], tuple[Source, int]] = {}  # with its size
 
     def compare(self, one: Variable, other: Variable) -> Difference:
-        """What became of a variable of `a` that `b` has too."""
+        """Compare a variable of `a` with one of `b`."""
         if one.dtype != other.dtype:
             return Difference("dtype", one.name, other.name)
         if one.shape != other.shape:
@@ -83,7 +83,7 @@ class Comparison:
         return result
 
     def _by_checksums(self, one: Variable, other: Variable) -> bool | None:
-        """Whether stored checksums say that two variables are the same; None if they cannot tell."""
+        """Whether two variables have the same checksums; None if the checksums are not comparable."""
         pairs = paired(one, other) if self._alike else None
         if not pairs or any(x.crc is None or y.crc is None for x, y in pairs):
             return None
@@ -118,11 +118,11 @@ class Comparison:
         if not one.is_numeric or ours is None or theirs is None:
             return None
         if sum(extent.length for extent in ours) != sum(extent.length for extent in theirs):
-            return None  # elements of less than a byte, which one format packs
+            return None  # elements smaller than a byte, which only one of the formats packs
         return cut_alike(ours, theirs)
 
     def _hold_the_same(self, x: Extent, y: Extent) -> bool:
-        """Whether two extents of one length hold the same bytes; what is one place of one file is not read."""
+        """Whether two extents of equal length hold the same bytes; the same range of the same file is not read."""
         if not x.length:
             return True
         file_x, file_y = self._file(False, x), self._file(True, y)
@@ -149,10 +149,10 @@ class Comparison:
             return len(end) == rest and end == file_y.read(y.offset + full * _READ, rest)
 
     def _file(self, is_b: bool, extent: Extent) -> Source:
-        """The file that an extent is in, which holds all of it.
+        """The file of an extent, long enough to hold all of it.
 
         Raises:
-            DamagedError, NotFoundError: it is not.
+            DamagedError, NotFoundError: the file is too short, or missing.
         """
         checkpoint = self.b if is_b else self.a
         opened = self._files.get((is_b, extent.file))
@@ -160,12 +160,12 @@ class Comparison:
             file = checkpoint.file(extent.file)
             opened = self._files[is_b, extent.file] = file, file.size
         if extent.offset + extent.length > opened[1]:
-            for _ in checkpoint.chunks(extent):  # which says so
+            for _ in checkpoint.chunks(extent):  # raises the error
                 pass
         return opened[0]
 
     def _measured(self, one: Variable, other: Variable) -> Distance | None:
-        """How far two variables are from each other; None of what cannot be read."""
+        """The distance between two variables; None if their values cannot be read."""
         from .distance import Distance
 
         measure = Distance()

@@ -1,7 +1,7 @@
 """Diff: which variables of two checkpoints differ, and by how much.
 
-Where both store checksums of the same bytes, these answer, and no data file is opened. Else the stored bytes are
-compared where both store values alike, and decoded values where they do not: a chunk at a time.
+If both store checksums of the same bytes, the checksums decide and no data file is opened. Otherwise stored bytes are
+compared if both formats store values in the same way, and decoded values if not, a chunk at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint, Variable
 
-_FEW = 4  # checkpoints that share less than one name in so many are two layouts, whose layers pair
+_FEW = 4  # if fewer than 1 in 4 names are shared, match the checkpoints by layer
 
 
 def diff(
@@ -28,15 +28,15 @@ def diff(
     values: bool = False,
     tolerance: float | None = None,
 ) -> list[Difference]:
-    """Compare two checkpoints, variables of one name with each other; of other layouts, those of one layer that pair.
+    """Compare two checkpoints by variable names, or by layer if their layouts differ.
 
     Args:
         a: open.
         b: open.
-        selection: of variables, counted on `a`; of those that `b` alone has, what it would select there.
-        exact: compare bytes, whatever the checksums say.
-        values: tell how far numbers are from each other.
-        tolerance: numbers count as the same if no element is further than that from the other one.
+        selection: of variables, with layers numbered as in `a`; it also selects among those that only `b` has.
+        exact: compare bytes even if checksums would decide.
+        values: measure the distance between numbers.
+        tolerance: numbers count as the same if no two elements differ by more than this.
 
     Returns:
         One for each variable, those that are the same among them, in natural order.
@@ -47,7 +47,7 @@ def diff(
         DamagedError: values that had to be decoded are damaged.
     """
     if tolerance is not None and not tolerance >= 0:
-        raise UsageError(f"--tolerance {tolerance} is no distance", expected="0 or more")
+        raise UsageError(f"invalid --tolerance {tolerance}", expected="0 or more")
     if tolerance is not None and exact:
         raise UsageError("--exact compares bytes, --tolerance values", expected="one of them")
     selection = selection or Selection()
@@ -63,7 +63,7 @@ def diff(
     comparison = Comparison(a, b, exact, values, tolerance)
     pairs = [(one, b.variables[one.name]) for one in ours if one.name in b.variables]
     pairs += _renamed(a, b, selection, names, {each.name for each in [*ours, *theirs]}) if names else []
-    for one, other in sorted(pairs, key=lambda pair: _place(pair[0])):  # read as they lie on disk, which is fastest
+    for one, other in sorted(pairs, key=lambda pair: _place(pair[0])):  # in disk order, which is the fastest
         found.append(comparison.compare(one, other))
     return sorted(found, key=lambda each: natural_key(each.name))
 
@@ -74,7 +74,7 @@ def _place(variable: Variable) -> tuple[str, int]:
 
 
 def _namesakes(a: Checkpoint, b: Checkpoint, scheme: str | None) -> dict[str, str]:
-    """What pairs of two checkpoints that have nearly no name in common: name in `a` -> another one in `b`."""
+    """Pairs of variables of two checkpoints with hardly a name in common: name in `a` -> name in `b`."""
     from ..surgeon import naming
 
     fewer, more = sorted((a.variables, b.variables), key=len)
@@ -82,22 +82,22 @@ def _namesakes(a: Checkpoint, b: Checkpoint, scheme: str | None) -> dict[str, st
         return {}
     try:
         return naming.Pairs(a, b, Selection("all", scheme=scheme)).all()
-    except CkptSurgeonError:  # the layers of one are not to be told
+    except CkptSurgeonError:  # the layers of one are unknown
         return {}
 
 
 def _renamed(
     a: Checkpoint, b: Checkpoint, selection: Selection, names: dict[str, str], selected: set[str]
 ) -> list[tuple[Variable, Variable]]:
-    """What pairs under two names, if either is selected and neither left out."""
+    """Pairs with two names of which either is selected and neither is excluded."""
     out = {each.name for pattern in selection.exclude for side in (a, b) for each in matching(side, pattern)}
     chosen = [pair for pair in names.items() if not selected.isdisjoint(pair) and out.isdisjoint(pair)]
     return [(a[name], b[other]) for name, other in chosen]
 
 
 def _selected(a: Checkpoint, b: Checkpoint, selection: Selection) -> tuple[list[Variable], list[Variable]]:
-    """What a selection, whose layers are counted on `a`, selects there and in `b`."""
-    # What matches in b alone is no mistake: it is what was added.
+    """The variables of `a` and of `b` that a selection means, with layers numbered as in `a`."""
+    # A pattern that matches only in b is not a mistake: it selects added variables.
     match = [pattern for pattern in selection.match if matching(a, pattern) or not matching(b, pattern)]
     exclude = [pattern for pattern in selection.exclude if matching(a, pattern) or not matching(b, pattern)]
     ours: list[Variable] = []
@@ -116,11 +116,11 @@ def _selected(a: Checkpoint, b: Checkpoint, selection: Selection) -> tuple[list[
 
 
 def _layers(a: Checkpoint, b: Checkpoint, selection: Selection) -> list[Variable]:
-    """The variables of `b` in the layers that a selection means on `a`."""
+    """The variables of `b` in the selected layers of `a`."""
     scheme = schemes.find(a, selection.scheme)
     numbers = schemes.parse_layers(selection.layers or "", list(scheme.layers(a)), a.path)
     try:
         found = schemes.find(b, selection.scheme).layers(b)
     except UsageError:
-        found = scheme.layers(b)  # its own names fit none, or several
+        found = scheme.layers(b)  # no scheme or several fit b's own names
     return [variable for number in numbers for variable in found.get(number, [])]

@@ -1,4 +1,4 @@
-"""How far the values of two variables are from each other, a few at a time. Lives on NumPy."""
+"""Measures the distance between the values of two variables, a few at a time. Needs NumPy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from .. import numeric
 
-_BLOCK = 1 << 13  # elements that are measured at a time: all that is made of them stays in the processor's cache
+_BLOCK = 1 << 13  # elements measured at a time, few enough that all temporaries stay in the processor's cache
 
 
 class Distance:
-    """How far two variables are from each other, in float64.
+    """The distance between two variables, in float64.
 
     Attributes:
         is_equal: whether their bytes are the same.

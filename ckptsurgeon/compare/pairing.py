@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def aligned(one: Iterator[Any], other: Iterator[Any], name: str) -> Iterator[tuple[Any, Any]]:
-    """The pieces of two streams, cut so that those beside each other have one length; none is empty.
+    """The pieces of two streams in pairs of equal length, none of them empty.
 
     Raises:
         DamagedError: one stream ends before the other.
@@ -44,7 +44,7 @@ def stored(checkpoint: Checkpoint, variable: Variable) -> Iterator[bytes]:
 
 
 def paired(one: Variable, other: Variable) -> Pairs | None:
-    """The extents of two variables of one shape that hold the same slice; None if they are partitioned otherwise."""
+    """The extents of two variables of one shape that hold the same slice; None if their partitions differ."""
     if one.slices == other.slices:
         return list(zip(one.extents, other.extents, strict=True))
     ours, theirs = _by_slice(one), _by_slice(other)
@@ -65,7 +65,7 @@ def _by_slice(variable: Variable) -> dict[tuple[tuple[int, int], ...], Extent]:
 
 
 def in_order(variable: Variable) -> list[Extent] | None:
-    """The extents whose bytes, one after the other, are the values in C order; None if these are no such extents."""
+    """The extents in an order in which their bytes are the values in C order; None if there is no such order."""
     if variable.slices is None:
         return list(variable.extents)
     parts = _by_slice(variable)
@@ -77,7 +77,7 @@ def in_order(variable: Variable) -> list[Extent] | None:
 
 
 def cut_alike(ours: list[Extent], theirs: list[Extent]) -> Pairs:
-    """Two lists of extents, of as many bytes together, cut where either has a cut."""
+    """Two lists of extents with equal totals, cut so that they pair one to one."""
     pairs: Pairs = []
     begun_x = begun_y = at_y = 0
     for x in ours:

@@ -16,7 +16,7 @@ _NOTHING = ("min", "max", "mean", "std", "zeros")
 
 
 def unknown() -> dict[str, Any]:
-    """The statistics of what has none, as strings and variants."""
+    """The statistics of variables without numbers, such as strings and variants."""
     return {**dict.fromkeys(_NOTHING), "nan": None, "inf": None, "histogram": None}
 
 
@@ -29,7 +29,7 @@ def summarize(values: NDArray[Any]) -> dict[str, Any]:
 
     Returns:
         `min`, `max` (of integers exactly), `mean`, `std` (of the population), `zeros` (a share) and `histogram` (edges
-        and counts of equally wide bins), all over the finite elements and None if there are none; `nan` and `inf` are
+        and counts of equally wide bins), all over the finite elements and None without any; `nan` and `inf` are
         counts. Sums are float64.
     """
     flat = numeric.portable(values).reshape(-1)
@@ -77,7 +77,7 @@ def _spread(flat: NDArray[Any], count: int, low: float, high: float) -> dict[str
             counts += finite.size
         else:
             counts += np.histogram(finite, BINS, (low, high))[0]
-    mean = min(max(total / count, low), high)  # a sum's rounding may lead out
+    mean = min(max(total / count, low), high)  # rounding may leave the range
     squares = 0.0
     for part in _parts(flat):
         squares += float(np.square(part[np.isfinite(part)] / scale - mean).sum())

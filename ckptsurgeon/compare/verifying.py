@@ -1,4 +1,4 @@
-"""Verify: whether a checkpoint's bytes are what its metadata say. Reads through the interface that all formats have."""
+"""Verifies that a checkpoint's bytes match its metadata, through the interface that all formats have."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint, Extent, Variable
 
-_READ = 1 << 20  # bytes that are read at a time where nothing but their checksum is wanted: the fastest of all sizes
-_CAN_BE_NAN = ("float", "bfloat", "complex")  # how the names of such dtypes begin
+_READ = 1 << 20  # bytes read at a time for checksums: the fastest size measured
+_CAN_BE_NAN = ("float", "bfloat", "complex")  # dtype-name prefixes
 
 
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         file: path of the file.
-        name: of the variable; None where it is about the file.
-        problem: what is wrong, or worth knowing; None where all is well.
+        name: of the variable; None if the finding is about the file.
+        problem: what is wrong or noteworthy; None if all is well.
         ok: whether it is sound.
     """
 
@@ -38,7 +38,7 @@ class Finding:
 
 
 def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
-    """Look at every checksum and bound, and for overlaps and gaps.
+    """Check every checksum and bound, and look for overlaps and gaps.
 
     Args:
         checkpoint: open.
@@ -57,7 +57,7 @@ def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
     for variable in _in_data_order(checkpoint):
         file = variable.extents[0].file if variable.extents else checkpoint.path
         if any(extent.file in missing for extent in variable.extents):
-            continue  # said once for each file
+            continue  # reported once per file
         problem = None
         try:
             if finite and variable.dtype.startswith(_CAN_BE_NAN):
@@ -74,7 +74,7 @@ def verify(checkpoint: Checkpoint, finite: bool = False) -> Iterator[Finding]:
 
 
 def check_bounds(checkpoint: Checkpoint) -> None:
-    """Whether all data files are there and as long as the metadata need; reads none of them.
+    """Check that all data files exist and are long enough, without reading them.
 
     Raises:
         NotFoundError: a file is missing.
@@ -89,7 +89,7 @@ def check_bounds(checkpoint: Checkpoint) -> None:
 
 
 def damage(path: str, error: CkptSurgeonError) -> Finding:
-    """The finding that a checkpoint cannot even be opened."""
+    """The finding for a checkpoint that cannot be opened."""
     return Finding(error.path or path, None, _phrase(error), False)
 
 
@@ -107,7 +107,7 @@ def dead_bytes(checkpoint: Checkpoint) -> int:
 
 
 def unreferenced(checkpoint: Checkpoint) -> int | None:
-    """Bytes in a checkpoint's data files that no variable refers to; None if a data file is missing."""
+    """Bytes in the data files that no variable refers to; None if a data file is missing."""
     extents = _by_file(checkpoint)
     total = 0
     try:
@@ -131,7 +131,7 @@ def _by_file(checkpoint: Checkpoint) -> dict[str, list[Extent]]:
 
 
 def _in_data_order(checkpoint: Checkpoint) -> list[Variable]:
-    """Variables as they lie on disk, which is read fastest in order."""
+    """Variables in the order of their bytes on disk, the fastest order to read."""
 
     def place(variable: Variable) -> tuple[str, int]:
         first = variable.extents[0] if variable.extents else None
@@ -153,7 +153,7 @@ def _covered(extents: list[Extent]) -> list[tuple[int, int]]:
 
 
 def _holes(file: str, extents: list[Extent]) -> Iterator[Finding]:
-    """Overlaps, which are damage unless two variables share all their bytes; gaps, which are none."""
+    """Finds overlaps, which are damage unless two variables share all their bytes, and gaps, which are harmless."""
     end = 0
     for start, length in sorted({(extent.offset, extent.length) for extent in extents if extent.length}):
         if start < end:
@@ -162,7 +162,7 @@ def _holes(file: str, extents: list[Extent]) -> Iterator[Finding]:
     try:
         size = size_of(file)
     except OSError:
-        return  # said when its variables are read
+        return  # reported when its variables are read
     gaps = size - sum(stop - start for start, stop in _covered(extents))
     if gaps > 0:
         yield Finding(file, None, f"{gaps} bytes that no variable refers to", True)
@@ -174,11 +174,11 @@ def _check(checkpoint: Checkpoint, variable: Variable) -> None:
     for extent in variable.extents:
         sound = sound and extent.crc is not None and _checksum(checkpoint, extent) == extent.crc
     if not sound:
-        checkpoint.check(variable)  # which says what is wrong
+        checkpoint.check(variable)  # raises the error
 
 
 def _checksum(checkpoint: Checkpoint, extent: Extent) -> int | None:
-    """The masked CRC-32C of the bytes of an extent; None if they are not all there."""
+    """The masked CRC-32C of an extent's bytes; None if bytes are missing."""
     from ..formats.tensorflow.wire import crc32c, mask
 
     file, crc, left = checkpoint.file(extent.file), 0, extent.length
@@ -189,7 +189,7 @@ def _checksum(checkpoint: Checkpoint, extent: Extent) -> int | None:
                 return None
             crc = crc32c(data, crc)
             left -= len(data)
-            del data  # so that the next one takes its place, which is in the processor's cache
+            del data  # so that the next read reuses its memory, which is in the processor's cache
     return mask(crc)
 
 
@@ -206,7 +206,7 @@ def _not_finite(checkpoint: Checkpoint, variable: Variable) -> str | None:
             if not np.isfinite(values).all():
                 nan += int(np.isnan(values).sum())
                 infinite += int(np.isinf(values).sum())
-    except UnsupportedError:  # of a dtype that its container cannot mean: its bytes may be sound all the same
+    except UnsupportedError:  # the container cannot represent the dtype, but the bytes may be sound
         checkpoint.check(variable)
         return None
     counts = [f"{count} {kind}" for count, kind in ((nan, "NaN"), (infinite, "infinite")) if count]

@@ -22,7 +22,7 @@ def fitting(checkpoint: Checkpoint) -> list[Scheme]:
     joined = "\n" + "\n".join(names)
     fit: list[Scheme] = []
     for name, pattern in KNOWN:
-        # Its start is looked for first: to compile a pattern takes longer than a small `ls`.
+        # Look for its literal start first: compiling a pattern takes longer than a small `ls`.
         if "\n" + TOKENS.split(pattern, 1)[0] in joined:
             scheme = PatternScheme(name, pattern)
             if any(scheme.number(each) is not None for each in names):
@@ -31,7 +31,7 @@ def fitting(checkpoint: Checkpoint) -> list[Scheme]:
 
 
 def inferred(checkpoint: Checkpoint) -> list[Scheme]:
-    """The schemes that the names of a checkpoint suggest, each called by its pattern; slots suggest none."""
+    """The schemes that the names of a checkpoint suggest, each named by its pattern; slots are ignored."""
     from .inference import candidates
 
     left_out = optimizer_variables(checkpoint)
@@ -51,7 +51,7 @@ def find(checkpoint: Checkpoint, pattern: str | None = None, option: str = "--sc
         option: that chooses it, for messages.
 
     Raises:
-        UsageError: none fits, or several do.
+        UsageError: no scheme fits, or several do.
     """
     if pattern is not None:
         scheme = _named(checkpoint, pattern, option)
@@ -59,11 +59,11 @@ def find(checkpoint: Checkpoint, pattern: str | None = None, option: str = "--sc
             raise UsageError(f"no variable fits {option} {pattern}", path=checkpoint.path)
         return scheme
     fit = fitting(checkpoint) or inferred(checkpoint)
-    fit = [scheme for scheme in fit if scheme.name == STORED] or fit  # whoever streamed it has chosen already
+    fit = [scheme for scheme in fit if scheme.name == STORED] or fit  # chosen when the checkpoint was streamed
     if not fit:
         example = next((name for name in checkpoint.variables if DIGITS.search(name)), None)
         hint = f"name them with {option}, for instance 'tower/{{K}}/**'"
-        raise UsageError("its names fit no known scheme of layers", path=checkpoint.path, found=example, hint=hint)
+        raise UsageError("no known layer scheme matches its names", path=checkpoint.path, found=example, hint=hint)
     if len(fit) > 1:
         shown = [scheme.name for scheme in fit[:_MOST_SHOWN]]
         shown += [f"{len(fit) - _MOST_SHOWN} more"] if len(fit) > _MOST_SHOWN else []

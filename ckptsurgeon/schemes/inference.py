@@ -1,4 +1,4 @@
-"""A scheme of layers guessed from names alone: which numbered folder stands outermost. Pure; knows no checkpoint."""
+"""Guesses layer schemes from names: the outermost numbered folders. Pure; knows no checkpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# A folder's name that ends in a number. More digits than these are no number of a layer, but a hash or a date.
+# A folder's name that ends in a number. Longer numbers are hashes or dates, not layers.
 _NUMBERED = re.compile(r"(.*[^0-9]|)([0-9]{1,9})", re.DOTALL)
 _TRUE_NUMBER = re.compile(r"[1-9][0-9]*")  # as {_K} wants it: no 0, no leading zeros
 
-# What a pattern cannot say literally.
+# What a pattern cannot spell literally.
 _SPECIAL = re.compile(r"\*|\?|\{K\}|\{_K\}")
 
 # Names come from files, and every folder on the way to a variable is kept: both are bounded.

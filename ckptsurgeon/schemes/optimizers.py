@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint
 
-# The last component of a slot's name (TensorFlow 1 optimizers, BERT's own Adam, moving averages), less the _1, _2, …
-# of an optimizer's further slots.
+# The last component of a slot's name (TensorFlow 1 optimizers, BERT's own Adam, moving averages), without the _1,
+# _2, … of an optimizer's further slots.
 SLOTS = frozenset(
     (
         "Momentum", "Adagrad", "ProximalAdagrad", "AdagradDA", "Adam", "RMSProp", "Adadelta", "Ftrl",
@@ -29,7 +29,7 @@ _TRAINING_SLOTS = frozenset(
     ("m", "v", "vhat", "accumulator", "linear", "rms", "momentum", "mg", "accum_grad", "accum_var")
 )
 
-# The optimizer's variables that are nobody's slot.
+# Variables of the optimizer itself, which are not slots.
 _POWER = re.compile(r"beta[12]_power(_[0-9]+)?")
 _OPTIMIZERS = ("optimizer/", "optimizer_weights/")
 WEIGHTS = "_trainable_variables"  # an optimizer's folder that holds the model's weights
@@ -42,7 +42,7 @@ _LAST_NUMBER = re.compile(r"[0-9]{1,18}\Z")
 def slots(checkpoint: Checkpoint) -> dict[str, str]:
     """The slots of a checkpoint: slot's name -> name of its variable.
 
-    A slot is told by its name and by having its variable's shape, or by what the container says.
+    A slot is recognised by its name and its variable's shape, or recorded by the container.
     """
     variables = checkpoint.variables
     found: dict[str, str] = {}
@@ -52,8 +52,10 @@ def slots(checkpoint: Checkpoint) -> dict[str, str]:
             if owner is not None and owner.shape == variable.shape:
                 found[name] = candidate
                 break
-    said = {slot: owner for slot, owner in checkpoint.slot_owners().items() if slot in variables and owner in variables}
-    return found | said
+    recorded = {
+        slot: owner for slot, owner in checkpoint.slot_owners().items() if slot in variables and owner in variables
+    }
+    return found | recorded
 
 
 def _possible_owners(name: str) -> Iterable[str]:
@@ -74,7 +76,7 @@ def _possible_owners(name: str) -> Iterable[str]:
 
 
 def _through_partition(base: str) -> list[str]:
-    """A slot's name less its last component, and what of that may be the name of the variable.
+    """Candidate variable names for a slot: its name without the last component, and shorter forms of it.
 
     For the slot of a partition that is made inside a scope of n characters, TensorFlow cuts `<variable>/part_0/` not
     where the variable's name ends but n + 1 characters from the end, and leaves the cut-off piece in the name:
@@ -94,11 +96,11 @@ def _through_partition(base: str) -> list[str]:
 
 
 def optimizer_variables(checkpoint: Checkpoint) -> set[str]:
-    """The names of all that belongs to an optimizer: slots, and its own variables.
+    """The names of all variables of optimizers: slots, and the optimizers' own.
 
     These are beta1_power and beta2_power, wherever they stand, `training/<optimizer>/…` of tf.estimator, and what
-    lies in the folder of an object-based or Keras optimizer, less the model's weights that it may hold. A variable
-    learning_rate outside these, global_step and save_counter stay the model's.
+    lies in the folder of an object-based or Keras optimizer, except for the model's weights that it may
+    hold. A variable learning_rate outside these, global_step and save_counter stay the model's.
     """
     variables = checkpoint.variables
     owners = slots(checkpoint)

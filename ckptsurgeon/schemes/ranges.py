@@ -61,8 +61,8 @@ def _bad_range(item: str) -> UsageError:
     if halves and int(halves[2]) > int(halves[1]):
         first, last = int(halves[1]), int(halves[2]) - 1
         meant = f"{first}-{last}" if last > first else f"{first}"
-        return UsageError(f"--layers {item} is no range", hint=f"did you mean {meant} (inclusive)")
-    return UsageError(f"--layers {item or repr(item)} is no range", expected="N, N-M, N-, -N or all, joined by commas")
+        return UsageError(f"invalid --layers {item}", hint=f"did you mean {meant} (inclusive)")
+    return UsageError(f"invalid --layers {item or repr(item)}", expected="N, N-M, N-, -N or all, joined by commas")
 
 
 def _spans(numbers: Sequence[int]) -> str:

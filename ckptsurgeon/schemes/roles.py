@@ -9,9 +9,9 @@ _ROLES = {
 
 
 def role(rest: str) -> str | None:
-    """What a variable is to its layer, by the end of its name: "kernel", "bias", or None where the name does not say.
+    """The role of a variable in its layer, by the end of its name: "kernel", "bias", or None if unknown.
 
-    Frameworks call the same thing by different names; variables whose names differ pair by it.
+    Frameworks use different names for the same thing; variables with different names pair by role.
     """
     parts = rest.rsplit("/", 2)
     return _ROLES.get(parts[-1].rpartition(".")[2]) or _ROLES.get("/".join(parts[-2:]))

@@ -24,7 +24,7 @@ class Scheme(ABC):
 
     @abstractmethod
     def number(self, name: str) -> int | None:
-        """The layer to which a variable's name belongs; None if to none."""
+        """The layer to which a variable's name belongs, or None."""
 
     def layers(self, checkpoint: Checkpoint) -> dict[int, list[Variable]]:
         """The variables of each layer, slots included, by rising number."""
@@ -60,13 +60,13 @@ class PatternScheme(Scheme):
         self.group = 1 + [token[-1] == "}" for token in TOKENS.findall(pattern)].index(True)  # the number's
 
     def number(self, name: str) -> int | None:
-        """The layer to which a variable's name belongs; None if to none."""
+        """The layer to which a variable's name belongs, or None."""
         match = self.expression.fullmatch(name)
         return None if match is None else int(match[self.group].lstrip("_") or 0)
 
 
 class TableScheme(Scheme):
-    """Layers by what the container says of each variable.
+    """Layers recorded by the container.
 
     Args:
         name: of the numbering.
@@ -79,5 +79,5 @@ class TableScheme(Scheme):
         self._numbers = {slot: table[owner] for slot, owner in owners.items() if owner in table} | table
 
     def number(self, name: str) -> int | None:
-        """The layer to which a variable's name belongs; None if to none."""
+        """The layer to which a variable's name belongs, or None."""
         return self._numbers.get(name)

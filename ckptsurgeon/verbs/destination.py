@@ -36,7 +36,7 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     if os.path.isdir(out) and not kind.is_folder:
         raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
     if os.path.exists(out) and not (os.path.isfile(out) or os.path.isdir(out)):
-        raise RefusedError("is a device or a pipe, which no file replaces", path=out, hint="choose another name")
+        raise RefusedError("is a device or a pipe, which a file cannot replace", path=out, hint="choose another name")
     if not os.path.basename(out.rstrip(os.sep) if kind.is_folder else out):
         raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
     if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):

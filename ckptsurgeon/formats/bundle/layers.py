@@ -1,6 +1,6 @@
-"""What an object-based bundle's own graph says of its variables, and how the graph follows when they change.
+"""Names, layers and slots that a bundle's object graph records, and updates of the graph when variables change.
 
-The graph stands in the bundle as one string variable; `object_graph` knows what is in it.
+The graph is stored in the bundle as one string variable; `graph/` decodes and edits it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 class BundleGraph:
     """The object graph of a bundle, by the names of variables.
 
-    Every method but the last one reads it, once, and raises what is wrong with it: DamagedError if it is no graph or
-    its checksum is wrong, NotFoundError if the shard that holds it is missing. `consequences` does so only for changes
-    that concern it.
+    The graph is read once, by the first method that needs it; `consequences` needs it only for changes that concern it.
+    Reading raises DamagedError if the graph or its checksum is wrong, NotFoundError if its shard is missing.
 
     Args:
         path: the bundle's prefix, for error messages.

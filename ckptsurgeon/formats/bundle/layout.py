@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def carried_rows(plan: Plan) -> dict[bytes, bytes]:
-    """The recipient's index less the rows of dropped variables, and with those of renamed ones under their new keys."""
+    """The recipient's index without dropped variables, and with renamed ones under their new keys."""
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
     rows = dict(bundle.rows)
@@ -87,7 +87,7 @@ def linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[b
 
 
 def _describe(result: Result, rows: dict[bytes, bytes]) -> None:
-    """Add rows without a place for a variable that has none yet."""
+    """Add rows, without a place, for a variable that has no rows yet."""
     variable, dtype = result.variable, NUMBERS[result.variable.dtype]
     nowhere = Place(0, 0, 0, 0)
     if variable.slices is not None:
@@ -110,12 +110,12 @@ def _number_of(source: LinkSource, shards: list[LinkSource]) -> int:
 
 
 def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> LinkSource:
-    """A data file that is going to be linked unread, opened.
+    """Open a shard to be hard-linked without reading it.
 
     Raises:
         ChangedError: the checkpoint was replaced since it was opened, so the file may be another than its index means.
         DamagedError: the file is younger than its index, as when a save is under way, and does not hold what the
-            index says. This alone costs reading it.
+            index describes. Only in this case is it read.
     """
     assert isinstance(checkpoint, Bundle)
     file = local(checkpoint.file(path))

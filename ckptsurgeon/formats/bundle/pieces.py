@@ -1,4 +1,4 @@
-"""The bytes that a bundle is to hold for a variable: copied from a donor, swapped, filled, computed or encoded."""
+"""The new bytes of a bundle's variable: copied from a donor, byte-swapped, filled, computed or encoded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Piece = Callable[[], tuple[Iterable[bytes], int | None]]
 
-_LARGE = 1 << 23  # bytes of an extent for which a second thread, which reads, is worth its start
+_LARGE = 1 << 23  # bytes of an extent from which on a reading thread pays off
 
 
 def pieces_of(byteorder: str, result: Result) -> list[Piece]:
@@ -46,7 +46,7 @@ def pieces_of(byteorder: str, result: Result) -> list[Piece]:
 
 
 def _is_alike(content: Copy, variable: Variable, byteorder: str) -> bool:
-    """Whether a donor's stored bytes are the recipient's too, but for the order of bytes in numbers."""
+    """Whether a donor's stored bytes suit the recipient, apart from the byte order of numbers."""
     return (
         isinstance(content.donor, Bundle)
         and same_partition(content.variable.slices, variable.slices, variable.shape)
@@ -90,7 +90,7 @@ def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[
 
 
 def _naming(variable: Variable, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Chunks of a variable; damage that they show is told with its name."""
+    """Chunks of a variable; a DamagedError gets the variable's name."""
     try:
         yield from chunks
     except DamagedError as error:

@@ -7,7 +7,7 @@ and the old names are removed. In order:
 
     lock the index to be replaced, and the staged one; remove what a crash left
     write the new bytes; link every shard of the new set; write the new index; fsync all of them and the folder
-    if somebody saved meanwhile, undo; otherwise rename the index (the commit), and fsync the folder
+    if another process saved in the meantime, undo; otherwise rename the index (the commit), and fsync the folder
     remove the old names, each only while it is the file that was linked, and what a later save superseded
 """
 
@@ -27,7 +27,7 @@ from ..tensorflow.wire import crc32c, mask
 from .rows import Place, header_row
 from .shards import shard_path
 
-# What a file system says that has no hard links, or not between these two folders, or no more of them.
+# Errors of file systems without hard links, or without links between these folders, or with too many links.
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 TYPE_CHECKING = False
@@ -60,8 +60,8 @@ class Publication:
         prefix: where.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer.
-        lock: on the index to be replaced; None where there is none.
-        present: its number of shards; 0 if there is none, or it cannot be read.
+        lock: on the index to be replaced; None if there is no index.
+        present: its number of shards; 0 if there is no index, or it cannot be read.
 
     Attributes:
         warnings: what the user should know.
@@ -97,7 +97,7 @@ class Publication:
 
         Args:
             chunks: the bytes.
-            crc: their masked checksum, where it is not that of the bytes alone; None: computed.
+            crc: their masked checksum, if it is not simply that of the bytes; None: computed.
             shard: number in the new set.
         """
         if self._data is None:
@@ -130,7 +130,7 @@ class Publication:
             The paths of the new shards.
 
         Raises:
-            BusyError: somebody saved meanwhile; nothing was changed.
+            BusyError: another process saved in the meantime; nothing was changed.
             ChangedError: a file that was to be linked was replaced; start over.
         """
         with errors.files(self._data_path):
@@ -155,7 +155,7 @@ class Publication:
         return paths
 
     def commit_index(self, rows: Mapping[bytes, bytes]) -> None:
-        """Publish rows alone; the shards stay as they are."""
+        """Publish only rows; the shards stay as they are."""
         self._publish(rows, self._present, [])
 
     @property
@@ -192,7 +192,7 @@ class Publication:
 
     def close(self, failed: bool) -> None:
         """Let go; a publication that was not committed leaves nothing behind."""
-        with contextlib.suppress(OSError):  # told at the commit, if there was one
+        with contextlib.suppress(OSError):  # already reported at the commit
             self._staging.finish_sync()
         if failed:
             self._staging.undo()
@@ -212,7 +212,7 @@ class Publication:
     def _link(self, source: LinkSource, path: str) -> None:
         with errors.files(source.path):
             if source.fd is None and self.lock is None:
-                # Nothing stands here yet, so nobody need tell our bytes from others' after a crash (see `recover`).
+                # Nothing is here yet, so `recover` need not distinguish our bytes from others' after a crash.
                 os.rename(source.path, self._staging.made(path))
                 return
             try:
@@ -278,7 +278,7 @@ def _index_of(rows: Mapping[bytes, bytes], count: int) -> bytes:
 
 
 def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
-    """The data files that stand beside a prefix, of whatever index: path, number of shards in the name, status."""
+    """The data files next to a prefix, of any index: path, number of shards in the name, status."""
     folder, base = os.path.split(prefix)
     shape = re.compile(re.escape(base) + r"\.data-\d{5,}-of-(\d{5,})", re.DOTALL)
     found = []
@@ -296,7 +296,7 @@ def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
 def recover(prefix: str, present: int, data_path: str) -> None:
     """Remove what a crashed publication left: shards of another number that are links of ours.
 
-    They are told by what they link to, a live shard or the staged data, which is why those names go last. An empty
+    They are recognised by what they link to, a live shard or the staged data, so those names are removed last. An empty
     file beside such a link filled a number. The caller holds the lock.
     """
     standing = shard_files(prefix)

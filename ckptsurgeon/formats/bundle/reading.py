@@ -3,7 +3,7 @@
 The index is a table: the empty key holds the header, every other key a tensor's entry (dtype, shape, shard, offset,
 size, checksum), and keys that begin with a zero byte the slices of partitioned tensors. Data shards are bare bytes.
 Opening reads the index; a shard is opened when its bytes are asked for. Sources: `tensorflow/core/util/tensor_bundle/`,
-`tensorflow/core/protobuf/tensor_bundle.proto`. `bundle_write.py` is the other half.
+`tensorflow/core/protobuf/tensor_bundle.proto`. `writing.py` is the other half.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ class Bundle(Checkpoint):
                 except DamagedError as error:
                     raise _within(error, _text(key[:200])) from error
         if not self.shards:
-            raise DamagedError("damaged: the index has no header, or is no index of a TensorFlow V2 checkpoint")
+            raise DamagedError("damaged: the index has no header, or is not the index of a TensorFlow V2 checkpoint")
         for key, value in slice_rows.items():
             try:
-                self._piece(value)  # they are carried, so they too must make sense
+                self._piece(value)  # they are carried, so they must be valid too
             except DamagedError as error:
                 raise _within(error, repr(key[:200])) from error
         self.stray = list(slice_rows)
@@ -134,7 +134,7 @@ class Bundle(Checkpoint):
             *kind, extent = self._piece(piece)
             if kind != [dtype, slice_shape(place, shape)]:
                 raise DamagedError(
-                    "damaged: a slice is of another kind than its variable",
+                    "damaged: a slice's dtype or shape does not match its variable",
                     expected=f"{dtype} {list(slice_shape(place, shape))}",
                     found=f"{kind[0]} {list(kind[1])}",
                 )
@@ -144,14 +144,14 @@ class Bundle(Checkpoint):
         self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), tuple(slices))
 
     def _piece(self, row: bytes) -> tuple[str, tuple[int, ...], Extent]:
-        """Of a slice's row: dtype and shape, and where the bytes lie."""
+        """Decodes a slice's row into dtype, shape and extent."""
         dtype, shape, extent, encoded = self._stored(row)
         if encoded:
-            raise DamagedError("damaged: a slice in slices")
+            raise DamagedError("damaged: a slice that is itself partitioned")
         return dtype, shape, extent
 
     def _stored(self, row: bytes) -> tuple[str, tuple[int, ...], Extent, list[bytes]]:
-        """Of a row: dtype, shape, where the bytes lie, and the encoded slices, which lie elsewhere."""
+        """Decodes an index row into dtype, shape, extent and encoded slices."""
         form, shard, offset, length, crc, slices = split_entry(row)
         dtype, shape, item, size = decode_form(form)
         if not slices:
@@ -182,7 +182,7 @@ class Bundle(Checkpoint):
 
     @property
     def _graph(self) -> BundleGraph | None:
-        """The object graph, read when it is first asked for; None of a checkpoint without one."""
+        """The object graph, read on first use; None for a checkpoint without one."""
         if self._graph_read is None and GRAPH in self.variables:
             from .layers import BundleGraph
 
@@ -202,7 +202,7 @@ class Bundle(Checkpoint):
         return self._graph.full_names().get(name) if self._graph else None
 
     def key_of(self, name: str) -> bytes:
-        """As `Checkpoint.key_of`: of an object-based checkpoint with the end that `ls` leaves out."""
+        """As `Checkpoint.key_of`, with the suffix of object-based checkpoints that `ls` leaves out."""
         key = super().key_of(name)
         return key if _ATTRIBUTES in key or GRAPH not in self.variables else key + _VALUE_SUFFIX
 
@@ -241,7 +241,7 @@ class Bundle(Checkpoint):
 
     @property
     def data(self) -> Shards:
-        """The data files, for reading; made anew each time, so that no circle of references keeps the bundle alive."""
+        """The data files; a new object each time, because a reference cycle would keep the bundle alive."""
         return Shards(self.path, self.byteorder, self.file, self.was_replaced)
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
@@ -277,7 +277,7 @@ class Bundle(Checkpoint):
         return arrays.elements(self.data, variable)
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also where damaged data do not tell."""
+        """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also if the data are damaged."""
         if variable.dtype != "string":
             extents = variable.extents
             return extents[0].length if len(extents) == 1 else sum(extent.length for extent in extents)
@@ -309,7 +309,7 @@ class Bundle(Checkpoint):
 
 
 def _within(error: DamagedError, where: str) -> DamagedError:
-    """An error that also says in which entry of the index it is."""
+    """The same error with the entry of the index in which it occurred."""
     return DamagedError(f"{error.what} in the entry of {where}", expected=error.expected, found=error.found)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a TensorBundle's index: read, made, or pointed elsewhere with all else carried byte for byte."""
+"""Decodes, makes and redirects rows of a TensorBundle's index; unknown fields are carried byte for byte."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HEADER_VERSION = bytes.fromhex("1a020801")  # VersionDef{producer: 1}
 
 
 def split_entry(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]]:
-    """A BundleEntryProto: what one tensor, or one slice of one, is, and where it lies.
+    """Splits a BundleEntryProto, which describes one tensor or slice and where it lies.
 
     Returns:
         Its dtype and shape, encoded, as `decode_form` takes them; the shard; offset and size in bytes; the masked
@@ -66,8 +66,8 @@ def split_entry(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]]
         elif kind == BYTES and number == 7:
             slices.append(value)
         elif number <= 7:
-            raise DamagedError(f"damaged: the field {number} is of another wire type than it should be")
-    if shapes > 1:  # protobuf would merge them, which nobody means
+            raise DamagedError(f"damaged: the field {number} has the wrong wire type")
+    if shapes > 1:  # protobuf would merge them, which is never intended
         raise DamagedError("damaged: more than one shape", found=shapes)
     return varint_field(1, dtype) + bytes_field(2, shape), shard, offset, size, crc, slices
 

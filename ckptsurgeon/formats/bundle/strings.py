@@ -41,7 +41,7 @@ def string_lengths(shards: Shards, extent: Extent, count: int) -> tuple[list[int
     """The lengths of the `count` strings of an extent, and how many bytes of it the lengths take.
 
     Raises:
-        DamagedError: there is no room for them, or they do not add up to the extent.
+        DamagedError: the extent is too small, or the lengths do not add up to it.
         ChangedError: the same, because the checkpoint was replaced since it was opened.
     """
     if not extent.length and not count:
@@ -140,7 +140,7 @@ def _variants_crc(shards: Shards, extent: Extent, count: int) -> int:
             length, at = read_varint(data, at, len(data))
         except DamagedError as error:
             raise shards.damaged(extent, error.what, "the length of a variant", f"byte {at}") from error
-        end = at + length + 4  # beyond the end there is no checksum that could be right
+        end = at + length + 4  # past the end the checksum cannot match
         crc = crc32c(length.to_bytes(8, _order(shards.byteorder)), crc)
         crc = crc32c(data[at : end - 4], crc)
         _compare(shards, extent, data[end - 4 : end], crc)

@@ -46,7 +46,7 @@ def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -
 
 
 def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out as a new bundle at the prefix `out`: live bytes alone in one shard, or with `link` none copied.
+    """Carry a plan out as a new bundle at the prefix `out`: only live bytes, in one shard, or with `link` none copied.
 
     Raises:
         RefusedError: there is one already, without `force`; and as `save_in_place`.
@@ -62,15 +62,15 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
 
 
 def check(plan: Plan, out: str | None) -> None:
-    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as metadata show.
 
     Raises:
-        UnsupportedError, Problems: dtypes that other containers alone have.
+        UnsupportedError, Problems: dtypes that TensorFlow does not have.
     """
     problems: list[CkptSurgeonError] = []
     for result in plan.results():
         if result.variable.dtype not in NUMBERS:
-            what = f"{result.variable.name}: a TensorFlow checkpoint holds no {result.variable.dtype}"
+            what = f"{result.variable.name}: a TensorFlow checkpoint cannot hold {result.variable.dtype}"
             problems.append(UnsupportedError(what, path=out or plan.recipient.path, hint="cast it, or leave it out"))
     errors.check(problems)
 
@@ -111,7 +111,7 @@ def _keys(prefix: str, names: Iterable[str]) -> dict[bytes, str]:
     """The names by the keys under which they are stored.
 
     Raises:
-        RefusedError: there is none, one is empty, begins with a zero byte or is no text, or two share a key.
+        RefusedError: no names, a name that is empty, begins with a zero byte or is not text, or two with one key.
     """
     keys: dict[bytes, str] = {}
     for name in names:
@@ -128,7 +128,7 @@ def _keys(prefix: str, names: Iterable[str]) -> dict[bytes, str]:
 
 
 def delete(prefix: str) -> None:
-    """Remove all files of a checkpoint, the index first; that some are missing is no error."""
+    """Remove all files of a checkpoint, the index first; missing ones are not an error."""
     with errors.files(prefix):
         for path in (prefix + ".index", prefix + ".meta"):
             remove(path)
@@ -155,7 +155,7 @@ def save_at(
 
 
 def compact(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out in its recipient, whose index is locked: live bytes alone in one shard, under the usual names.
+    """Carry a plan out in its recipient, whose index is locked: only live bytes, in one shard, under the usual names.
 
     Raises:
         As `save_in_place`.

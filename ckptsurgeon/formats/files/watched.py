@@ -1,6 +1,6 @@
-"""Checkpoints of files with bare bytes at known places and no checksums: what is read was there when it was opened.
+"""Checkpoints in files without checksums: notices when a file was replaced since it was opened.
 
-Whoever replaces such a file while it is read would else mix the old metadata with new values.
+If such a file were replaced during a read, old metadata would be combined with new values.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class WatchedFiles(Checkpoint):
         return file
 
     def file(self, path: str) -> Source:
-        """As `Checkpoint.file`; of a file that was opened before and closed since, the same one.
+        """As `Checkpoint.file`; a file that was closed and is opened again must be the same one.
 
         Raises:
-            ChangedError: it is gone, or another one.
+            ChangedError: the file is gone, or was replaced.
         """
         try:
             file = super().file(path)
@@ -61,7 +61,7 @@ class WatchedFiles(Checkpoint):
                 yield chunk
 
     def cut_short(self, extent: Extent, size: int) -> CkptSurgeonError:
-        """The error that a file ends before an extent does: because it was replaced, or damaged."""
+        """The error for a file that ends inside an extent: ChangedError if it was replaced, else DamagedError."""
         if self.was_replaced():
             return ChangedError("was replaced while it was read; try again", path=self.path)
         expected = f"at least {extent.offset + extent.length} bytes"

@@ -75,7 +75,7 @@ class Table:
         index, _ = _read_handle(footer, at, 40, body)
         plain = b"".join(varint(number) for number in (*self._metaindex, *index)).ljust(40, b"\x00")
         if footer[:40] != plain:  # so that no bit of a table can change unnoticed
-            raise DamagedError("damaged: the footer of the table", expected=plain.hex(), found=footer[:40].hex())
+            raise DamagedError("damaged: invalid footer of the table", expected=plain.hex(), found=footer[:40].hex())
         self._read = read
         self._separators: list[bytes] = []
         self._blocks: list[tuple[int, int]] = []
@@ -102,16 +102,16 @@ class Table:
             for key, value in _block_rows(_read_block(self._read, *self._blocks[number]), last):
                 last = key
                 yield key, value
-            if last is not None and last > separator:  # whoever looks for it would look in the next block
+            if last is not None and last > separator:  # a lookup would go to the next block
                 raise _misplaced(last)
             last = separator
 
     def first_row(self) -> tuple[bytes, bytes] | None:
-        """The first row, or None of an empty table; its block alone is read and checked."""
+        """The first row, or None if the table is empty; only its block is read and checked."""
         return next(iter(self._rows_of(0).items()), None) if self._blocks else None
 
     def block_of(self, key: bytes) -> tuple[int, int] | None:
-        """Offset and length of the one block in which a key can stand, by the index; None if there is none."""
+        """Offset and length of the one block in which a key can stand, by the index; None if no block can hold it."""
         number = bisect_left(self._separators, key)
         return self._blocks[number] if number < len(self._blocks) else None
 
@@ -185,7 +185,7 @@ def _decompress(block: bytes) -> bytes:
     try:
         return bytes(cramjam.snappy.decompress_raw(block))  # of the declared length, or an error
     except cramjam.DecompressionError as error:
-        raise DamagedError(f"damaged: a block is no Snappy data ({error})") from error
+        raise DamagedError(f"damaged: invalid Snappy data in a block ({error})") from error
 
 
 def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes]]:
@@ -219,7 +219,7 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
         key = key[:shared] + block[at : at + unshared]
         at += unshared + length
         if last is not None and key <= last:
-            raise DamagedError("damaged: the table's keys do not rise", found=f"{_shown(key)} after {_shown(last)}")
+            raise DamagedError("damaged: the table's keys do not ascend", found=f"{_shown(key)} after {_shown(last)}")
         last = key
         yield key, block[at - length : at]
     if points[0] or (reached != restarts and end):

@@ -49,7 +49,7 @@ def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
             return value, at
         value |= (byte & 0x7F) << shift
         shift += 7
-    raise DamagedError("damaged: a number runs past its end")
+    raise DamagedError("damaged: a varint runs past the end of the data")
 
 
 _ONE_BYTE = [bytes((value,)) for value in range(0x80)]

@@ -72,7 +72,7 @@ def _allocate(slices: Slices, variable: Variable, shape: tuple[int, ...]) -> NDA
 
 
 def check(pieces: Iterable[bytes], dtype: str) -> None:
-    """Whether encoded integers, booleans or halves are within what their dtype allows.
+    """Check that encoded integers, booleans or halves are in the range of their dtype.
 
     Raises:
         DamagedError: they are not.

@@ -59,7 +59,7 @@ class V1(WatchedFiles):
     Attributes:
         files: as given.
         metas: of each variable, by key, the encoded SavedSliceMetas: one for each file that has slices of it.
-        more: the first file's meta less its tensors: encoded fields, its VersionDef among them.
+        more: the first file's meta without its tensors: encoded fields, its VersionDef among them.
         more_outside: the encoded fields of the first file's first row but the meta.
         slices: the rows with values.
     """
@@ -88,7 +88,7 @@ class V1(WatchedFiles):
         for number, file in enumerate(self.files):
             place = _place_in_set(os.path.basename(file))
             if place and place != (number, len(self.files)):
-                what = "a file of a set that is incomplete"
+                what = "one file of an incomplete set"
                 raise DamagedError(what, path=file, expected=f"{place[1]} files", found=len(self.files))
             with errors.files(file):
                 self._tables[file] = table = self._table(file)
@@ -112,7 +112,7 @@ class V1(WatchedFiles):
         return Table(source.read, source.size)
 
     def _read_meta(self, file: str, table: Table, found: Found) -> None:
-        """Add what a file's first row says to what is `found` already."""
+        """Add the contents of a file's first row to `found`."""
         first = table.first_row()
         meta: bytes | None = None
         outside: list[bytes] = []
@@ -125,7 +125,7 @@ class V1(WatchedFiles):
             else:
                 outside.append(raw)
         if meta is None:
-            raise DamagedError("damaged: the table has no meta row, or is no TensorFlow V1 checkpoint")
+            raise DamagedError("damaged: the table has no meta row, or is not a TensorFlow V1 checkpoint")
         more: list[bytes] = []
         tensors: list[bytes] = []
         for number, kind, value, raw in fields(meta):
@@ -135,10 +135,10 @@ class V1(WatchedFiles):
             if number == 2 and kind == BYTES:
                 check_version(value)
             elif number <= 2:
-                raise DamagedError("damaged: a field of the meta is of another wire type than it should be")
+                raise DamagedError("damaged: a field of the meta has the wrong wire type")
             more.append(raw)
         here: set[bytes] = set()
-        for message in tensors:  # after the version, which says whether they can be understood
+        for message in tensors:  # after the version, which decides whether they can be understood
             self._add(file, table, message, found, here)
         if file == self.files[0]:
             self.more, self.more_outside = more, outside
@@ -247,7 +247,7 @@ class V1(WatchedFiles):
         return arrays.read(self.slices, self[name])
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`. None also where damaged data do not tell, or none could."""
+        """As `Checkpoint.nbytes`. None also if the data are damaged, or of a dtype that no V1 checkpoint can hold."""
         item = ITEM_SIZE.get(variable.dtype)
         if item:
             return variable.size * item

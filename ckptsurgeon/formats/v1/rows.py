@@ -33,7 +33,7 @@ FIELDS = {
     "qint8": (7, VARINT), "quint8": (7, VARINT), "quint16": (7, VARINT), "qint32": (7, VARINT),
     "int64": (10, VARINT), "bool": (11, VARINT), "float16": (13, VARINT), "string": (8, BYTES),
 }  # fmt: skip
-# What TensorFlow puts into a V1 checkpoint, and reads from one: all of these but quint16, as its ops say when tried.
+# What TensorFlow puts into a V1 checkpoint, and reads from one: all of these but quint16, as tried with its ops.
 WRITTEN = frozenset(FIELDS) - {"quint16"}
 _NAME = bytes((1 << 3 | BYTES,))  # tag of a SavedSliceMeta's name
 _CONTINUED = bytes(range(0x80, 0x100))  # bytes of a varint that are not its last
@@ -65,7 +65,7 @@ def in_file_order(variable: Variable) -> list[int]:
 
 
 def split_meta(message: bytes) -> tuple[bytes, bytes]:
-    """Of a SavedSliceMeta: the name, and all other fields, which many variables have in common."""
+    """Splits a SavedSliceMeta into the name and all other fields, which many variables share."""
     if message[:1] == _NAME and len(message) > 2 and message[1] < 0x80:  # as TensorFlow writes it
         end = 2 + message[1]
         return message[2:end], message[end:]
@@ -79,10 +79,10 @@ def split_meta(message: bytes) -> tuple[bytes, bytes]:
 
 
 def decode_form(message: bytes) -> tuple[str, tuple[int, ...], tuple[Slice, ...]]:
-    """Of a SavedSliceMeta less its name: dtype, shape, slices.
+    """Decodes a SavedSliceMeta without its name into dtype, shape and slices.
 
     Raises:
-        DamagedError: a field is there twice, or of another kind; or what it says makes no sense.
+        DamagedError: a field is repeated, has the wrong wire type, or an invalid value.
     """
     shape = b""
     dtype, slices = 0, []
@@ -91,7 +91,7 @@ def decode_form(message: bytes) -> tuple[str, tuple[int, ...], tuple[Slice, ...]
         if number > 4:
             continue
         if kind != (VARINT if number == 3 else BYTES) or (number != 4 and number in seen):
-            raise DamagedError(f"damaged: the field {number} of a tensor's meta is of another kind, or there twice")
+            raise DamagedError(f"damaged: the field {number} of a tensor's meta has a wrong wire type or is repeated")
         seen.add(number)
         if number == 2:
             shape = value
@@ -111,7 +111,7 @@ def _only(message: bytes | memoryview, wanted: tuple[int, ...]) -> dict[int, mem
     for number, kind, value, _ in fields(memoryview(message)):
         if number in wanted:
             if kind != BYTES or number in found:
-                raise DamagedError(f"damaged: the field {number} of a slice's row is of another kind, or there twice")
+                raise DamagedError(f"damaged: the field {number} of a slice's row has a wrong wire type or is repeated")
             found[number] = value
     return found
 
@@ -120,12 +120,12 @@ def tensor_of(row: bytes, variable: Variable, extents: Slice) -> memoryview:
     """The TensorProto in a row, which must be that of this slice of this variable."""
     outer = _only(row, (1, 2))
     if 1 in outer or 2 not in outer:
-        raise DamagedError("damaged: the row of a slice holds none")
+        raise DamagedError("damaged: the row of a slice holds no slice")
     inner = _only(outer[2], (1, 2, 3))
     if bytes(inner.get(1, b"")) != variable.key:
-        raise DamagedError("damaged: the row of a slice is another tensor's", found=bytes(inner.get(1, b""))[:200])
+        raise DamagedError("damaged: a row belongs to another tensor", found=bytes(inner.get(1, b""))[:200])
     if decode_slice(bytes(inner.get(2, b"")), variable.shape) != extents:
-        raise DamagedError("damaged: the row of a slice is another slice's", expected=list(extents))
+        raise DamagedError("damaged: a row belongs to another slice", expected=list(extents))
     return inner.get(3, memoryview(b""))
 
 
@@ -151,7 +151,7 @@ def value_pieces(tensor: memoryview, dtype: str, count: int) -> list[bytes]:
                 single.clear()
             found += len(value) // item if item else _varints(value)
             if item and len(value) % item:
-                raise DamagedError("damaged: values end within one", found=f"{len(value)} bytes")
+                raise DamagedError("damaged: the values end inside a number", found=f"{len(value)} bytes")
             pieces.append(value)
         elif kind == wire:
             found += 1
@@ -172,7 +172,7 @@ def _varints(packed: memoryview) -> int:
     for at in range(0, len(packed), CHUNK):
         count += len(bytes(packed[at : at + CHUNK]).translate(None, _CONTINUED))
     if len(packed) and packed[-1] >= 0x80:
-        raise DamagedError("damaged: values end within one")
+        raise DamagedError("damaged: the values end inside a number")
     return count
 
 

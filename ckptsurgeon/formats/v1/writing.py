@@ -47,7 +47,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
 
     Raises:
         RefusedError: several files, which no single rename replaces; or what no V1 checkpoint can hold.
-        BusyError: somebody saved meanwhile; nothing was changed.
+        BusyError: another process saved in the meantime; nothing was changed.
         DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
         StorageError: the operating system refused; the recipient is unharmed.
     """
@@ -56,7 +56,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
 
 
 def check(plan: Plan, out: str | None) -> None:
-    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as metadata show.
 
     Raises:
         RefusedError, Problems: it cannot.
@@ -138,10 +138,10 @@ def _check(plan: Plan, results: list[Result], path: str) -> None:
         if carried and result.key == carried.variable.key:
             continue
         if not _is_text(result.key):
-            what = f"{name}: a V1 checkpoint holds no such name"
+            what = f"{name}: a V1 checkpoint cannot hold this name"
             problems.append(RefusedError(what, path=path, expected="UTF-8", hint="'rename' it"))
         if result.variable.dtype not in WRITTEN:
-            what = f"{name}: a V1 checkpoint holds no {result.variable.dtype}"
+            what = f"{name}: a V1 checkpoint cannot hold {result.variable.dtype}"
             hint = "cast it" if result.variable.is_numeric else "leave it out"
             problems.append(RefusedError(what, path=path, hint=hint))
         elif _estimate(result) > _LARGEST:
@@ -157,7 +157,7 @@ def _check(plan: Plan, results: list[Result], path: str) -> None:
 
 
 def _is_text(key: bytes) -> bool:
-    """Whether TensorFlow could read it: it refuses a meta with names that are no UTF-8."""
+    """Whether TensorFlow could read the key: it refuses names that are not UTF-8."""
     try:
         return bool(key.decode())
     except UnicodeDecodeError:
@@ -187,7 +187,7 @@ def _carried(result: Result) -> Copy | None:
 
 
 def _meta_row(plan: Plan) -> bytes:
-    """The first row: what the recipient says of its tensors, where it is a V1 checkpoint, and what is new."""
+    """The first row: the recipient's metas, if it is a V1 checkpoint, and those of new variables."""
     recipient = plan.recipient
     if not isinstance(recipient, V1):
         tensors = [bytes_field(1, new_meta(result.key, result.variable)) for result in plan.results()]
@@ -227,7 +227,7 @@ def _small(tensor: Tensor, variable: Variable) -> Tensor:
 
 
 def _tensors(result: Result) -> Callable[[int], Tensor]:
-    """What gives the TensorProto of each slice of a variable."""
+    """A function from the number of a slice to its TensorProto."""
     variable, content = result.variable, result.content
     if isinstance(content, Text):
         value = content.value

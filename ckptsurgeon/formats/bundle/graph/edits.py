@@ -29,7 +29,7 @@ _MOST_ENDS = 64  # of a row that are tried
 
 
 def attribute_key(row: str, keys: Mapping[str, int]) -> str | None:
-    """The key of the attribute that names a row: the row's own, or, for tables and iterators, how that begins."""
+    """The key of the attribute that names a row: the row's own, or, for tables and iterators, a prefix of it."""
     if row in keys:
         return row
     start = row.rfind(ATTRIBUTES) + len(ATTRIBUTES)
@@ -249,7 +249,7 @@ def add(objects: Objects, variables: Mapping[str, str]) -> bytes:
         owner, is_slot, rest = key.removesuffix(VALUE_SUFFIX).partition(OBJECT_SLOT)
         path = path_of(key)
         if not key.endswith(VALUE_SUFFIX) or key in keys or key == VALUE_SUFFIX or (path is None and not is_slot):
-            what = "is there already" if key in keys else "is no variable's key"
+            what = "already exists" if key in keys else "is not a variable's key"
             raise RefusedError(f"{key} {what}", expected=None if key in keys else f"a path that ends in {VALUE_SUFFIX}")
         if is_slot:
             original = patch.at(path_of(owner + VALUE_SUFFIX) or ())

@@ -11,7 +11,7 @@ wherever these seem to lead.
     SlotVariableReference  1 original_variable_node_id, 2 slot_name, 3 slot_variable_node_id
 
 Source: `tensorflow/core/protobuf/trackable_object_graph.proto`; edits were tried on TensorFlow 2.21. Bytes of keys
-that are no UTF-8 come as lone surrogates.
+that are not UTF-8 become lone surrogates.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Graph:
 
     Args:
         data: the serialized TrackableObjectGraph.
-        objects: what it says, if it was read already.
+        objects: its decoded objects, if they were read already.
 
     Raises:
-        DamagedError: it is none, or refers to a node that it has not.
+        DamagedError: the bytes are not an object graph, or an edge points to a missing node.
     """
 
     def __init__(self, data: bytes, objects: Objects | None = None) -> None:

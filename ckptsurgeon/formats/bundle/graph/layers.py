@@ -1,13 +1,13 @@
-"""What the edges of an object graph say: layers in model order, and whose slots are whose.
+"""Layers in model order, by the edges of an object graph.
 
 Everything goes by edges, not by the text of keys: Keras 3 stores the weights of a compiled model as
-`optimizer/_trainable_variables/N`, and only the graph tells that the same nodes are `_kernel` and `bias` of a layer.
+`optimizer/_trainable_variables/N`, and only the graph shows that the same nodes are `_kernel` and `bias` of a layer.
 
     Keras 2        model --layer_with_weights-K--> layer; the first releases had --layer-K--> alone
     Keras 3        model --_operations--> list --K--> layer; a Sequential has its list in `_functional`
     by attribute   model --any name--> layer, or list --K--> layer: models that are classes of their own, tf.Module
 
-`object_slots` tells whose slots are whose. Observed on Keras 3.15 and tf_keras 2.21.
+`slots` finds the variables of slots. Observed on Keras 3.15 and tf_keras 2.21.
 """
 
 from __future__ import annotations

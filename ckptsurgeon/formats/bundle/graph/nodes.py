@@ -1,7 +1,7 @@
 """The objects of an object graph, in columns.
 
 A graph of 100,000 weights has a million parts, and a hostile one as many in a mebibyte. So there is no Python object
-for a node or a part: what they say stands in a few long columns, and the bytes stay where they are.
+for a node or a part: their contents stand in a few long columns, and the bytes stay where they are.
 
 Source: `tensorflow/core/protobuf/trackable_object_graph.proto`.
 """
@@ -65,7 +65,7 @@ class Objects:
             iterators, how the keys of its rows begin.
         keepers, originals, slots: of each slot: the optimizer that keeps it, its variable, and itself.
         savers: the nodes that have a saver of their own.
-        flagged: whether any node says if it has values.
+        flagged: whether any node records if it has values.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -92,7 +92,7 @@ class Objects:
         highest = max((max(each) for each in (self.children, self.originals, self.slots) if each), default=0)
         if self._outside is not None or highest >= len(self):  # there has to be a root
             found = highest if self._outside is None else self._outside
-            what = "damaged: the object graph refers to a node that it has not"
+            what = "damaged: the object graph refers to a missing node"
             raise DamagedError(what, expected=f"one of {len(self)}", found=f"node {found}")
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Objects:
             else:
                 field, kind, _, start, at = _field(data, at, end)
                 if kind != BYTES and field in (EDGE, ATTRIBUTE, SLOT_VARIABLE):
-                    raise DamagedError(f"damaged: field {field} of a node of the object graph is no message")
+                    raise DamagedError(f"damaged: field {field} of a node of the object graph is not a message")
                 tag = field << 3 | kind
             if tag == _EDGE_TAG:
                 # The usual spelling, a number of up to three bytes and a name, is read here, any other one elsewhere.
@@ -183,7 +183,7 @@ class Objects:
         self.slots.append(self._within(slot))
 
     def _within(self, number: int) -> int:
-        """A node's number, 0 instead of what can be none."""
+        """A node's number; 0 in place of an impossible one."""
         if 0 <= number < _MAX_NODES:
             return number
         self._outside = number
@@ -226,7 +226,7 @@ class Objects:
         return self._variables
 
     def full_names(self) -> Iterator[bytes]:
-        """Of each attribute, the name that its variable had in its program."""
+        """The name of each attribute's variable in the program that saved it."""
         places = iter(self._full_names)
         return (self.data[start:end] for start, end in zip(places, places, strict=True))
 
@@ -249,7 +249,7 @@ class Objects:
         return None if at is None else self.children[at]
 
     def named(self, names: Iterable[str]) -> dict[str, dict[int, int]]:
-        """Of each of these names, the nodes that have such an edge, and where it leads."""
+        """Edges by name: name -> node that has such an edge -> node to which it leads."""
         found: dict[str, dict[int, int]] = {name: {} for name in names}
         for edge, name in enumerate(self.names):
             if name in found:

@@ -25,7 +25,7 @@ def unescape(name: str) -> str:
 
 
 def path_of(key: str) -> Path | None:
-    """The edges that lead to a key's node by its own word; None for a slot's key, or one that is no object's."""
+    """The path of edges that a key spells; None for the key of a slot or of no object."""
     path, found, _ = key.rpartition(ATTRIBUTES)
     names = path.split("/")
     if not found or OBJECT_SLOT in key or len(names) > _MAX_DEPTH:

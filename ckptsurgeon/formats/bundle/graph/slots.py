@@ -1,4 +1,4 @@
-"""Whose optimizer slots are whose, by an object graph.
+"""Finds the variable of each optimizer slot in an object graph.
 
     old optimizers         slot_variables, and keys <variable>/.OPTIMIZER_SLOT/<optimizer>/<slot>
     Keras 2.11 and later   optimizer --_momentums--> list --I--> slot, with the full name Adam/m/<variable's full name>
@@ -38,7 +38,7 @@ class SlotOwners:
         """The variable of each slot, where that is sure.
 
         Args:
-            shapes: of the rows, by key; a slot that is told by its full name must have its variable's shape.
+            shapes: of the rows, by key; a slot found by its full name must have its variable's shape.
 
         Returns:
             Slot's key -> variable's key.
@@ -108,7 +108,7 @@ def _by_full_name(
 
 
 def _tails(name: str) -> Iterator[str]:
-    """What follows the slashes of a name, the longest first."""
+    """The parts of a name after each slash, the longest first."""
     slashes = [len(name)]
     while slashes[-1] >= 0 and len(slashes) <= _MAX_DEPTH:
         slashes.append(name.rfind("/", 0, slashes[-1]))
