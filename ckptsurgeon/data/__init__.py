@@ -35,10 +35,10 @@ def read(path: str, target: str | None = None, like: Table | None = None, folder
             magic = file.read(6)
         if magic == b"\x93NUMPY":
             if target is None:
-                raise UsageError("holds the features alone", hint="name the .npy file of the target")
+                raise UsageError("contains only the features", hint="name the .npy file of the target")
             return numpy_files.table(load_npy(path), load_npy(target), None, like, folder)
         if magic[:4] == b"PK\x03\x04":
             return numpy_files.read_npz(path, target, like, folder)
         if target is None:
-            raise UsageError("no target is named", hint="name the column to predict")
+            raise UsageError("no target was given", hint="name the column to predict")
         return csv_rows.read(path, target, like, folder)

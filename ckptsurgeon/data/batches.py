@@ -47,8 +47,8 @@ class Batches:
     def __init__(self, rows: int, batch_size: int, seed: int, holdout: float = 0.0) -> None:
         if rows < 1 or batch_size < 1 or not 0 <= holdout < 1:
             raise UsageError(
-                "cannot cut batches",
-                expected="rows and batch_size of 1 or more, holdout from 0 up to, not including, 1",
+                "cannot form batches",
+                expected="rows and batch_size of 1 or more, holdout from 0 up to but not including 1",
                 found=f"rows {rows}, batch_size {batch_size}, holdout {holdout}",
             )
         self._rows = rows
@@ -58,7 +58,7 @@ class Batches:
         self._train = rows - self._held
         if self._train < 1:
             raise UsageError(
-                f"holding out {holdout} of {rows} rows leaves none to train on", hint="holdout = 0 keeps all"
+                f"holding out {holdout} of {rows} rows leaves no rows to train on", hint="holdout = 0 keeps all"
             )
         self.per_epoch = -(-self._train // batch_size)
 

@@ -105,7 +105,7 @@ class _Columns:
     def table(self) -> Table:
         """All rows that were taken."""
         if not self._rows:
-            raise RefusedError("holds no rows below the header")
+            raise RefusedError("has no rows below the header")
         y, classes = self._target.finish()
         X = self._features.array().reshape(self._rows, self.width - 1)
         names = tuple(name for number, name in enumerate(self._header) if number != self._column)
@@ -138,7 +138,7 @@ class _Columns:
 
     def _mistake_of(self, row: list[str]) -> tuple[str, object, object] | None:
         if len(row) != self.width:
-            return " has another number of fields than the header", self.width, len(row)
+            return " has a different number of fields than the header", self.width, len(row)
         if not row[self._column].strip():
             return f", column {self._header[self._column]!r} is empty", None, None
         for name, text in zip(self._header, row, strict=True):
@@ -148,7 +148,7 @@ class _Columns:
             if value is None:
                 return f", column {name!r} is not a number", None, repr(text[:40])
             if not is_value(value):
-                return f", column {name!r} is not finite in float32", None, value
+                return f", column {name!r} is not finite as float32", None, value
         return None
 
 
@@ -185,14 +185,14 @@ def _header(reader: Reader) -> list[str]:
         if mistake is not None:
             raise mistake
         if not rows:
-            raise RefusedError("is empty", expected="a header line with the names of the columns")
+            raise RefusedError("is empty", expected="a header line with the column names")
         if rows[0]:
             return [name.strip() for name in rows[0]]
 
 
 def _target_column(names: list[str], target: str) -> int:
     if all(as_number(name) is not None for name in names):
-        raise RefusedError("the first line holds numbers", expected="the names of the columns")
+        raise RefusedError("the first line contains numbers", expected="the column names")
     if names.count(target) != 1:
         if target in names:
             raise RefusedError(f"two columns are named {target!r}")
@@ -202,5 +202,5 @@ def _target_column(names: list[str], target: str) -> int:
     if twice is not None:
         raise RefusedError(f"two columns are named {twice!r}")
     if len(names) < 2:
-        raise RefusedError(f"there is no column beside the target {target!r}")
+        raise RefusedError(f"the only column is the target {target!r}")
     return names.index(target)

@@ -116,7 +116,7 @@ def _floats(values: NDArray[Any], what: str, folder: str | None) -> NDArray[np.f
         finite = np.isfinite(converted)
         if not finite.all():
             row = start + int(np.argwhere(~finite)[0][0])
-            raise RefusedError(f"the {what} hold values that are not finite in float32", found=f"one in row {row}")
+            raise RefusedError(f"the {what} contain values that are not finite as float32", found=f"one in row {row}")
         if spool is not None:
             spool.append(converted)
         start += len(part)
@@ -157,7 +157,7 @@ def _array(stream: IO[bytes], size: int, read: _Reader) -> NDArray[Any]:
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(stream)
     if dtype.hasobject:
-        raise ValueError("it holds pickled objects")
+        raise ValueError("it contains pickled objects")
     count = math.prod(shape)
     if count * dtype.itemsize > size:
         raise ValueError(f"{count} elements of {dtype} do not fit into {size} bytes")
@@ -173,7 +173,7 @@ def _in_memory(stream: IO[bytes], dtype: np.dtype[Any], size: int) -> NDArray[An
 def _exactly(stream: IO[bytes], size: int) -> bytes:
     data = stream.read(size)
     if len(data) != size:
-        raise ValueError("the data are truncated")
+        raise ValueError("the data is truncated")
     return data
 
 

@@ -79,12 +79,14 @@ class Target:
             if text in self._index:
                 continue
             if self._known is not None:
-                what = f"{place(row)}, column {self._name!r} holds an unknown class"
+                what = f"{place(row)}, column {self._name!r} contains an unknown class"
                 raise RefusedError(what, expected=" or ".join(self._known[:10]), found=repr(text[:40]))
             self._characters += len(text)
             if len(self._index) >= _CLASSES or self._characters > _CHARACTERS:
-                what = f"{place(row)}, column {self._name!r} holds more classes than can be told apart"
-                raise RefusedError(what, expected=f"at most {_CLASSES}", hint="values are numbers with a fraction")
+                what = f"{place(row)}, column {self._name!r} has too many classes"
+                raise RefusedError(
+                    what, expected=f"at most {_CLASSES}", hint="a target of values needs numbers with a fraction"
+                )
             self._index[text] = len(self._index)
             if not self._sure:
                 self._judge(text, row, place)

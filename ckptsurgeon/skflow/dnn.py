@@ -127,7 +127,9 @@ class _TensorFlowDNN(HeadEstimator):
             try:
                 array = np.asarray(value)
             except ValueError:
-                raise EstimatorError(f"{name} cannot be set", expected=expected, found="rows of any length") from None
+                raise EstimatorError(
+                    f"{name} cannot be set", expected=expected, found="rows of different lengths"
+                ) from None
             if array.dtype.kind not in "fiub" or list(array.shape) != expected:
                 kind = "" if array.dtype.kind in "fiub" else f" of {array.dtype}"
                 raise EstimatorError(f"{name} cannot be set", expected=expected, found=f"{list(array.shape)}{kind}")

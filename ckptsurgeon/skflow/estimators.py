@@ -121,7 +121,7 @@ class TensorFlowEstimator(NetEstimator):
             logdir: a folder that gets a folder with an event file for TensorBoard.
 
         Raises:
-            EstimatorError: a parameter, X or y cannot be used, or loss or weights are not finite any more.
+            EstimatorError: a parameter, X or y cannot be used, or loss or weights are no longer finite.
         """
         anew = not (self.continue_training and self.__sklearn_is_fitted__())
         return self._fit(X, y, anew, None, monitor, logdir)
@@ -197,8 +197,8 @@ class TensorFlowEstimator(NetEstimator):
         if not anew and classes is None:
             return self.classes_
         if classes is None and not whole and self.n_classes is None:
-            hint = "n_classes=... tells how many there are, partial_fit(..., classes=...) which"
-            raise EstimatorError("the labels of an iterator are not known before its end", hint=hint)
+            hint = "set n_classes=... or use partial_fit(..., classes=...)"
+            raise EstimatorError("the labels of an iterator are unknown before its end", hint=hint)
         if classes is None and not whole:
             classes = np.arange(self.n_classes or 0)
         labels = class_labels(y if classes is None else classes, self.n_classes)
@@ -216,7 +216,7 @@ class TensorFlowEstimator(NetEstimator):
     def _check_target(self, shape: tuple[int, ...]) -> None:
         if shape != self._target:
             expected, found = (f"{list(each) or 'one value'} a row" for each in (self._target, shape))
-            raise EstimatorError("y has another shape than before", expected=expected, found=found)
+            raise EstimatorError("y has a different shape than before", expected=expected, found=found)
 
     def _encoded(self, target: NDArray[Any]) -> Rows:
         return one_hot(target, len(self.classes_)) if self._classifies else target
@@ -233,7 +233,7 @@ class TensorFlowEstimator(NetEstimator):
             else:
                 self._train_watched(feeder, monitor or BaseMonitor(verbose=0), logdir, anew)
             if not self._net.is_finite():
-                raise EstimatorError("the weights are not finite any more", hint=DIVERGED)
+                raise EstimatorError("the weights are no longer finite", hint=DIVERGED)
         except EstimatorError:
             if before is None:
                 self._net.close()
@@ -293,7 +293,7 @@ class TensorFlowEstimator(NetEstimator):
 
     def _model(self) -> ModelFunction:
         if self.model_fn is None:
-            raise EstimatorError("there is no model_fn", hint="restore(folder, model_fn=...) gives one")
+            raise EstimatorError("there is no model_fn", hint="pass one: restore(folder, model_fn=...)")
         return self.model_fn
 
     # -- files

@@ -89,8 +89,8 @@ class InProcessRing:
         if self._policy.action == "copy":
             first, *others = self._slots.values()
             if any(each != first for each in others):
-                hint = 'give all the same optimizer, or slots="keep"'
-                raise EstimatorError("the members differ in the slots of their trunks", hint=hint)
+                hint = 'use the same optimizer for all, or slots="keep"'
+                raise EstimatorError("the members' trunks have different slots", hint=hint)
             self._grafted += first
 
     @property
@@ -121,7 +121,7 @@ class InProcessRing:
             tell: is called with a line wherever the change is measured.
 
         Raises:
-            EstimatorError: loss or weights are not finite any more.
+            EstimatorError: loss or weights are no longer finite.
         """
         self.change = None  # rows may be others than before: what was said of those does not count
         rows, batch = np.zeros(0, np.int64), -1
@@ -171,7 +171,7 @@ class InProcessRing:
         vectors[TRUNK] = _vector(next(iter(self._members.values())), sorted(self._weights))
         for name, vector in vectors.items():
             if not np.isfinite(vector).all():
-                raise EstimatorError(f"weights of {name} are not finite any more after round {round}", hint=DIVERGED)
+                raise EstimatorError(f"weights of {name} are no longer finite after round {round}", hint=DIVERGED)
         change = self._blocks.add(round, vectors) if round > self._schedule.warmup else None
         if change is not None:
             self.change = change

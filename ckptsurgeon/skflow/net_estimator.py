@@ -103,7 +103,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
             chunks = (np.asarray(X[row : row + size], np.float32) for row in range(0, len(X), size))
         predicted = [self._net.predict(rows) for rows in chunks]
         if not predicted:
-            raise EstimatorError("the iterator X gives no rows")
+            raise EstimatorError("the iterator X yields no rows")
         return np.concatenate(predicted)
 
     def _features(self, X: Any) -> NDArray[Any]:

@@ -118,7 +118,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
             y: labels [rows], or values [rows] or [rows, outputs].
 
         Raises:
-            EstimatorError: a parameter, X or y cannot be used, or loss or weights are not finite any more.
+            EstimatorError: a parameter, X or y cannot be used, or loss or weights are no longer finite.
         """
         return self._fit(X, y, anew=True)
 
@@ -156,7 +156,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
             self._begin(members, X.shape[1], shape, labels)
         elif shape != members[0]._target:
             expected, found = (f"{list(each) or 'one value'} a row" for each in (members[0]._target, shape))
-            raise EstimatorError("y has another shape than before", expected=expected, found=found)
+            raise EstimatorError("y has a different shape than before", expected=expected, found=found)
         batches = Batches(len(X), members[0].batch_size, int(self.seed))
         stop = Stop(
             tolerance=self.tolerance,
@@ -166,7 +166,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         )
         try:
             done = self._run.go(X, target, batches, stop, print if self.verbose else _silent)
-        except EstimatorError:  # loss or weights are not finite any more: nothing is left to go on from
+        except EstimatorError:  # loss or weights are no longer finite: nothing is left to go on from
             del self.estimators_
             raise
         self.n_rounds_, self.converged_ = done.round, done.reason == "converged"

@@ -53,7 +53,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "clip_gradients": ("a number from 0", lambda c: c is None or (_is_number(c) and c >= 0)),
     "class_weight": ("a list of numbers, or a dict of labels and numbers from 0", _is_weight),
     "dropout": (
-        "a number from 0 up to, not including, 1, or None",
+        "a number from 0 up to but not including 1, or None",
         lambda d: d is None or (_is_number(d) and 0 <= d < 1),
     ),
     "tf_random_seed": ("a whole number from 0", lambda n: is_whole(n, 0)),
@@ -92,15 +92,15 @@ def class_labels(y: Any, n_classes: int | None) -> NDArray[Any]:
     given = np.unique(y)
     if n_classes is None:
         if len(given) < 2:
-            more = "n_classes=... or partial_fit(..., classes=...) tells of those that are not in y"
-            raise EstimatorError(f"y holds 1 class alone, {_some(given)}", expected="2 or more", hint=more)
+            more = "n_classes=... or partial_fit(..., classes=...) lists all classes"
+            raise EstimatorError(f"y contains only 1 class, {_some(given)}", expected="2 or more", hint=more)
         return given
     numbers = np.arange(n_classes)
     if given.dtype.kind in "iuf" and np.isin(given, numbers).all():
         return numbers.astype(given.dtype)
     if len(given) != n_classes:
-        hint = None if len(given) > n_classes else "partial_fit(..., classes=...) names those that are not in y"
-        raise EstimatorError("the labels do not fit", expected=f"{n_classes} of them", found=_some(given), hint=hint)
+        hint = None if len(given) > n_classes else "partial_fit(..., classes=...) lists all labels"
+        raise EstimatorError("wrong number of labels", expected=n_classes, found=_some(given), hint=hint)
     return given
 
 
@@ -115,7 +115,7 @@ def class_numbers(y: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.intp]:
     try:
         positions = np.searchsorted(labels, y).clip(max=len(labels) - 1)
     except TypeError:  # text among numbers
-        raise EstimatorError("y has labels of another kind", expected=_some(labels), found=_some(y)) from None
+        raise EstimatorError("the labels in y have a different type", expected=_some(labels), found=_some(y)) from None
     unknown = labels[positions] != y
     if unknown.any():
         raise EstimatorError("y has an unknown label", expected=_some(labels), found=_some(y[unknown]))
@@ -144,7 +144,7 @@ def class_weights(
     names = labels.tolist()
     if not isinstance(given, Mapping):
         if len(given) != len(names):
-            raise EstimatorError("class_weight does not fit", expected=f"{len(names)} numbers", found=len(given))
+            raise EstimatorError("class_weight has the wrong length", expected=len(names), found=len(given))
         return tuple(float(weight) for weight in given), None
     # A dict that was saved as JSON has text for keys.
     known = {label: name for name in names for label in (str(name), name)}
@@ -157,7 +157,7 @@ def class_weights(
     factors = [by_name.get(name, 1.0) for name in names]
     mean = sum(factors) / len(factors)
     if not mean:
-        raise EstimatorError("class_weight has zeros alone", expected="one number above 0")
+        raise EstimatorError("every class_weight is 0", expected="at least one number above 0")
     return None, tuple(factor / mean for factor in factors)
 
 
@@ -185,7 +185,7 @@ def check_same_labels(labels: NDArray[Any], before: NDArray[Any]) -> None:
         EstimatorError: they differ.
     """
     if not np.array_equal(labels, before):
-        raise EstimatorError("the classes are not those of the model", expected=_some(before), found=_some(labels))
+        raise EstimatorError("the classes differ from the model's", expected=_some(before), found=_some(labels))
 
 
 def _some(labels: NDArray[Any]) -> str:
