@@ -93,10 +93,10 @@ def test_the_target_may_be_any_column_and_quotes_and_blank_lines_are_fine(tmp_pa
         ("", "t", ["empty", "header"]),
         ("\n\n", "t", ["empty", "header"]),
         ("a,t\n", "t", ["no rows"]),
-        ("1,2\n3,4\n", "t", ["first line holds numbers"]),
+        ("1,2\n3,4\n", "t", ["first line contains numbers"]),
         ("a,species\n1,x\n", "specis", ["no column 'specis'", "did you mean species"]),
         ("a,b\n1,x\n", "zzz", ["no column 'zzz'", "a, b"]),
-        ("t\nx\n", "t", ["no column beside"]),
+        ("t\nx\n", "t", ["only column is the target"]),
         ("t,t,a\nx,y,1\n", "t", ["two columns are named 't'"]),
         ("a,a,t\n1,2,x\n", "t", ["two columns are named 'a'"]),
         ("a,t\n1,x\n2,y,z\n", "t", ["line 3", "expected 2", "found 3"]),
@@ -132,7 +132,7 @@ def test_a_missing_file_and_a_missing_target_are_told(tmp_path: Path) -> None:
     """Neither ends in a traceback."""
     with pytest.raises(CkptSurgeonError, match="no such file"):
         data.read(str(tmp_path / "none.csv"), "t")
-    with pytest.raises(CkptSurgeonError, match="no target is named"):
+    with pytest.raises(CkptSurgeonError, match="no target was given"):
         data.read(write(tmp_path, IRIS))
 
 
@@ -332,7 +332,7 @@ def test_a_word_among_a_thousand_fractions_is_a_mistake_not_a_class(tmp_path: Pa
 def test_more_classes_than_any_table_has_are_refused(tmp_path: Path) -> None:
     """A number for each row, say, is no class: the line is told at which it was noticed, and memory is not filled."""
     rows = "".join(f"1,{number}\n" for number in range(65_537))
-    with pytest.raises(CkptSurgeonError, match=r"line 65538, column 't' holds more classes.*at most 65536"):
+    with pytest.raises(CkptSurgeonError, match=r"line 65538, column 't' has too many classes; expected at most 65536"):
         data.read(write(tmp_path, "a,t\n" + rows), "t")
     with pytest.raises(CkptSurgeonError, match=r"row 65536, column 'y' holds more classes"):
         data.read(write(tmp_path, npz(X=np.ones((65_537, 1)), y=np.arange(65_537)), "a.npz"))

@@ -207,7 +207,7 @@ def test_a_regressor_is_one_too() -> None:
     assert model.score(rows[1::2], target[1::2]) > 0.3
     both = ensemble(member, layers="0").fit(X[:, :2], X[:, 2:])
     assert both.predict(X[:, :2]).shape == (150, 2)
-    with pytest.raises(skflow.EstimatorError, match="y has another shape than before"):
+    with pytest.raises(skflow.EstimatorError, match="y has a different shape than before"):
         both.partial_fit(X[:, :2], X[:, 2])
 
 

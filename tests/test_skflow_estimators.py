@@ -182,7 +182,7 @@ for optimizer in "Adagrad", "Adam":
     ("params", "message"),
     [
         ({"learning_rate": 1e10}, r"the loss is (inf|nan) in step \d"),
-        ({"learning_rate": 1e38, "steps": 1, "clip_gradients": 0}, "the weights are not finite any more"),
+        ({"learning_rate": 1e38, "steps": 1, "clip_gradients": 0}, "the weights are no longer finite"),
     ],
 )
 def test_a_training_that_diverges_ends_with_an_error(params: Values, message: str) -> None:
@@ -227,7 +227,7 @@ def test_a_regressor_predicts_one_value_or_several() -> None:
     both = regressor().fit(X[:, :2], X[:, 2:])
     assert both.predict(X[:, :2]).shape == (150, 2)
     assert both.score(X[:, :2], X[:, 2:]) > 0.5
-    with pytest.raises(skflow.EstimatorError, match="y has another shape than before"):
+    with pytest.raises(skflow.EstimatorError, match="y has a different shape than before"):
         both.partial_fit(X[:, :2], X[:, 2])
     assert not hasattr(model, "predict_proba")
 
@@ -270,8 +270,16 @@ def test_labels_of_any_kind_come_back() -> None:
 @pytest.mark.parametrize(
     ("first", "then", "message"),
     [
-        (np.array(["a", "b"]), None, "the labels do not fit; expected 3 of them, found a, b; partial_fit"),
-        (np.array([1, 2, 3, 4]), None, "the labels do not fit; expected 3 of them, found 1, 2, 3, 4"),
+        (
+            np.array(["a", "b"]),
+            None,
+            "wrong number of labels; expected 3, found a, b; partial_fit",
+        ),
+        (
+            np.array([1, 2, 3, 4]),
+            None,
+            "wrong number of labels; expected 3, found 1, 2, 3, 4",
+        ),
         (np.array(["a", "b", "c"]), np.array(["a", "d", "a"]), "y has an unknown label; expected a, b, c, found d"),
         (np.array([0, 1, 2]), np.array(["0", "1", "2"]), "y has "),
         (np.array([0, 1, 2]), np.array([3, 1, 2]), "y has an unknown label; expected 0, 1, 2, found 3"),
@@ -364,7 +372,7 @@ def test_any_model_function_makes_an_estimator(tmp_path: Any) -> None:
     model = skflow.TensorFlowEstimator(model_fn, n_classes=3, verbose=0).fit(X, Y)
     assert (model.predict(X) == Y).mean() > 0.9
     model.save(str(tmp_path))
-    with pytest.raises(skflow.EstimatorError, match=r"model_fn is not saved; restore\(folder, model_fn=...\) gives it"):
+    with pytest.raises(skflow.EstimatorError, match=r"model_fn was not saved; restore\(folder, model_fn="):
         skflow.TensorFlowEstimator.restore(str(tmp_path))
     again = skflow.TensorFlowEstimator.restore(str(tmp_path), model_fn=model_fn)
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
@@ -560,9 +568,9 @@ def edit(folder: Any, **changes: Any) -> None:
         (lambda f: (f / "model.def").unlink(), "there is no model.def"),
         (lambda f: (f / "model.def").write_text("{"), "model.def: is not JSON"),
         (lambda f: (f / "model.def").write_text("[" * 100_000), "model.def: is not JSON"),
-        (lambda f: (f / "model.def").write_text("[]"), "model.def: is no JSON object"),
-        (lambda f: edit(f, class_name="Nonsense"), "holds a model of another class"),
-        (lambda f: edit(f, class_name="TensorFlowDNNRegressor"), "holds a model of another class"),
+        (lambda f: (f / "model.def").write_text("[]"), "model.def: is not a JSON object"),
+        (lambda f: edit(f, class_name="Nonsense"), "contains a model of a different class"),
+        (lambda f: edit(f, class_name="TensorFlowDNNRegressor"), "contains a model of a different class"),
         (lambda f: edit(f, units=[3]), "has no parameter units"),
         (lambda f: edit(f, steps="many"), "cannot use the parameter steps"),
         (lambda f: edit(f, learning_rate=10**400), "cannot use the parameter learning_rate"),
@@ -595,7 +603,7 @@ def test_missing_slots_begin_anew_and_strange_variables_are_named(tmp_path: Any)
         values = {name: checkpoint.read(name) for name in checkpoint if not name.endswith("/Adagrad")}
     formats.write(str(tmp_path / "model-1"), {**values, "extra": np.zeros(2, np.float32)})
     with (
-        pytest.warns(UserWarning, match="begin anew, as they are missing: dnn/layer0/Linear/Matrix/Adagrad"),
+        pytest.warns(UserWarning, match="missing, and therefore initialized: dnn/layer0/Linear/Matrix/Adagrad"),
         pytest.warns(UserWarning, match="not used by the model: extra$"),
     ):
         again = skflow.TensorFlowDNNClassifier.restore(str(tmp_path))

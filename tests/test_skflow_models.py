@@ -118,13 +118,13 @@ def test_skflows_own_pieces_make_the_model_of_the_dnn_classifier() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda rows, target: rows, r"model_fn returns something else; expected \(predictions, loss\)"),
-        (lambda rows, target: (rows, rows), r"the loss of model_fn is no scalar; expected \[\]"),
+        (lambda rows, target: rows, r"model_fn returned an unexpected value; expected \(predictions, loss\)"),
+        (lambda rows, target: (rows, rows), r"the loss of model_fn is not a scalar; expected \[\]"),
         (
             lambda rows, target: (rows, tensorflow.reduce_mean(rows)),
             "the loss of model_fn depends on no variable; tf.Variable makes one",
         ),
-        (None, r"there is no model_fn; restore\(folder, model_fn=...\) gives one"),
+        (None, r"there is no model_fn; pass one: restore\(folder, model_fn=...\)"),
     ],
 )
 def test_a_model_function_that_makes_no_sense_is_refused(make: Any, message: str) -> None:
@@ -180,9 +180,9 @@ def test_a_dict_of_class_weights_multiplies_the_loss_of_rows(tmp_path: Any) -> N
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1, 2], "class_weight does not fit; expected 3 numbers, found 2"),
+        ([1, 2], "class_weight has the wrong length; expected 3, found 2"),
         ({0: 1, 7: 2}, "class_weight has unknown labels; expected 0, 1, 2, found 7"),
-        ({0: 0, 1: 0, 2: 0}, "class_weight has zeros alone"),
+        ({0: 0, 1: 0, 2: 0}, "every class_weight is 0"),
         ("balanced", "cannot use the parameter class_weight; expected a list of numbers"),
         ({0: -1}, "cannot use the parameter class_weight"),
     ],
@@ -239,7 +239,7 @@ def test_a_model_with_dropout_goes_on_after_a_restore_as_it_would_have(tmp_path:
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, math.nan, "half"])
 def test_a_share_that_is_none_is_refused(share: Any) -> None:
-    """Dropout takes numbers from 0 up to, not including, 1."""
+    """Dropout takes numbers from 0 up to but not including 1."""
     with pytest.raises(skflow.EstimatorError, match="cannot use the parameter dropout; expected a number from 0"):
         classifier(dropout=share).fit(X, Y)
 

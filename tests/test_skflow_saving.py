@@ -162,7 +162,7 @@ def test_functions_must_be_given_again(tmp_path: Path) -> None:
     model = classifier(optimizer=momentum, learning_rate=decaying).fit(X, Y)
     model.save(str(tmp_path))
     restore = skflow.TensorFlowDNNClassifier.restore
-    with pytest.raises(skflow.EstimatorError, match=r"optimizer, learning_rate is not saved; restore\(folder, opt"):
+    with pytest.raises(skflow.EstimatorError, match=r"optimizer, learning_rate was not saved; restore\(folder, opt"):
         restore(str(tmp_path))
     with pytest.raises(skflow.EstimatorError, match="learning_rate is not saved"):
         restore(str(tmp_path), optimizer=momentum)
@@ -205,7 +205,7 @@ def test_a_custom_model_comes_back_with_its_function(tmp_path: Path) -> None:
     model.partial_fit(X, Y)
     for name, value in model._net.values().items():
         np.testing.assert_array_equal(again.get_tensor_value(name), value, err_msg=name)
-    with pytest.raises(skflow.EstimatorError, match=r"does not fit the model|variables are missing"):
+    with pytest.raises(skflow.EstimatorError, match=r"does not match the model|variables are missing"):
         skflow.TensorFlowEstimator.restore(str(tmp_path), model_fn=skflow.models.get_dnn_model([7], _head))
 
 
@@ -323,14 +323,14 @@ FITTED = {"features": 4, "target": [3], "classes": [0, 1, 2]}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"class_name": ["TensorFlowDNNClassifier"]}, "holds a model of another class"),
-        ({"class_name": "EstimatorError"}, "holds a model of another class"),
-        ({"class_name": "__import__('os')" * 10_000}, "holds a model of another class"),
-        ({"class_name": None}, "holds a model of another class"),
+        ({"class_name": ["TensorFlowDNNClassifier"]}, "contains a model of a different class"),
+        ({"class_name": "EstimatorError"}, "contains a model of a different class"),
+        ({"class_name": "__import__('os')" * 10_000}, "contains a model of a different class"),
+        ({"class_name": None}, "contains a model of a different class"),
         ({"hidden_units": "9" * 100_000}, "cannot use the parameter hidden_units"),
-        ({"hidden_units": [1] * 300_000}, "does not fit the model"),
+        ({"hidden_units": [1] * 300_000}, "does not match the model"),
         ({"hidden_units": [5, 4, *[1] * 300_000]}, "variables are missing: dnn/layer2/Linear/Matrix$"),
-        ({"hidden_units": [10**30, 4]}, "does not fit the model"),
+        ({"hidden_units": [10**30, 4]}, "does not match the model"),
         ({"hidden_units": [5.0, 4]}, "cannot use the parameter hidden_units"),
         ({"hidden_units": {"5": 4}}, "cannot use the parameter hidden_units"),
         ({"n_classes": 10**12}, "is damaged: 1000000000000 classes, but 3 labels"),
@@ -338,9 +338,9 @@ FITTED = {"features": 4, "target": [3], "classes": [0, 1, 2]}
         ({"batch_size": "32\n" * 1000}, "cannot use the parameter batch_size"),
         ({"optimizer": ["SGD"]}, "cannot use the parameter optimizer"),
         ({"class_weight": {"0": 2.0}}, "cannot use the parameter class_weight"),
-        ({"class_weight": {"labels": [[0]], "weights": [1.0]}}, "is damaged: labels is no list"),
+        ({"class_weight": {"labels": [[0]], "weights": [1.0]}}, "is damaged: labels is not a list"),
         ({"class_weight": {"labels": [0], "weights": ["1" * 1000]}}, "cannot use the parameter class_weight"),
-        ({"optimizer": None}, r"the parameter optimizer is not saved; restore\(folder, optimizer=...\) gives it"),
+        ({"optimizer": None}, r"the parameter optimizer was not saved; restore\(folder, optimizer=...\) passes it"),
         ({f"p{number}\n": 1 for number in range(1000)}, "has no parameter p0 , p1 , p10 , p100 , p101 , …$"),
         ({"fitted": [4]}, "is damaged"),
         ({"fitted": {**FITTED, "features": 10**30}}, "is damaged"),

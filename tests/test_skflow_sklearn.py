@@ -122,7 +122,7 @@ def test_labels_tell_the_number_of_classes() -> None:
     assert classifier().fit(X[:100], Y[:100]).classes_.tolist() == [0, 1]
     assert classifier().fit(X, Y + 5).classes_.tolist() == [5, 6, 7]
     assert classifier().fit(X, Y == 1).classes_.tolist() == [False, True]
-    with pytest.raises(skflow.EstimatorError, match="y holds 1 class alone, 0; expected 2 or more; n_classes"):
+    with pytest.raises(skflow.EstimatorError, match="y contains only 1 class, 0; expected 2 or more; n_classes"):
         classifier().fit(X[:50], Y[:50])
     model = classifier().partial_fit(X[:50], Y[:50], classes=[0, 1, 2])
     assert model.partial_fit(X, Y).predict_proba(X).shape == (150, 3)
@@ -217,8 +217,8 @@ def test_iterators_of_rows_train_and_predict() -> None:
 @pytest.mark.parametrize(
     ("rows", "target", "message"),
     [
-        (lambda: iter(X), lambda: Y, "X is an iterator and y is none; expected both, found ndarray"),
-        (lambda: iter([]), lambda: iter([]), "the iterator X gives no rows"),
+        (lambda: iter(X), lambda: Y, "X is an iterator, but y is not; expected both, found ndarray"),
+        (lambda: iter([]), lambda: iter([]), "the iterator X yields no rows"),
         (lambda: iter(X), lambda: iter(Y[:40]), "one iterator ends before the other; expected 32 more of y, found 8"),
         (lambda: iter([X[0], X[0, :2]]), lambda: iter(Y), r"rows of different shapes; found \[2\], \[4\]"),
         (lambda: iter([*X[:40], X[0] * np.nan]), lambda: iter(Y[:41]), "NaN"),
@@ -235,7 +235,7 @@ def test_labels_of_an_iterator_must_be_known_before() -> None:
     """Without n_classes and classes= there is no telling how many will come."""
     with pytest.raises(skflow.EstimatorError, match="labels of an iterator are not known before its end; n_classes="):
         classifier().fit(iter(X), iter(Y))
-    with pytest.raises(skflow.EstimatorError, match="the iterator X gives no rows"):
+    with pytest.raises(skflow.EstimatorError, match="the iterator X yields no rows"):
         classifier(n_classes=3).fit(X, Y).predict(iter([]))
 
 

@@ -1,7 +1,7 @@
-"""Rows to train on: read from csv, npz or npy, cut into mini-batches, handed on as small .npz files.
+"""Training data: read from csv, npz or npy, split into mini-batches, passed on as small .npz files.
 
-Rows are read and checked a part at a time and mapped from files, so that ten million take no more memory than ten
-thousand. NumPy only; nothing is ever unpickled.
+Rows are read and checked in parts and mapped from files, so ten million rows take no more memory than ten thousand.
+NumPy only; nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ __all__ = ["Batches", "Table", "load_npy", "load_npz", "npy_bytes", "permute", "
 
 
 def read(path: str, target: str | None = None, like: Table | None = None, folder: str | None = None) -> Table:
-    """Read a table; the container is recognised by content.
+    """Read a table; the file format is recognised by content.
 
     Args:
-        path: csv with a header line, .npz, or .npy with the features alone.
-        target: the column to predict (csv); the name of its array (npz; 'y' unless told otherwise, the
-            features are 'X'); the path of its own .npy (npy).
-        like: the table that a model was trained on: its kind of target and its classes are kept.
-        folder: where many rows lie meanwhile, in files without a name; None: with the system's temporary files.
+        path: csv with a header line, .npz, or .npy with only the features.
+        target: the column to predict (csv); the name of its array (npz; None for 'y'; the features are 'X');
+            the path of the target's .npy (npy).
+        like: the table a model was trained on; the result has the same kind of target and the same classes.
+        folder: where to put unnamed temporary files for many rows; None for the system's folder.
 
     Raises:
-        UsageError: no such target.
-        RefusedError: the file is sound, but cannot be trained on; the line and the column are named.
-        DamagedError: the file is not what its first bytes say.
+        UsageError: there is no such target.
+        RefusedError: the file is intact, but unusable as training data; names the line and the column.
+        DamagedError: the file is not of the format that its first bytes indicate.
     """
     with files(path):
         with open(path, "rb") as file:
             magic = file.read(6)
         if magic == b"\x93NUMPY":
             if target is None:
-                raise UsageError("holds the features alone", hint="name the .npy file of the target")
+                raise UsageError("contains only the features", hint="name the .npy file of the target")
             return numpy_files.table(load_npy(path), load_npy(target), None, like, folder)
         if magic[:4] == b"PK\x03\x04":
             return numpy_files.read_npz(path, target, like, folder)
         if target is None:
-            raise UsageError("no target is named", hint="name the column to predict")
+            raise UsageError("no target was given", hint="name the column to predict")
         return csv_rows.read(path, target, like, folder)

@@ -1,7 +1,7 @@
-"""Mini-batches: which rows form one, and the small .npz file that hands it on.
+"""Mini-batches: the rows of each batch, and the small .npz file that passes it on.
 
-Everything random here is a keyed function of (seed, position), never the state of a running generator, so that batch b
-holds the same rows whoever asks for it and whenever.
+All randomness is a keyed function of (seed, position), never the state of a generator, so batch b always has the same
+rows.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from ..publish import write_file
 
 
 def write_batch(path: str, X: NDArray[np.float32], y: NDArray[Any], sync: bool = False) -> None:
-    """Write the .npz of one batch, atomically and with the same bytes for the same rows."""
+    """Write the .npz of one batch atomically; the same rows give the same bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, X=X, y=y)
     write_file(path, buffer.getvalue(), sync=sync)
 
 
 class Batches:
-    """Which rows form batch b: a pure function of (seed, b), in constant memory.
+    """The rows of batch b, as a pure function of (seed, b) that needs constant memory.
 
     Each epoch is a keyed permutation of the rows that are not held out, cut into consecutive slices; the last
-    slice of an epoch is short. The held-out rows are the first ones of a permutation of their own.
+    slice of an epoch may be short. The held-out rows are the first ones of a separate permutation.
 
     Attributes:
-        per_epoch: batches in an epoch.
+        per_epoch: number of batches in an epoch.
 
     Args:
-        rows: rows of the table.
-        batch_size: rows of a batch.
+        rows: number of rows of the table.
+        batch_size: rows per batch.
         seed: any integer.
-        holdout: the share of the rows that no batch ever holds; at least one row if it is not 0.
+        holdout: the share of rows that are never in a batch; at least one row unless it is 0.
 
     Raises:
-        UsageError: a number that makes no sense, or no row is left to train on.
+        UsageError: a number is invalid, or no rows are left to train on.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int, holdout: float = 0.0) -> None:
         if rows < 1 or batch_size < 1 or not 0 <= holdout < 1:
             raise UsageError(
-                "cannot cut batches",
-                expected="rows and batch_size of 1 or more, holdout from 0 up to, not including, 1",
+                "cannot form batches",
+                expected="rows and batch_size of 1 or more, holdout from 0 up to but not including 1",
                 found=f"rows {rows}, batch_size {batch_size}, holdout {holdout}",
             )
         self._rows = rows
@@ -58,7 +58,7 @@ class Batches:
         self._train = rows - self._held
         if self._train < 1:
             raise UsageError(
-                f"holding out {holdout} of {rows} rows leaves none to train on", hint="holdout = 0 keeps all"
+                f"holding out {holdout} of {rows} rows leaves no rows to train on", hint="holdout = 0 keeps all"
             )
         self.per_epoch = -(-self._train // batch_size)
 
@@ -71,11 +71,11 @@ class Batches:
         return permute(shuffled + self._held, self._rows, f"{self._seed}/holdout") if self._held else shuffled
 
     def held_out(self) -> NDArray[np.int64]:
-        """Return the row numbers that no batch holds, ascending; int64 [held-out rows]."""
+        """Return the numbers of the held-out rows, ascending; int64 [held-out rows]."""
         return np.sort(self._held_out(0, self._held))
 
     def held_out_parts(self, size: int) -> Iterator[NDArray[np.int64]]:
-        """Those rows again, `size` at a time, each part ascending: so they need no more memory than one part."""
+        """Yield the numbers of the held-out rows, `size` at a time, each part ascending, to save memory."""
         for start in range(0, self._held, size):
             yield np.sort(self._held_out(start, min(start + size, self._held)))
 
@@ -86,8 +86,8 @@ class Batches:
 def permute(positions: NDArray[np.int64], n: int, key: str) -> NDArray[np.int64]:
     """Return where a permutation of 0 … n-1, chosen by `key`, sends the given positions.
 
-    A Feistel network permutes the numbers of `(n-1).bit_length()` bits; a result beyond n is sent through it
-    again until it lies within (cycle walking, fewer than 2 passes on average). So no table of size n is
+    A Feistel network permutes the numbers of `(n-1).bit_length()` bits; a result of n or more goes through it
+    again until it is smaller (cycle walking, fewer than 2 passes on average). So no table of size n is
     needed.
     """
     bits = (n - 1).bit_length()

@@ -1,7 +1,7 @@
-"""A csv file, read a few rows at a time.
+"""Tables from csv files, read a few rows at a time.
 
-Each part is turned into numbers column by column; only one that holds a mistake is looked at field by field, to say
-where it is.
+Each part is converted to numbers column by column. Only if that fails are its fields checked one by one, to locate the
+error.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _csv import Reader
 
-_ROWS = 512  # rows of a part: more are not faster
-_FIELDS = 1 << 16  # and of a wide table fewer rows, but for the last few, since a column costs something, too
-_FEWEST = 16
-_LINE = 1 << 26  # characters of a line; a longer one is cut there, and refused for its number of fields
+_ROWS = 512  # rows per part; more are not faster
+_FIELDS = 1 << 16  # fields per part, which limits the rows of wide tables
+_FEWEST = 16  # rows per part even of the widest tables, since each column has a fixed cost
+_LINE = 1 << 26  # characters per line; a longer line is cut, and then refused for its number of fields
 
 
 def read(path: str, target: str, like: Table | None, folder: str | None, at_once: int = 0) -> Table:
-    """Read a csv whose columns, but for the target, are numeric features in the order of the header.
+    """Read a csv whose columns other than the target are numeric features, in header order.
 
     Args:
         path: the file.
         target: the column to predict.
-        like: a table whose kind of target and classes are kept.
-        folder: for what does not stay in memory (see `Spool`).
-        at_once: the rows of a part; 0: as many as serve.
+        like: a table whose kind of target and classes the result must have.
+        folder: for temporary files (see `Spool`).
+        at_once: rows per part; 0 to choose automatically.
 
     Raises:
-        UsageError: no such target.
-        RefusedError: it cannot be trained on; the line and the column are named.
+        UsageError: there is no such target.
+        RefusedError: the file is unusable as training data; names the line and the column.
     """
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(iter(functools.partial(file.readline, _LINE), ""))
@@ -61,13 +61,13 @@ class _Columns:
     """Collects the rows of a csv.
 
     Args:
-        header: its first row, which must name the target once.
+        header: the first row, which must name the target once.
         target: the column to predict.
-        like: a table whose kind of target and classes are kept.
-        folder: for what does not stay in memory.
+        like: a table whose kind of target and classes the result must have.
+        folder: for temporary files.
 
     Attributes:
-        width: the columns, with the target.
+        width: the number of columns, including the target.
     """
 
     def __init__(self, header: list[str], target: str, like: Table | None, folder: str | None) -> None:
@@ -103,16 +103,16 @@ class _Columns:
         self._rows += len(full)
 
     def table(self) -> Table:
-        """All rows that were taken."""
+        """Return all rows taken so far."""
         if not self._rows:
-            raise RefusedError("holds no rows below the header")
+            raise RefusedError("has no rows below the header")
         y, classes = self._target.finish()
         X = self._features.array().reshape(self._rows, self.width - 1)
         names = tuple(name for number, name in enumerate(self._header) if number != self._column)
         return Table(X, y, classes, names)
 
     def _numbers(self, rows: list[list[str]]) -> tuple[NDArray[np.float32], Sequence[str]]:
-        """The features and the target's texts; ValueError where anything is wrong with them."""
+        """Return the features and the target's texts; raise ValueError if anything is wrong."""
         columns = list(zip(*rows, strict=True))
         if len(columns) != self.width:
             raise ValueError
@@ -120,7 +120,7 @@ class _Columns:
         features = np.empty((len(rows), len(columns)), np.float32)
         with np.errstate(over="ignore"):
             for number, column in enumerate(columns):
-                if "_" in "".join(column):  # float() takes Python's 1_000
+                if "_" in "".join(column):  # float() accepts Python's 1_000
                     raise ValueError
                 features[:, number] = np.fromiter(map(float, column), np.float64, len(column))
         if not np.isfinite(features).all() or not all(texts):
@@ -128,7 +128,7 @@ class _Columns:
         return features, texts
 
     def _mistake(self, rows: list[list[str]], place: Callable[[int], str]) -> tuple[int, RefusedError]:
-        """The first row that `_numbers` does not take, and what is wrong with it."""
+        """Return the number of the first row that `_numbers` rejects, and the error."""
         for number, row in enumerate(rows):
             error = self._mistake_of(row)
             if error is not None:
@@ -138,7 +138,7 @@ class _Columns:
 
     def _mistake_of(self, row: list[str]) -> tuple[str, object, object] | None:
         if len(row) != self.width:
-            return " has another number of fields than the header", self.width, len(row)
+            return " has a different number of fields than the header", self.width, len(row)
         if not row[self._column].strip():
             return f", column {self._header[self._column]!r} is empty", None, None
         for name, text in zip(self._header, row, strict=True):
@@ -148,12 +148,12 @@ class _Columns:
             if value is None:
                 return f", column {name!r} is not a number", None, repr(text[:40])
             if not is_value(value):
-                return f", column {name!r} is not finite in float32", None, value
+                return f", column {name!r} is not finite as float32", None, value
         return None
 
 
 def _part(reader: Reader, count: int) -> tuple[list[list[str]], RefusedError | None]:
-    """At most `count` rows, and what is wrong with the one after them; no rows at the end of the file."""
+    """Return at most `count` rows, none at the end of the file, and the error in the row after them."""
     rows: list[list[str]] = []
     try:
         rows.extend(itertools.islice(reader, count))
@@ -165,12 +165,12 @@ def _part(reader: Reader, count: int) -> tuple[list[list[str]], RefusedError | N
 
 
 def _line(rows: list[list[str]], before: int, number: int) -> int:
-    """The line in which the n-th row that is not empty ends."""
+    """Return the line in which the n-th non-empty row ends."""
     line = before
     for row in rows:
         line += 1
         for text in row:
-            line += text.count("\n") + text.count("\r") - text.count("\r\n")  # in quotes
+            line += text.count("\n") + text.count("\r") - text.count("\r\n")  # line breaks inside quotes
         if row:
             if not number:
                 break
@@ -179,20 +179,20 @@ def _line(rows: list[list[str]], before: int, number: int) -> int:
 
 
 def _header(reader: Reader) -> list[str]:
-    """The first row that is not empty."""
+    """Return the first non-empty row."""
     while True:
         rows, mistake = _part(reader, 1)
         if mistake is not None:
             raise mistake
         if not rows:
-            raise RefusedError("is empty", expected="a header line with the names of the columns")
+            raise RefusedError("is empty", expected="a header line with the column names")
         if rows[0]:
             return [name.strip() for name in rows[0]]
 
 
 def _target_column(names: list[str], target: str) -> int:
     if all(as_number(name) is not None for name in names):
-        raise RefusedError("the first line holds numbers", expected="the names of the columns")
+        raise RefusedError("the first line contains numbers", expected="the column names")
     if names.count(target) != 1:
         if target in names:
             raise RefusedError(f"two columns are named {target!r}")
@@ -202,5 +202,5 @@ def _target_column(names: list[str], target: str) -> int:
     if twice is not None:
         raise RefusedError(f"two columns are named {twice!r}")
     if len(names) < 2:
-        raise RefusedError(f"there is no column beside the target {target!r}")
+        raise RefusedError(f"the only column is the target {target!r}")
     return names.index(target)

@@ -1,6 +1,6 @@
-"""Rows in the arrays of .npy and .npz files, which are mapped or streamed, never loaded whole to train on them.
+"""Tables from .npy and .npz files, which are mapped or streamed instead of loaded as a whole.
 
-Nothing is ever unpickled, and no claimed size is believed.
+Nothing is ever unpickled, and sizes in headers are checked before they are used.
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ from .spool import Spool
 from .table import Table
 from .target import Target, parts
 
-# Deflate cannot shrink data further than this (RFC 1951: a match of 258 bytes in 2 bits): a larger claim is a
-# lie.
+# The largest ratio that deflate can reach (RFC 1951: a match of 258 bytes in 2 bits); larger claims are false.
 _MAX_INFLATION = 1032
-_BLOCK = 1 << 17  # bytes that are read from an archive at a time
+_BLOCK = 1 << 17  # bytes read from an archive at a time
 
 
 def load_npy(path: str) -> NDArray[Any]:
-    """Map a .npy file into memory, read-only; an array of Python objects is refused."""
+    """Map a .npy file into memory, read-only; arrays of Python objects are refused."""
     with files(path):
         try:
-            if os.path.getsize(path) < 10:  # NumPy's own words for a file this short mislead
+            if os.path.getsize(path) < 10:  # NumPy's error for such a short file is misleading
                 raise ValueError("the file is truncated")
             loaded: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError:
             raise
-        except Exception as error:  # NumPy raises ValueError, TokenError, TypeError, … for damaged headers
+        except Exception as error:  # NumPy raises ValueError, TokenError, TypeError and others for damaged headers
             raise DamagedError(f"not a readable .npy file: {_one_line(error)}") from error
         return loaded
 
 
 def load_npz(path: str) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an .npz file; no claimed size is believed unless the file's own size allows it."""
+    """Read all arrays of an .npz file; refuse sizes that a file of this size cannot contain."""
     return _members(path, lambda names: names, _in_memory)
 
 
@@ -49,8 +48,8 @@ def read_npz(path: str, target: str | None, like: Table | None, folder: str | No
     """Read a table from the arrays 'X' and `target` ('y' if None) of an .npz file.
 
     Raises:
-        UsageError: it holds no such array.
-        RefusedError: they cannot be trained on.
+        UsageError: there is no such array.
+        RefusedError: the arrays are unusable as training data.
     """
 
     def choose(names: list[str]) -> list[str]:
@@ -71,7 +70,7 @@ def read_npz(path: str, target: str | None, like: Table | None, folder: str | No
 
 
 def npy_bytes(values: NDArray[Any]) -> Iterator[bytes]:
-    """The bytes of a .npy file of the values, in parts; always in the order of the rows."""
+    """Yield the bytes of a .npy file with the values, in parts and in row order."""
     header = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False, "shape": values.shape}
     np.lib.format.write_array_header_1_0(header, described)
@@ -81,7 +80,7 @@ def npy_bytes(values: NDArray[Any]) -> Iterator[bytes]:
 
 
 def table(X: NDArray[Any], y: NDArray[Any], target: str | None, like: Table | None, folder: str | None) -> Table:
-    """Make a table of two arrays; y of integers, text or truth values holds classes, y of floats values."""
+    """Make a table from two arrays; a y of integers, text or booleans contains classes, a y of floats values."""
     if X.ndim != 2 or X.dtype.kind not in "fiub" or 0 in X.shape:
         raise RefusedError("the features cannot be used", expected="numbers [rows, features]", found=_kind(X))
     if y.ndim not in (1, 2) or y.dtype.kind not in "fiubU" or len(y) != len(X) or 0 in y.shape:
@@ -107,7 +106,7 @@ def table(X: NDArray[Any], y: NDArray[Any], target: str | None, like: Table | No
 
 
 def _floats(values: NDArray[Any], what: str, folder: str | None) -> NDArray[np.float32]:
-    """The values as float32, which must be finite: themselves where they are so already."""
+    """Return the values as float32, unchanged if they are; refuse those that are not finite."""
     spool = None if values.dtype == np.float32 else Spool(np.float32, folder)
     start = 0
     for part in parts(values):
@@ -116,7 +115,7 @@ def _floats(values: NDArray[Any], what: str, folder: str | None) -> NDArray[np.f
         finite = np.isfinite(converted)
         if not finite.all():
             row = start + int(np.argwhere(~finite)[0][0])
-            raise RefusedError(f"the {what} hold values that are not finite in float32", found=f"one in row {row}")
+            raise RefusedError(f"the {what} contain values that are not finite as float32", found=f"one in row {row}")
         if spool is not None:
             spool.append(converted)
         start += len(part)
@@ -131,7 +130,7 @@ _Reader = Callable[[IO[bytes], "np.dtype[Any]", int], "NDArray[Any]"]
 
 
 def _members(path: str, choose: Callable[[list[str]], list[str]], read: _Reader) -> dict[str, NDArray[Any]]:
-    """The arrays of an archive that `choose` names, of which `read` gets the bytes."""
+    """Return the arrays of an archive selected by `choose`, each read with `read`."""
     with files(path):
         try:
             limit = os.path.getsize(path) * _MAX_INFLATION
@@ -146,23 +145,23 @@ def _members(path: str, choose: Callable[[list[str]], list[str]], read: _Reader)
                         arrays[name] = _array(stream, member.file_size, read)
         except (OSError, CkptSurgeonError):
             raise
-        except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged files
+        except Exception as error:  # zipfile and NumPy raise many exception types for damaged files
             raise DamagedError(f"not a readable .npz file: {_one_line(error)}") from error
         return arrays
 
 
 def _array(stream: IO[bytes], size: int, read: _Reader) -> NDArray[Any]:
-    """Read one .npy of `size` bytes; the count in its header is checked before memory is taken for it."""
+    """Read one .npy of `size` bytes; check the count in its header before allocating memory."""
     version = np.lib.format.read_magic(stream)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(stream)
     if dtype.hasobject:
-        raise ValueError("it holds pickled objects")
+        raise ValueError("it contains pickled objects")
     count = math.prod(shape)
     if count * dtype.itemsize > size:
         raise ValueError(f"{count} elements of {dtype} do not fit into {size} bytes")
     flat = read(stream, dtype, count * dtype.itemsize)
-    stream.read(1)  # zipfile compares the checksum when it comes to the end
+    stream.read(1)  # reach the end, where zipfile compares the checksum
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
@@ -173,7 +172,7 @@ def _in_memory(stream: IO[bytes], dtype: np.dtype[Any], size: int) -> NDArray[An
 def _exactly(stream: IO[bytes], size: int) -> bytes:
     data = stream.read(size)
     if len(data) != size:
-        raise ValueError("the data are truncated")
+        raise ValueError("the data is truncated")
     return data
 
 

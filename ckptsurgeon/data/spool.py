@@ -1,4 +1,4 @@
-"""Values that come one part after another and are mapped from a file in the end, so that many cost no memory."""
+"""Arrays collected in parts and finally mapped from a file, so that large ones need no memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..errors import files
 
-_MEMORY = 1 << 18  # bytes that are held in memory before a file is made
+_MEMORY = 1 << 18  # bytes kept in memory before a file is created
 
 
 class Spool:
-    """Collects the values of one array: in memory while they are few, else in a file.
+    """Collects the values of one array, in memory or, if there are many, in a file.
 
-    The file has no name, so nothing of it is left however the process ends.
+    The file has no name, so it disappears however the process ends.
 
     Args:
-        dtype: of the values.
-        folder: where the file is made; None: where the system keeps temporary files, which may be memory.
+        dtype: dtype of the values.
+        folder: where to create the file; None for the system's temporary folder, which may be in memory.
     """
 
     __slots__ = ("_dtype", "_file", "_folder", "_size")
@@ -33,14 +33,14 @@ class Spool:
         self._size = 0
 
     def append(self, values: NDArray[Any]) -> None:
-        """Take values of the array, in its order."""
+        """Append values."""
         self.write(np.ascontiguousarray(values, dtype=self._dtype).tobytes())
 
     def write(self, data: bytes) -> None:
-        """Take bytes of the array.
+        """Append the bytes of values.
 
         Raises:
-            StorageError: the folder's disk is full, or refuses a file.
+            StorageError: the disk is full, or the file cannot be created.
         """
         if self._size <= _MEMORY < self._size + len(data):
             self._spill()
@@ -49,7 +49,7 @@ class Spool:
         self._size += len(data)
 
     def array(self) -> NDArray[Any]:
-        """All values, read-only, of one dimension. Nothing can be appended any more."""
+        """Return all values as a read-only, one-dimensional array. Nothing can be appended afterwards."""
         if self._size <= _MEMORY:
             self._file.seek(0)
             return np.frombuffer(self._file.read(), dtype=self._dtype)
@@ -58,7 +58,7 @@ class Spool:
             return np.frombuffer(mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_READ), dtype=self._dtype)
 
     def _spill(self) -> None:
-        import tempfile  # takes some milliseconds, which small tables need not pay
+        import tempfile  # a slow import that small tables avoid
 
         held = self._file
         with files(self._folder or "a temporary file"):

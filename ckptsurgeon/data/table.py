@@ -1,4 +1,4 @@
-"""Rows with a target, however many."""
+"""The table of training data that all readers return."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Table:
     """Rows with a target.
 
     Attributes:
-        X: the features, float32 [rows, features]; read-only. Many rows are mapped from a file, not held in memory.
-        y: class indices, int64 [rows], or values, float32 [rows] or [rows, outputs]; as X.
+        X: the features, float32 [rows, features]; read-only. Many rows are mapped from a file instead of loaded.
+        y: class indices, int64 [rows], or values, float32 [rows] or [rows, outputs]; read-only.
         classes: the names of the classes, sorted as text; None for a regression target.
-        features: the names of the features; empty where the file holds none.
+        features: the names of the features; empty if the file has none.
     """
 
     X: NDArray[np.float32]
@@ -26,5 +26,5 @@ class Table:
     features: tuple[str, ...] = ()
 
     def take(self, rows: NDArray[np.int64] | slice) -> Table:
-        """Some of the rows: a copy, or with a slice, a view."""
+        """Return some of the rows: a copy, or a view for a slice."""
         return Table(self.X[rows], self.y[rows], self.classes, self.features)

@@ -1,7 +1,7 @@
-"""The target of rows that come one part after another: classes or values, whichever it turns out to be.
+"""Collects a table's target in parts, and detects whether it contains classes or values.
 
-Until that is clear the different texts are kept, and a number for each row: classes are few. A column of numbers with
-more fractions than classes could have holds values, so a regression target of any length takes no more memory.
+Until that is known, the distinct texts are kept, and for each row the number of its text. A column with more distinct
+fractions than there could be classes contains values, so a regression target of any length takes little memory.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from .spool import Spool
 from .table import Table
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-_FRACTIONS = 1000  # different texts with a fraction, above which they are values even if a word stands among them
+_FRACTIONS = 1000  # more distinct numbers with a fraction than this are values, even among words
 _CLASSES = 1 << 16
-_CHARACTERS = 1 << 24  # of the names of all classes
-_PART = 1 << 14  # values that are looked at, or turned into others, at a time
+_CHARACTERS = 1 << 24  # total length of all class names
+_PART = 1 << 14  # values processed at a time
 
 
 class Target:
     """Collects the target.
 
     Args:
-        name: of the column, for messages.
-        folder: for what does not stay in memory (see `Spool`).
-        like: a table whose kind of target and classes are kept.
-        classes: whether it holds classes, whatever the texts look like.
+        name: the column's name, for messages.
+        folder: for temporary files (see `Spool`).
+        like: a table whose kind of target and classes the result must have.
+        classes: whether the target contains classes even if all texts are numbers.
     """
 
     def __init__(self, name: str, folder: str | None, like: Table | None = None, classes: bool = False) -> None:
@@ -40,17 +40,17 @@ class Target:
         self._sure = classes or like is not None
         self._index = {text: number for number, text in enumerate(self._known or ())}
         self._characters = 0
-        self._fractions = 0  # different texts that are numbers, but no integers
-        self._words = False  # whether one is no number
-        self._odd: RefusedError | None = None  # the first one that is no value
+        self._fractions = 0  # distinct texts that are numbers with a fraction
+        self._words = False  # whether some text is not a number
+        self._odd: RefusedError | None = None  # error for the first text that is not a finite number
         self._values = like is not None and like.classes is None
         self._spool = Spool(np.float32 if self._values else np.int32, folder)
 
     def add(self, texts: Sequence[str], place: Callable[[int], str]) -> None:
-        """Take the texts of some rows; `place` names the n-th of these rows.
+        """Add the texts of some rows; `place` names the n-th of them in errors.
 
         Raises:
-            RefusedError: one of them cannot be what the target holds.
+            RefusedError: a text is invalid for this target.
         """
         if not self._values and not self._index.keys() >= set(texts):
             self._learn(texts, place)
@@ -60,7 +60,7 @@ class Target:
             self._spool.append(np.fromiter(map(self._index.__getitem__, texts), np.int32, len(texts)))
 
     def finish(self) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-        """Class indices, int64, and the classes; or values, float32, and None.
+        """Return class indices, int64, and the classes; or values, float32, and None.
 
         Raises:
             RefusedError: a value is not finite.
@@ -74,17 +74,19 @@ class Target:
         return self._replaced(np.array([places[text] for text in self._index], np.int64)).array(), classes
 
     def _learn(self, texts: Sequence[str], place: Callable[[int], str]) -> None:
-        """Give each new text a number, one after the other, so that it does not matter how the rows come in parts."""
+        """Number new texts one by one, so that the result does not depend on how rows are split into parts."""
         for row, text in enumerate(texts):
             if text in self._index:
                 continue
             if self._known is not None:
-                what = f"{place(row)}, column {self._name!r} holds an unknown class"
+                what = f"{place(row)}, column {self._name!r} contains an unknown class"
                 raise RefusedError(what, expected=" or ".join(self._known[:10]), found=repr(text[:40]))
             self._characters += len(text)
             if len(self._index) >= _CLASSES or self._characters > _CHARACTERS:
-                what = f"{place(row)}, column {self._name!r} holds more classes than can be told apart"
-                raise RefusedError(what, expected=f"at most {_CLASSES}", hint="values are numbers with a fraction")
+                what = f"{place(row)}, column {self._name!r} has too many classes"
+                raise RefusedError(
+                    what, expected=f"at most {_CLASSES}", hint="a target of values needs numbers with a fraction"
+                )
             self._index[text] = len(self._index)
             if not self._sure:
                 self._judge(text, row, place)
@@ -110,7 +112,7 @@ class Target:
         self._index = {}
 
     def _replaced(self, numbers: NDArray[Any]) -> Spool:
-        """A number of the given ones in the place of each text's."""
+        """Return the collected numbers of texts, each replaced with `numbers[number]`."""
         spool = Spool(numbers.dtype, self._folder)
         for part in parts(self._spool.array()):
             spool.append(numbers[part])
@@ -132,7 +134,7 @@ class Target:
 
 
 def as_number(text: str) -> float | None:
-    """The number that a text is, or None; 1_000, which Python takes for one, is none."""
+    """Return a text as a number, or None if it is not one; 1_000, which Python accepts, is not."""
     try:
         return None if "_" in text else float(text)
     except ValueError:
@@ -140,12 +142,12 @@ def as_number(text: str) -> float | None:
 
 
 def is_value(number: float | None) -> bool:
-    """Whether it is a number that float32 holds; infinities and NaN are none."""
+    """Tell whether a number is finite as float32."""
     return number is not None and abs(number) <= FLOAT32_MAX
 
 
 def parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """The rows of an array in parts of a size that fits into little memory, in order."""
+    """Yield the rows of an array in order, in parts that need little memory."""
     rows = max(1, _PART * len(values) // max(1, values.size))
     for start in range(0, len(values), rows):
         yield values[start : start + rows]

@@ -29,15 +29,15 @@ Values = dict[str, NDArray[Any]]
 
 
 class Described(Protocol):
-    """A variable as far as it matters here: a checkpoint's `Variable` is one."""
+    """The parts of a variable used here; a checkpoint's `Variable` has them."""
 
     @property
     def dtype(self) -> Any:
-        """NumPy's name of it."""
+        """NumPy's name of the dtype."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its dimensions."""
+        """The dimensions."""
 
 
 def unit_limit(shape: Sequence[int]) -> float:
@@ -53,7 +53,7 @@ class Architecture:
         features: columns of X, 1 or more.
         hidden_units: the width of each hidden layer; may be empty.
         head: CLASSIFIER or REGRESSOR.
-        outputs: classes, or values predicted for a row.
+        outputs: number of classes, or of values predicted per row.
         optimizer: a key of SLOTS.
     """
 
@@ -65,7 +65,7 @@ class Architecture:
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of what is trained, from the input to the head."""
+        """Names and shapes of the trained parameters, from the input to the head."""
         shapes: dict[str, tuple[int, ...]] = {}
         width = self.features
         for layer, units in enumerate(self.hidden_units):
@@ -77,19 +77,19 @@ class Architecture:
 
     @property
     def trained(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all float32 variables that a step changes: parameters, slots, the optimizer's own."""
+        """Names and shapes of the float32 variables that a step changes: parameters, slots, optimizer's variables."""
         shapes = self.parameters
         slots = {name + slot: shape for name, shape in shapes.items() for slot in SLOTS[self.optimizer]}
         return shapes | slots | {name: () for name in OPTIMIZER_VARIABLES[self.optimizer]}
 
     def initial(self, seed: int, learning_rate: float) -> Values:
-        """Return the variables of a network that has not been trained yet, a pure function of the arguments.
+        """Return the variables of an untrained network; a pure function of the arguments.
 
         Weights are uniform in ±sqrt(3 / fan_in), TensorFlow 0.7's default; biases are 0.
 
         Args:
-            seed: any integer from 0.
-            learning_rate: the value of the variable of that name.
+            seed: any non-negative integer.
+            learning_rate: the value of the variable `learning_rate`.
         """
         random = np.random.Generator(np.random.PCG64(seed))
         values: Values = {GLOBAL_STEP: np.zeros((), np.int32)}
@@ -109,21 +109,21 @@ class Architecture:
 
 
 def of(variables: Mapping[str, Described], optimizer: str | None = None) -> Architecture:
-    """Read the architecture off a checkpoint's variables; those that belong to no network are ignored.
+    """Infer the architecture from a checkpoint's variables; variables outside the network are ignored.
 
     Args:
-        variables: name -> something with dtype and shape.
-        optimizer: a key of SLOTS; None takes the one whose slots are there, SGD if there are none.
+        variables: name -> its dtype and shape.
+        optimizer: a key of SLOTS; None for the one whose slots are present, or SGD.
 
     Raises:
-        RefusedError: there is no such network in it, or a variable of it is missing or has another shape or dtype.
-        UsageError: the slots of the optimizer that was asked for are missing.
+        RefusedError: the variables are not a skflow network, or one is missing or has the wrong shape or dtype.
+        UsageError: the slots of the requested optimizer are missing.
     """
     hidden = sum(1 for name in variables if is_matrix(name))
     heads = [head for head in (CLASSIFIER, REGRESSOR) if head_weights(head) in variables]
     if len(heads) != 1:
         raise RefusedError(
-            "holds no network of skflow",
+            "does not contain a skflow network",
             expected=f"either {head_weights(CLASSIFIER)} or {head_weights(REGRESSOR)}",
             found="both" if heads else "neither",
         )
@@ -137,7 +137,7 @@ def of(variables: Mapping[str, Described], optimizer: str | None = None) -> Arch
         if name not in variables and name not in parameters:
             raise UsageError(
                 f"{present} needs the variable {name}, which is missing",
-                hint=f"train with {_optimizer(variables, names)}, or start from a checkpoint that {present} has saved",
+                hint=f"train with {_optimizer(variables, names)}, or start from a checkpoint saved with {present}",
             )
         _check(variables, name, shape)
     for name in (LEARNING_RATE, GLOBAL_STEP):
@@ -147,7 +147,7 @@ def of(variables: Mapping[str, Described], optimizer: str | None = None) -> Arch
 
 
 def _optimizer(variables: Mapping[str, Described], names: Sequence[str]) -> str:
-    """Return the optimizer whose slots stand beside the first of the weights; SGD, which has none, fits always."""
+    """Return the optimizer whose slots the first weights have; SGD, which needs none, always matches."""
     return next(
         name
         for name in ("Adam", "Adagrad", "Momentum", "SGD")
@@ -160,7 +160,7 @@ def _shape_2d(variables: Mapping[str, Described], name: str) -> tuple[int, ...]:
         raise RefusedError(f"there is no variable {name}", expected="hidden layers numbered from 0 without a gap")
     shape = variables[name].shape
     if len(shape) != 2 or 0 in shape:
-        raise RefusedError(f"{name} is no matrix of weights", expected="[in, out]", found=_text(shape))
+        raise RefusedError(f"{name} is not a weight matrix", expected="[in, out]", found=_text(shape))
     return shape
 
 
@@ -173,7 +173,7 @@ def _check(
     if tuple(found.shape) != shape or str(found.dtype) not in dtypes:
         expected = f"{' or '.join(dtypes)} {_text(shape)}"
         raise RefusedError(
-            f"{name} does not fit the network", expected=expected, found=f"{found.dtype} {_text(found.shape)}"
+            f"{name} does not match the network", expected=expected, found=f"{found.dtype} {_text(found.shape)}"
         )
 
 

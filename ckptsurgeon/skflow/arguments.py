@@ -1,4 +1,4 @@
-"""The arguments of the built-in trainer: parsed, and checked before anything slow is imported."""
+"""Parses and checks the arguments of the built-in trainer before anything slow is imported."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ DEFAULT_LEARNING_RATE = 0.1
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing the usage and exiting."""
+    """An argument parser that raises UsageError instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
 
 def parse_worker(argv: Sequence[str]) -> tuple[Architecture, float]:
-    """Parse the arguments of a trainer that is kept running.
+    """Parse the arguments of a worker, a trainer process that is kept running.
 
     Returns:
-        The network of `init` requests with its optimizer, and the learning rate.
+        The network and optimizer for `init` requests, and the learning rate.
 
     Raises:
-        UsageError: they make no sense, or TensorFlow is not installed.
+        UsageError: an argument is invalid, or TensorFlow is not installed.
     """
     parser = _Parser(
         prog="python -m ckptsurgeon.skflow.worker",
-        description="The built-in trainer: one JSON request a line on stdin, one answer a line on stdout.",
-        epilog="With --once CKPT it trains one mini-batch and exits: 'ckptsurgeon train --help' explains.",
+        description="The built-in trainer: one JSON request per line on stdin, one reply per line on stdout.",
+        epilog="With --once CKPT it trains one mini-batch and exits; see 'ckptsurgeon train --help'.",
         allow_abbrev=False,
     )
-    parser.add_argument("--hidden-units", required=True, type=_widths, metavar="N,N,...", help="of first weights")
-    parser.add_argument("--features", required=True, type=_count, metavar="N", help="columns of X")
-    heads = parser.add_mutually_exclusive_group(required=True)
-    heads.add_argument("--classes", type=_classes, metavar="N", help="a classifier's")
-    heads.add_argument("--outputs", type=_count, metavar="N", help="values that a regressor predicts for a row")
-    parser.add_argument("--optimizer", type=_optimizer, default="Adagrad", metavar="NAME", help=", ".join(SLOTS))
     parser.add_argument(
-        "--learning-rate", type=_rate, default=DEFAULT_LEARNING_RATE, metavar="X", help="of first weights"
+        "--hidden-units", required=True, type=_widths, metavar="N,N,...", help="widths of the hidden layers"
     )
+    parser.add_argument("--features", required=True, type=_count, metavar="N", help="number of columns of X")
+    heads = parser.add_mutually_exclusive_group(required=True)
+    heads.add_argument("--classes", type=_classes, metavar="N", help="number of classes, for a classifier")
+    heads.add_argument("--outputs", type=_count, metavar="N", help="number of values per row, for a regressor")
+    parser.add_argument("--optimizer", type=_optimizer, default="Adagrad", metavar="NAME", help=", ".join(SLOTS))
+    parser.add_argument("--learning-rate", type=_rate, default=DEFAULT_LEARNING_RATE, metavar="X", help="default: 0.1")
     args = parser.parse_args(argv)
     _need_tensorflow()
     head, outputs = (CLASSIFIER, args.classes) if args.classes else (REGRESSOR, args.outputs)
@@ -53,10 +53,10 @@ def parse_worker(argv: Sequence[str]) -> tuple[Architecture, float]:
 
 
 def parse_once(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments of a single step, those of `ckptsurgeon train`.
+    """Parse the arguments of a single training step, which are those of `ckptsurgeon train`.
 
     Raises:
-        UsageError: they make no sense, or TensorFlow is not installed.
+        UsageError: an argument is invalid, or TensorFlow is not installed.
     """
     parser = _Parser(prog="ckptsurgeon train", add_help=False, allow_abbrev=False)
     parser.add_argument("--once", required=True, metavar="CKPT")
@@ -125,7 +125,7 @@ def _rate(text: str) -> float:
 
 def _share(text: str) -> float:
     if not 0 <= (share := _float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 up to, not including, 1, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a share from 0 up to but not including 1, found {text!r}")
     return share
 
 

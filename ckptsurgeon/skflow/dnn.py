@@ -1,6 +1,6 @@
-"""TensorFlowDNNClassifier and TensorFlowDNNRegressor, and the layers inside them.
+"""TensorFlowDNNClassifier and TensorFlowDNNRegressor, and access to their layers.
 
-Layers have numbers from 0; their values are copies, so a change takes effect when it is set:
+Layers are numbered from 0. Getters return copies; a change takes effect when it is set:
 
     biases = classifier.get_layer_biases(1)
     biases[3] = 2
@@ -38,19 +38,19 @@ class _TensorFlowDNN(HeadEstimator):
 
     @property
     def num_hidden_layers(self) -> int:
-        """The number of hidden layers: of the fitted model, or that `fit` would build."""
+        """The number of hidden layers of the fitted model, or of the model that `fit` would build."""
         if self.__sklearn_is_fitted__():
-            return len(self._net.trainable) // 2 - 1  # weights and biases; the last pair is the head's
+            return len(self._net.trainable) // 2 - 1  # pairs of weights and biases; the last is the head's
         return len(self.hidden_units)
 
     @property
     def weights_(self) -> list[NDArray[np.float32]]:
-        """The weights of the hidden layers, [in, out] each, then those of the head."""
+        """The weights of each hidden layer, [in, out], then those of the head."""
         return self._layers(matrix, head_weights)
 
     @property
     def bias_(self) -> list[NDArray[np.float32]]:
-        """The biases of the hidden layers, [out] each, then those of the head."""
+        """The biases of each hidden layer, [out], then those of the head."""
         return self._layers(bias, head_bias)
 
     def get_layer_weights(self, layer: int) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ class _TensorFlowDNN(HeadEstimator):
 
         Raises:
             NotFittedError: before the first `fit`.
-            EstimatorError: there is no such layer, or the values have another shape.
+            EstimatorError: there is no such layer, or the values have the wrong shape.
         """
         self._set({matrix(self._layer(layer)): values})
 
@@ -95,11 +95,11 @@ class _TensorFlowDNN(HeadEstimator):
         self._set({bias(self._layer(layer)): values})
 
     def set_layer_params(self, layer: int, values: tuple[ArrayLike, ArrayLike]) -> None:
-        """Set weights and biases of a hidden layer, both or neither; raises as `set_layer_weights`.
+        """Set both weights and biases of a hidden layer, or neither; raises as `set_layer_weights`.
 
         Args:
             layer: 0 … num_hidden_layers-1.
-            values: what `get_layer_params` returns, weights and biases.
+            values: weights and biases, as `get_layer_params` returns them.
         """
         number = self._layer(layer)
         if not isinstance(values, (tuple, list)) or len(values) != 2:
@@ -127,7 +127,9 @@ class _TensorFlowDNN(HeadEstimator):
             try:
                 array = np.asarray(value)
             except ValueError:
-                raise EstimatorError(f"{name} cannot be set", expected=expected, found="rows of any length") from None
+                raise EstimatorError(
+                    f"{name} cannot be set", expected=expected, found="rows of different lengths"
+                ) from None
             if array.dtype.kind not in "fiub" or list(array.shape) != expected:
                 kind = "" if array.dtype.kind in "fiub" else f" of {array.dtype}"
                 raise EstimatorError(f"{name} cannot be set", expected=expected, found=f"{list(array.shape)}{kind}")
@@ -140,14 +142,14 @@ class TensorFlowDNNClassifier(ClassifierMixin, _TensorFlowDNN):  # type: ignore[
 
     Args:
         hidden_units: the width of each hidden layer.
-        n_classes: the number of classes, 2 or more; None for as many as there are labels in y.
-        dropout: the share of each hidden layer's outputs that is set to 0 while the model is trained; None for none.
+        n_classes: the number of classes, at least 2; None for the number of labels in y.
+        dropout: the share of each hidden layer's outputs that is set to 0 during training; None for no dropout.
 
     The other parameters are those of TensorFlowEstimator.
 
     Attributes:
-        classes_: the labels, [classes]: 0 … n_classes-1 if `n_classes` is given and y holds such numbers alone, else
-            the labels in y.
+        classes_: the labels, [classes]: 0 … n_classes-1 if `n_classes` is given and y contains only such numbers,
+            otherwise the labels in y.
         n_features_in_: columns of X.
     """
 
@@ -183,8 +185,8 @@ class TensorFlowDNNRegressor(RegressorMixin, _TensorFlowDNN):  # type: ignore[mi
 
     Args:
         hidden_units: the width of each hidden layer.
-        n_classes: 0 or 1; there, as in skflow, for what all estimators share.
-        dropout: the share of each hidden layer's outputs that is set to 0 while the model is trained; None for none.
+        n_classes: 0 or 1; exists, as in skflow, because all estimators have it.
+        dropout: the share of each hidden layer's outputs that is set to 0 during training; None for no dropout.
 
     The other parameters are those of TensorFlowEstimator.
 

@@ -1,4 +1,4 @@
-"""The error of the estimators; apart from `validation`, which needs scikit-learn, as the worker must not."""
+"""The estimators' error. It is not in `validation`, because that imports scikit-learn, which the worker must not."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ..errors import CkptSurgeonError
 
 
 class EstimatorError(CkptSurgeonError, ValueError):
-    """An estimator was asked for what it cannot do; a ValueError too, as in skflow and scikit-learn."""
+    """An estimator cannot do what was requested; also a ValueError, as in skflow and scikit-learn."""

@@ -1,14 +1,14 @@
-"""TensorFlowEstimator: what all estimators of skflow have in common.
+"""TensorFlowEstimator, the base class of all skflow estimators.
 
-Defaults, data order and names are those of skflow (github.com/tensorflow/skflow, April 2016). What differs:
+Defaults, data order and names are those of skflow (github.com/tensorflow/skflow, April 2016). Differences:
 
-- `partial_fit` always continues. In skflow it began anew unless `continue_training=True`, against its own docstring.
-- X is always cast to float32, and an integer `learning_rate` is taken.
-- Any labels are allowed, not only class numbers; `classes_` holds them, as in scikit-learn, and tells their number
-  where `n_classes` does not.
+- `partial_fit` always continues. In skflow it started over unless `continue_training=True`, despite its docstring.
+- X is always cast to float32, and `learning_rate` may be an integer.
+- Any labels are allowed, not only class numbers; as in scikit-learn, they are in `classes_`, and they define the
+  number of classes if `n_classes` is None.
 - A regressor with one output predicts [rows], as in scikit-learn, not [rows, 1].
-- A loss or weights that are not finite end the training with an error.
-- What dropout leaves out is a function of the seed and the global step.
+- Training fails with an error if the loss or the weights are not finite.
+- Dropout depends only on the seed and the global step.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ Self = TypeVar("Self", bound="TensorFlowEstimator")
 
 
 class TensorFlowEstimator(NetEstimator):
-    """An estimator of any TensorFlow model, trained by mini-batches.
+    """An estimator for any TensorFlow model, trained on mini-batches.
 
     Args:
-        model_fn: makes (predictions, loss) tensors of the placeholders X, float32 [rows, features], and y: float32
-            one-hot [rows, classes], or the values [rows] or [rows, outputs] if there are no classes. It may use
-            TensorFlow's ops, tf.Variable and tf.compat.v1.get_variable: all variables are trained and saved.
-        n_classes: classes of the target; 0 or 1 for values; None for as many as there are labels in y.
+        model_fn: returns (predictions, loss) tensors for the placeholders X, float32 [rows, features], and y: one-hot
+            float32 [rows, classes], or values [rows] or [rows, outputs] for a regressor. It can use TensorFlow's
+            ops, tf.Variable and tf.compat.v1.get_variable; all variables are trained and saved.
+        n_classes: number of classes; 0 or 1 for a regressor; None for the number of labels in y.
         batch_size: rows of a mini-batch.
-        steps: mini-batches (not epochs) that one call of `fit` or `partial_fit` trains.
+        steps: number of mini-batches (not epochs) trained by one call of `fit` or `partial_fit`.
         optimizer: "SGD", "Adagrad", "Adam", "Momentum", or a function from a learning rate to a
             tf.compat.v1.train.Optimizer, for instance its class.
         learning_rate: a number, or a function from the global step's tensor to a tensor.
         clip_gradients: the largest global norm of the gradients; 0 for no limit.
-        class_weight: a list with a number for each class multiplies the logits, as in skflow, where they are trained
-            and where they are predicted. A dict from labels to numbers, relative to their mean, multiplies the loss of
-            each class's rows, as in scikit-learn; labels that it lacks have 1. Of a model of one's own it is
-            `models.logistic_regression` that obeys.
-        tf_random_seed: of the initial weights and of dropout. Same seed, same weights, bit for bit.
-        continue_training: `fit` goes on with a model that is there, where it would begin anew.
-        num_cores: threads inside an operation. Sums over wide layers may differ in their last bits with it.
-        verbose: 0 is silent; from 1 on the average loss is printed ten times a call.
-        max_to_keep: checkpoints that `save` leaves in a folder; 0 or None for all.
+        class_weight: a list with a number for each class multiplies the logits, as in skflow, in training and
+            prediction. A dict from labels to numbers, relative to their mean, multiplies the loss of
+            each class's rows, as in scikit-learn; missing labels count as 1. A custom model must use
+            `models.logistic_regression` for this to have an effect.
+        tf_random_seed: seed of initial weights and dropout. The same seed gives the same weights, bit for bit.
+        continue_training: `fit` continues an already fitted model instead of starting over.
+        num_cores: threads per operation. It can change the last bits of sums over wide layers.
+        verbose: 0 is silent; 1 or more prints the average loss ten times per call.
+        max_to_keep: number of checkpoints that `save` keeps in a folder; 0 or None for all.
 
     Attributes:
-        classes_: the labels, [classes], of a fitted classifier: 0 … n_classes-1 if `n_classes` is given and y holds
-            such numbers alone, else the labels in y.
+        classes_: the labels, [classes], of a fitted classifier: 0 … n_classes-1 if `n_classes` is given and y
+            contains only such numbers, otherwise the labels in y.
         n_features_in_: columns of X.
     """
 
@@ -111,31 +111,31 @@ class TensorFlowEstimator(NetEstimator):
     # -- training
 
     def fit(self: Self, X: Any, y: Any, monitor: BaseMonitor | None = None, logdir: Any = None) -> Self:
-        """Train `steps` mini-batches, from new weights unless `continue_training` is set and there are some.
+        """Train `steps` mini-batches, from new weights unless `continue_training` is set and the model is fitted.
 
         Args:
-            X: numbers, [rows, features]. A memory-mapped array is read a mini-batch at a time. An iterator gives the
-                features of one row at a time, and the training ends with it, if not before.
+            X: numbers, [rows, features]. A memory-mapped array is read one mini-batch at a time. An iterator yields
+                the features of one row at a time; when it ends, so does the training.
             y: labels [rows], or values [rows] or [rows, outputs]; an iterator if X is one.
-            monitor: watches the training, and may end it early.
-            logdir: a folder that gets a folder with an event file for TensorBoard.
+            monitor: observes the training, and can stop it early.
+            logdir: a folder in which to create a folder with an event file for TensorBoard.
 
         Raises:
-            EstimatorError: a parameter, X or y cannot be used, or loss or weights are not finite any more.
+            EstimatorError: a parameter, X or y is invalid, or the loss or weights are no longer finite.
         """
-        anew = not (self.continue_training and self.__sklearn_is_fitted__())
-        return self._fit(X, y, anew, None, monitor, logdir)
+        new = not (self.continue_training and self.__sklearn_is_fitted__())
+        return self._fit(X, y, new, None, monitor, logdir)
 
     def partial_fit(
         self: Self, X: Any, y: Any, classes: Any = None, monitor: BaseMonitor | None = None, logdir: Any = None
     ) -> Self:
-        """Train `steps` mini-batches of these rows, always going on from the weights that are there.
+        """Train `steps` mini-batches of these rows, always continuing from the present weights.
 
         Args:
             X: as for `fit`.
             y: as for `fit`.
-            classes: all labels, for a first call whose rows do not hold all of them. Not needed where labels are
-                class numbers, 0 … n_classes-1.
+            classes: all labels, for a first call whose rows lack some. Not needed if labels are class numbers,
+                0 … n_classes-1.
             monitor: as for `fit`.
             logdir: as for `fit`.
 
@@ -144,23 +144,23 @@ class TensorFlowEstimator(NetEstimator):
         """
         return self._fit(X, y, not self.__sklearn_is_fitted__(), classes, monitor, logdir)
 
-    def _fit(self: Self, X: Any, y: Any, anew: bool, classes: Any, monitor: BaseMonitor | None, logdir: Any) -> Self:
+    def _fit(self: Self, X: Any, y: Any, new: bool, classes: Any, monitor: BaseMonitor | None, logdir: Any) -> Self:
         self._check_params()
         if monitor is not None and not isinstance(monitor, BaseMonitor):
-            expected = "skflow.monitors.BaseMonitor or one that derives from it"
+            expected = "skflow.monitors.BaseMonitor or a subclass"
             raise EstimatorError("cannot use the monitor", expected=expected, found=type(monitor).__name__)
         stream = StreamFeeder(X, y, self.batch_size) if is_stream(X) else None
         if stream:
             X, y = stream.first
-        X, y = self._validated(X, y, reset=anew)
+        X, y = self._validated(X, y, reset=new)
         labels: NDArray[Any] | None = None
         shape: tuple[int, ...]
         if self._classifies:
-            labels = self._labels(y, anew, classes, whole=stream is None)
+            labels = self._labels(y, new, classes, whole=stream is None)
             target, shape = class_numbers(y, labels), (len(labels),)
         else:
             target, shape = target_values(y)
-        if anew:
+        if new:
             self._build(X.shape[1], shape, labels)
             self._net.initialize()
             if labels is not None:
@@ -168,11 +168,11 @@ class TensorFlowEstimator(NetEstimator):
         else:
             self._check_target(shape)
         feeder: Any = stream.encoded(self._rows) if stream else ArrayFeeder(X, target, self.batch_size, self._encoded)
-        self._train(feeder, monitor, logdir, anew)
+        self._train(feeder, monitor, logdir, new)
         return self
 
     def _validated(self, X: Any, y: Any, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Check rows and their target; X comes back in float32, but for an array on disk, which stays there."""
+        """Check rows and their target. X is returned as float32, or unchanged if memory-mapped."""
         if not reset and is_plain(X, y, self.n_features_in_) and not hasattr(self, "feature_names_in_"):
             with np.errstate(over="ignore"):
                 rows = np.ascontiguousarray(X, np.float32)
@@ -185,29 +185,29 @@ class TensorFlowEstimator(NetEstimator):
         )  # fmt: skip
         return X, y
 
-    def _labels(self, y: NDArray[Any], anew: bool, classes: Any, whole: bool) -> NDArray[Any]:
-        """Return the labels that `classes_` is to be.
+    def _labels(self, y: NDArray[Any], new: bool, classes: Any, whole: bool) -> NDArray[Any]:
+        """Return the labels for `classes_`.
 
         Args:
-            y: labels of rows.
-            anew: whether the model begins anew.
-            classes: what `partial_fit` was told of them.
-            whole: whether y is all there is.
+            y: the labels of rows.
+            new: whether the model gets new weights.
+            classes: the argument of `partial_fit`.
+            whole: whether y contains all rows.
         """
-        if not anew and classes is None:
+        if not new and classes is None:
             return self.classes_
         if classes is None and not whole and self.n_classes is None:
-            hint = "n_classes=... tells how many there are, partial_fit(..., classes=...) which"
-            raise EstimatorError("the labels of an iterator are not known before its end", hint=hint)
+            hint = "set n_classes=... or use partial_fit(..., classes=...)"
+            raise EstimatorError("the labels of an iterator are unknown before its end", hint=hint)
         if classes is None and not whole:
             classes = np.arange(self.n_classes or 0)
         labels = class_labels(y if classes is None else classes, self.n_classes)
-        if not anew:
+        if not new:
             check_same_labels(labels, self.classes_)
         return labels
 
     def _rows(self, X: Any, y: Any) -> tuple[Rows, Rows]:
-        """Return rows and their target as the fitted network is fed with them."""
+        """Return rows and their target as input for the fitted network."""
         X, y = self._validated(X, y, reset=False)
         target, shape = (class_numbers(y, self.classes_), self._target) if self._classifies else target_values(y)
         self._check_target(shape)
@@ -216,14 +216,14 @@ class TensorFlowEstimator(NetEstimator):
     def _check_target(self, shape: tuple[int, ...]) -> None:
         if shape != self._target:
             expected, found = (f"{list(each) or 'one value'} a row" for each in (self._target, shape))
-            raise EstimatorError("y has another shape than before", expected=expected, found=found)
+            raise EstimatorError("y has a different shape than before", expected=expected, found=found)
 
     def _encoded(self, target: NDArray[Any]) -> Rows:
         return one_hot(target, len(self.classes_)) if self._classifies else target
 
-    def _train(self, feeder: Any, monitor: BaseMonitor | None, logdir: Any, anew: bool) -> None:
-        """Run the steps. A training that fails leaves the weights that were there; a new model is not fitted then."""
-        before = None if anew else self._net.values()
+    def _train(self, feeder: Any, monitor: BaseMonitor | None, logdir: Any, new: bool) -> None:
+        """Run the steps. If training fails, an earlier model keeps its weights, and a new one stays unfitted."""
+        before = None if new else self._net.values()
         if monitor is None and self.verbose:
             monitor = BaseMonitor(print_steps=math.ceil(self.steps / 10))
         try:
@@ -231,9 +231,9 @@ class TensorFlowEstimator(NetEstimator):
                 for step, (X, y) in zip(range(self.steps), feeder, strict=False):
                     check_loss(self._net.train(X, y), step)
             else:
-                self._train_watched(feeder, monitor or BaseMonitor(verbose=0), logdir, anew)
+                self._train_watched(feeder, monitor or BaseMonitor(verbose=0), logdir, new)
             if not self._net.is_finite():
-                raise EstimatorError("the weights are not finite any more", hint=DIVERGED)
+                raise EstimatorError("the weights are no longer finite", hint=DIVERGED)
         except EstimatorError:
             if before is None:
                 self._net.close()
@@ -242,13 +242,13 @@ class TensorFlowEstimator(NetEstimator):
                 self._net.write(before)
             raise
 
-    def _train_watched(self, feeder: Any, monitor: BaseMonitor, logdir: Any, anew: bool) -> None:
+    def _train_watched(self, feeder: Any, monitor: BaseMonitor, logdir: Any, new: bool) -> None:
         from .summaries import EventFile
 
         net = self._net
         number = int(net.read([GLOBAL_STEP])[0])
         with (
-            monitor.watching(self._watched(), anew),
+            monitor.watching(self._watched(), new),
             nullcontext() if logdir is None else EventFile(logdir, net.graph) as events,
         ):
             for step, (X, y) in zip(range(self.steps), feeder, strict=False):
@@ -272,12 +272,12 @@ class TensorFlowEstimator(NetEstimator):
         return TrainedModel(net.X, net.y, len(self.classes_) if self._classifies else 0, loss_on)
 
     def _build(self, features: int, target: tuple[int, ...], labels: NDArray[Any] | None = None) -> None:
-        """Replace the network by a new one, whose variables have no values yet.
+        """Replace the network with a new one, whose variables have no values yet.
 
         Args:
             features: columns of X.
-            target: the shape of the target beyond the rows.
-            labels: of the classes; `classes_` unless told otherwise.
+            target: the shape of one row's target.
+            labels: labels of the classes; None for `classes_`.
         """
         labels = getattr(self, "classes_", None) if labels is None else labels
         logits, losses = class_weights(self.class_weight, labels)
@@ -293,7 +293,7 @@ class TensorFlowEstimator(NetEstimator):
 
     def _model(self) -> ModelFunction:
         if self.model_fn is None:
-            raise EstimatorError("there is no model_fn", hint="restore(folder, model_fn=...) gives one")
+            raise EstimatorError("there is no model_fn", hint="pass one: restore(folder, model_fn=...)")
         return self.model_fn
 
     # -- files
@@ -312,14 +312,14 @@ class TensorFlowEstimator(NetEstimator):
 
     @classmethod
     def restore(cls: type[Self], path: str, **params: Any) -> Self:
-        """Give back the estimator that was saved into a folder, wherever that folder lies now.
+        """Restore the estimator that was saved into a folder, which may have moved.
 
         Args:
             path: the folder.
-            params: parameters to replace, and those that a file cannot hold: functions.
+            params: parameters to replace, and those that cannot be saved: functions.
 
         Raises:
-            EstimatorError: there is no model in the folder, it is damaged, or of another class.
+            EstimatorError: the folder has no model, or it is damaged or of another class.
         """
         from . import restoring
 

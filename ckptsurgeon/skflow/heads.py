@@ -1,4 +1,4 @@
-"""What the estimators of skflow's own models share: their head makes them a classifier or a regressor."""
+"""The base class for estimators of skflow's own models, whose head makes them classifiers or regressors."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The steps of a ring in one process, on estimators in place of checkpoints.
+"""A ring in one process, with estimators instead of checkpoints.
 
-What `ring.driver` is to trainers and checkpoints, this is to members and their networks: it asks `ring.schedule` for
-the next step and does it. Mini-batches, seeds of first weights and the measure of convergence are the ring's own, so
-the same settings give the same weights.
+It does for members and their networks what `ring.driver` does for trainers and checkpoints: it gets the next step from
+`ring.schedule` and performs it. Mini-batches, seeds of initial weights and the measure of convergence are the ring's,
+so the same settings give the same weights.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from .variable_names import bias, matrix
 
 
 def model_names(count: int) -> tuple[str, ...]:
-    """Return the names that `ring init` gives to as many models: a, b, c and so on."""
+    """Return the names that `ring init` gives to this number of models: a, b, c and so on."""
     return tuple(chr(ord("a") + number) if number < 26 else f"m{number + 1}" for number in range(count))
 
 
 class InProcessRing:
-    """A run whose models are estimators.
+    """A ring whose models are estimators.
 
     Args:
-        members: unfitted; they get networks with first weights.
+        members: unfitted estimators; they get networks with initial weights.
         features: columns of X.
-        target: the shape of the target beyond the rows.
-        labels: of the classes; None for regressors.
+        target: the shape of one row's target.
+        labels: labels of the classes; None for regressors.
         layers: the trunk, a range of hidden layers.
-        schedule: the order of steps; its models are the members.
+        schedule: the order of steps; its models are the members' names.
         slots: "keep", "copy" or "fill=NUMBER".
-        window: the rounds of a block, at whose end the change of the weights is measured.
-        seed: all first weights come from it.
+        window: rounds per block; the change of the weights is measured at the end of each block.
+        seed: determines all initial weights.
 
     Raises:
-        EstimatorError: the members have no such trunk in common.
+        EstimatorError: the members do not share such a trunk.
 
     Attributes:
-        step: the number of the last finished step.
-        change: how much the weights of each model changed when that was last measured in this call; None before.
-        stale: always 0: no rows are held out.
+        step: number of the last finished step.
+        change: each model's change of weights when last measured in this call; None before.
+        stale: always 0, because no rows are held out.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class InProcessRing:
         self._schedule = schedule
         self._blocks = Blocks(schedule.models, window)
         self._policy = SlotPolicy(slots)
-        self._trunks: dict[str, Values] = {}  # the donor's that was read last
+        self._trunks: dict[str, Values] = {}  # the trunk read last, by donor
         self.step = 0
         self.change: Mapping[str, float] | None = None
         self.stale = 0
@@ -88,8 +88,8 @@ class InProcessRing:
         if self._policy.action == "copy":
             first, *others = self._slots.values()
             if any(each != first for each in others):
-                hint = 'give all the same optimizer, or slots="keep"'
-                raise EstimatorError("the members differ in the slots of their trunks", hint=hint)
+                hint = 'use the same optimizer for all, or slots="keep"'
+                raise EstimatorError("the members' trunks have different slots", hint=hint)
             self._grafted += first
 
     @property
@@ -99,7 +99,7 @@ class InProcessRing:
 
     @property
     def round(self) -> int:
-        """The number of whole rounds."""
+        """The number of finished rounds."""
         return self._schedule.whole_rounds(self.step)
 
     def go(
@@ -110,23 +110,23 @@ class InProcessRing:
         stop: Limits,
         tell: Callable[[str], None],
     ) -> Done:
-        """Do steps until the schedule says that it is enough.
+        """Perform steps until the schedule is done.
 
         Args:
             X: [rows, features].
             target: class numbers, [rows]; or values, [rows] or [rows, outputs].
-            batches: of the rows.
-            stop: when; its rounds count from the beginning of the run.
-            tell: is called with a line wherever the change is measured.
+            batches: the mini-batches of the rows.
+            stop: when to stop; its rounds count from the beginning of the run.
+            tell: called with a line whenever the change is measured.
 
         Raises:
-            EstimatorError: loss or weights are not finite any more.
+            EstimatorError: the loss or weights are no longer finite.
         """
-        self.change = None  # rows may be others than before: what was said of those does not count
+        self.change = None  # an earlier measurement may be of other rows
         rows, batch = np.zeros(0, np.int64), -1
         while isinstance(step := next_step(self._schedule, stop, self), Step):
             if step.kind == "train":
-                if step.batch != batch:  # all models of a round train on the same one
+                if step.batch != batch:  # all models of a round train on the same batch
                     rows, batch = batches.rows(step.batch), step.batch
                 self._train(step, X[rows], target[rows])
             elif step.kind == "average":
@@ -146,10 +146,10 @@ class InProcessRing:
             raise EstimatorError(f"the loss of member {step.model} is {loss} in round {step.round}", hint=DIVERGED)
 
     def _graft(self, step: Step) -> None:
-        """Hand the trunk of the donor on; what `graft --layers --slots` does to a checkpoint."""
+        """Copy the donor's trunk to a model, as `graft --layers --slots` does with checkpoints."""
         net = self._members[step.model]._net
         name = str(step.donor)
-        if name not in self._trunks:  # but for the last model of a round, which hands its trunk to all others
+        if name not in self._trunks:  # it is cached when a round's last model donates to all others
             trunk = self._members[name]._net.read(self._grafted)
             self._trunks = {name: dict(zip(self._grafted, trunk, strict=True))}
         values = dict(self._trunks[name])
@@ -159,7 +159,7 @@ class InProcessRing:
         net.write(values)
 
     def _mean_trunk(self) -> Values:
-        """Return the mean of the members' trunks, computed in float64 in the order of the members."""
+        """Return the mean of the members' trunks, computed in float64 in member order."""
         trunks = [member._net.read(self._weights) for member in self._members.values()]
         means = [sum(map(_wide, parts[1:]), _wide(parts[0])) / len(parts) for parts in zip(*trunks, strict=True)]
         return {name: mean.astype(np.float32) for name, mean in zip(self._weights, means, strict=True)}
@@ -170,7 +170,7 @@ class InProcessRing:
         vectors[TRUNK] = _vector(next(iter(self._members.values())), sorted(self._weights))
         for name, vector in vectors.items():
             if not np.isfinite(vector).all():
-                raise EstimatorError(f"weights of {name} are not finite any more after round {round}", hint=DIVERGED)
+                raise EstimatorError(f"weights of {name} are no longer finite after round {round}", hint=DIVERGED)
         change = self._blocks.add(round, vectors) if round > self._schedule.warmup else None
         if change is not None:
             self.change = change
@@ -178,7 +178,7 @@ class InProcessRing:
 
 
 def _trunk(layers: str, members: Mapping[str, _TensorFlowDNN], features: int) -> list[int]:
-    """Return the numbers of the shared layers; the members must agree in their shapes."""
+    """Return the numbers of the shared layers, whose shapes must be the same in all members."""
     first: list[int] = []
     shapes: dict[str, list[list[int]]] = {}
     for name, member in members.items():
@@ -199,7 +199,7 @@ def _trunk(layers: str, members: Mapping[str, _TensorFlowDNN], features: int) ->
 def _begin(
     member: _TensorFlowDNN, features: int, target: tuple[int, ...], labels: NDArray[Any] | None, seed: int
 ) -> None:
-    """Give a member its network, with the first weights that the built-in trainer would give it."""
+    """Give a member its network, with the initial weights that the built-in trainer would give it."""
     member._build(features, target, labels)
     member.n_features_in_ = features
     if labels is not None:
@@ -212,13 +212,13 @@ def _begin(
 
 
 def _slots(member: _TensorFlowDNN, weights: Sequence[str]) -> list[str]:
-    """Return the names of the optimizer's slots of these variables."""
+    """Return the names of these variables' optimizer slots."""
     net = member._net
     return [name for weight in weights for name in net.variables if name.startswith(f"{weight}/")]
 
 
 def _vector(member: _TensorFlowDNN, names: Sequence[str]) -> NDArray[np.float64]:
-    """Return variables as one vector."""
+    """Return variables concatenated to one vector."""
     return np.concatenate([_wide(value).ravel() for value in member._net.read(names)])
 
 

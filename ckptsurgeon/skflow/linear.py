@@ -18,7 +18,7 @@ from .variable_names import CLASSIFIER, REGRESSOR, head_bias, head_weights
 
 
 class _TensorFlowLinear(HeadEstimator):
-    """A head, and nothing before it."""
+    """A head without hidden layers."""
 
     def _model(self) -> models.ModelFunction:
         return HEADS[self._head]
@@ -40,13 +40,13 @@ class TensorFlowLinearClassifier(ClassifierMixin, _TensorFlowLinear):  # type: i
     """A classifier: a softmax of the features, trained on the mean cross-entropy.
 
     Args:
-        n_classes: the number of classes, 2 or more; None for as many as there are labels in y.
+        n_classes: the number of classes, at least 2; None for the number of labels in y.
 
     The other parameters are those of TensorFlowEstimator.
 
     Attributes:
-        classes_: the labels, [classes]: 0 … n_classes-1 if `n_classes` is given and y holds such numbers alone, else
-            the labels in y.
+        classes_: the labels, [classes]: 0 … n_classes-1 if `n_classes` is given and y contains only such numbers,
+            otherwise the labels in y.
         n_features_in_: columns of X.
     """
 
@@ -77,7 +77,7 @@ class TensorFlowLinearRegressor(RegressorMixin, _TensorFlowLinear):  # type: ign
     """A regressor: a linear function of the features, trained on the mean squared error.
 
     Args:
-        n_classes: 0 or 1; there, as in skflow, for what all estimators share.
+        n_classes: 0 or 1; exists, as in skflow, because all estimators have it.
 
     The other parameters are those of TensorFlowEstimator.
 

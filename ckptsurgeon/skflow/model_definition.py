@@ -1,4 +1,4 @@
-"""`model.def`, the JSON beside a saved estimator's checkpoint: what the variables alone do not hold.
+"""`model.def`, a JSON file with the facts about a saved estimator that its checkpoint does not contain.
 
 It contains the parameters that are not functions, `class_name`, and under `fitted` the labels, the feature names and
 the shape of the target. A folder saved by skflow itself in 2016 has no `fitted`; its contents are then inferred from
@@ -61,13 +61,13 @@ def _definition(estimator: NetEstimator) -> dict[str, Any]:
         fitted["dtype"] = estimator.classes_.dtype.str
     if hasattr(estimator, "feature_names_in_"):
         fitted["feature_names"] = estimator.feature_names_in_
-    if isinstance(weights := params.get("class_weight"), Mapping):  # JSON has no labels but text as keys
+    if isinstance(weights := params.get("class_weight"), Mapping):  # JSON allows only text as keys
         params["class_weight"] = {"labels": list(weights), "weights": list(weights.values())}
     return cast("dict[str, Any]", _plain({**params, "class_name": type(estimator).__name__, "fitted": fitted}))
 
 
 def _plain(value: Any) -> Any:
-    """Turn NumPy's numbers and arrays into what JSON knows."""
+    """Convert NumPy numbers and arrays to JSON types."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -89,7 +89,7 @@ def read(folder: str) -> dict[str, Any]:
             raise EstimatorError("is too large", path=path, expected=f"at most {_LARGEST} bytes")
         definition = json.loads(text)
     except NotFoundError:
-        hint = "a folder that an estimator was saved into has one"
+        hint = "every folder that an estimator was saved to contains one"
         raise EstimatorError(f"there is no {FILE}", path=folder, hint=hint) from None
     except EstimatorError:
         raise
@@ -98,31 +98,31 @@ def read(folder: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise EstimatorError(f"is not JSON: {error}", path=path) from error
     if not isinstance(definition, dict):
-        raise EstimatorError("is no JSON object", path=path, found=type(definition).__name__)
+        raise EstimatorError("is not a JSON object", path=path, found=type(definition).__name__)
     return definition
 
 
 class FittedState:
-    """What the variables alone do not tell of a model, checked.
+    """The checked contents of `fitted`: facts about a model that its variables do not show.
 
     Attributes:
         features: columns of X.
-        target: the shape of the target beyond the rows.
+        target: the shape of one row's target.
         classes: the labels, [n_classes]; None for a regressor.
-        names: of the features; None if they had none.
+        names: names of the features; None if they had none.
 
     Args:
-        estimator: with its parameters.
-        checkpoint: its variables; they stand in for what is missing.
-        fitted: of model.def; empty if skflow itself wrote it.
+        estimator: the estimator, with its parameters.
+        checkpoint: its variables, from which missing facts are inferred.
+        fitted: the value in model.def; empty if skflow itself wrote the file.
 
     Raises:
-        EstimatorError, RefusedError, KeyError, ValueError: something does not fit.
+        EstimatorError, RefusedError, KeyError, ValueError: the facts are invalid or inconsistent.
     """
 
     def __init__(self, estimator: NetEstimator, checkpoint: Checkpoint, fitted: Any) -> None:
         if not isinstance(fitted, dict):
-            raise ValueError("fitted is no object")
+            raise ValueError("fitted is not an object")
         if not fitted:
             net = architecture.of(checkpoint.variables)
             target = (net.outputs,) if net.head == CLASSIFIER or net.outputs > 1 else ()
@@ -132,7 +132,7 @@ class FittedState:
         if len(self.target) > 1 or not all(
             is_whole(size, 1) and size < _LARGEST_SIZE for size in (self.features, *self.target)
         ):
-            raise ValueError("features and target are no sizes")
+            raise ValueError("features and target are not valid sizes")
         self.classes: NDArray[Any] | None = None
         self.names: NDArray[Any] | None = None
         if estimator._classifies:
@@ -140,7 +140,7 @@ class FittedState:
             self.classes = np.array(labels)
             if _LABELS.fullmatch(dtype := str(fitted.get("dtype", ""))):
                 self.classes = self.classes.astype(dtype)
-            count = estimator.n_classes or len(labels)  # None: they are as many as there are labels
+            count = estimator.n_classes or len(labels)  # None: as many as labels
             if self.classes.shape != (count,) or self.target != (count,):
                 raise ValueError(f"{count} classes, but {len(labels)} labels")
         if "feature_names" in fitted:
@@ -156,17 +156,17 @@ def as_list(name: str, value: object) -> list[Any]:
         ValueError: it is something else.
     """
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, (str, int, float)) for each in value):
-        raise ValueError(f"{name} is no list")
+        raise ValueError(f"{name} is not a list")
     return list(value)
 
 
 def shortened(value: object) -> str:
-    """Cut what an error repeats."""
+    """Return a value as text, cut to a length suited to errors."""
     text = str(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def names_of(names: Iterable[str]) -> str:
-    """Name at most five of them."""
+    """Return at most five of the names, as text for errors."""
     names = list(names)
     return ", ".join([shortened(name) for name in names[:5]] + ["…"] * (len(names) > 5))

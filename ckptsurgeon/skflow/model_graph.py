@@ -1,8 +1,8 @@
-"""A model and its optimizer as a TensorFlow graph, without values: what a `Net` opens a session on.
+"""A model and its optimizer as a TensorFlow graph, without values; `ModelSession` runs it.
 
-The graph holds skflow's variables: `global_step` (int32), the model's, `learning_rate` (float32) and the optimizer's
-slots. Nothing here touches TensorFlow's global state but one switch: op determinism, without which the same seed need
-not give the same weights. It holds for the whole process: there, random ops then want a seed.
+The graph has skflow's variables: `global_step` (int32), the model's, `learning_rate` (float32) and the optimizer's
+slots. This module changes one piece of TensorFlow's global state: it turns on op determinism, because otherwise the
+same seed may give different weights. It applies to the whole process, where random ops then require a seed.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ CLIP_GRADIENTS = 5.0  # global norm, always on in skflow
 
 
 class ModelGraph:
-    """A model, its optimizer, and what is needed to read and write the variables.
+    """A model, its optimizer, and the ops that read and write its variables.
 
     Attributes:
         graph: the graph.
         X: placeholder of the features, float32 [rows, features].
         y: placeholder of the target.
-        predictions: tensor of what the model predicts.
+        predictions: tensor of the model's predictions.
         loss: tensor of the mean loss, [].
         train_op: one step of the optimizer.
-        initializer: gives all variables their initial values.
-        all_finite: tensor that tells whether all weights are numbers, [].
-        dropouts: keep probabilities, which are 1 wherever nothing is trained.
+        initializer: op that sets all variables to their initial values.
+        all_finite: tensor, whether all weights are finite, [].
+        dropouts: tensors of keep probabilities, to be fed with 1 outside training.
         summaries: tensors of serialized summaries, for TensorBoard.
-        variables: name -> TensorFlow variable, in the order of their creation.
-        trainable: the names of those that the optimizer changes through gradients.
-        inputs: name -> placeholder of a new value.
-        assigns: name -> op that sets the variable to it.
-        reads: name -> tensor of the value.
+        variables: name -> TensorFlow variable, in creation order.
+        trainable: names of the variables that the optimizer updates from gradients.
+        inputs: name -> placeholder of the variable's new value.
+        assigns: name -> op that assigns the placeholder to the variable.
+        reads: name -> tensor of the variable's value.
 
     Args:
-        model_fn: makes (predictions, loss) of X and y.
+        model_fn: returns (predictions, loss) for X and y.
         features: columns of X.
-        target: the shape of y beyond the rows: (classes,) for one-hot classes, () or (outputs,) for values.
+        target: the shape of y per row: (classes,) for one-hot classes, () or (outputs,) for values.
         optimizer: a key of OPTIMIZERS, or a function from a learning rate to a tf.compat.v1.train.Optimizer.
-        learning_rate: a number, kept in the variable `learning_rate`, or a function of the global_step's tensor.
+        learning_rate: a number, stored in the variable `learning_rate`, or a function of the tensor of global_step.
         clip_gradients: the largest global norm of the gradients; 0 for no limit.
         seed: of the random ops in the graph.
-        class_weight: factors of the logits, one for each class.
-        loss_weight: factors of the rows' losses, one for each class.
+        class_weight: factor of each class's logit.
+        loss_weight: factor of the losses of each class's rows.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ModelGraph:
             self.summaries = [*self.graph.get_collection(v1.GraphKeys.SUMMARIES), *self._own_summaries()]
 
     def _own_summaries(self) -> list[Tensor]:
-        """Make summaries of the loss and of all weights; raw ops, whose tags are the variables' names as they are."""
+        """Create summaries of the loss and all weights; raw ops keep the variables' names as tags."""
         loss = tf.raw_ops.ScalarSummary(tags="loss", values=self.loss)
         return [loss, *(tf.raw_ops.HistogramSummary(tag=n, values=self.reads[n]) for n in self.trainable)]
 
@@ -108,11 +108,11 @@ class ModelGraph:
 def graph_for(
     model_fn: ModelFunction, features: int, target: tuple[int, ...], optimizer: Optimizer, rate: Rate, **more: Any
 ) -> ModelGraph:
-    """Return the blueprint of a model: of our own models one that was made before, if there is one.
+    """Return the graph of a model; graphs of skflow's own models are cached.
 
-    Making one takes 0.1 s and more, longer than a short training: clones, folds of a cross-validation and a second
-    `fit` share it. Its graph is closed then, nothing can be added. A model function of the user's is called each
-    time, as what it builds may depend on anything.
+    Building a graph takes at least 0.1 s, longer than a short training, so clones, cross-validation folds and repeated
+    `fit` calls share one. A shared graph is finalized. A user's model function is called every time, because what it
+    builds may depend on anything.
     """
     if is_pure(model_fn) and isinstance(optimizer, str) and not callable(rate):
         return _shared(model_fn, features, target, optimizer, float(rate), **more)
@@ -139,24 +139,24 @@ def _learning_rate(value: float) -> Any:
 
 
 def _pair(made: Any) -> tuple[Tensor, Tensor]:
-    """Check what a model function returns."""
+    """Check the return value of a model function."""
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         raise EstimatorError(
-            "model_fn returns something else", expected="(predictions, loss)", found=type(made).__name__
+            "model_fn returned an unexpected value", expected="(predictions, loss)", found=type(made).__name__
         )
     predictions, loss = made
     if loss.shape.rank != 0:
-        raise EstimatorError("the loss of model_fn is no scalar", expected="[]", found=loss.shape)
+        raise EstimatorError("the loss of model_fn is not a scalar", expected="[]", found=loss.shape)
     return predictions, loss
 
 
 def _train_op(loss: Tensor, rate: Any, optimizer: Optimizer, clip: float, step: Any) -> Any:
-    """Apply the clipped gradients of the loss; variables that it does not depend on are left alone."""
+    """Return the op that applies clipped gradients of the loss; variables it does not depend on stay unchanged."""
     variables = v1.trainable_variables()
     gradients = v1.gradients(loss, variables) if variables else []
     if all(gradient is None for gradient in gradients):
-        raise EstimatorError("the loss of model_fn depends on no variable", hint="tf.Variable makes one")
+        raise EstimatorError("the loss of model_fn does not depend on any variable", hint="create one with tf.Variable")
     if clip:
-        gradients, _ = tf.clip_by_global_norm(gradients, clip)  # which hands on a gradient of None
+        gradients, _ = tf.clip_by_global_norm(gradients, clip)  # keeps a gradient of None
     make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     return make(rate).apply_gradients(list(zip(gradients, variables, strict=True)), global_step=step, name="train")

@@ -1,4 +1,4 @@
-"""A model with its session: what trains it, step by step; what estimators and worker share."""
+"""A model graph with a TensorFlow session, which holds the values; used by estimators and the worker."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .models import ModelFunction
 from .ops import Tensor
 from .quiet_tensorflow import CallableOptions, v1
 
-# The number of threads is part of the arithmetic: on TensorFlow 2.21 sums over wide layers come out with other last
-# bits for 3 threads than for 4. So it is fixed, at skflow's num_cores, and does not follow the machine.
+# The number of threads affects results: on TensorFlow 2.21, sums over wide layers differ in the last bits between 3 and
+# 4 threads. So the number is fixed at skflow's num_cores instead of following the machine.
 NUM_CORES = 4
 
 
@@ -24,17 +24,17 @@ class ModelSession:
     """A model, its optimizer and its session.
 
     Attributes:
-        blueprint: the graph, and what its tensors mean; other nets may share it.
-        graph, X, y, predictions, loss, variables, trainable: the blueprint's.
-        session: the session, which holds the values.
+        model_graph: the graph and its tensors; may be shared with other sessions.
+        graph, X, y, predictions, loss, variables, trainable: those of `model_graph`.
+        session: the TensorFlow session.
 
     Args:
-        model_fn: as `ModelGraph` takes it; or a blueprint, and no more arguments but `num_cores` and `rewrite`.
-        arguments: as `ModelGraph` takes them.
+        model_fn: as for `ModelGraph`; or a ModelGraph, with no other arguments than `num_cores` and `rewrite`.
+        arguments: as for `ModelGraph`.
         num_cores: threads inside an op.
-        rewrite: whether TensorFlow optimizes the graph. A training then begins 50 ms later; a step takes as long with
-            small layers.
-        options: as `ModelGraph` takes them.
+        rewrite: whether TensorFlow optimizes the graph. This delays the first step by 50 ms and does not speed up
+            steps of small layers.
+        options: as for `ModelGraph`.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class ModelSession:
         self.graph, self.X, self.y = made.graph, made.X, made.y
         self.predictions, self.loss, self.train_op = made.predictions, made.loss, made.train_op
         self.variables, self.trainable = made.variables, made.trainable
-        # -1: a step runs in the thread that asks for it, which saves a fifth of its time on small nets.
+        # -1: run a step in the calling thread, which saves a fifth of its time on small networks.
         config = v1.ConfigProto(intra_op_parallelism_threads=num_cores, inter_op_parallelism_threads=-1)
         config.graph_options.rewrite_options.disable_meta_optimizer = not rewrite
         self.session = v1.Session(graph=self.graph, config=config)
         self._keep_all = [np.ones((), np.float32)] * len(made.dropouts)
-        self._others: dict[object, Callable[..., list[Any]]] = {}  # made when they are first needed
+        self._others: dict[object, Callable[..., list[Any]]] = {}  # created on first use
 
-    # Made when they are first needed, too: once a session has seen an operation, nothing more may be hung on it.
+    # Also created on first use: the graph must be complete before a session runs it.
 
     @cached_property
     def _train(self) -> Callable[..., list[Any]]:
@@ -72,10 +72,10 @@ class ModelSession:
         return self.callable([self.model_graph.all_finite], [])
 
     def callable(self, fetches: Sequence[Tensor], feeds: Sequence[Tensor], *targets: Any) -> Callable[..., list[Any]]:
-        """Return a function of the values of `feeds`, arrays of just their dtypes, to the values of `fetches`.
+        """Return a function from the values of `feeds`, arrays of exactly their dtypes, to the values of `fetches`.
 
-        It runs `targets` too. `Session.make_callable` with feeds goes through `Session.run`, which takes three times
-        as long as a step on a small net.
+        The function also runs `targets`. `Session.make_callable` with feeds uses `Session.run`, which takes three times
+        as long as a step of a small network.
         """
         options = CallableOptions(
             feed=[tensor.name for tensor in feeds],
@@ -85,7 +85,7 @@ class ModelSession:
         return cast("Callable[..., list[Any]]", self.session._make_callable_from_options(options))
 
     def initialize(self) -> None:
-        """Give all variables their initial values. Before, no memory is taken for them."""
+        """Set all variables to their initial values; only then is memory allocated for them."""
         self.session.run(self.model_graph.initializer)
 
     def train(self, X: NDArray[np.float32], y: NDArray[np.float32]) -> float:
@@ -101,14 +101,14 @@ class ModelSession:
         return float(loss), summaries
 
     def is_finite(self) -> bool:
-        """Tell whether all weights are numbers still. The loss does not tell: TensorFlow's relu makes 0 of NaN."""
+        """Tell whether all weights are finite. The loss is no evidence: TensorFlow's relu turns NaN into 0."""
         return bool(self._is_finite()[0])
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the model's predictions, [rows, classes or outputs].
 
-        A row's prediction does not depend on those beside it, bit for bit: a single one is computed twice, since
-        TensorFlow 2.21 multiplies a single row otherwise than several.
+        A row's prediction is the same, bit for bit, whatever the other rows are. A single row is therefore computed
+        twice, because TensorFlow 2.21 multiplies one row with different code than several.
         """
         (rows,) = self._predict(np.repeat(X, 2, axis=0) if len(X) == 1 else X, *self._keep_all)
         return cast("NDArray[np.float32]", rows[: len(X)])
@@ -116,7 +116,7 @@ class ModelSession:
     def compute(
         self, tensor: Tensor, X: NDArray[np.float32] | None = None, y: NDArray[np.float32] | None = None
     ) -> NDArray[Any]:
-        """Return the value of any tensor of the graph, of these rows if they are given; nothing is dropped out."""
+        """Return the value of any tensor of the graph, for these rows if given, without dropout."""
         feeds = dict(zip(self.model_graph.dropouts, self._keep_all, strict=True))
         feeds |= {self.X: X} if X is not None else {}
         feeds |= {self.y: y} if y is not None else {}
@@ -143,5 +143,5 @@ class ModelSession:
         self._others[key](*map(np.asarray, values.values(), dtypes))
 
     def close(self) -> None:
-        """Give the session's memory back."""
+        """Close the session and free its memory."""
         self.session.close()

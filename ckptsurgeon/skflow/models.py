@@ -1,6 +1,6 @@
-"""The models of skflow: model functions, which take the placeholders X and y and return (predictions, loss).
+"""skflow's model functions, which take the placeholders X and y and return (predictions, loss).
 
-Facts from `skflow/models.py` and `skflow/ops/losses_ops.py`.
+Based on `skflow/models.py` and `skflow/ops/losses_ops.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def logistic_regression(X: Tensor, y: Tensor, class_weight: Tensor | None = None
     Args:
         X: float32 [rows, features].
         y: the classes one-hot, float32 [rows, classes].
-        class_weight: factors of the logits, [classes]; the estimator's own unless told otherwise.
+        class_weight: factors of the logits, [classes]; None for the estimator's.
 
     Returns:
         The probabilities, float32 [rows, classes], and the loss, float32 [].
@@ -62,7 +62,7 @@ def linear_regression(X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class DnnModel:
-    """The model function of a layer stack with a head; equal ones build the same graph, and it can be pickled."""
+    """The model function of hidden layers and a head. Equal instances build equal graphs; instances can be pickled."""
 
     hidden_units: tuple[int, ...]
     head: ModelFunction
@@ -73,11 +73,11 @@ class DnnModel:
 
 
 def get_dnn_model(hidden_units: Sequence[int], target_predictor_fn: ModelFunction) -> ModelFunction:
-    """Return the model function of `dnn` with a head on it, `logistic_regression` or `linear_regression`."""
+    """Return the model function of `dnn` followed by a head, `logistic_regression` or `linear_regression`."""
     return DnnModel(tuple(int(units) for units in hidden_units), target_predictor_fn)
 
 
 def is_pure(model_fn: ModelFunction) -> bool:
-    """Tell whether a model function of ours builds the same graph every time, so that estimators may share it."""
+    """Tell whether a model function always builds the same graph, which is true of skflow's own."""
     head = model_fn.head if isinstance(model_fn, DnnModel) else model_fn
     return head in (logistic_regression, linear_regression)

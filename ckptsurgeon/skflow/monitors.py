@@ -1,4 +1,4 @@
-"""Monitors: what watches a training, prints how it goes, and may stop it early. Names and habits are skflow's.
+"""Monitors: they print the progress of a training and can stop it early. Names and behaviour are skflow's.
 
 monitor = skflow.monitors.ValidationMonitor(val_X, val_y, n_classes=3, early_stopping_rounds=200)
 classifier.fit(X, y, monitor)
@@ -42,22 +42,22 @@ def default_monitor(verbose: int = 1) -> BaseMonitor:
 
 
 class BaseMonitor:
-    """Prints the mean loss of the training every so many steps, and may stop when it no longer falls.
+    """Prints the mean training loss at intervals, and can stop the training when the loss no longer falls.
 
-    A `fit` that begins anew begins anew here too; `partial_fit` and a continued `fit` go on.
+    A `fit` with new weights resets the monitor; `partial_fit` and a continued `fit` do not.
 
     Args:
-        print_steps: steps from one line to the next.
-        early_stopping_rounds: steps without a smaller loss after which the training ends; None for never.
+        print_steps: number of steps between lines.
+        early_stopping_rounds: stop after this many steps without a smaller loss; None for never.
         verbose: 0 prints nothing.
 
     Attributes:
-        steps: the number of the last step in this call, from 0.
-        global_step: steps that the model has been trained, all calls counted.
-        epoch: how often all rows have been seen before, in this call; None where that is not known.
+        steps: number of the last step in this call, from 0.
+        global_step: steps that the model has been trained in all calls.
+        epoch: completed passes over the rows in this call; None if unknown.
         min_loss: the smallest loss so far.
-        min_loss_i: the global step that had it.
-        last_loss_seen: the loss that was looked at last.
+        min_loss_i: the global step of that loss.
+        last_loss_seen: the latest loss.
         converged: whether this monitor has stopped a training.
         all_train_loss_buffer: the loss of every mini-batch before its step.
     """
@@ -86,7 +86,7 @@ class BaseMonitor:
         self.print_train_loss_buffer: list[float] = []
         self.all_train_loss_buffer: list[float] = []
 
-    # -- what the training calls
+    # -- called by the training
 
     def begin(self, model: TrainedModel, new: bool) -> None:
         """Get ready for a call of `fit` or `partial_fit`.
@@ -100,7 +100,7 @@ class BaseMonitor:
         self.create_val_feed_dict(model.X, model.y)
 
     def end(self) -> None:
-        """Let go of the network, so that a monitor can be kept and copied."""
+        """Release the network, so that the monitor can be kept and copied."""
         self.sess = self.loss_expression_tensor = None
 
     @contextmanager
@@ -121,14 +121,14 @@ class BaseMonitor:
         feed_params_fn: Feed | None,
         loss_expression_tensor: Any,
     ) -> None:
-        """Take note of a step, and print a line if it is time.
+        """Record a step, and print a line if one is due.
 
         Args:
-            global_step: steps that the model has been trained, this one counted.
-            step_number: of the step in this call, from 0.
-            training_loss: the mini-batch's.
-            sess: the session.
-            feed_params_fn: gives a dict with what is known of the data, `epoch` for instance.
+            global_step: steps that the model has been trained, including this one.
+            step_number: number of the step in this call, from 0.
+            training_loss: loss of the mini-batch.
+            sess: the TensorFlow session.
+            feed_params_fn: returns a dict about the data, with `epoch` for instance.
             loss_expression_tensor: the tensor of the loss.
         """
         self.steps, self.global_step = step_number, global_step
@@ -142,13 +142,13 @@ class BaseMonitor:
         self.report()
 
     def report(self) -> None:
-        """Print a line if it is time."""
+        """Print a line if one is due."""
         if self.verbose and self.steps % self.print_steps == 0:
             print(self._summary())
             self.print_train_loss_buffer = []
 
     def monitor_inducing_stop(self) -> bool:
-        """Tell whether the training is to end now."""
+        """Tell whether the training should stop now."""
         if self.early_stopping_rounds is None or self.global_step - self.min_loss_i < self.early_stopping_rounds:
             return False
         self.converged = True
@@ -156,10 +156,10 @@ class BaseMonitor:
             print(f"Stopping. Best step:\n step {self.min_loss_i} with loss {self.min_loss}", file=sys.stderr)
         return True
 
-    # -- what a monitor of one's own changes
+    # -- overridden in custom monitors
 
     def create_val_feed_dict(self, inp: Any, out: Any) -> None:
-        """Get ready to feed rows of one's own to the placeholders `inp` and `out`; called when a training begins."""
+        """Prepare to feed rows to the placeholders `inp` and `out`; called when a training begins."""
 
     def _set_last_loss_seen(self) -> None:
         self.last_loss_seen = self.all_train_loss_buffer[-1]
@@ -170,17 +170,17 @@ class BaseMonitor:
 
 
 class ValidationMonitor(BaseMonitor):
-    """Computes the loss on other rows after every step: it is printed too, and decides when to stop.
+    """Also computes and prints the loss on held-out rows after every step; it decides when to stop.
 
-    Nothing is dropped out of the network for it. Weights stay those of the last step, as in skflow: `min_loss_i` tells
-    how many steps would have been best.
+    The loss is computed without dropout. The weights stay those of the last step, as in skflow; `min_loss_i` is the
+    step that was best.
 
     Args:
         val_X: numbers, [rows, features].
         val_y: labels or values as `fit` takes them.
-        n_classes: the number of labels, 0 for values; as in skflow. The estimator knows: 0 is always right.
-        print_steps: steps from one line to the next.
-        early_stopping_rounds: steps without a smaller loss on these rows after which the training ends.
+        n_classes: the number of labels, as in skflow; 0 for values, or to use the estimator's.
+        print_steps: number of steps between lines.
+        early_stopping_rounds: stop after this many steps without a smaller loss on these rows.
 
     Attributes:
         all_val_loss_buffer: the loss on these rows after every step.
@@ -214,7 +214,7 @@ class ValidationMonitor(BaseMonitor):
         self._loss = model.loss_on(self.val_X, self.val_y)
 
     def end(self) -> None:
-        """Let go of the network."""
+        """Release the network."""
         super().end()
         self._loss = None
 

@@ -24,7 +24,7 @@ from .quiet_tensorflow import tf
 
 
 class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
-    """An estimator that holds a network once it is fitted.
+    """An estimator that has a network once it is fitted.
 
     Attributes:
         classes_: the labels, [classes], of a classifier.
@@ -37,7 +37,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
     n_classes: int | None
     max_to_keep: int | None
     _net: ModelSession
-    _target: tuple[int, ...]  # the shape of the target beyond the rows
+    _target: tuple[int, ...]  # the shape of one row's target
 
     @property
     @abstractmethod
@@ -50,11 +50,11 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
 
     @abstractmethod
     def _build(self, features: int, target: tuple[int, ...]) -> None:
-        """Replace the network by a new one, whose variables have no values yet."""
+        """Replace the network with a new one, whose variables have no values yet."""
 
     @abstractmethod
     def _rows(self, X: Any, y: Any) -> tuple[Rows, Rows]:
-        """Return rows and their target as the network is fed with them."""
+        """Return rows and their target as input for the network."""
 
     # -- prediction
 
@@ -63,8 +63,8 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
 
         Args:
             X: numbers, [rows, features], or an iterator of rows.
-            axis: of the predictions along which the classes lie; 2 for a model of one's own that predicts sequences.
-            batch_size: rows to compute at a time; all of them unless told otherwise.
+            axis: the axis of the classes in the predictions; 2 for a custom model that predicts sequences.
+            batch_size: rows to compute at a time; -1 for all.
 
         Returns:
             Labels, [rows]; or values, [rows] or [rows, outputs].
@@ -85,7 +85,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
 
         Args:
             X: numbers, [rows, features], or an iterator of rows.
-            batch_size: rows to compute at a time; all of them unless told otherwise.
+            batch_size: rows to compute at a time; -1 for all.
 
         Raises:
             NotFittedError: before the first `fit`.
@@ -103,7 +103,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
             chunks = (np.asarray(X[row : row + size], np.float32) for row in range(0, len(X), size))
         predicted = [self._net.predict(rows) for rows in chunks]
         if not predicted:
-            raise EstimatorError("the iterator X gives no rows")
+            raise EstimatorError("the iterator X yields no rows")
         return np.concatenate(predicted)
 
     def _features(self, X: Any) -> NDArray[Any]:
@@ -120,7 +120,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
     # -- looking into the network
 
     def get_tensor(self, name: str) -> Tensor:
-        """Return a tensor of the graph by its name; the ':0' may be left out.
+        """Return a tensor of the graph by name; ':0' is optional.
 
         Raises:
             NotFittedError: before the first `fit`.
@@ -137,9 +137,9 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
         """Return the value of a tensor of the graph, for instance 'dnn/layer0/Linear/Matrix:0'.
 
         Args:
-            name: of a variable or of any other tensor; the ':0' may be left out.
-            X: rows to compute it of, as for `predict`: 'dnn/layer1/Relu' is what layer 1 makes of them.
-            y: their labels or values, for tensors that need them, the loss for instance.
+            name: a variable or any other tensor; ':0' is optional.
+            X: rows to compute it for, as for `predict`; 'dnn/layer1/Relu' is the output of layer 1.
+            y: their labels or values, for tensors that need them, such as the loss.
 
         Raises:
             NotFittedError: before the first `fit`.
@@ -154,7 +154,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
             rows, target = (np.asarray(self._features(X), np.float32), None) if y is None else self._rows(X, y)
         try:
             return self._net.compute(tensor, rows, target)
-        except (tf.errors.OpError, TypeError) as error:  # TypeError: it is no array, but the handle of a variable
+        except (tf.errors.OpError, TypeError) as error:  # TypeError: the handle of a variable, not an array
             if rows is not None and target is not None:
                 raise EstimatorError(f"the tensor {name!r} has no value: {error}") from None
             missing = "X and y" if rows is None else "y"
@@ -175,27 +175,27 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
         on_mismatch: str = "error",
         cast: bool = False,
     ) -> Report:
-        """Rewrite chosen variables with those of another model: all of them, or none.
+        """Overwrite the chosen variables with those of another model: all of them, or none.
 
-        The plan is that of `ckptsurgeon graft`, and so is what it refuses.
+        Plans and refuses exactly as `ckptsurgeon graft` does.
 
         Args:
             donor: a fitted estimator, or any spelling of a checkpoint's path, of any format.
             layers: a range of layers, inclusive: "0-2", "3,5-", "-1", "all".
-            match: globs of names, which select beside the layers.
-            exclude: globs of names that are taken away again.
-            scheme: how the donor names its layers; None: found from the names.
-            maps: `A=B` each: the donor's A goes onto B of this model.
-            slots: what becomes of the optimizer's slots of these variables: "keep", "copy" or "fill=NUMBER".
-            on_mismatch: "error", or "skip" variables that are missing on one side, or of another shape or dtype.
+            match: globs of names to select in addition to the layers.
+            exclude: globs of names to leave out.
+            scheme: the donor's naming scheme for layers; None to detect it.
+            maps: `A=B` strings: copy the donor's A to this model's B.
+            slots: what to do with the optimizer's slots of these variables: "keep", "copy" or "fill=NUMBER".
+            on_mismatch: "error"; or "skip" variables that are missing on one side or differ in shape or dtype.
             cast: convert values to this model's dtype.
 
         Returns:
-            What was done, variable by variable.
+            A report of what was done to each variable.
 
         Raises:
             NotFittedError: before the first `fit` of either.
-            CkptSurgeonError: nothing was changed; `lines` says all that is wrong.
+            CkptSurgeonError: nothing was changed; `lines` lists every problem.
         """
         from ..surgeon.grafting import Options
         from ..surgeon.selection import Selection
@@ -216,7 +216,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
         return hasattr(self, "_net")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle and copy the values of the variables in place of the session."""
+        """Return the state with the variables' values instead of the session, for pickling and copying."""
         state: dict[str, Any] = dict(super().__getstate__())
         if "_net" in state:
             state["_values"] = state.pop("_net").values()

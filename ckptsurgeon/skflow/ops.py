@@ -1,4 +1,4 @@
-"""The layers of skflow as TensorFlow graphs: functions of tensors that create variables under skflow's names.
+"""skflow's layers: functions of tensors that create variables with skflow's names.
 
 Facts from `skflow/ops/dnn_ops.py`, `skflow/ops/dropout_ops.py` and TensorFlow 0.7's `rnn_cell.linear`.
 """
@@ -14,11 +14,11 @@ from .variable_names import BIAS, KEEP_PROB, LAYERS_SCOPE, LINEAR_SCOPE, MATRIX,
 
 Tensor = Any  # TensorFlow comes without types
 
-# The graph's collection of keep probabilities: tensors that are fed with 1 wherever nothing is trained.
+# The graph collection of keep probabilities, tensors that are fed with 1 outside training.
 DROPOUTS = "dropouts"
 
-# Tensors of the graph by which an estimator hands its class weights to whatever head stands on the model: factors of
-# the logits, under skflow's name, and factors of the rows' losses, scikit-learn's meaning of the word.
+# Tensors that pass an estimator's class weights to the model's head: factors of the logits, under skflow's name, and
+# factors of the rows' losses, which is scikit-learn's meaning of the term.
 CLASS_WEIGHT = "class_weight"
 LOSS_WEIGHT = "loss_weight"
 
@@ -49,9 +49,9 @@ def dnn(
 
     Args:
         tensor_in: float32 [rows, features].
-        hidden_units: the width of each layer; none at all hands `tensor_in` on.
-        activation: applied after each layer; None for nothing.
-        keep_prob: the share of each layer's outputs that `dropout` keeps while the model is trained; None for all.
+        hidden_units: the width of each layer; if empty, `tensor_in` is returned.
+        activation: applied after each layer; None for no activation.
+        keep_prob: the share of each layer's outputs that `dropout` keeps during training; None for all.
 
     Returns:
         float32 [rows, width of the last layer].
@@ -70,14 +70,14 @@ def dnn(
 
 
 def dropout(tensor_in: Tensor, prob: float | Tensor) -> Tensor:
-    """Set elements to 0 at random while the model is trained, and scale the others so that the mean stays.
+    """Set random elements to 0 during training, and scale the others to keep the mean.
 
-    Which ones is a function of the graph's seed and the global step, so that a model that was saved and restored goes
-    on as it would have.
+    The choice depends only on the graph's seed and the global step, so a restored model continues exactly as the
+    saved one would have.
 
     Args:
-        tensor_in: of any shape.
-        prob: the share that is kept. A number becomes the variable `prob` of the present scope, as in skflow.
+        tensor_in: a tensor of any shape.
+        prob: the share to keep. A number becomes the variable `prob` of the current scope, as in skflow.
     """
     graph = v1.get_default_graph()
     if isinstance(prob, (int, float)):
@@ -86,7 +86,7 @@ def dropout(tensor_in: Tensor, prob: float | Tensor) -> Tensor:
     number = len(graph.get_collection(DROPOUTS))
     graph.add_to_collection(DROPOUTS, keep)
     step = v1.train.get_global_step()
-    if step is None:  # outside of an estimator
+    if step is None:  # not inside an estimator
         draw = v1.random_uniform(tf.shape(tensor_in), dtype=tensor_in.dtype)
     else:
         seed = tf.stack([((graph.seed or 0) * 1009 + number) % 2**31, tf.cast(step, tf.int32)])

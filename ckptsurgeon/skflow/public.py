@@ -20,7 +20,7 @@ MODULES: dict[str, str | None] = {
 
 
 def load(name: str) -> object:
-    """Import what a public name stands for.
+    """Import the object behind a public name.
 
     Args:
         name: a key of MODULES.

@@ -1,6 +1,6 @@
-"""TensorFlow, imported without its noise.
+"""TensorFlow, imported without its start-up messages.
 
-Every module of this folder takes TensorFlow from here: `from .quiet_tensorflow import tf, v1`.
+Every module of this package imports TensorFlow from here: `from .quiet_tensorflow import tf, v1`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What TensorFlow 2.21 writes while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says: absl reads that only later.
+# Messages that TensorFlow 2.21 prints during import, before absl reads TF_CPP_MIN_LOG_LEVEL.
 _NOISE = re.compile(rb"WARNING: All log messages before absl|[IW]\d{4} \d\d:\d\d:[\d.]+ ")
 
 
 @contextmanager
 def _without_noise() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, then write all of it but TensorFlow's start-up messages."""
+    """Collect what is written to file descriptor 2, then print it without TensorFlow's start-up messages."""
     try:
         real = os.dup(2)
-    except OSError:  # started without a standard error: nobody to spare the noise
+    except OSError:  # started without standard error: nothing to filter
         yield
         return
     with tempfile.TemporaryFile() as held:
@@ -50,9 +50,9 @@ __all__ = ["CallableOptions", "quiet", "tf", "v1"]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A block in which TensorFlow's Python side logs errors only; for its deprecation notes, which are not the user's.
+    """Log only errors of TensorFlow's Python code inside the block, to hide deprecation notes the user cannot act on.
 
-    The caller's own level is put back afterwards.
+    The previous level is restored afterwards.
     """
     level = v1.logging.get_verbosity()
     v1.logging.set_verbosity(v1.logging.ERROR)

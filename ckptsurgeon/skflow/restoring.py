@@ -33,15 +33,15 @@ _SUMMARY = re.compile(r".*/avg", re.DOTALL)
 
 
 def restore(cls: type[AnyEstimator], folder: str, params: dict[str, Any]) -> AnyEstimator:
-    """Give back the estimator that was saved into a folder. Nothing in the folder is changed.
+    """Restore the estimator that was saved into a folder. Nothing in the folder is changed.
 
     Args:
-        cls: the class that the model must be of.
+        cls: the class that the model must be an instance of.
         folder: the folder.
-        params: parameters that take the place of the saved ones.
+        params: parameters that replace the saved ones.
 
     Raises:
-        EstimatorError: there is no model in the folder, it is damaged, or of another class.
+        EstimatorError: the folder has no model, or it is damaged or of another class.
     """
     folder = os.fspath(folder)
     definition = model_definition.read(folder)
@@ -64,7 +64,7 @@ def restore(cls: type[AnyEstimator], folder: str, params: dict[str, Any]) -> Any
 
 
 def _kind(cls: type[AnyEstimator], folder: str, name: object) -> type[AnyEstimator]:
-    """Return the class of this name: a public one of skflow, by any of its names, or one that derives from `cls`."""
+    """Return the class with this name: a public skflow class, by any of its names, or a subclass of `cls`."""
     known = {each.__name__: each for each in _family(cls)}
     for public_name in [each for each in public.MODULES if each.startswith("TensorFlow")]:
         value = cast("type[Any]", public.load(public_name))
@@ -73,19 +73,19 @@ def _kind(cls: type[AnyEstimator], folder: str, name: object) -> type[AnyEstimat
     if not isinstance(name, str) or name not in known:
         expected = " or ".join(sorted(each for each in known if not each.startswith("_")))
         found = shortened(repr(name))
-        raise EstimatorError("holds a model of another class", path=folder, expected=expected, found=found)
+        raise EstimatorError("contains a model of a different class", path=folder, expected=expected, found=found)
     return known[name]
 
 
 def _family(cls: type[AnyEstimator]) -> list[type[AnyEstimator]]:
-    """List a class after all that derive from it, so that its own name means itself."""
+    """List a class and its subclasses; the class comes last, so that its own name refers to itself."""
     return [each for child in cls.__subclasses__() for each in _family(child)] + [cls]
 
 
 def _construct(
     kind: type[AnyEstimator], folder: str, definition: Mapping[str, Any], params: Mapping[str, Any]
 ) -> AnyEstimator:
-    """Make the estimator, without its network."""
+    """Create the estimator, without its network."""
     known = inspect.signature(kind).parameters
     saved = {name: value for name, value in definition.items() if name in known or name not in _OBSOLETE}
     weights = saved.get("class_weight")
@@ -102,8 +102,8 @@ def _construct(
     needed = [name for name, each in known.items() if each.default is each.empty or name in _FUNCTIONS]
     missing = [name for name in needed if name not in given]
     if missing:
-        hint = f"restore(folder, {missing[0]}=...) gives it"
-        raise EstimatorError(f"the parameter {', '.join(missing)} is not saved", path=folder, hint=hint)
+        hint = f"restore(folder, {missing[0]}=...) passes it"
+        raise EstimatorError(f"the parameter {', '.join(missing)} was not saved", path=folder, hint=hint)
     estimator = kind(**given)
     try:
         estimator._check_params()
@@ -115,16 +115,16 @@ def _construct(
 
 
 def _latest(folder: str) -> str:
-    """Name the checkpoint that the state file calls the latest."""
+    """Return the prefix of the state file's latest checkpoint."""
     found = state.read(folder)
     if found is None:
-        hint = "a folder that an estimator was saved into has one"
+        hint = "every folder that an estimator was saved to contains one"
         raise EstimatorError("there is no checkpoint state file", path=folder, hint=hint)
     return found.latest
 
 
 def _load(estimator: NetEstimator, checkpoint: Checkpoint, fitted: FittedState, new_rate: bool) -> None:
-    """Build the network, check the checkpoint's variables against it, and only then take memory for values."""
+    """Build the network, check the checkpoint's variables against it, and only then allocate memory for values."""
     _check_layers(estimator, checkpoint, fitted.features)
     estimator.n_features_in_ = int(fitted.features)
     if fitted.names is not None:
@@ -138,7 +138,7 @@ def _load(estimator: NetEstimator, checkpoint: Checkpoint, fitted: FittedState, 
 
 
 def _check_layers(estimator: NetEstimator, checkpoint: Checkpoint, features: int) -> None:
-    """Compare the hidden layers with the checkpoint first: to build many that are not there would take for ever."""
+    """Compare the hidden layers with the checkpoint: building a network with many bogus layers would take too long."""
     width = features
     for number, units in enumerate(getattr(estimator, "hidden_units", None) or ()):
         name = matrix(number)
@@ -149,9 +149,9 @@ def _check_layers(estimator: NetEstimator, checkpoint: Checkpoint, features: int
 
 
 def _matching(estimator: NetEstimator, checkpoint: Checkpoint, new_rate: bool) -> Values:
-    """Read what the network needs; a slot may be missing and begins anew, everything else must be there and fit."""
+    """Read the network's variables. Missing slots get their initial values; all else must be present and match."""
     net = estimator._net
-    own = {LEARNING_RATE} if new_rate else set()  # what is not to be read
+    own = {LEARNING_RATE} if new_rate else set()  # not read from the checkpoint
     values: Values = {}
     missing = []
     for name, variable in net.variables.items():
@@ -166,7 +166,7 @@ def _matching(estimator: NetEstimator, checkpoint: Checkpoint, new_rate: bool) -
     if needed:
         raise EstimatorError(f"variables are missing: {names_of(needed)}", path=checkpoint.path)
     if missing:
-        warnings.warn(f"{checkpoint.path}: begin anew, as they are missing: {', '.join(missing)}", stacklevel=5)
+        warnings.warn(f"{checkpoint.path}: missing, and therefore initialized: {', '.join(missing)}", stacklevel=5)
     unused = [name for name in checkpoint if name not in net.variables and name not in own]
     unused = [name for name in unused if checkpoint[name].shape or not _SUMMARY.fullmatch(name)]
     if unused:
@@ -175,8 +175,8 @@ def _matching(estimator: NetEstimator, checkpoint: Checkpoint, new_rate: bool) -
 
 
 def _check(checkpoint: Checkpoint, name: str, dtype: str, shape: tuple[int, ...]) -> None:
-    """Refuse a variable of another dtype or shape."""
+    """Refuse a variable of the wrong dtype or shape."""
     stored = checkpoint[name]
     expected, found = f"{dtype} {list(shape)}", f"{stored.dtype} {list(stored.shape)}"
     if expected != found:
-        raise EstimatorError(f"{name} does not fit the model", path=checkpoint.path, expected=expected, found=found)
+        raise EstimatorError(f"{name} does not match the model", path=checkpoint.path, expected=expected, found=found)

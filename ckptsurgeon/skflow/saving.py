@@ -1,16 +1,13 @@
 """Save and restore estimators: skflow's folder, with checkpoints in TensorFlow's V2 format.
 
-    model.def                   JSON: the parameters that are no functions, `class_name`, and under `fitted` what the
-                                variables do not tell (labels, names of the features, shape of the target)
-    endpoints                   four names of tensors, a line each: input, output, predictions, loss
-    checkpoint                  the state file; its paths are relative, so the folder may be moved
+    model.def                   JSON, see `model_definition`
+    endpoints                   the names of four tensors, one per line: input, output, predictions, loss
+    checkpoint                  the state file; its paths are relative, so the folder can be moved
     model-<global_step>.index, .data-00000-of-00001
 
-Order on disk: the new checkpoint, endpoints and model.def, the state file that names the checkpoint, and only then
-are old checkpoints removed. skflow's `graph.pbtxt` and `saver.pbtxt` held the graph, which the class rebuilds here.
-
-A folder that skflow itself saved in 2016 has no `fitted`, and its checkpoint is of TensorFlow's first format. What
-`fitted` would say is then read off the shapes of the variables.
+Files are written in this order: the new checkpoint, endpoints, model.def, then the state file that names the
+checkpoint. Old checkpoints are removed last. skflow also saved the graph, in `graph.pbtxt` and `saver.pbtxt`; here the
+class rebuilds it.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ _ENDPOINTS = "endpoints"
 
 
 def save(estimator: NetEstimator, folder: str) -> None:
-    """Save a fitted estimator into a folder, which is made if need be.
+    """Save a fitted estimator into a folder, which is created if missing.
 
     Raises:
         CkptSurgeonError: the folder cannot be written.
@@ -53,13 +50,13 @@ def save(estimator: NetEstimator, folder: str) -> None:
     write_file(os.path.join(folder, model_definition.FILE), definition)
     keep = [path for path in (before.all if before else []) if not _same(path, prefix)] + [prefix]
     limit = estimator.max_to_keep or 0
-    if not limit:  # as TensorFlow's Saver: nothing is deleted, the latest alone is listed
+    if not limit:  # like TensorFlow's Saver: nothing is deleted, and only the latest is listed
         state.write(folder, prefix, [prefix])
         return
     state.write(folder, prefix, keep[-limit:])
     for old in keep[:-limit]:
-        # A state file may name anything: only what `save` itself may have written here is removed. That spares the
-        # checkpoints of 2016 too, which are of another format.
+        # A state file can name any path, so remove only what `save` could have written here. This also keeps
+        # skflow's own checkpoints of 2016, which have another format.
         if re.fullmatch(r"model-[0-9]+", os.path.basename(old)) and _same(os.path.dirname(old), folder):
             bundle_writing.delete(old)
 

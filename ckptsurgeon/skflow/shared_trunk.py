@@ -1,11 +1,11 @@
-"""SharedTrunkEnsemble: models that share their first layers, trained in one process as `ring run` trains them in many.
+"""SharedTrunkEnsemble: models that share their first layers, trained as by `ring run`, but in one process.
 
     member = skflow.TensorFlowDNNClassifier([10, 20, 10], n_classes=3, optimizer="Adagrad")
     ensemble = skflow.SharedTrunkEnsemble(member, layers="0-1", n_models=3).fit(X, y)
     ensemble.predict(X)
 
-Its members end up with the weights, bit for bit, that the built-in trainer gives to the models of a ring with the same
-settings and all rows to train on.
+Its members get the same weights, bit for bit, as the built-in trainer gives to the models of a ring with the same
+settings and no held-out rows.
 """
 
 from __future__ import annotations
@@ -39,37 +39,36 @@ _KINDS = (TensorFlowDNNClassifier, TensorFlowDNNRegressor)
 
 
 class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
-    """Models that share their first layers and have heads of their own; together they say the mean.
+    """Models that share their first layers and have their own heads; the ensemble predicts their mean.
 
-    In every round each model trains on the same mini-batch and hands the trunk on to the next; at the end of the
-    round all get the trunk of the last one. The ensemble is a classifier if its members are.
+    In every round, each model trains on the same mini-batch and passes its trunk to the next; at the end of the round
+    all models get the trunk of the last one. The ensemble is a classifier if its members are.
 
     Args:
-        estimator: a TensorFlowDNNClassifier or TensorFlowDNNRegressor, fitted or not, that the members are copies of;
-            or a list of such, which may differ beyond the trunk. Their `batch_size` is that of a round; their `steps`,
-            `verbose`, `continue_training` and `tf_random_seed` have no say here.
+        estimator: a TensorFlowDNNClassifier or TensorFlowDNNRegressor, fitted or not, to copy for each member; or a
+            list of them, which may differ outside the trunk. Their `batch_size` is that of a round; their `steps`,
+            `verbose`, `continue_training` and `tf_random_seed` are ignored.
         layers: the trunk, a range of hidden layers such as "0-1", "0,2" or "all".
-        n_models: how many; None for 3, or as many as there are in the list.
-        schedule: "ring", or "average": the trunk is the mean of those of all members.
-        warmup: rounds in which every member trains for itself.
-        slots: what becomes of the trunk's optimizer slots: "keep", "copy" or "fill=NUMBER".
-        rounds: mini-batches that one call of `fit` or `partial_fit` trains at most.
-        tolerance: the call ends when all members have converged, each of which has when the mean of its weights over
-            `window` rounds differs from that of the rounds before by at most this share of its norm. None: it goes on.
-        trunk_tolerance: the call ends as well when the trunk alone has changed by no more than this. None: it goes on.
-        window: the rounds of a block, whose mean is compared with that of the block before.
-        seed: the first weights of all members and the order of the rows come from it.
-        verbose: 0 is silent; from 1 on a line is printed wherever the change of the weights is measured.
+        n_models: number of members; None for 3, or the length of the list.
+        schedule: "ring"; or "average", where the trunk becomes the mean of all members' trunks.
+        warmup: number of initial rounds in which members do not share the trunk.
+        slots: what to do with the trunk's optimizer slots: "keep", "copy" or "fill=NUMBER".
+        rounds: maximum number of mini-batches per call of `fit` or `partial_fit`.
+        tolerance: the call ends when all members have converged. A member has converged when the mean of its weights
+            over `window` rounds differs from the previous mean by at most this share of its norm. None: no such end.
+        trunk_tolerance: the call also ends when the trunk has changed by at most this share. None: no such end.
+        window: rounds per block; the mean of each block is compared with that of the previous one.
+        seed: determines all initial weights and the order of the rows.
+        verbose: 0 is silent; 1 or more prints a line whenever the change of the weights is measured.
 
     Attributes:
-        estimators_: the fitted members; what is set in them counts in the next `partial_fit`, of a ring's trunk what
-            is set in the first.
+        estimators_: the fitted members. Weights set in them are used by the next `partial_fit`; the trunk of a ring is
+            taken from the first member.
         classes_: the labels, [n_classes], of a classifier.
         n_features_in_: columns of X.
-        n_rounds_: the rounds since the members were new.
-        change_: by how much the weights of each member had changed when the last call measured it; None if it never
-            did.
-        converged_: whether the last call ended because the members, or the trunk, had converged.
+        n_rounds_: rounds since the members were created.
+        change_: each member's change of weights when last measured in the last call; None if it was not.
+        converged_: whether the last call ended because the members or the trunk had converged.
     """
 
     estimators_: list[_TensorFlowDNN]
@@ -111,52 +110,52 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
     # -- training
 
     def fit(self: Self, X: Any, y: Any) -> Self:
-        """Train new members until they have converged or the rounds are used up.
+        """Train new members until they converge or all rounds are done.
 
         Args:
             X: numbers, [rows, features].
             y: labels [rows], or values [rows] or [rows, outputs].
 
         Raises:
-            EstimatorError: a parameter, X or y cannot be used, or loss or weights are not finite any more.
+            EstimatorError: a parameter, X or y is invalid, or the loss or weights are no longer finite.
         """
-        return self._fit(X, y, anew=True)
+        return self._fit(X, y, new=True)
 
     def partial_fit(self: Self, X: Any, y: Any, classes: Any = None) -> Self:
-        """Go on with the members that are there, for `rounds` more rounds or until they have converged.
+        """Continue training the members, for `rounds` more rounds or until they converge.
 
-        Rounds count on: on the same rows, two calls do what one with all their rounds would have done. Trunk, schedule
-        and window stay as they were at the first call.
+        The count of rounds continues: on the same rows, two calls are equivalent to one with all their rounds. Trunk,
+        schedule and window stay as they were in the first call.
 
         Args:
             X: numbers, [rows, features].
             y: labels [rows], or values [rows] or [rows, outputs].
-            classes: all labels, for a first call whose rows do not hold all of them.
+            classes: all labels, for a first call whose rows lack some.
 
         Raises:
             EstimatorError: as for `fit`.
         """
-        return self._fit(X, y, anew=not self.__sklearn_is_fitted__(), classes=classes)
+        return self._fit(X, y, new=not self.__sklearn_is_fitted__(), classes=classes)
 
-    def _fit(self: Self, X: Any, y: Any, anew: bool, classes: Any = None) -> Self:
+    def _fit(self: Self, X: Any, y: Any, new: bool, classes: Any = None) -> Self:
         self._check_params()
-        members = self._new_members() if anew else self.estimators_
+        members = self._new_members() if new else self.estimators_
         classifies = members[0]._classifies
         X, y = validate_data(
-            self, X, y, reset=anew, dtype=np.float32, order="C", y_numeric=not classifies, multi_output=True
+            self, X, y, reset=new, dtype=np.float32, order="C", y_numeric=not classifies, multi_output=True
         )
         labels: NDArray[Any] | None = None
         shape: tuple[int, ...]
         if classifies:
-            labels = members[0]._labels(y, anew, classes, whole=True)
+            labels = members[0]._labels(y, new, classes, whole=True)
             target, shape = class_numbers(y, labels), (len(labels),)
         else:
             target, shape = target_values(y)
-        if anew:
+        if new:
             self._begin(members, X.shape[1], shape, labels)
         elif shape != members[0]._target:
             expected, found = (f"{list(each) or 'one value'} a row" for each in (members[0]._target, shape))
-            raise EstimatorError("y has another shape than before", expected=expected, found=found)
+            raise EstimatorError("y has a different shape than before", expected=expected, found=found)
         batches = Batches(len(X), members[0].batch_size, int(self.seed))
         stop = Stop(
             tolerance=self.tolerance,
@@ -166,7 +165,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         )
         try:
             done = self._run.go(X, target, batches, stop, print if self.verbose else _silent)
-        except EstimatorError:  # loss or weights are not finite any more: nothing is left to go on from
+        except EstimatorError:  # the loss or weights are no longer finite: there is nothing to continue from
             del self.estimators_
             raise
         self.n_rounds_, self.converged_ = done.round, done.reason == "converged"
@@ -176,7 +175,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
     def _begin(
         self, members: list[_TensorFlowDNN], features: int, shape: tuple[int, ...], labels: NDArray[Any] | None
     ) -> None:
-        """Take new members; they get their networks."""
+        """Adopt new members, and give them networks."""
         schedule = Schedule(model_names(len(members)), cast("Any", self.schedule), int(self.warmup))
         settings: dict[str, Any] = {"layers": self.layers, "schedule": schedule, "slots": self.slots}
         settings |= {"window": int(self.window), "seed": int(self.seed)}
@@ -186,7 +185,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
             self.classes_ = labels
 
     def _new_members(self) -> list[_TensorFlowDNN]:
-        """Return unfitted members with seeds of their own."""
+        """Return new, unfitted members."""
         given = self.estimator
         several = isinstance(given, (list, tuple))
         templates: list[Any] = list(cast("Any", given)) if several else [given] * (self.n_models or _N_MODELS)
@@ -207,7 +206,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         return members
 
     def _check_params(self) -> None:
-        """Refuse the first parameter that makes no sense."""
+        """Refuse the first invalid parameter."""
         rules = {
             "layers": ('a range such as "0-1"', isinstance(self.layers, str)),
             "n_models": ("a whole number from 2", self.n_models is None or is_whole(self.n_models, 2)),
@@ -231,7 +230,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
     # -- prediction
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Predict the label of the largest mean probability, or the mean value, of each row.
+        """Predict each row's label with the largest mean probability, or its mean value.
 
         Args:
             X: numbers, [rows, features].
@@ -261,12 +260,12 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
         return self._mean("predict_proba", X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return a classifier's accuracy, or the share of the variance that a regressor explains.
+        """Return a classifier's accuracy, or a regressor's coefficient of determination, R².
 
         Args:
             X: numbers, [rows, features].
             y: labels [rows], or values [rows] or [rows, outputs].
-            sample_weight: of each row, [rows].
+            sample_weight: weight of each row, [rows].
 
         Raises:
             NotFittedError: before the first `fit`.

@@ -1,4 +1,4 @@
-"""`worker --once`: train one mini-batch from a checkpoint into a checkpoint. What `ckptsurgeon train` runs."""
+"""`worker --once`, which `ckptsurgeon train` runs: train one mini-batch from checkpoint to checkpoint."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 
 def train_once(argv: Sequence[str]) -> str:
-    """Train one mini-batch; everything that can be checked is, before TensorFlow is imported.
+    """Train one mini-batch, after checking everything possible before TensorFlow is imported.
 
     Args:
-        argv: see `ckptsurgeon train --help`, with CKPT as `--once CKPT`.
+        argv: as in `ckptsurgeon train --help`, with CKPT passed as `--once CKPT`.
 
     Returns:
         The metrics, one line of JSON.
 
     Raises:
-        CkptSurgeonError: something cannot be used; no output is written.
+        CkptSurgeonError: an argument or file cannot be used; no output was written.
     """
     args = parse_once(argv)
     if not args.force and os.path.lexists(args.output + ".index"):
         raise RefusedError("exists already", path=args.output, hint="--force replaces it")
     if table.by_ending(args.output) is not None:
-        what = "the name of another format than the built-in trainer writes"
+        what = "the built-in trainer cannot write this format"
         raise UsageError(what, path=args.output, expected="the prefix of a TensorFlow checkpoint", hint="use convert")
     folder = os.path.dirname(args.output) or "."
     if not os.path.isdir(folder):
-        raise UsageError("there is no such folder to write to", path=folder)
+        raise UsageError("the output folder does not exist", path=folder)
     trainer = CheckpointTrainer(
         args.optimizer, args.learning_rate or DEFAULT_LEARNING_RATE, override=args.learning_rate is not None
     )
@@ -56,7 +56,7 @@ def train_once(argv: Sequence[str]) -> str:
 
 
 def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read the rows: an .npz without --target holds class numbers as they are, anything else is a table."""
+    """Read the rows: class numbers or values from an .npz without --target, otherwise a table."""
     if args.target is None:
         return read_rows(args.data)
     classifier = net.head == CLASSIFIER
@@ -65,26 +65,26 @@ def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[An
     if classifier:
         found = f"{len(table.classes)} classes" if table.classes is not None else "numbers with a fraction"
         if table.classes is None or len(table.classes) != net.outputs:
-            what = f"the target {args.target!r} does not fit the network"
+            what = f"the target {args.target!r} does not match the network"
             raise RefusedError(what, expected=f"{net.outputs} classes", found=found)
     return table.X, table.y
 
 
 def read_rows(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read X and y of an .npz, as the trainer's contract has them: y holds class numbers or values.
+    """Read X and y of an .npz as defined by the trainer's contract; y contains class numbers or values.
 
     Raises:
-        UsageError: it is another kind of file, or lacks one of them.
-        DamagedError: it cannot be read.
+        UsageError: the file is not an .npz, or lacks one of the arrays.
+        DamagedError: the file cannot be read.
     """
     with files(path), open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            raise UsageError("no target is named", path=path, hint="--target COLUMN names it; an .npz needs none")
+            raise UsageError("no target was given", path=path, hint="--target COLUMN names it; an .npz needs none")
     found = data.load_npz(path)
     missing = [name for name in ("X", "y") if name not in found]
     if missing:
         raise UsageError(f"there is no array {' and no '.join(missing)}", path=path, expected="X and y")
     if found["X"].ndim == 0 or found["y"].ndim == 0 or len(found["X"]) != len(found["y"]):
         shapes = [list(found[name].shape) for name in ("X", "y")]
-        raise RefusedError("X and y have different rows", path=path, found=f"{shapes[0]} and {shapes[1]}")
+        raise RefusedError("X and y have different numbers of rows", path=path, found=f"{shapes[0]} and {shapes[1]}")
     return found["X"], found["y"]

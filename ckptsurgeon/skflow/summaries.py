@@ -1,4 +1,4 @@
-"""Event files, which TensorBoard shows."""
+"""Event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .quiet_tensorflow import tf, v1
 
 
 class EventFile:
-    """An event file in a new folder of its own, named by the time, as skflow's: open until closed.
+    """An event file in a new folder named after the time, as in skflow.
 
     Args:
-        logdir: the folder of all runs, which is made if need be.
-        graph: of the model.
+        logdir: the folder of all runs; created if missing.
+        graph: the model's graph.
 
     Raises:
         CkptSurgeonError: the folder cannot be written.
@@ -25,11 +25,11 @@ class EventFile:
         self.path = os.path.join(os.fspath(logdir), datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f"))
         with files(self.path):
             os.makedirs(self.path)
-        with v1.Graph().as_default():  # the writer refuses to be made where TensorFlow is eager
+        with v1.Graph().as_default():  # FileWriter cannot be created in eager mode
             self._writer = v1.summary.FileWriter(self.path, graph)
 
     def add(self, summaries: list[bytes], step: int) -> None:
-        """Add serialized summaries of a step."""
+        """Add the serialized summaries of a step."""
         for summary in summaries:
             self._writer.add_summary(summary, step)
 

@@ -1,4 +1,4 @@
-"""What estimators refuse: parameters that make no sense, and labels that do not fit."""
+"""Checks of the estimators' parameters, labels and targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIVERGED = "a smaller learning_rate or scaled features may help"
 
 
 def is_whole(value: object, least: int) -> bool:
-    """Tell whether this is an integer, NumPy's or Python's, of at least `least`."""
+    """Tell whether a value is an integer, of Python or NumPy, and at least `least`."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
 
 
@@ -39,7 +39,7 @@ def _is_weight(value: object) -> bool:
     return value is None or (isinstance(value, (list, tuple, np.ndarray)) and all(map(_is_number, value)))
 
 
-# Parameter -> what it must be, in words and as a test.
+# Parameter -> the valid values, as text and as a test.
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "hidden_units": ("a list of whole numbers from 1", _is_widths),
     "n_classes": ("a whole number from 0, or None", lambda n: n is None or is_whole(n, 0)),
@@ -53,7 +53,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "clip_gradients": ("a number from 0", lambda c: c is None or (_is_number(c) and c >= 0)),
     "class_weight": ("a list of numbers, or a dict of labels and numbers from 0", _is_weight),
     "dropout": (
-        "a number from 0 up to, not including, 1, or None",
+        "a number from 0 up to but not including 1, or None",
         lambda d: d is None or (_is_number(d) and 0 <= d < 1),
     ),
     "tf_random_seed": ("a whole number from 0", lambda n: is_whole(n, 0)),
@@ -63,10 +63,10 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Refuse the first parameter that makes no sense.
+    """Refuse the first invalid parameter.
 
     Raises:
-        EstimatorError: it names the parameter, and says what it must be.
+        EstimatorError: names the parameter and its valid values.
     """
     for name, (expected, holds) in _RULES.items():
         if name in params and not holds(params[name]):
@@ -74,48 +74,48 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 
 def class_labels(y: Any, n_classes: int | None) -> NDArray[Any]:
-    """Return what `classes_` is to be, [n_classes].
+    """Return the labels for `classes_`, [n_classes].
 
-    Labels that all are class numbers, 0 … n_classes-1, need not be there in full: output k stands for number k, as in
-    skflow. Of other labels every one must be there; they are sorted.
+    If all labels are class numbers, 0 … n_classes-1, some may be missing from y: output k stands for number k, as in
+    skflow. Other labels must all be present; they are sorted.
 
     Args:
-        y: labels.
-        n_classes: how many there are; None for as many as are in y.
+        y: the labels.
+        n_classes: number of classes; None for the number of labels in y.
 
     Raises:
-        ValueError: y holds no labels, but values with fractions.
-        EstimatorError: there are fewer labels than classes, or more.
+        ValueError: y contains values with fractions instead of labels.
+        EstimatorError: the number of labels is not that of the classes.
     """
     y = column_or_1d(check_array(y, ensure_2d=False, dtype=None), warn=True)
     check_classification_targets(y)
     given = np.unique(y)
     if n_classes is None:
         if len(given) < 2:
-            more = "n_classes=... or partial_fit(..., classes=...) tells of those that are not in y"
-            raise EstimatorError(f"y holds 1 class alone, {_some(given)}", expected="2 or more", hint=more)
+            more = "n_classes=... or partial_fit(..., classes=...) lists all classes"
+            raise EstimatorError(f"y contains only 1 class, {_some(given)}", expected="2 or more", hint=more)
         return given
     numbers = np.arange(n_classes)
     if given.dtype.kind in "iuf" and np.isin(given, numbers).all():
         return numbers.astype(given.dtype)
     if len(given) != n_classes:
-        hint = None if len(given) > n_classes else "partial_fit(..., classes=...) names those that are not in y"
-        raise EstimatorError("the labels do not fit", expected=f"{n_classes} of them", found=_some(given), hint=hint)
+        hint = None if len(given) > n_classes else "partial_fit(..., classes=...) lists all labels"
+        raise EstimatorError("wrong number of labels", expected=n_classes, found=_some(given), hint=hint)
     return given
 
 
 def class_numbers(y: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.intp]:
-    """Return for each label in y its position among `labels`, which are sorted.
+    """Return the position of each label of y in `labels`, which are sorted.
 
     Raises:
-        EstimatorError: y holds a label that is not among them.
+        EstimatorError: y contains an unknown label.
     """
     if y.ndim != 1:
         y = column_or_1d(y)
     try:
         positions = np.searchsorted(labels, y).clip(max=len(labels) - 1)
     except TypeError:  # text among numbers
-        raise EstimatorError("y has labels of another kind", expected=_some(labels), found=_some(y)) from None
+        raise EstimatorError("the labels in y have a different type", expected=_some(labels), found=_some(y)) from None
     unknown = labels[positions] != y
     if unknown.any():
         raise EstimatorError("y has an unknown label", expected=_some(labels), found=_some(y[unknown]))
@@ -128,14 +128,14 @@ Weights = tuple[float, ...] | None
 def class_weights(
     given: Sequence[float] | Mapping[Any, float] | None, labels: NDArray[Any] | None
 ) -> tuple[Weights, Weights]:
-    """Return the factors of the logits, and those of the rows' losses, one for each label; None for all 1.
+    """Return the factors of the logits and of the rows' losses, one per label; None if all are 1.
 
     Args:
-        given: the parameter `class_weight`: a list is of the logits, a dict of the losses.
-        labels: of the classes; None if there are none.
+        given: the parameter `class_weight`; a list is for the logits, a dict for the losses.
+        labels: labels of the classes; None for a regressor.
 
     Raises:
-        EstimatorError: it does not fit them.
+        EstimatorError: `class_weight` does not match the labels.
     """
     if given is None:
         return None, None
@@ -144,9 +144,9 @@ def class_weights(
     names = labels.tolist()
     if not isinstance(given, Mapping):
         if len(given) != len(names):
-            raise EstimatorError("class_weight does not fit", expected=f"{len(names)} numbers", found=len(given))
+            raise EstimatorError("class_weight has the wrong length", expected=len(names), found=len(given))
         return tuple(float(weight) for weight in given), None
-    # A dict that was saved as JSON has text for keys.
+    # A dict that was saved as JSON has text keys.
     known = {label: name for name in names for label in (str(name), name)}
     unknown = [label for label in given if label not in known]
     if unknown:
@@ -157,14 +157,14 @@ def class_weights(
     factors = [by_name.get(name, 1.0) for name in names]
     mean = sum(factors) / len(factors)
     if not mean:
-        raise EstimatorError("class_weight has zeros alone", expected="one number above 0")
+        raise EstimatorError("every class_weight is 0", expected="at least one number above 0")
     return None, tuple(factor / mean for factor in factors)
 
 
 def is_plain(X: object, y: object, features: int) -> bool:
-    """Tell whether these are arrays of numbers that fit each other and the model, so that a look at X is check enough.
+    """Tell whether X and y are arrays that match each other and the model, so that only X's values need a check.
 
-    scikit-learn's own checks take as long as a training step on a small net.
+    scikit-learn's own checks take as long as a training step of a small network.
     """
     return (
         type(X) is np.ndarray
@@ -179,23 +179,23 @@ def is_plain(X: object, y: object, features: int) -> bool:
 
 
 def check_same_labels(labels: NDArray[Any], before: NDArray[Any]) -> None:
-    """Refuse labels that are not those of the model.
+    """Refuse labels that differ from the model's.
 
     Raises:
         EstimatorError: they differ.
     """
     if not np.array_equal(labels, before):
-        raise EstimatorError("the classes are not those of the model", expected=_some(before), found=_some(labels))
+        raise EstimatorError("the classes differ from the model's", expected=_some(before), found=_some(labels))
 
 
 def _some(labels: NDArray[Any]) -> str:
-    """Name labels in an error, at most five of them."""
+    """Return at most five labels, as text for errors."""
     names = [str(label) for label in np.unique(labels)[:6]]
     return ", ".join(names[:5] + ["…"] * (len(names) > 5))
 
 
 def target_values(y: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """Return the values of a regressor's target, and their shape beyond the rows; a single column is none."""
+    """Return a regressor's target values and the shape of one row's; a single column becomes one value per row."""
     target = (y[:, 0] if y.shape[1:] == (1,) else y).astype(np.float32)
     return target, target.shape[1:]
 
@@ -210,7 +210,7 @@ _NAMES: dict[type, list[str]] = {}
 
 
 def parameter_names(cls: Any) -> list[str]:
-    """Return the names of a class's parameters, which scikit-learn looks up anew each time, for a tenth of a step."""
+    """Return the names of a class's parameters; cached, since scikit-learn's lookup takes a tenth of a step."""
     if cls not in _NAMES:
         _NAMES[cls] = cls._get_param_names()
     return _NAMES[cls]

@@ -1,4 +1,4 @@
-"""The built-in trainer, kept running: one JSON request a line on stdin, one answer a line on stdout.
+"""The built-in trainer as a worker process: reads one JSON request per line, writes one JSON reply per line.
 
     python -m ckptsurgeon.skflow.worker --hidden-units 10,20,10 --features 4 --classes 3
 
@@ -7,11 +7,11 @@
 
     {"step": 17, "metrics": {"loss": 0.31}}    or    {"step": 17, "error": "one line"}
 
-`init` writes first weights, from `seed` alone. `train` trains the network that it finds in the checkpoint on the rows
-of the .npz `data` (X and y), and writes it to `output`; it holds nothing random. After an error, also after a line
-that is no request, the worker is ready for the next one. At the end of stdin it exits at once.
+`init` writes initial weights, which depend only on `seed`. `train` trains the network in the checkpoint on the rows of
+the .npz `data` (X and y) and writes it to `output`; nothing in it is random. After an error, even an invalid line, the
+worker accepts the next request. It exits at once at the end of stdin.
 
-With `--once CKPT` it trains one mini-batch and exits: that is `ckptsurgeon train`.
+With `--once CKPT` it trains one mini-batch and exits; `ckptsurgeon train` runs it that way.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from .single_step import read_rows, train_once
 
 
 class RequestHandler:
-    """Answers requests.
+    """Handles the requests of a worker.
 
     Args:
-        first: the network of `init` requests; its optimizer is that of all.
-        learning_rate: of `init` requests, and for checkpoints that hold none.
+        first: the network for `init` requests; its optimizer is used for all requests.
+        learning_rate: for `init` requests, and for checkpoints without one.
     """
 
     def __init__(self, first: Architecture, learning_rate: float) -> None:
@@ -46,7 +46,7 @@ class RequestHandler:
         self._trainer = CheckpointTrainer(first.optimizer, learning_rate)
 
     def answer(self, line: bytes) -> dict[str, Any]:
-        """Do what a line asks for; whatever goes wrong becomes the answer's `error`."""
+        """Handle one line and return the reply; any failure becomes its `error`."""
         step = None
         try:
             request = _parse(line)
@@ -54,18 +54,18 @@ class RequestHandler:
             return {"step": step, "metrics": self._do(request)}
         except CkptSurgeonError as error:
             return {"step": step, "error": "; ".join(error.lines)}
-        except Exception as error:  # a bug of ours or of TensorFlow's: its traceback goes to the log
+        except Exception as error:  # a bug in this program or TensorFlow: log the traceback
             traceback.print_exc()
             reason = " ".join(str(error).split())[:300]
             return {"step": step, "error": f"{type(error).__name__}: {reason}"}
 
     def _do(self, request: dict[str, Any]) -> dict[str, float]:
         if request.get("v") != 1:
-            raise UsageError("cannot read this version of the protocol", expected="v 1", found=request.get("v"))
+            raise UsageError("unsupported protocol version", expected="v 1", found=request.get("v"))
         if request.get("op") == "init":
             seed = request.get("seed")
             if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-                raise UsageError("the request has no usable seed", expected="a whole number from 0", found=seed)
+                raise UsageError("the request has no valid seed", expected="a whole number from 0", found=seed)
             write_initial(self._first, _field(request, "output"), seed, self._learning_rate)
             return {}
         if request.get("op") == "train":
@@ -81,11 +81,11 @@ def main(argv: Sequence[str]) -> int:
         argv: the arguments.
 
     Returns:
-        The exit status: 0 done, 2 refused, 3 our bug, 130 interrupted.
+        The exit status: 0 success, 2 refused, 3 bug, 130 interrupted.
     """
     try:
         if any(argument == "--once" or argument.startswith("--once=") for argument in argv):
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is staged is removed, as after Ctrl-C
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # remove staged files, as after Ctrl-C
             os.write(_keep_stdout(), train_once(argv).encode() + b"\n")
         else:
             worker = RequestHandler(*parse_worker(argv))
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("ckptsurgeon: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever wanted the answer is gone
+    except BrokenPipeError:  # the reader of the replies is gone
         return 0
     except Exception:
         traceback.print_exc()
@@ -106,14 +106,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _serve(worker: RequestHandler, stdout: int) -> None:
-    """Answer line after line until the input ends."""
+    """Reply to each line until the input ends."""
     threading.Thread(target=_import_tensorflow, daemon=True).start()
     while line := sys.stdin.buffer.readline():
         os.write(stdout, json.dumps(worker.answer(line)).encode() + b"\n")
 
 
 def _keep_stdout() -> int:
-    """Take standard output for the protocol alone: what others print to it goes to standard error from now on."""
+    """Reserve standard output for the protocol, and send everything else printed there to standard error."""
     protocol = os.dup(1)
     sys.stdout.flush()
     os.dup2(2, 1)
@@ -121,7 +121,7 @@ def _keep_stdout() -> int:
 
 
 def _import_tensorflow() -> None:
-    """Import it while requests come in that do not need it; a failure shows again in the first one that does."""
+    """Import TensorFlow in the background; a failure is reported by the first request that needs it."""
     try:
         from . import step_function  # noqa: F401
     except Exception:
@@ -134,18 +134,18 @@ def _parse(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the request is not JSON: {error}") from None
     if not isinstance(request, dict):
-        raise UsageError("the request is no JSON object", found=type(request).__name__)
+        raise UsageError("the request is not a JSON object", found=type(request).__name__)
     return request
 
 
 def _field(request: dict[str, Any], name: str) -> str:
     value = request.get(name)
     if not isinstance(value, str) or not value or "\0" in value:
-        raise UsageError(f"the request has no usable {name}", expected="a path", found=json.dumps(value)[:100])
+        raise UsageError(f"the request has no valid {name}", expected="a path", found=json.dumps(value)[:100])
     return value
 
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])
     sys.stderr.flush()
-    os._exit(status)  # at once: neither for a TensorFlow that is half imported, nor for its threads
+    os._exit(status)  # exit at once, without waiting for a running import of TensorFlow or its threads
