@@ -231,7 +231,7 @@ def test_mistakes_in_ring_toml_are_told_all_at_once(tmp_path: Path) -> None:
         (["evaluate", "."], ".: there is no ring.toml here"),
         (["plot", ".", "-o", "run.png"], ".: there is no ring.toml here"),
         (["plot", "."], "the following arguments are required: -o"),
-        (["init", "R"], "R: there is no ring.toml here; write one, or say what to train"),
+        (["init", "R"], "R: there is no ring.toml here; write one, or give the options"),
         (["init", "R", "--data", "points.csv"], "--target, --hidden, --layers missing"),
         (["init", "R", "--rounds", "5"], "--data, --target, --hidden, --layers missing"),
         (["run", ".", "--until", "5"], "--until 5; expected rounds=N or tolerance=X"),
@@ -253,7 +253,7 @@ BUILT_IN = {"--data": "points.csv", "--target": "kind", "--hidden": "4,3", "--la
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"--models": "1"}, "a ring needs two models or more; expected --models 2 or more, found 1"),
+        ({"--models": "1"}, "a ring needs at least two models; expected --models 2 or more, found 1"),
         ({"--models": "2", "--hidden": "4,x"}, "--hidden is not a number; found 'x'"),
         ({"--models": "2", "--hidden": "4"}, "layers: of model a: no layer 1; expected layers 0"),
         ({"--models": "2", "--layers": "0:2"}, "did you mean 0-1 (inclusive)"),
