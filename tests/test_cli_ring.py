@@ -178,7 +178,7 @@ def test_a_trainer_that_fails_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert ring("init", tmp_path).returncode == 0
     lines = ring("run", tmp_path).stderr.splitlines()
     assert len(lines) == 1
-    assert "model c, step 5: its trainer exited with status 1; its last words: about to misbehave" in lines[0]
+    assert "model c, step 5: its trainer exited with status 1; last lines of its log: about to misbehave" in lines[0]
     report = json.loads(ring("status", tmp_path, "--json").stdout)
     assert report["state"] == "failed"
     assert lines[0].endswith(report["reason"])
@@ -196,7 +196,7 @@ def test_a_program_that_was_wrong_can_be_mended(tmp_path: Path) -> None:
     (tmp_path / "ring.toml").write_text(text.replace(', "--do", "exit", "--at", "5"', ""))
     [line] = refused("run", tmp_path)
     assert "changed since the run began: models.c.worker" in line
-    assert "; --anyway goes on with another program" in line
+    assert "; --anyway continues with the other program" in line
     assert ring("run", tmp_path, "--anyway").returncode == 0
     (tmp_path / "ring.toml").write_text(text.replace('layers = "0-1"', 'layers = "0"'))
     assert "layers" in refused("run", tmp_path, "--anyway")[0]
@@ -207,7 +207,7 @@ def test_a_misspelt_placeholder_is_offered_its_name(tmp_path: Path) -> None:
     command = ["sh", "-c", "awk '{print}' ${HOME} {checkpoint} {output} {bacth}"]
     write_ring(tmp_path, 2, c={"command": command, "init": "first.ckpt"})
     [line] = refused("init", tmp_path)
-    assert "models.c.command: no placeholder {bacth}; did you mean batch" in line
+    assert "models.c.command: unknown placeholder {bacth}; did you mean batch" in line
 
 
 def test_mistakes_in_ring_toml_are_told_all_at_once(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_mistakes_in_ring_toml_are_told_all_at_once(tmp_path: Path) -> None:
         (["evaluate", "."], ".: there is no ring.toml here"),
         (["plot", ".", "-o", "run.png"], ".: there is no ring.toml here"),
         (["plot", "."], "the following arguments are required: -o"),
-        (["init", "R"], "R: there is no ring.toml here; write one, or say what to train"),
+        (["init", "R"], "R: there is no ring.toml here; write one, or give the options"),
         (["init", "R", "--data", "points.csv"], "--target, --hidden, --layers missing"),
         (["init", "R", "--rounds", "5"], "--data, --target, --hidden, --layers missing"),
         (["run", ".", "--until", "5"], "--until 5; expected rounds=N or tolerance=X"),
@@ -255,8 +255,8 @@ BUILT_IN = {"--data": "points.csv", "--target": "kind", "--hidden": "4,3", "--la
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"--models": "1"}, "a ring needs two models or more; expected --models 2 or more, found 1"),
-        ({"--models": "2", "--hidden": "4,x"}, "--hidden is no number; found 'x'"),
+        ({"--models": "1"}, "a ring needs at least two models; expected --models 2 or more, found 1"),
+        ({"--models": "2", "--hidden": "4,x"}, "--hidden is not a number; found 'x'"),
         ({"--models": "2", "--hidden": "4"}, "layers: of model a: no layer 1; expected layers 0"),
         ({"--models": "2", "--layers": "0:2"}, "did you mean 0-1 (inclusive)"),
         ({"--models": "2", "--target": "knid"}, "no column 'knid'; did you mean kind"),
@@ -264,7 +264,7 @@ BUILT_IN = {"--data": "points.csv", "--target": "kind", "--hidden": "4,3", "--la
         ({"--models": "2", "--holdout": "2"}, "data.holdout: wrong value"),
         ({"--models": "2", "--seed": "1.5"}, "seed: wrong value"),
         ({"--models": "2", "--optimizer": "adam"}, "models.a.optimizer: wrong value"),
-        ({"--models": "2", "--learning-rate": "fast"}, "--learning-rate is no number; found 'fast'"),
+        ({"--models": "2", "--learning-rate": "fast"}, "--learning-rate is not a number; found 'fast'"),
     ],
 )
 def test_a_wrong_option_of_init_makes_nothing(tmp_path: Path, changes: dict[str, str], words: str) -> None:

@@ -159,6 +159,21 @@ def test_only_the_table_of_engines_knows_an_engine() -> None:
     assert importers == {"ring.trainers.engines"}
 
 
+def test_the_rooms_of_the_ring_import_each_other_in_one_direction() -> None:
+    """Rooms form no circle; neither do the modules that stand beside them."""
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        module = _module(path)
+        if module.startswith("ring."):
+            needs = {name.split(".")[1] for name in _imports(path) if name.startswith("ring.")}
+            room = module.split(".")[1]
+            graph.setdefault(room, set()).update(needs - {room})
+    while graph:
+        leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
+        assert leaves, f"a circle among {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+
+
 @pytest.mark.parametrize("command", [["ls", "a"], ["ls", "a", "--json", "-l"], ["layers", "a"], ["verify", "a"],
                                      ["graft", "a", "b", "--layers", "0"], ["graft", "a", "b", "--layers=0", "--link"],
                                      ["graft", "a", "b", "--match", "**/Bias", "-o", "c"], ["--help"]])  # fmt: skip

@@ -69,22 +69,22 @@ PATIENCE, GRACE = 600.0, 601.0
 FOUND = {
     "good": {},
     "talker": {},
-    "memory": {"repeat": "wrote other bytes for the same request: "},
-    "deaf": {"reads": "wrote the same from another checkpoint: it does not go on from the one that it is given"},
+    "memory": {"repeat": "wrote different bytes for the same request: "},
+    "deaf": {"reads": "wrote the same weights for another checkpoint: it ignores the checkpoint that it is given"},
     "random": {
-        "repeat": "wrote other bytes for the same request: dnn/layer0/Linear/Bias differ",
-        "restart": "wrote other bytes for the same request: dnn/layer0/Linear/Bias differ",
+        "repeat": "wrote different bytes for the same request: dnn/layer0/Linear/Bias differ",
+        "restart": "wrote different bytes for the same request: dnn/layer0/Linear/Bias differ",
     },
-    "process": {"restart": "wrote other bytes for the same request: dnn/layer1/Linear/Bias differ"},
-    "scribbler": {"input": "changed batch.npz, which it was given to read"},
-    "overwriter": {"input": "changed model.ckpt-0.npz, which it was given to read"},
-    "seedless": {"init": "wrote the same first weights for another seed"},
-    "moody": {"init": "wrote other first weights than at 'ring init', for the same request"},
-    "lingerer": {"end": f"still ran {PATIENCE:g} s after the end of its input"},
-    "stubborn": {"sigterm": f"still ran {GRACE:g} s after SIGTERM"},
+    "process": {"restart": "wrote different bytes for the same request: dnn/layer1/Linear/Bias differ"},
+    "scribbler": {"input": "changed batch.npz, which it must only read"},
+    "overwriter": {"input": "changed model.ckpt-0.npz, which it must only read"},
+    "seedless": {"init": "wrote the same initial weights for another seed"},
+    "moody": {"init": "wrote initial weights that differ from those at 'ring init', for the same request"},
+    "lingerer": {"end": f"was still running {PATIENCE:g} s after the end of its input"},
+    "stubborn": {"sigterm": f"was still running {GRACE:g} s after SIGTERM"},
     "nan": {"train": "wrote a checkpoint with logistic_regression/bias: 2 NaN"},
     "wider": {"train": "dnn/layer0/Linear/Bias was float32 [4], is float64 [4]"},
-    "stale": {"train": "answered another step; expected 1, found 2"},
+    "stale": {"train": "answered for another step; expected 1, found 2"},
 }
 WORKER = ["train", "reads", "repeat", "input", "init", "end", "restart", "sigterm"]
 
@@ -176,7 +176,7 @@ def test_what_a_failing_trainer_said_is_quoted(tmp_path: Path, capsys: pytest.Ca
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert list(rows[0]) == ["model", "check", "ok", "reason"]
     assert rows[0] == {"model": "a", "check": "train", "ok": True, "reason": None}
-    reason = "model b, step 1: its trainer exited with status 1; its last words: about to misbehave"
+    reason = "model b, step 1: its trainer exited with status 1; last lines of its log: about to misbehave"
     assert [row for row in rows if not row["ok"]] == [{"model": "b", "check": "train", "ok": False, "reason": reason}]
     assert [row["model"] for row in rows] == ["a"] * 8 + ["b"] + ["c"] * 8
 
@@ -199,7 +199,7 @@ def test_a_run_that_is_driven_is_left_alone(tmp_path: Path) -> None:
     process = drive(tmp_path)
     assert process.stdout is not None
     process.stdout.readline()
-    with pytest.raises(BusyError, match=f"process {process.pid} drives this run"):
+    with pytest.raises(BusyError, match=f"process {process.pid} is driving this run"):
         next(checking.check(str(tmp_path)))
     kill(process)
 
@@ -215,7 +215,7 @@ def test_a_predict_program_is_tried(tmp_path: Path) -> None:
     start.init(str(tmp_path))
     found = {(f.model, f.check): f.reason for f in checking.check(str(tmp_path))}
     assert found["a", "predict"] is None
-    reason = "model b: its predict program exited with status 1; its last words: no idea"
+    reason = "model b: its predict program exited with status 1; last lines of its log: no idea"
     assert found["b", "predict"] == reason
     assert ("c", "predict") not in found
     assert os.listdir(tmp_path / "a") == os.listdir(tmp_path / "b")

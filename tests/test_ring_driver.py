@@ -105,7 +105,7 @@ def test_first_weights_come_from_the_seed_and_the_name(fresh: Path, tmp_path: Pa
 
 def test_init_is_done_once_and_afresh_only_by_force(ring: Path, fresh: Path) -> None:
     """A run is never overwritten by mistake; --force leaves nothing of the old one."""
-    with pytest.raises(RefusedError, match="there is a run already"):
+    with pytest.raises(RefusedError, match="already holds a run"):
         start.init(str(ring))
     edit(ring, f"rounds = {ROUNDS}", "rounds = 1")
     driver.run(str(ring))
@@ -123,7 +123,7 @@ def test_an_init_that_was_interrupted_can_be_repeated(tmp_path: Path, fresh: Pat
     """Until the journal has its head there is no run, and `run` says what to do."""
     folder = tmp_path / "ring"
     write_ring(folder, ROUNDS, b={"worker": ["--do", "exit", "--at", "0"]})
-    with pytest.raises(TrainerError, match="model b, first weights: its trainer exited with status 1"):
+    with pytest.raises(TrainerError, match="model b, initial weights: its trainer exited with status 1"):
         start.init(str(folder))
     with pytest.raises(CkptSurgeonError, match="not initialised; run: ckptsurgeon ring init"):
         driver.run(str(folder))
@@ -138,7 +138,9 @@ def test_checkpoints_of_something_else_are_not_swept_away(tmp_path: Path) -> Non
     (tmp_path / "b").mkdir()
     precious = tmp_path / "b" / "model.ckpt-100.index"
     precious.touch()
-    with pytest.raises(RefusedError, match=r"model\.ckpt-100\.index: holds checkpoints that are not of this run"):
+    with pytest.raises(
+        RefusedError, match=r"model\.ckpt-100\.index: contains checkpoints that do not belong to this run"
+    ):
         start.init(str(tmp_path))
     assert precious.exists()
 
@@ -151,9 +153,9 @@ def test_models_that_cannot_share_a_trunk_are_found_before_the_run(tmp_path: Pat
     with pytest.raises(CkptSurgeonError) as caught:
         start.init(str(tmp_path))
     lines = [line.removeprefix(f"{tmp_path}/ring.toml: layers 0-1 of ") for line in caught.value.lines]
-    assert any(line.startswith("b do not answer to those of a: dnn/layer1/Linear/Bias has another") for line in lines)
-    assert any(line.startswith("b do not answer to those of a: dnn/layer1/Linear/Matrix has") for line in lines)
-    assert any(line.startswith("c do not answer to those of a: no variable dnn/layer1/Linear/Bias") for line in lines)
+    assert any(line.startswith("b do not match those of a: dnn/layer1/Linear/Bias has another") for line in lines)
+    assert any(line.startswith("b do not match those of a: dnn/layer1/Linear/Matrix has") for line in lines)
+    assert any(line.startswith("c do not match those of a: no variable dnn/layer1/Linear/Bias") for line in lines)
     assert (tmp_path / "journal.jsonl").stat().st_size == 0
 
 
@@ -580,7 +582,7 @@ def test_a_loss_without_a_way_back_is_one_clear_line(ring: Path) -> None:
     interrupt_after(ring, 2 * STEPS)
     lose(ring, "b", 2 * STEPS, "missing")
     before = sorted(path for path in ring.rglob("*"))
-    with pytest.raises(DamagedError, match=r"cannot go on: .*model\.ckpt-14.*start afresh with"):
+    with pytest.raises(DamagedError, match=r"cannot continue: .*model\.ckpt-14.*start over with"):
         driver.run(str(ring))
     assert sorted(path for path in ring.rglob("*")) == before
 
@@ -620,7 +622,7 @@ def test_lost_means_begin_anew_and_are_told(ring: Path) -> None:
     told: list[str] = []
     driver.run(str(ring), warn=told.append)
     assert len(told) == 1
-    assert told[0].endswith("convergence is measured anew")
+    assert told[0].endswith("convergence is measured from the start again")
     assert [line["step"] for line in records(ring) if line["change"] is not None] == [6 * STEPS]
 
 
@@ -685,9 +687,9 @@ def test_a_second_driver_is_refused(ring: Path) -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
-        with pytest.raises(BusyError, match=f"process {process.pid} drives this run"):
+        with pytest.raises(BusyError, match=f"process {process.pid} is driving this run"):
             driver.run(str(ring))
-        with pytest.raises(BusyError, match=f"process {process.pid} drives this run"):
+        with pytest.raises(BusyError, match=f"process {process.pid} is driving this run"):
             start.init(str(ring), force=True)
         report = state_of(ring)
         assert (report["state"], report["pid"]) == ("running", process.pid)
@@ -724,10 +726,10 @@ def test_the_status_of_a_run_has_the_keys_of_the_contract(whole: Path, fresh: Pa
     ("wrong", "words"),
     [
         ("exit", "exited with status 1"),
-        ("hang", f"gave no answer within {TIMEOUT} s"),
-        ("shapes", "wrote other variables than it was given"),
+        ("hang", f"did not answer within {TIMEOUT} s"),
+        ("shapes", "wrote variables that differ from those it was given"),
         ("nan", "wrote a checkpoint with dnn/layer0/Linear/Bias: 1 NaN"),
-        ("link", "wrote a link in place of a checkpoint"),
+        ("link", "wrote a link instead of a checkpoint"),
         ("grow", "MB of memory; expected 300 MB or less, as ring.toml says"),
     ],
 )

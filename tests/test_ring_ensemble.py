@@ -99,10 +99,10 @@ def test_other_rows_can_be_scored(ring: Path, tmp_path: Path) -> None:
     (held,) = ensemble._parts(run, *specs(ring), run.open_table(), str(path))
     assert held.X.tolist() == [[2, 0], [3, 3]]
     path.write_text("x,z,kind\n0,0,in\n")
-    with pytest.raises(UsageError, match="other columns than the rows that the models were trained on; expected x, y"):
+    with pytest.raises(UsageError, match="does not have the columns that the models were trained on; expected x, y"):
         ensemble.evaluate(str(ring), str(path))
     path.write_text("x,y,z,kind\n0,0,0,in\n")
-    with pytest.raises(UsageError, match="other columns than the rows that the models were trained on; expected 2"):
+    with pytest.raises(UsageError, match="does not have the columns that the models were trained on; expected 2"):
         ensemble.evaluate(str(ring), str(path))
 
 
@@ -176,16 +176,16 @@ def test_a_model_that_is_no_such_net_has_no_vote(tmp_path: Path) -> None:
     scores = ensemble.evaluate(str(tmp_path))
     assert [line["reason"] for line in scores] == [
         None,
-        "no vote: holds no net of dnn/layer{K}/Linear and one head",
-        "no vote: its net is not made for 2 features and 1 outputs",
-        "no vote: its net is not made for 2 features and 1 outputs",
+        "no vote: is not a network of dnn/layer{K}/Linear layers and one head",
+        "no vote: its network does not have 2 features and 1 outputs",
+        "no vote: its network does not have 2 features and 1 outputs",
         None,
     ]
     assert [line["mse"] is None for line in scores] == [False, True, True, True, False]
     assert scores[0]["mse"] == scores[-1]["mse"]
     (tmp_path / "none").mkdir()
     regressors(tmp_path / "none", rows, {"outputs": 3}, {"outputs": 3})
-    with pytest.raises(CkptSurgeonError, match="no model has a vote; no vote: its net is not made"):
+    with pytest.raises(CkptSurgeonError, match="no model has a vote; no vote: its network does not have"):
         ensemble.evaluate(str(tmp_path / "none"))
 
 

@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for past in play(history, 2):
             writer.round(past, 0.5)
     writer.close()
-    assert told == [f"{tmp_path}: no space left on device; the run goes on without these events for TensorBoard"]
+    assert told == [f"{tmp_path}: no space left on device; the run continues without these TensorBoard events"]
     [path] = files(tmp_path / "a")
     assert rounds_in(path) == [3, 4, 7, 8]
 

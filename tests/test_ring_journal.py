@@ -331,7 +331,7 @@ def test_a_second_driver_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
     first = hold(path)
     try:
         assert journal.is_locked(str(path))
-        with pytest.raises(BusyError, match=f"process {first.pid} drives this run"):
+        with pytest.raises(BusyError, match=f"process {first.pid} is driving this run"):
             Journal.lock(str(path), lambda: first.pid)
     finally:
         first.kill()

@@ -134,10 +134,10 @@ def test_talk_goes_to_the_log(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("kind", "wrong", "words"),
     [
-        ("worker", "exit", ["exited with status 1", "its last words: about to misbehave"]),
-        ("command", "exit", ["exited with status 1", "its last words: about to misbehave"]),
-        ("worker", "garbage", ['gave an answer that is not JSON; found {"step": 1, "met']),
-        ("worker", "stale", ["answered another step; expected 3, found 2"]),
+        ("worker", "exit", ["exited with status 1", "last lines of its log: about to misbehave"]),
+        ("command", "exit", ["exited with status 1", "last lines of its log: about to misbehave"]),
+        ("worker", "garbage", ['sent an answer that is not JSON; found {"step": 1, "met']),
+        ("worker", "stale", ["answered for another step; expected 3, found 2"]),
         ("worker", "error", ["its trainer said: no wish"]),
         ("worker", "nothing", ["wrote no readable checkpoint", "model.ckpt-3"]),
         ("command", "nothing", ["wrote no readable checkpoint", "model.ckpt-3"]),
@@ -146,13 +146,13 @@ def test_talk_goes_to_the_log(folder: Folder) -> None:
             "worker",
             "shapes",
             [
-                "wrote other variables than it was given",
+                "wrote variables that differ from those it was given",
                 "global_step is missing",
                 "dnn/layer0/Linear/Bias was float32 [4], is float32 [9]",
                 "surplus is new",
             ],
         ),
-        ("command", "shapes", ["wrote other variables", "global_step is missing", "surplus is new"]),
+        ("command", "shapes", ["wrote variables that differ", "global_step is missing", "surplus is new"]),
     ],
 )
 def test_a_trainer_that_breaks_the_contract_is_one_clear_line(
@@ -177,7 +177,7 @@ def test_a_trainer_that_hangs_is_killed(
     pass_time_when(mark, monkeypatch)
     with (
         running(folder, kind, "--do", "hang", "--at", "3", "--once", str(mark)) as (model, trainer),
-        pytest.raises(TrainerError, match=rf"within {TIMEOUT} s; its last words: about to misbehave"),
+        pytest.raises(TrainerError, match=rf"within {TIMEOUT} s; last lines of its log: about to misbehave"),
     ):
         attempt(trainer, request(folder, 3), model, folder, None, pytest.fail)
     assert trainer.pid is None
@@ -231,7 +231,7 @@ def test_placeholders_are_replaced_once_and_no_shell_sees_them(folder: Folder) -
     command.start(Request("train", 9, 2, 1, 5, odd.checkpoint("a", 4), odd.checkpoint("a", 9), None))
     with open(odd.metrics("a"), "w") as file:  # as the command itself would
         file.write("{")
-    with pytest.raises(TrainerError, match="metrics that are no JSON object"):
+    with pytest.raises(TrainerError, match="metrics that are not a JSON object"):
         command.finish()
     command.start(Request("train", 9, 2, 1, 5, odd.checkpoint("a", 4), odd.checkpoint("a", 9), None))
     assert command.finish()["arguments"] == [

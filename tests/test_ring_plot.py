@@ -178,9 +178,9 @@ def test_a_moving_mean_passes_over_what_is_not_finite() -> None:
 @pytest.mark.parametrize(
     ("rounds", "out", "words"),
     [
-        (0, "run.png", "nothing to plot: no round is done yet"),
-        (3, "run.txt", "run.txt: a picture's ending says what kind it is; expected "),
-        (3, "run", "run: a picture's ending says what kind it is; expected "),
+        (0, "run.png", "nothing to plot: no round is finished yet"),
+        (3, "run.txt", "run.txt: unsupported kind of picture; expected "),
+        (3, "run", "run: unsupported kind of picture; expected "),
         (3, "no/run.png", "no/run.png: no such file or directory"),
     ],
 )
@@ -206,7 +206,7 @@ def test_without_losses_there_is_nothing_to_plot(tmp_path: Path) -> None:
     """As where trainers tell none and no window has ended."""
     path = write_run(tmp_path, 1)
     path.write_text(path.read_text().replace('"loss"', '"speed"'))
-    with pytest.raises(UsageError, match="nothing to plot: no trainer told a loss"):
+    with pytest.raises(UsageError, match="nothing to plot: no trainer reported a loss"):
         plot.plot(str(tmp_path), str(tmp_path / "run.png"))
 
 

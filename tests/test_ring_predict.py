@@ -69,7 +69,7 @@ def test_columns_are_found_by_their_names(ring: Path, rows: str, tmp_path: Path)
     text = "y,id,kind,x\n" + "".join(f"{y},7,whatever,{x}\n" for x, y in ROWS)
     found, told = predict(ring, write(tmp_path / "other.csv", text))
     assert found == expected
-    assert told == [f"{tmp_path / 'other.csv'}: not used: id"]
+    assert told == [f"{tmp_path / 'other.csv'}: ignored columns: id"]
 
 
 def test_arrays_are_rows_too(ring: Path, rows: str, tmp_path: Path) -> None:
@@ -102,11 +102,11 @@ def test_parts_make_no_difference(ring: Path, tmp_path: Path, monkeypatch: pytes
     ("text", "error", "message"),
     [
         ("", RefusedError, "is empty; expected a header line"),
-        ("x,y\n", RefusedError, "holds no rows"),
+        ("x,y\n", RefusedError, "has no rows"),
         ("x,z\n1,2\n", UsageError, "there is no column 'y'; the columns are x, z"),
         ("1,2\n", UsageError, "there is no 2 columns, such as 'x'"),
         ("x,y,x\n1,2,3\n", RefusedError, "two columns are named 'x'"),
-        ("x,y\n1,2\n\n3\n", RefusedError, "line 4 has another number of fields than the header; expected 2, found 1"),
+        ("x,y\n1,2\n\n3\n", RefusedError, "line 4 does not have as many fields as the header; expected 2, found 1"),
         ("x,y\n1,2\n1,two\n", RefusedError, "line 3, column 'y' is not a number; found 'two'"),
         ("x,y\n1_0,2\n", RefusedError, "line 2, column 'x' is not a number; found '1_0'"),
         ("x,y\n1,\n", RefusedError, "line 2, column 'y' is not a number; found ''"),
@@ -127,13 +127,13 @@ def test_what_is_wrong_with_arrays_is_said(ring: Path, tmp_path: Path) -> None:
     """Another number of features, none at all, text, and what is not finite."""
     for values in (np.zeros((3, 5)), np.zeros(3), np.zeros((0, 2)), np.array([["a", "b"]])):
         np.save(tmp_path / "bad.npy", values)
-        with pytest.raises(RefusedError, match=r"holds other features than .* expected numbers \[rows,2\]"):
+        with pytest.raises(RefusedError, match=r"does not have the features .* expected numbers \[rows,2\]"):
             predict(ring, str(tmp_path / "bad.npy"))
     np.save(tmp_path / "bad.npy", np.array([[1, 2], [3, np.inf]]))
     with pytest.raises(RefusedError, match="row 1 is not finite"):
         predict(ring, str(tmp_path / "bad.npy"))
     np.savez(tmp_path / "bad.npz", Y=np.zeros((2, 2)))
-    with pytest.raises(UsageError, match="there is no array 'X'"):
+    with pytest.raises(UsageError, match="has no array 'X'"):
         predict(ring, str(tmp_path / "bad.npz"))
 
 
@@ -211,15 +211,15 @@ def net_of(ring: Path, name: str) -> str:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("nothing", "wrote no {output}"),
-        ("shape", r"wrote an {output} of another shape; expected \[4,2\], found \[3,2\]"),
-        ("logits", "holds no probabilities; expected rows that add up to 1"),
+        ("nothing", "did not write {output}"),
+        ("shape", r"wrote an {output} of the wrong shape; expected \[4,2\], found \[3,2\]"),
+        ("logits", "does not hold probabilities; expected rows that add up to 1"),
         ("nan", "is not finite"),
         ("text", "cannot be read: could not convert string to float"),
         ("long", r"cannot be read: it has 12000 bytes for 8 numbers"),
         ("objects", "cannot be read"),
         ("hang", "did not end within 1 s"),
-        ("status", "exited with status 1; its last words: asked about 4 rows | no idea"),
+        ("status", "exited with status 1; last lines of its log: asked about 4 rows | no idea"),
     ],
 )
 def test_a_program_that_fails_is_an_error(ring: Path, tmp_path: Path, rows: str, how: str, message: str) -> None:
@@ -238,7 +238,7 @@ def test_a_model_without_a_vote_is_named(tmp_path: Path, capsys: pytest.CaptureF
     header, value = (tmp_path / "out.csv").read_text().splitlines()
     assert header == "prediction"
     assert float(value) == pytest.approx(expected, rel=1e-6)
-    warning = "ckptsurgeon: warning: model m1: no vote: holds no net of dnn/layer{K}/Linear and one head\n"
+    warning = "ckptsurgeon: warning: model m1: no vote: is not a network of dnn/layer{K}/Linear layers and one head\n"
     assert capsys.readouterr().err == warning
 
 
@@ -260,7 +260,7 @@ def test_the_csv_is_quoted_and_stays_whole(tmp_path: Path, capsys: pytest.Captur
     assert cli.main([*call, str(out)]) == 2
     assert "exists already; --force" in capsys.readouterr().err
     assert cli.main([*call, file, "--force"]) == 2
-    assert "holds the rows" in capsys.readouterr().err
+    assert "is the file with the rows" in capsys.readouterr().err
     before = out.read_bytes()
     write(tmp_path / "new.csv", "x,y\n0.1,0.2\n4,five\n")
     assert cli.main([*call, str(out), "--force"]) == 2

@@ -130,7 +130,7 @@ def test_distances_are_relative_to_the_mean(mixed: tuple[Trunk, dict[str, str]])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"map": ()}, "of b do not answer to those of a"),
+        ({"map": ()}, "of b do not match those of a"),
         ({"map": (MAP[0],)}, "its map does not name layers.0.bias"),
         ({"map": (MAP[0].removesuffix(".T"), MAP[1])}, "laid out differently"),
         ({"map": (MAP[0].replace("dnn", "net"), MAP[1])}, "b lacks dnn/layer0/Linear/Matrix"),

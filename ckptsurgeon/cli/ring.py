@@ -1,4 +1,4 @@
-"""The verb `ring`, which has verbs of its own: each is a module ring_<verb> of the same shape."""
+"""The verb `ring`. It has verbs of its own, each in a module ring_<verb> of the same form."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from ..errors import UsageError, did_you_mean
 from .parser import Parser
 
 VERBS = {
-    "init": "write ring.toml, the rows and the first checkpoints",
-    "check": "try each trainer against the contract",
-    "run": "train until the models have converged; go on where a run stopped",
-    "status": "how a run stands",
-    "plot": "draw losses, change of the weights and distance of the trunks",
-    "evaluate": "score each model and all of them together",
-    "predict": "what all models together say of new rows",
+    "init": "write ring.toml, the rows and the initial checkpoints",
+    "check": "test each trainer against the contract",
+    "run": "train until the models have converged; continue a run that was stopped",
+    "status": "show the state of a run",
+    "plot": "plot losses, changes of the weights and distances between the trunks",
+    "evaluate": "score each model, and all of them together",
+    "predict": "predict new rows with all models together",
 }
 
 HELP = f"""ckptsurgeon ring VERB DIR [options]
 
-M models train as independent processes and share their first layers. After every mini-batch the trunk goes from each
-model into the next, and at the end of the round from the last into all others, until the weights have converged.
+M models train as independent processes and share their first layers. After every mini-batch each model's
+trunk is grafted into the next model, and at the end of the round the last trunk into all others, until the weights have
+converged.
 
 {chr(10).join(f"  {verb:10}{text}" for verb, text in VERBS.items())}
 
@@ -33,13 +34,13 @@ model into the next, and at the end of the round from the last into all others, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `ring`: a verb, and what its own parser takes."""
+    """Add the arguments of `ring`: a verb, and arguments for the verb's own parser."""
     parser.add_argument("verb", metavar="VERB", nargs="?", help="what to do")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Dispatch to a verb of the ring."""
+    """Run one of the ring's verbs."""
     if args.verb not in VERBS:
         hint = args.verb and did_you_mean(args.verb, VERBS)
         what = f"no verb ring {args.verb}" if args.verb else "ring needs a verb"

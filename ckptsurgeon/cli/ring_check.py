@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ring check DIR [--json]
 
-Try each model's trainer: does it do what a ring asks of it? It works on copies of the model's present checkpoint, in a
-folder for temporary files (TMPDIR); nothing of the run changes, and none may drive it meanwhile. One line a check:
+Test whether each model's trainer keeps to the contract. Trainers work on copies of the latest checkpoints in a
+temporary folder (TMPDIR), so the run does not change. The run must not be running. Prints one line per check:
 
-  train     answers for the step it was asked for; writes a finite checkpoint with the names, shapes and dtypes given
-  reads     goes on from the checkpoint: the same request with another one gives other weights
-  repeat    the same request gives the same bytes, with other steps between: no weights are kept in memory
-  input     the checkpoint and the rows that it is given are left as they were
-  init      first weights depend on the seed, and on nothing else (workers without 'init' in ring.toml)
-  end       exits within 5 seconds at the end of its input (workers)
+  train     answers for the requested step, and writes a finite checkpoint with the same names, shapes and dtypes
+  reads     continues from the checkpoint: the same request with another checkpoint gives different weights
+  repeat    the same request gives the same bytes after other steps: no weights are kept in memory
+  input     does not modify the checkpoint and the rows that it is given
+  init      initial weights depend only on the seed (workers without 'init' in ring.toml)
+  end       exits within 5 seconds after the end of its input (workers)
   restart   a new process gives the same bytes again
   sigterm   dies of SIGTERM
-  predict   its 'predict' program says something of rows (models that have one)
+  predict   its 'predict' program returns predictions (models that have one)
 
-The exit status is 1 if a trainer failed a check. A trainer that fails the first is asked nothing more.
+The exit status is 1 if a trainer failed a check. A trainer that fails the first check is not tested further.
 
   ckptsurgeon ring check R
   ckptsurgeon ring check R --json
@@ -36,13 +36,13 @@ The exit status is 1 if a trainer failed a check. A trainer that fails the first
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `ring check`."""
+    """Add the arguments of `ring check`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Try the trainers."""
+    """Test the trainers."""
     from ..ring import checking
 
     failed, shows = False, sys.stdout.isatty() and sys.stderr.isatty() and not args.json

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon ring evaluate DIR [--data FILE] [--json]
 
 Score each model's latest checkpoint, and all models together: the accuracy of classifiers, whose probabilities are
-averaged, or r2 and the mean squared error of regressors. On the rows that the run has held out, or on those of FILE.
-A net with skflow's names is asked in NumPy, any other model through its 'predict' program ('ring predict --help').
+averaged, or r2 and the mean squared error of regressors. The rows are those that the run held out, or those of FILE.
+A network with skflow's names is evaluated in NumPy, any other model by its 'predict' program ('ring predict --help').
 
   ckptsurgeon ring evaluate R
   ckptsurgeon ring evaluate R --data other.csv
@@ -24,7 +24,7 @@ A net with skflow's names is asked in NumPy, any other model through its 'predic
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `ring evaluate`."""
+    """Add the arguments of `ring evaluate`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument("--data", metavar="FILE", help="rows with the run's target column")
     add_json(parser)

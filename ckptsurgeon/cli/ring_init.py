@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ring init DIR [--data FILE --target COLUMN --hidden UNITS --layers RANGE [options]] [--force]
 
-Make a run: DIR/ring.toml, the rows in DIR/data, and the first checkpoints. Without --data the ring.toml that is in DIR
-already says what to train: write it by hand for models with programs of their own.
+Create a run: DIR/ring.toml, the rows in DIR/data, and the initial checkpoints. Without --data, the existing
+DIR/ring.toml is used: write it by hand if models have trainers of their own.
 
   ckptsurgeon ring init R --data iris.csv --target species --models 3 --hidden 10,20,10 --layers 0-1
   ckptsurgeon ring init R --data iris.csv --target species --hidden 10,20,10 --hidden 10,20 --layers 0-1
@@ -29,42 +29,42 @@ _OPTIONS = {
         "data",
         "target",
         "COLUMN",
-        "the column to predict: classes, or numbers of which one is no integer",
+        "the column to predict: numbers that are not all integers, or else classes",
     ),
-    "--layers": ("", "layers", "RANGE", "the trunk, layers that all models share: 0-1"),
+    "--layers": ("", "layers", "RANGE", "the trunk: the layers that all models share, such as 0-1"),
     "--schedule": (
         "",
         "schedule",
         "NAME",
-        "ring: the trunk goes from model to model; average: their mean goes back; default ring",
+        "ring: graft the trunk from model to model; average: graft the mean of all trunks; default ring",
     ),
-    "--warmup": ("", "warmup", "N", "rounds in which every model trains for itself; default 0"),
+    "--warmup": ("", "warmup", "N", "rounds of training before the models share the trunk; default 0"),
     "--slots": (
         "",
         "slots",
         "POLICY",
-        "of the trunk's optimizer slots: keep, copy or fill=VALUE; default keep",
+        "what to do with the trunk's optimizer slots: keep, copy or fill=VALUE; default keep",
     ),
-    "--seed": ("", "seed", "N", "all that is random derives from it; default 42"),
+    "--seed": ("", "seed", "N", "seed of everything random; default 42"),
     "--durability": (
         "",
         "durability",
         "WHEN",
-        "what is synced to disk: each round or each step; default round",
+        "sync to disk after each round or each step; default round",
     ),
-    "--max-to-keep": ("", "max_to_keep", "N", "checkpoints of each model; default 5"),
-    "--batch-size": ("data", "batch_size", "N", "default 32"),
-    "--holdout": ("data", "holdout", "SHARE", "of the rows, for 'ring evaluate'; default 0.2"),
+    "--max-to-keep": ("", "max_to_keep", "N", "checkpoints to keep of each model; default 5"),
+    "--batch-size": ("data", "batch_size", "N", "rows of a mini-batch; default 32"),
+    "--holdout": ("data", "holdout", "SHARE", "share of the rows to hold out for 'ring evaluate'; default 0.2"),
     "--tolerance": (
         "stop",
         "tolerance",
         "X",
-        "change of the weights at which a model has converged; default 0.01",
+        "a model has converged when its weights change by at most this; default 0.01",
     ),
-    "--window": ("stop", "window", "N", "rounds over which weights are averaged for that; default 20"),
-    "--rounds": ("stop", "rounds", "N", "limit; default 5000"),
-    "--trunk-tolerance": ("stop", "trunk_tolerance", "X", "change of the trunk alone at which the run ends"),
-    "--patience": ("stop", "patience", "N", "windows without a smaller held-out loss after which the run ends"),
+    "--window": ("stop", "window", "N", "rounds over which weights are averaged to measure the change; default 20"),
+    "--rounds": ("stop", "rounds", "N", "maximum number of rounds; default 5000"),
+    "--trunk-tolerance": ("stop", "trunk_tolerance", "X", "end the run when the trunk changes by at most this"),
+    "--patience": ("stop", "patience", "N", "end the run after this many windows without a smaller held-out loss"),
     "--optimizer": ("models", "optimizer", "NAME", "Adagrad, Adam, Momentum or SGD; default Adagrad"),
     "--learning-rate": ("models", "learning_rate", "X", "default 0.1"),
 }
@@ -72,22 +72,22 @@ _TEXTS = ("file", "target", "layers", "schedule", "slots", "durability", "optimi
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `ring init`."""
+    """Add the arguments of `ring init`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
-    parser.add_argument("--models", type=int, metavar="M", help="how many; named a, b, c, …")
+    parser.add_argument("--models", type=int, metavar="M", help="number of models; named a, b, c, …")
     parser.add_argument(
         "--hidden",
         action="append",
         metavar="UNITS",
-        help="hidden layers of each model, as 10,20,10; given once per model, the nets may differ above the trunk",
+        help="hidden layers of all models, such as 10,20,10; or once per model, if they differ above the trunk",
     )
     for option, (_, key, metavar, text) in _OPTIONS.items():
         parser.add_argument(option, dest=key, metavar=metavar, help=text)
-    parser.add_argument("--force", action="store_true", help="replace a run that is there")
+    parser.add_argument("--force", action="store_true", help="replace an existing run")
 
 
 def run(args: Namespace) -> int:
-    """Make a run."""
+    """Create a run."""
     from ..ring import start
     from ..ring.spec import loading
 
@@ -100,10 +100,10 @@ def run(args: Namespace) -> int:
 
 
 def _table(args: Namespace) -> dict[str, Any]:
-    """What ring.toml would hold; empty if no option says anything about it.
+    """Return the contents of ring.toml; empty if no option sets any of its keys.
 
     Raises:
-        UsageError: an option is missing, or there are not as many nets as models.
+        UsageError: an option is missing, or the number of --hidden does not match the number of models.
     """
     given = {option: vars(args)[key] for option, (_, key, _, _) in _OPTIONS.items() if vars(args)[key] is not None}
     given.update({f"--{name}": vars(args)[name] for name in ("models", "hidden") if vars(args)[name] is not None})
@@ -113,7 +113,7 @@ def _table(args: Namespace) -> dict[str, Any]:
         args.target = given["--target"] = "y"
     missing = [option for option in ("--data", "--target", "--hidden", "--layers") if option not in given]
     if missing:
-        hint = "a ring.toml that is there is used without any of them, and changed in an editor"
+        hint = "to use an existing ring.toml, give none of these options"
         raise UsageError(f"ring init: {', '.join(missing)} missing", hint=hint)
     tables: dict[str, Any] = {"": {}, "data": {}, "stop": {}, "models": {}}
     for option, (name, key, _, _) in _OPTIONS.items():
@@ -125,9 +125,9 @@ def _table(args: Namespace) -> dict[str, Any]:
     nets = [[_number("--hidden", unit) for unit in units.split(",")] for units in args.hidden]
     count = args.models if args.models is not None else len(nets)
     if len(nets) not in (1, count):
-        raise UsageError("ring init: --hidden is given once, or once per model", expected=count, found=len(nets))
+        raise UsageError("ring init: give --hidden once, or once per model", expected=count, found=len(nets))
     if count < 2:
-        raise UsageError("ring init: a ring needs two models or more", expected="--models 2 or more", found=count)
+        raise UsageError("ring init: a ring needs at least two models", expected="--models 2 or more", found=count)
     models = [
         {"name": _model_name(number), "hidden_units": nets[number % len(nets)], **tables["models"]}
         for number in range(count)
@@ -136,17 +136,17 @@ def _table(args: Namespace) -> dict[str, Any]:
 
 
 def _number(option: str, text: str) -> int | float:
-    """A number as TOML would have it; what range it may have, ring.toml's own check says."""
+    """Return a number as TOML would read it; the check of ring.toml checks its range."""
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    raise UsageError(f"ring init: {option} is no number", found=repr(text))
+    raise UsageError(f"ring init: {option} is not a number", found=repr(text))
 
 
 def _relative(file: str, folder: str) -> str:
-    """A path as ring.toml names it: from its own folder, unless it is absolute."""
+    """Return a path relative to the folder of ring.toml, unless it is absolute."""
     return file if os.path.isabs(file) else os.path.relpath(os.path.abspath(file), os.path.realpath(folder))
 
 

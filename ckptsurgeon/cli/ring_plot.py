@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ring plot DIR -o FILE.png
 
-Draw a run, also while it goes on: each model's loss, on its mini-batches and on the held-out rows; how much its weights
-and the trunk's still move; how far its trunk is from the mean of all trunks. FILE's ending says what kind of picture it
-is: png, svg, pdf, …; one that is there is replaced. Needs matplotlib: pip install 'ckptsurgeon[plot]'.
+Plot a run, even while it is running: each model's loss on its mini-batches and on the held-out rows, the change of its
+weights and of the trunk, and the distance of its trunk from the mean trunk. The ending of FILE selects the format: png,
+svg, pdf, ... An existing FILE is replaced. Needs matplotlib: pip install 'ckptsurgeon[plot]'.
 
   ckptsurgeon ring plot R -o run.png
   ckptsurgeon ring plot R -o run.svg
@@ -21,13 +21,13 @@ is: png, svg, pdf, …; one that is there is replaced. Needs matplotlib: pip ins
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `ring plot`."""
+    """Add the arguments of `ring plot`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
-    parser.add_argument("-o", dest="out", metavar="FILE", required=True, help="the picture")
+    parser.add_argument("-o", dest="out", metavar="FILE", required=True, help="the picture to write")
 
 
 def run(args: Namespace) -> int:
-    """Draw."""
+    """Plot."""
     from ..ring.reporting import plot
 
     drawn = plot.plot(args.folder, args.out)

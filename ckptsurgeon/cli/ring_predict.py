@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ring predict DIR --data FILE -o OUT.csv [--force]
 
-What the models of a run predict together, by their latest checkpoints. OUT is csv: of classifiers the column
-'prediction' and one for each class, with the mean of the models' probabilities; of regressors 'prediction', the mean of
-their values, or prediction_0, prediction_1, ... Rows keep the order of FILE.
+Predict with the latest checkpoints of all models together. OUT is csv. For classifiers it has the column 'prediction'
+and one column per class with the mean of the models' probabilities; for regressors 'prediction' holds the mean of their
+values, or prediction_0, prediction_1, ... with several outputs. Rows keep the order of FILE.
 
-FILE is csv, with or without the target column, an .npz with X, or an .npy. The columns of a csv are found by the names
-that they had at 'ring init', others are not used. csv and .npy may be larger than memory.
+FILE is csv, with or without the target column, an .npz with X, or an .npy. The columns of a csv are found by their
+names at 'ring init'; other columns are ignored. csv and .npy may be larger than memory.
 
-A net with skflow's names (dnn/layer0/Linear/Matrix, ..., logistic_regression/weights) is asked at once, in NumPy. Any
-other model is asked through the program that 'predict' in ring.toml names, for up to 100,000 rows at a time:
+A network with skflow's names (dnn/layer0/Linear/Matrix, ..., logistic_regression/weights) is evaluated in NumPy. Any
+other model needs a program, given by 'predict' in ring.toml, which gets up to 100,000 rows at a time:
 
   predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
 
 {data} is an .npz with X, float32 [rows, features]. The program writes [rows, outputs] to {output}: probabilities in the
 order of the sorted classes, or values, as .npy, as .npz with one array, or as csv without a header. A model with
-neither has no vote, which is said of it.
+neither has no vote, and a warning says so.
 
   ckptsurgeon ring predict R --data new.csv -o predictions.csv
   ckptsurgeon ring predict R --data new.npy -o - | head
@@ -37,7 +37,7 @@ neither has no vote, which is said of it.
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `ring predict`."""
+    """Add the arguments of `ring predict`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument("--data", metavar="FILE", required=True, help="the rows: csv, .npz or .npy")
     parser.add_argument("-o", dest="out", metavar="OUT", required=True, help="the csv to write; - for stdout")
@@ -55,7 +55,7 @@ def run(args: Namespace) -> int:
     if args.out != "-" and os.path.exists(args.out):
         with files(args.out):
             if os.path.exists(args.data) and os.path.samefile(args.out, args.data):
-                raise RefusedError("holds the rows", path=args.out, hint="choose another name")
+                raise RefusedError("is the file with the rows", path=args.out, hint="choose another name")
         if not args.force:
             raise RefusedError("exists already", path=args.out, hint="--force overwrites it")
     rows = ensemble.predict(args.folder, args.data, _warn)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ring run DIR [--until rounds=N|tolerance=X] [--anyway] [--json] [-q]
 
-Train until the weights of all models have converged, or to the limit of rounds. Started again, it goes on where it
-stopped, however it stopped. On a terminal it shows how it stands; in a pipe it prints one line a round: its number, the
-loss of each model, and the largest change of a model's weights where it was measured.
+Train until the weights of all models have converged, or up to the limit of rounds. Started again, it continues where it
+stopped, even if it was killed. On a terminal it shows its progress. In a pipe it prints one line per round: the round's
+number, the loss of each model, and, if it was measured, the largest change of a model's weights.
 
   ckptsurgeon ring run R
   ckptsurgeon ring run R --until rounds=100
@@ -31,16 +31,16 @@ loss of each model, and the largest change of a model's weights where it was mea
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `ring run`."""
+    """Add the arguments of `ring run`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument(
         "--until",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="rounds=N or tolerance=X, instead of what ring.toml says; for this time only",
+        help="rounds=N or tolerance=X, in place of the limits in ring.toml, for this run only",
     )
-    parser.add_argument("--anyway", action="store_true", help="go on although TensorFlow or the machine is another")
+    parser.add_argument("--anyway", action="store_true", help="continue although TensorFlow or the machine has changed")
     add_json(parser)
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
 
@@ -63,7 +63,7 @@ def run(args: Namespace) -> int:
 
 
 def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
-    """The live view, where it can be drawn and nobody asked for anything else."""
+    """Return the live view, or None if standard output is not a terminal or another output was requested."""
     if args.json or args.quiet or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None
     from ..ring import folder
@@ -76,7 +76,7 @@ def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
 
 
 def _limits(until: list[str]) -> dict[str, Any]:
-    """What `--until` says, as arguments of `driver.run`."""
+    """Return the values of `--until` as arguments of `driver.run`."""
     limits: dict[str, Any] = {}
     for text in until:
         key, _, value = text.partition("=")
@@ -90,11 +90,11 @@ def _limits(until: list[str]) -> dict[str, Any]:
 
 
 class _Lines:
-    """Shows rounds in a line each, of JSON or of text.
+    """Prints one line per round, as JSON or as text.
 
     Args:
-        as_json: as JSON.
-        quiet: not at all.
+        as_json: print JSON.
+        quiet: print nothing.
     """
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
@@ -102,7 +102,7 @@ class _Lines:
         self._quiet = quiet
 
     def round(self, past: History) -> None:
-        """Show a round."""
+        """Print a round."""
         if self._quiet:
             return
         losses = {name: past.loss(name) for name in past.models}
@@ -116,8 +116,8 @@ class _Lines:
         sys.stdout.flush()
 
     def warn(self, line: str) -> None:
-        """Show a line for a person."""
+        """Print a warning."""
         print(f"ckptsurgeon: warning: {line}", file=sys.stderr)
 
     def close(self) -> None:
-        """Leave it at that."""
+        """Do nothing: every line is already printed."""

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ring status DIR [--json]
 
-How a run stands: whole rounds; running, stopped, converged, limit or failed; of each model its latest step and
-checkpoint, its loss there, how much its weights changed when that was measured last, and its trainer's process. In a
-pipe a line for each model; why a run was stopped or failed goes to standard error.
+Show the state of a run: the number of finished rounds; whether it is running, stopped, converged, at its limit or
+failed; and for each model its latest step, checkpoint and loss, the last measured change of its weights, and its
+trainer's process. A pipe gets one line per model; the reason for a stop or a failure goes to standard error.
 
   ckptsurgeon ring status R
   ckptsurgeon ring status R --json
@@ -26,13 +26,13 @@ _COLUMNS = ("round", "state", "name", "step", "checkpoint", "loss", "change", "p
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `ring status`."""
+    """Add the arguments of `ring status`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Show how a run stands."""
+    """Show the state of a run."""
     from ..ring import folder
     from ..ring.reporting import status
     from ..ring.schedule import TRUNK

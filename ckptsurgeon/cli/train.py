@@ -1,4 +1,4 @@
-"""The verb `train`: the built-in trainer for one mini-batch, as a process of its own."""
+"""The verb `train`: runs the built-in trainer for one mini-batch, in a separate process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon train CKPT -o OUT --data FILE [--target COLUMN] --batch B [options]
 
 Train the network that CKPT holds (skflow's names: dnn/layer0/Linear/Matrix, ...) on mini-batch B of FILE, write OUT
-with the same variables, and print the metrics as one line of JSON. Batch B is the same rows for everyone who names the
-same FILE, seed, batch size and holdout. What a `command` model of a ring runs. Needs the extra ckptsurgeon[train].
+with the same variables, and print the metrics as one line of JSON. Batch B holds the same rows whenever FILE, seed,
+batch size and holdout are the same. A `command` model of a ring can run this. Needs the extra ckptsurgeon[train].
 
   ckptsurgeon train a/model.ckpt-0 -o a/model.ckpt-1 --data iris.csv --target species --batch 0
   ckptsurgeon train a/model.ckpt-1 -o a/model.ckpt-1 --data iris.csv --target species --batch 1 --force
@@ -22,7 +22,7 @@ same FILE, seed, batch size and holdout. What a `command` model of a ring runs. 
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The arguments of `train`; the trainer, which is another process, checks their values."""
+    """Add the arguments of `train`. The trainer, a separate process, checks their values."""
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
     add("-o", dest="output", metavar="OUT", required=True, help="prefix of the checkpoint to write")
@@ -33,17 +33,21 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="what to predict: a csv column, an array of the .npz, another .npy; without it FILE is an .npz with X and "
         "y, where y holds class numbers or values",
     )
-    add("--batch", metavar="B", required=True, help="number of the mini-batch, from 0 over all epochs")
+    add("--batch", metavar="B", required=True, help="number of the mini-batch, counted from 0 across all epochs")
     add("--batch-size", metavar="N", help="rows of a mini-batch; default 32")
-    add("--holdout", metavar="SHARE", help="share of the rows that no batch holds; default 0")
-    add("--seed", metavar="N", help="of the order of the rows; default 0")
-    add("--optimizer", metavar="NAME", help="SGD, Momentum, Adagrad or Adam; default: the one whose slots CKPT holds")
-    add("--learning-rate", metavar="X", help="also kept in OUT; default: CKPT's variable learning_rate, else 0.1")
+    add("--holdout", metavar="SHARE", help="share of the rows to leave out of all batches; default 0")
+    add("--seed", metavar="N", help="seed of the order of the rows; default 0")
+    add(
+        "--optimizer",
+        metavar="NAME",
+        help="SGD, Momentum, Adagrad or Adam; default: the one that wrote the slots in CKPT",
+    )
+    add("--learning-rate", metavar="X", help="also stored in OUT; default: CKPT's variable learning_rate, else 0.1")
     add("--force", action="store_true", help="overwrite an existing OUT")
 
 
 def run(args: Namespace) -> int:
-    """Become the trainer, so that no TensorFlow is loaded into the process of the command line."""
+    """Replace this process by the trainer, which imports TensorFlow."""
     options = ["output", "data", "target", "batch", "batch_size", "holdout", "seed", "optimizer", "learning_rate"]
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     command = [sys.executable, "-m", "ckptsurgeon.skflow.worker", f"--once={args.checkpoint}"]

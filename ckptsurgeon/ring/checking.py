@@ -1,17 +1,17 @@
-"""Does a trainer do what a ring asks of it? It is tried, on copies: nothing of the run changes.
+"""`ring check`: runs each trainer on copies of its checkpoint and reports violations of the contract.
 
-What is tried, in this order; a trainer that fails the first is asked nothing more:
+The checks, in this order; a trainer that fails the first one is not tested further:
 
-train     it answers for the step that it was asked for, and writes a sound, finite checkpoint with the names, shapes
-          and dtypes that it was given
-reads     it goes on from the checkpoint: the same request with another one gives other weights
-repeat    the same request gives the same bytes, with other steps between: no weights are kept in memory
-input     the checkpoint and the rows that it is given are left as they were
-init      first weights depend on the seed, and on nothing else (trainers that are asked for them)
-end       at the end of its input it exits within 5 seconds (workers)
-restart   a new process gives the same bytes again: nothing is left to chance
+train     it answers for the requested step, and writes an undamaged, finite checkpoint with the same names, shapes
+          and dtypes
+reads     it continues from the checkpoint: the same request with another one gives different weights
+repeat    the same request gives the same bytes after other steps: no weights are kept in memory
+input     it does not modify the checkpoint and the rows that it is given
+init      initial weights depend only on the seed (models without `init`)
+end       it exits within 5 seconds after the end of its input (workers)
+restart   a new process gives the same bytes again: nothing is random
 sigterm   it dies of SIGTERM
-predict   its `predict` program says something of rows (models that have one)
+predict   its `predict` program returns predictions (models that have one)
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ _Digests = Mapping[str, str]
 
 @dataclass(frozen=True)
 class TrainerCheck:
-    """What was found out about one trainer.
+    """The result of one check of a trainer.
 
     Attributes:
-        model: whose trainer it is.
-        check: what was tried.
-        ok: whether it is as it should be.
-        reason: what is wrong; None if nothing is.
+        model: the name of the model.
+        check: the name of the check.
+        ok: whether the trainer passed.
+        reason: why it failed; None if it passed.
     """
 
     model: str
@@ -68,13 +68,13 @@ class TrainerCheck:
 
 @dataclass(frozen=True)
 class _Scratch(Folder):
-    """A run's folder, where programs start, of which nothing but a folder for scratch is written to."""
+    """The folder of a run, in which programs start, with a scratch folder for everything that is written."""
 
     scratch: str = ""
 
     @property
     def batch(self) -> str:
-        """The rows of the present mini-batch; as in a run always under the same name."""
+        """The rows of the mini-batch; always under the same name, as in a run."""
         return os.path.join(self.scratch, "batch.npz")
 
     def model(self, name: str) -> str:
@@ -86,7 +86,7 @@ class _Scratch(Folder):
         return os.path.join(self.scratch, self.relative(name, step))
 
     def log(self, name: str) -> str:
-        """Return the path of what a model's trainer said."""
+        """Return the path of the log of a model's trainer."""
         return os.path.join(self.scratch, name, "trainer.log")
 
     def metrics(self, name: str) -> str:
@@ -95,13 +95,13 @@ class _Scratch(Folder):
 
 
 def check(path: str) -> Iterator[TrainerCheck]:
-    """Try the trainers of a run, from the present checkpoint of each model.
+    """Check the trainers of a run, starting from the latest checkpoint of each model.
 
     Args:
-        path: the folder of the run, which no driver may drive meanwhile.
+        path: the folder of the run; no driver may be running.
 
     Yields:
-        The findings, model by model; the run stays as it is.
+        The results, model by model; the run does not change.
 
     Raises:
         BusyError: a driver runs.
@@ -129,7 +129,7 @@ def check(path: str) -> Iterator[TrainerCheck]:
 
 
 class _Trial:
-    """Tries one trainer.
+    """Checks one trainer.
 
     Args:
         spec: of the run.
@@ -167,7 +167,7 @@ class _Trial:
         self._touched: str | None = None
 
     def findings(self) -> Iterator[TrainerCheck]:
-        """Try everything."""
+        """Run all checks."""
         try:
             finding = self._try("train", self._trains)
             yield finding
@@ -189,11 +189,11 @@ class _Trial:
             stop([self._trainer], 0.0, _GRACE)
 
     def _try(self, check: str, attempt: Callable[[], str | None]) -> TrainerCheck:
-        """Do something that returns what is wrong, or raises it."""
+        """Run one check, which returns or raises the reason for a failure."""
         try:
             reason = attempt()
         except CkptSurgeonError as error:
-            error.path = None  # of a log that is gone when the reason is read
+            error.path = None  # the log is gone by the time the reason is read
             reason = str(error)
         return TrainerCheck(self._model.name, check, reason is None, reason)
 
@@ -208,7 +208,7 @@ class _Trial:
         self._train(self._output, later)
         self._train(later)
         if _digests(self._output) == _digests(self._kept):
-            return "wrote the same from another checkpoint: it does not go on from the one that it is given"
+            return "wrote the same weights for another checkpoint: it ignores the checkpoint that it is given"
         return None
 
     def _repeats(self) -> str | None:
@@ -217,16 +217,16 @@ class _Trial:
 
     def _inits(self) -> str | None:
         if self._init(self._spec.seed) != self._initial:
-            return "wrote other first weights than at 'ring init', for the same request"
+            return "wrote initial weights that differ from those at 'ring init', for the same request"
         if self._init(self._spec.seed + 1) == self._initial:
-            return "wrote the same first weights for another seed"
+            return "wrote the same initial weights for another seed"
         return None
 
     def _ends(self) -> str | None:
         self._trainer.open()
         self._trainer.end_input()
         ended = wait_for([self._trainer], _PATIENCE)
-        return None if ended else f"still ran {_PATIENCE:g} s after the end of its input"
+        return None if ended else f"was still running {_PATIENCE:g} s after the end of its input"
 
     def _dies(self) -> str | None:
         if self._trainer.stays_running:
@@ -236,7 +236,7 @@ class _Trial:
             time.sleep(_WORKING)
         self._trainer.terminate()
         ended = wait_for([self._trainer], _GRACE)
-        return None if ended else f"still ran {_GRACE:g} s after SIGTERM"
+        return None if ended else f"was still running {_GRACE:g} s after SIGTERM"
 
     def _predicts(self) -> None:
         assert self._table is not None
@@ -244,7 +244,7 @@ class _Trial:
             vote.outputs(self._table.X[:100])
 
     def _train(self, checkpoint: str, output: str | None = None) -> None:
-        """Have the same step done from a checkpoint, or the one after it, on another batch, if it has an output."""
+        """Train the same step from a checkpoint, or the next step, on another batch, if `output` is given."""
         request = self._request(checkpoint, output or self._output, int(output is not None))
         given = [*locating.files_of(locating.locate(checkpoint)), *([request.data] if request.data is not None else [])]
         before = {path: _digest(path) for path in given}
@@ -253,21 +253,21 @@ class _Trial:
             os.path.basename(path) for path in given if not os.path.exists(path) or _digest(path) != before[path]
         ]
         if changed:
-            self._touched = f"changed {', '.join(changed)}, which it was given to read"
+            self._touched = f"changed {', '.join(changed)}, which it must only read"
             duplicate(self._present, self._folder.model(self._model.name), link=False)
 
     def _init(self, seed: int) -> str:
-        """Have first weights made; return their fingerprint."""
+        """Have initial weights made; return their fingerprint."""
         request = self._request(None, self._output)
         return self._do(replace(request, seed=step_seed(seed, self._model.name, 0))).sha256
 
     def _do(self, request: Request) -> StepResult:
-        """Have a request done, and look at what was written; TrainerError where that is not as it should be."""
+        """Send a request to the trainer and check the result; TrainerError if that is invalid."""
         formats.remove(request.output)
         return attempt(self._trainer, request, self._model, self._folder, self._like, lambda line: None)
 
     def _request(self, checkpoint: str | None, output: str, ahead: int = 0) -> Request:
-        """Return a request as the run would make it, now or `ahead`; for first weights if there is no checkpoint."""
+        """Return the request that the run would make `ahead` steps later; for initial weights if checkpoint is None."""
         step, batch = (self._step + ahead, self._batch + ahead) if checkpoint is not None else (0, 0)
         if self._table is not None and self._spec.data is not None:
             rows = self._spec.data
@@ -286,15 +286,15 @@ class _Trial:
         )
 
     def _difference(self, expected: str) -> str | None:
-        """Return how the output differs from what it should be, in words."""
+        """Describe how the output differs from what is expected; None if it does not."""
         if _digests(self._output) == _digests(expected):
             return None
         rows = looking.diff(expected, self._output, exact=True)
         names = [row.name for row in rows if row.status != "same"]
         if not names:
-            return "wrote the same values, but other bytes: the format may hold a time, as .keras does"
+            return "wrote the same values but different bytes: the format may store a time, as .keras does"
         some = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-        return f"wrote other bytes for the same request: {some} differ"
+        return f"wrote different bytes for the same request: {some} differ"
 
 
 def _digests(checkpoint: str) -> _Digests:

@@ -1,7 +1,7 @@
-"""The loop of a run: ask the schedule, have the step done, publish its checkpoint, journal it.
+"""The loop of a run: ask the schedule for a step, have it done, publish its checkpoint, journal it.
 
 Nothing is replaced in place: every step writes a new checkpoint, and only the journal makes it part of history. So
-the driver may die at any point; what is not in the journal is done again.
+the driver may die at any point: whatever is not in the journal is done again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from .trainers.trainer import Request
 from .weights.measuring import Meter
 from .weights.trunk import Trunk
 
-# Seconds for trainers to exit by themselves after a run, and at SIGTERM; an interrupted driver ends in less
-# than one.
+# Seconds that trainers may take to exit after a run, and after SIGTERM. An interrupted driver ends in under a second.
 _PATIENCE = 5.0
 _GRACE = 0.3
 
@@ -49,10 +48,10 @@ def run(
 
     Args:
         path: the folder of the run.
-        rounds: go on to this number of rounds, whatever ring.toml says of when to stop.
-        tolerance: go on to this tolerance, whatever it says; with both, to what comes first.
-        anyway: go on in another environment.
-        warn: is called with lines for the user: a try that failed, rounds that were lost.
+        rounds: stop after this number of rounds, regardless of the limits in ring.toml.
+        tolerance: stop at this tolerance, regardless of those limits; with both, at whichever comes first.
+        anyway: continue in another environment.
+        warn: is called with lines for the user, such as a failed try or lost rounds.
         on_round: is called after each round, while the next one begins.
 
     Raises:
@@ -75,10 +74,10 @@ class Driver:
     """Drives one run.
 
     Args:
-        folder: the run, in order (see `resume`).
+        folder: the run, in the state that `resume` leaves it in.
         spec: what to train and when to stop.
-        journal: locked.
-        history: where to go on.
+        journal: the locked journal.
+        history: the steps done so far.
         warn: is called with lines for the user.
         on_round: is called after each round.
     """
@@ -98,13 +97,13 @@ class Driver:
         self._history = history
         self._warn = warn
         self._on_round = on_round
-        self._started: set[int] = set()  # train steps that their trainers have been handed already
+        self._started: set[int] = set()  # train steps that have already been handed to their trainers
         self._table = None if spec.data is None else folder.open_table()
         self._batches = None
         if spec.data is not None and self._table is not None:
             rows = len(self._table.X)
             self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
-        self._batch: int | None = None  # the one that lies in batch.npz
+        self._batch: int | None = None  # the one in batch.npz
         self._models = {model.name: model for model in spec.models}
         self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
         self._shown_pids: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
@@ -128,8 +127,8 @@ class Driver:
         except KeyboardInterrupt:
             state, reason = "stopped", "interrupted"
             raise
-        except BrokenPipeError:  # from `on_round`: whoever read its output went away
-            state, reason = "stopped", "nobody reads its output any more"
+        except BrokenPipeError:  # from `on_round`: the reader of the output is gone
+            state, reason = "stopped", "its output was closed"
             raise
         except CkptSurgeonError as error:
             reason = "; ".join(error.lines)
@@ -149,9 +148,9 @@ class Driver:
         return next_step(self._history.schedule, self._spec.stop, self._history)
 
     def _open_trainers(self) -> None:
-        """Start all workers at once, since each may take seconds to come up."""
+        """Start all workers at once, since each may take seconds to start."""
         for trainer in self._trainers.values():
-            with contextlib.suppress(TrainerError):  # it is started again, and the error told, at its first step
+            with contextlib.suppress(TrainerError):  # the first step starts it again and reports the error
                 trainer.open()
         self._update_status()
 
@@ -207,9 +206,9 @@ class Driver:
             self._start(following, source)
 
     def _start(self, step: Step, source: int) -> None:
-        """Hand a train step to its trainer, which may be at work on it already."""
+        """Hand a train step to its trainer, unless that has been done."""
         if step.number not in self._started:
-            with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
+            with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
                 self._trainers[step.model].start(self._request(step, source))
                 self._started.add(step.number)
 
@@ -245,7 +244,7 @@ class Driver:
         return result
 
     def _graft(self, step: Step, donor: str) -> StepResult:
-        """Put the donor's trunk into a new checkpoint beside the model's present one."""
+        """Write a new checkpoint of the model that holds the donor's trunk."""
         history, folder = self._history, self._folder
         output = folder.checkpoint(step.model, step.number)
         source = folder.checkpoint(donor, history.latest(donor))

@@ -1,4 +1,4 @@
-"""What the bytes of a checkpoint may depend on beside ring.toml and the rows: software, processor, settings."""
+"""The software, processor and settings that the bytes of a checkpoint may depend on."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 from .. import __version__
 
-# oneDNN's kernels round otherwise than Eigen's; TensorFlow chooses by this variable.
+# oneDNN's kernels round differently from Eigen's; this variable makes TensorFlow choose.
 _SETTINGS = ("TF_ENABLE_ONEDNN_OPTS",)
 
 
 def describe() -> dict[str, Any]:
-    """Return the present environment as it stands in the head of a journal."""
+    """Return the current environment, as stored in the head of a journal."""
     versions = {"ckptsurgeon": __version__, "numpy": _version("numpy"), "tensorflow": _version("tensorflow")}
     return {**versions, "cpu": _cpu(), **{name: os.environ.get(name) for name in _SETTINGS}}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two environments, as words."""
+    """Describe the differences between two environments."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in names]
 
@@ -35,7 +35,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> str:
-    """Return the machine and, where the system tells, a digest of the processor's features."""
+    """Return the machine type and, if known, a digest of the processor's features."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             flags = next((line for line in file if line.lower().startswith(("flags", "features"))), "")

@@ -1,19 +1,19 @@
-"""Where everything of a run lies.
+"""The path of every file of a run.
 
 DIR/ring.toml                    what to train (spec.py)
 DIR/journal.jsonl                what has been done (journal.py); also the lock of the folder
-DIR/status.json                  the driver that runs or ran last (status.py)
+DIR/status.json                  the driver that is running or ran last (status.py)
 DIR/blocks-0.npz, blocks-1.npz   running means of the weights, of even and odd rounds (convergence.py)
 DIR/events/                      the curves for TensorBoard (events.py)
 DIR/data/X.npy, y.npy            the rows, float32 [rows, features], and their target
 DIR/data/classes.json            the names of the classes, or null
-DIR/data/features.json           the names of the features; an empty list where they have none
-DIR/data/batch.npz               the rows of the present mini-batch
-DIR/<model>/model.ckpt-<step>    the checkpoint that step <step> wrote; 0 holds the first weights; the end of the
-                                 name says the format where that is not TensorFlow's
+DIR/data/features.json           the names of the features; an empty list if they have none
+DIR/data/batch.npz               the rows of the current mini-batch
+DIR/<model>/model.ckpt-<step>    the checkpoint that step <step> wrote; 0 holds the initial weights; the ending
+                                 shows the format if it is not TensorFlow's
 DIR/trunk/model.ckpt-<step>      the mean of all trunks, in a run whose schedule is "average"
 DIR/<model>/checkpoint           the state file that TensorFlow looks for
-DIR/<model>/trainer.log          what the model's trainer said
+DIR/<model>/trainer.log          the log of the model's trainer
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from ..publish import write_file
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder of a run; its paths are absolute, since trainers may work elsewhere.
+    """The folder of a run; its paths are absolute, since trainers may have another working directory.
 
     Attributes:
         root: the folder.
-        suffixes: the end of the names of each model's checkpoints, where that is known (see `toml_keys.SUFFIXES`).
+        suffixes: the ending of each model's checkpoint names, if known (see `toml_keys.SUFFIXES`).
     """
 
     root: str
@@ -92,7 +92,7 @@ class Folder:
         return os.path.join(self.root, name)
 
     def storing(self, suffixes: Mapping[str, str]) -> Folder:
-        """Return the same folder, which knows how the checkpoints of its models are called."""
+        """Return the same folder with the endings of its models' checkpoint names."""
         return replace(self, suffixes=suffixes)
 
     def relative(self, name: str, step: int) -> str:
@@ -105,7 +105,7 @@ class Folder:
         return os.path.join(self.root, self.relative(name, step))
 
     def log(self, name: str) -> str:
-        """Return the path of what a model's trainer said."""
+        """Return the path of the log of a model's trainer."""
         return os.path.join(self.root, name, "trainer.log")
 
     def metrics(self, name: str) -> str:
@@ -130,11 +130,11 @@ class Folder:
         with contextlib.suppress(NotFoundError):  # a run made by an earlier version
             features = self._names("features.json") or ()
         if X.ndim != 2 or X.dtype != np.float32 or len(y) != len(X) or len(features) not in (0, X.shape[1]):
-            raise DamagedError("the rows are not those of a run", path=self.rows)
+            raise DamagedError("these are not the rows of a run", path=self.rows)
         return data.Table(X, y, classes, features)
 
     def _names(self, name: str) -> tuple[str, ...] | None:
-        """Return the names that a file beside the rows lists, or None where it says null."""
+        """Return the names listed in a file of the data folder, or None if it holds null."""
         path = os.path.join(self.rows, name)
         with files(path), open(path, "rb") as file:
             try:
@@ -142,7 +142,7 @@ class Folder:
             except (ValueError, RecursionError) as error:
                 raise DamagedError(f"is not JSON: {error}") from error
             if names is not None and not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
-                raise DamagedError("is no list of names")
+                raise DamagedError("is not a list of names")
         return None if names is None else tuple(names)
 
     def data_digest(self) -> str | None:

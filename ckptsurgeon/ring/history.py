@@ -1,4 +1,4 @@
-"""What a run has done so far: records of finished steps, and what can be told from them."""
+"""What a run has done so far: records of finished steps, and what follows from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Measured:
     Attributes:
         change: how much the weights moved from the mean of one block to that of the next, and `TRUNK`'s; None
             where no whole block lies before.
-        held_out: the loss on held-out rows; None of a model that cannot be asked; None where no rows are held out.
+        held_out: the loss on held-out rows; None for a model without a vote; None if no rows are held out.
         distance: how far the trunk, as the last train step left it, is from the mean of all models' trunks.
     """
 
@@ -81,8 +81,8 @@ def parse(line: bytes, history: History) -> Record:
     """Read a record's line.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is no record, or none that can follow
-            `history`.
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is not a record, or one that cannot
+            follow `history`.
     """
     values = json.loads(line)
     number = values["step"]
@@ -116,7 +116,7 @@ def _numbers(values: dict[str, object] | None) -> dict[str, float | None] | None
 
 
 class History:
-    """What has been done, for the schedule and for whoever wants to know where things are.
+    """What has been done so far: the schedule depends on it, and it names the latest checkpoints.
 
     It can go back to the end of the last whole round and no further, so that it remembers two rounds at most: a long
     run takes no more memory than a short one.
@@ -221,7 +221,7 @@ class History:
         return {*self.listed(model, max_to_keep), *since}
 
     def loss(self, model: str) -> float | None:
-        """Return the model's loss in its last train step, where its trainer told one."""
+        """Return the model's loss in its last train step, if its trainer reported one."""
         for record in reversed(self._recent.values()):
             if record.step.kind == "train" and record.step.model == model:
                 return record.loss

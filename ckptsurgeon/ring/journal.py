@@ -1,9 +1,8 @@
-"""The journal of a run: an append-only log of finished steps, from which everything else can be told.
+"""The journal of a run: an append-only log of finished steps, from which everything else follows.
 
 journal.jsonl has a head line, `{"v": 1, "spec": …, "data_sha256": …, "env": …, "initial": …}`, and a line for
-each finished step. A line whose step is not beyond the last one takes history back to before that step: so a
-fallback is recorded without rewriting anything. What a crash left of the last lines is cut off by the next
-writer.
+each finished step. A line whose step is not beyond the last one takes history back to before that step, so that a
+fallback is recorded without rewriting anything. The next writer cuts off a last line that a crash left incomplete.
 
 The file is also the lock of the run. The lock (flock) belongs to the open file, which the trainers inherit: a
 run stays locked as long as a trainer of a dead driver lives.
@@ -27,25 +26,25 @@ from .spec.toml_keys import SUFFIXES, model_name
 
 try:
     import fcntl
-except ImportError:  # Windows, where runs can be looked at, but not driven
+except ImportError:  # Windows, where runs can be read but not driven
     fcntl = None  # type: ignore[assignment]
 
 # A driver that was killed takes its trainers with it, but they need a moment to die.
 _WAIT_FOR_TRAINERS = 6.0
 # `ring status` holds the lock for microseconds while it asks whether anybody else does.
 _WAIT_FOR_STATUS = 0.5
-_AFRESH = "bring the file back, or start afresh with: ckptsurgeon ring init --force"
+_AFRESH = "restore the file, or start over with: ckptsurgeon ring init --force"
 _LONGEST_LINE = 1 << 22  # bytes; metrics are bounded by what a trainer may say in a line
 
 
 @dataclass(frozen=True)
 class Head:
-    """The first line: what the run is.
+    """The first line: what the run consists of.
 
     Attributes:
         spec: ring.toml with its defaults filled in.
         data_sha256: the digest of the rows.
-        env: what the bytes of checkpoints may depend on beside the spec.
+        env: the environment that the bytes of checkpoints may depend on (see `environment`).
         initial: the fingerprint of each model's first checkpoint.
     """
 
@@ -80,7 +79,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Content:
-    """What a journal says, and how many of its bytes say it; the rest is a torn tail."""
+    """A parsed journal, and how many of its bytes were parsed; the rest is a torn tail."""
 
     head: Head
     history: History
@@ -118,7 +117,7 @@ def parse(file: IO[bytes]) -> Content | None:
     length = len(first)
     for number, line in enumerate(lines, start=2):
         try:
-            if not line.endswith(b"\n"):  # even if it reads like a whole one
+            if not line.endswith(b"\n"):  # even if it parses
                 raise ValueError
             history.add(parse_record(line, history))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -146,7 +145,7 @@ class Journal:
 
         Args:
             path: journal.jsonl.
-            driver: tells the process that, by its own account, drives the run at present.
+            driver: returns the process that, according to status.json, is driving the run.
             create: make the file if there is none.
 
         Raises:
@@ -163,14 +162,14 @@ class Journal:
             if waited > (_WAIT_FOR_STATUS if alive else _WAIT_FOR_TRAINERS):
                 os.close(fd)
                 if alive:
-                    raise BusyError(f"process {pid} drives this run", path=path)
+                    raise BusyError(f"process {pid} is driving this run", path=path)
                 what = "the driver of this run is dead, but a trainer that it started still runs"
                 raise BusyError(what, path=path, hint="end that trainer, then try again")
             time.sleep(0.02)
         return cls(path, fd)
 
     def read(self) -> Content | None:
-        """Read what the journal says, and cut off what a crash left of its last lines."""
+        """Read the journal and cut off a torn tail."""
         with files(self.path):
             with open(self.path, "rb") as file:
                 content = parse(file)
@@ -198,7 +197,7 @@ class Journal:
                 os.fsync(self.fd)
 
     def close(self) -> None:
-        """Give up the lock, which is free once the last trainer has ended too."""
+        """Release the lock, which is free once the last trainer has ended too."""
         os.close(self.fd)
 
     def __enter__(self) -> Journal:
@@ -209,7 +208,7 @@ class Journal:
 
 
 def load(path: str) -> Content:
-    """Read the journal of a run that somebody else may be driving; nothing is changed."""
+    """Read the journal of a run that may be running; nothing is changed."""
     with files(path):
         if not os.path.exists(path):
             raise not_initialised(os.path.dirname(path))
@@ -226,7 +225,7 @@ def not_initialised(root: str) -> CkptSurgeonError:
 
 
 def is_locked(path: str) -> bool:
-    """Tell whether a driver, or a trainer that outlived one, holds the run."""
+    """Return whether a driver, or a trainer that outlived one, holds the lock."""
     with files(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -236,12 +235,12 @@ def is_locked(path: str) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process exists."""
+    """Return whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it exists, and is somebody else's
+    except OSError:  # it exists and belongs to another user
         return True
     return True
 
@@ -257,7 +256,7 @@ def _try_lock(fd: int) -> bool:
 
 
 def _ends_round(line: bytes, schedule: Schedule) -> bool:
-    """Tell whether a line reads like the record of a round's last step."""
+    """Return whether a line looks like the record of a round's last step."""
     try:
         return schedule.step(int(json.loads(line)["step"])).last
     except (ValueError, KeyError, TypeError, RecursionError):

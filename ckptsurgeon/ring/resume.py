@@ -1,7 +1,7 @@
-"""Where a run goes on: what the journal says, checked against what is on disk.
+"""Where a run continues: the journal, checked against what is on disk.
 
-Whatever a crash left that the journal does not know of is removed. If a model's latest checkpoint is not what
-the journal says, as after a power cut, history goes back to the last whole round, whose checkpoints were
+Files that a crash left and that the journal does not mention are removed. If a model's latest checkpoint does not
+match the journal, as after a power cut, history goes back to the last whole round, whose checkpoints were
 synced to disk.
 """
 
@@ -26,13 +26,13 @@ _PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
 
 
 def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, warn: Callable[[str], None]) -> History:
-    """Return the history that a run goes on from, with the folder in order.
+    """Return the history that a run continues from, after cleaning up its folder.
 
     Args:
         folder: the run.
         spec: ring.toml as it is now.
         journal: the locked journal.
-        anyway: go on in another environment.
+        anyway: continue in another environment.
         warn: is called with lines for the user, such as that rounds were lost.
 
     Raises:
@@ -52,21 +52,21 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, warn: Cal
 
 
 def check_spec(folder: Folder, spec: Spec, head: Head, anyway: bool = False) -> None:
-    """Refuse a ring.toml that no longer describes the run; the keys are named. `anyway` lets other programs train."""
+    """Refuse a ring.toml that no longer describes the run, and name the keys. `anyway` allows other programs."""
     changes = spec_changes.differences(head.spec, spec.document())
     others = [key for key in changes if not _PROGRAM.fullmatch(key)]
     if others if anyway else changes:
         what = f"changed since the run began: {', '.join(f'{key} {words}' for key, words in changes.items())}"
-        way_on = "change it back" if others else "--anyway goes on with another program, change it back"
+        way_on = "change it back" if others else "--anyway continues with the other program, change it back"
         raise RefusedError(what, path=folder.spec, hint=f"{way_on}, {_afresh(folder)}")
 
 
 def _afresh(folder: Folder) -> str:
-    return f"or start afresh with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
+    return f"or start over with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
 
 
 def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
-    """Refuse to go on with another ring.toml, other rows or in another environment; all of it is told at once."""
+    """Refuse a changed ring.toml, changed rows or a changed environment; all problems are reported at once."""
     problems: list[CkptSurgeonError] = []
     try:
         check_spec(folder, spec, head, anyway)
@@ -74,17 +74,17 @@ def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
         problems.append(error)
     if folder.data_digest() != head.data_sha256:
         what = "the rows changed since the run began"
-        problems.append(RefusedError(what, path=folder.rows, hint=f"bring them back, {_afresh(folder)}"))
+        problems.append(RefusedError(what, path=folder.rows, hint=f"restore them, {_afresh(folder)}"))
     changes = environment.differences(head.env, environment.describe())
     if changes and not anyway:
         what = f"the environment changed since the run began: {'; '.join(changes)}"
-        hint = "--anyway goes on, but not to the same bytes as an uninterrupted run"
+        hint = "--anyway continues, but not to the same bytes as an uninterrupted run"
         problems.append(RefusedError(what, path=folder.journal, hint=hint))
     check(problems)
 
 
 def _check_checkpoints(folder: Folder, history: History, warn: Callable[[str], None]) -> None:
-    """Take history back to the last whole round if a latest checkpoint is not what the journal says."""
+    """Take history back to the last whole round if any latest checkpoint does not match the journal."""
     written = [name for name in history.schedule.writers if name != TRUNK or history.latest(name)]
     latest = [_problem(folder, history, name, history.latest(name)) for name in written]
     broken = next((problem for problem in latest if problem is not None), None)
@@ -93,8 +93,8 @@ def _check_checkpoints(folder: Folder, history: History, warn: Callable[[str], N
     for model in history.models:
         problem = _problem(folder, history, model, history.whole(model))
         if problem is not None:
-            what = f"cannot go on: {problem}"
-            hint = f"start afresh with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
+            what = f"cannot continue: {problem}"
+            hint = f"start over with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
             raise DamagedError(what, path=folder.root, hint=hint)
     whole = history.whole_step
     warn(f"{broken}; going back from step {history.step} to round {history.round}, step {whole}")
@@ -102,12 +102,12 @@ def _check_checkpoints(folder: Folder, history: History, warn: Callable[[str], N
 
 
 def _problem(folder: Folder, history: History, model: str, step: int) -> str | None:
-    """Return in words what is wrong with a checkpoint, or None if it is what the journal says."""
+    """Describe what is wrong with a checkpoint; None if it matches the journal."""
     prefix = folder.checkpoint(model, step)
     try:
         with formats.open(prefix) as checkpoint:
             if checkpoint.fingerprint() != history.fingerprint(model, step):
-                return f"{prefix}: is not the checkpoint that the journal names"
+                return f"{prefix}: does not match the journal"
         return next((f"{prefix}: {finding.problem}" for finding in looking.verify(prefix) if not finding.ok), None)
     except CkptSurgeonError as error:
         return str(error)

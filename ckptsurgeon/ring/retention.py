@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay on disk, and what TensorFlow is told of them.
+"""Which checkpoints of a run stay on disk, and the state files that list them for TensorFlow.
 
 Both follow from history alone and change with a whole round: a model keeps the newest `max_to_keep` checkpoints that
 it had then, and all since. Its state file names those of the whole round, when all models held the same trunk.
@@ -33,9 +33,9 @@ def update_state_files(folder: Folder, history: History, max_to_keep: int) -> No
 
 
 def tidy(folder: Folder, history: History, model: str, max_to_keep: int) -> None:
-    """Remove the checkpoints of a model that nobody will ask for any more.
+    """Remove the checkpoints of a model that are no longer needed.
 
-    Its trainer may be at work on the next step meanwhile: what history does not know yet is left alone.
+    Its trainer may be working on the next step, so checkpoints of later steps are left alone.
     """
     path = folder.model(model)
     kept = history.kept(model, max_to_keep)
@@ -46,9 +46,9 @@ def tidy(folder: Folder, history: History, model: str, max_to_keep: int) -> None
 
 
 def sweep(path: str, kept: set[int]) -> None:
-    """Remove from a model's folder, in which nobody works, all checkpoints but some, and all unfinished files.
+    """Remove all unfinished files and all checkpoints except those in `kept` from a model's folder.
 
-    Nothing is believed of what lies there: what a crash left goes the same way as what grew old.
+    No trainer may be running. Files left by a crash are removed like old ones.
     """
     with files(path):
         for name, step in _steps(path):

@@ -1,6 +1,6 @@
-"""The beginning of a run: its rows, the first weights of its models, and last the head of its journal.
+"""`ring init`: stores the rows, has the initial weights made, and finally writes the head of the journal.
 
-Until the journal has its head there is no run, and `ring init` may be called again.
+Until the journal has its head, there is no run and `ring init` may be called again.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ def init(
     force: bool = False,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Spec:
-    """Make a run ready.
+    """Create a run.
 
     Args:
-        path: its folder, which is made where there is none.
-        spec: what to train; written to ring.toml. None: the ring.toml that is there says it.
-        force: an old run may be replaced.
+        path: its folder, which is created if necessary.
+        spec: what to train; written to ring.toml. None to use the existing ring.toml.
+        force: whether to replace an existing run.
         warn: is called with lines for the user.
 
     Returns:
-        What will be trained.
+        The spec of the run.
 
     Raises:
-        RefusedError: there is a run already, or the models cannot share a trunk.
-        TrainerError: a trainer made no first weights.
+        RefusedError: already holds a run, or the models cannot share a trunk.
+        TrainerError: a trainer failed to make initial weights.
         CkptSurgeonError: ring.toml or the rows are wrong.
     """
     folder = Folder.at(path)
     written = spec is not None
     if spec is None:
         if not os.path.isfile(folder.spec):
-            hint = "write one, or say what to train: --data, --target, --hidden, --layers"
+            hint = "write one, or give the options: --data, --target, --hidden, --layers"
             raise UsageError("there is no ring.toml here", path=path, hint=hint)
         spec = loading.load(folder.spec)
     elif os.path.exists(folder.spec) and not force:
@@ -70,7 +70,7 @@ def init(
         _make_room(folder, spec, journal, force)
         if table is not None:
             folder.save_table(table)
-            table = folder.open_table()  # what was held on the disk meanwhile is given back
+            table = folder.open_table()  # this frees the unnamed file
         initial = _first_checkpoints(folder, spec, table, journal, warn)
         _check_trunks(folder, spec)
         if written:
@@ -84,7 +84,7 @@ def init(
 
 
 def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
-    """Read the rows before anything is changed; many of them lie on the disk of the run meanwhile, without a name."""
+    """Read the rows before anything is changed; large tables are kept in an unnamed file on the disk of the run."""
     if spec.data is None:
         return None
     file = folder.resolve(spec.data.file)
@@ -98,12 +98,12 @@ def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
     with files(file):
         data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
     if table.classes is not None and len(table.classes) < 2:
-        raise RefusedError("its target has one class alone", path=file, found=table.classes[0])
+        raise RefusedError("the target has only one class", path=file, found=table.classes[0])
     return table
 
 
 def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> None:
-    """Take away what is left of an old run, or refuse to."""
+    """Remove what is left of an old run, or refuse to."""
     content = None
     try:
         content = journal.read()
@@ -111,8 +111,8 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
         if not force:
             raise
     if content is not None and not force:
-        hint = f"ckptsurgeon ring run {folder.root} goes on with it; --force starts afresh"
-        raise RefusedError("there is a run already", path=folder.root, hint=hint)
+        hint = f"ckptsurgeon ring run {folder.root} continues it; --force starts over"
+        raise RefusedError("already holds a run", path=folder.root, hint=hint)
     names = dict.fromkeys((*spec.steps.writers, *(content.head.schedule.writers if content is not None else ())))
     for name in names:
         with files(folder.model(name)):
@@ -120,7 +120,7 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
         foreign = retention.foreign(folder.model(name))
         if foreign and not force:
             hint = "choose another folder, or --force removes the checkpoints in it"
-            raise RefusedError("holds checkpoints that are not of this run", path=foreign, hint=hint)
+            raise RefusedError("contains checkpoints that do not belong to this run", path=foreign, hint=hint)
     journal.clear()
     for name in names:
         retention.sweep(folder.model(name), set())
@@ -139,7 +139,7 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
 def _first_checkpoints(
     folder: Folder, spec: Spec, table: data.Table | None, journal: Journal, warn: Callable[[str], None]
 ) -> dict[str, str]:
-    """Have the first weights of all models made, all trainers at once; return their fingerprints."""
+    """Have all initial weights made, by all trainers at once; return their fingerprints."""
     if spec.data is not None and table is not None:
         batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
         rows = batches.rows(0)
@@ -161,7 +161,7 @@ def _first_checkpoints(
                     data=None if table is None else folder.batch,
                 )
                 trainer, started = trainers[model.name], False
-                with contextlib.suppress(TrainerError):  # `attempt` starts it again and tells the error
+                with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
                     trainer.start(request)
                     started = True
                 asked.append((model, trainer, request, started))
@@ -198,7 +198,7 @@ def _check_trunks(folder: Folder, spec: Spec) -> None:
             try:
                 trunk.graft(donor, first[donor], recipient, first[recipient], None)
             except CkptSurgeonError as error:
-                problems += mismatches(f"layers {spec.layers} of {donor} do not go into {recipient}", error)
+                problems += mismatches(f"layers {spec.layers} of {donor} cannot be grafted into {recipient}", error)
     for problem in problems:
         problem.path = folder.spec
     check(problems)

@@ -1,4 +1,4 @@
-"""The M trained models as one: what they predict together, and each model's and their common score."""
+"""Predicts with all trained models together, and scores each of them and the ensemble."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class EnsembleMember:
     """A model of the ensemble.
 
     Attributes:
-        name: the model's.
-        checkpoint: its latest.
-        vote: to ask it; None if it has no vote.
-        reason: why it has none.
+        name: the name of the model.
+        checkpoint: its latest checkpoint.
+        vote: computes its outputs; None if it has no vote.
+        reason: why it has no vote.
     """
 
     name: str
@@ -119,13 +119,13 @@ def _open(path: str) -> tuple[Folder, Spec, Data]:
     spec = loading.load(folder.spec)
     resume.check_spec(folder, spec, journal.load(folder.journal).head)
     if spec.data is None:
-        raise UsageError("there is no [data], so nothing is known of its rows", path=folder.spec)
+        raise UsageError("has no [data], which evaluate and predict need", path=folder.spec)
     return folder.storing(spec.suffixes), spec, spec.data
 
 
 @contextlib.contextmanager
 def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[EnsembleMember]]:
-    """Get all models ready: what the journal names as latest, which may be removed meanwhile if the run goes on."""
+    """Open the latest checkpoints of all models, and try again if a running driver removes one."""
     with contextlib.ExitStack() as stack:
         for _ in range(_TRIES - 1):
             with contextlib.suppress(NotFoundError, ChangedError):
@@ -157,7 +157,7 @@ def _parts(folder: Folder, spec: Spec, rows: Data, trained: data.Table, file: st
     if file is not None:
         table = data.read(file, rows.target, like=trained)
         slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
-        what = "has other columns than the rows that the models were trained on"
+        what = "does not have the columns that the models were trained on"
         if table.X.shape[1] != trained.X.shape[1]:
             raise UsageError(what, path=file, expected=trained.X.shape[1], found=table.X.shape[1])
         if table.features == trained.features or not (table.features and trained.features):
@@ -183,7 +183,7 @@ class _Score:
         self._squares: Floats | float = 0.0
 
     def add(self, outputs: Floats, part: data.Table) -> None:
-        """Take what was said of some rows."""
+        """Add the outputs for some rows."""
         self._rows += len(outputs)
         if part.classes is not None:
             self._right += int(np.count_nonzero(outputs.argmax(axis=1) == part.y))
@@ -196,7 +196,7 @@ class _Score:
         self._squares = self._squares + np.square(target - self._first).sum(axis=0)
 
     def values(self, classifier: bool) -> dict[str, float | None]:
-        """Return accuracy, or r2 and mse over all outputs together; None each where nothing was said."""
+        """Return accuracy, or r2 and mse over all outputs together; None if there are no rows."""
         if classifier:
             return {"accuracy": self._right / self._rows if self._rows else None}
         if not self._rows:

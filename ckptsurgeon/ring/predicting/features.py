@@ -1,4 +1,4 @@
-"""Rows to predict for, read a part at a time: the features alone, whatever else a file holds."""
+"""Reads the features of the rows to predict, a part at a time, and ignores other columns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read(
 
     Raises:
         UsageError: a feature is missing.
-        RefusedError: a value is no finite number; the line and the column are named.
+        RefusedError: a value is not a finite number; the error names the line and the column.
         DamagedError: the file is not what its first bytes say.
     """
     with files(path):
@@ -50,7 +50,7 @@ def read(
             arrays = data.load_npz(path)
             if "X" not in arrays:
                 hint = did_you_mean("X", arrays) or f"the arrays are {', '.join(arrays) or 'none'}"
-                raise UsageError("there is no array 'X'", hint=hint)
+                raise UsageError("has no array 'X'", hint=hint)
             yield from _parts(arrays["X"], width, at_once)
         else:
             yield from _csv(path, width, names, target, at_once, warn)
@@ -60,7 +60,7 @@ def _parts(values: NDArray[np.generic], width: int, at_once: int) -> Iterator[Ro
     if values.ndim != 2 or values.dtype.kind not in "fiub" or values.shape[1] != width or not len(values):
         shape = ",".join(map(str, values.shape))
         raise RefusedError(
-            "holds other features than the models were trained on",
+            "does not have the features that the models were trained on",
             expected=f"numbers [rows,{width}]",
             found=f"{values.dtype} [{shape}]",
         )
@@ -84,7 +84,7 @@ def _csv(
             columns = _columns(header, width, names, target)
             unused = [name for number, name in enumerate(header) if number not in columns and name != target]
             if unused:
-                warn(f"{path}: not used: {', '.join(unused)}")
+                warn(f"{path}: ignored columns: {', '.join(unused)}")
             empty = True
             while texts := [_fields(row, columns, header, reader.line_num) for row in itertools.islice(rows, at_once)]:
                 empty = False
@@ -94,7 +94,7 @@ def _csv(
         except UnicodeDecodeError as error:
             raise RefusedError("is not UTF-8 text", hint="expected csv, npz or npy") from error
     if empty:
-        raise RefusedError("holds no rows below the header")
+        raise RefusedError("has no rows below the header")
 
 
 def _columns(header: list[str], width: int, names: Sequence[str], target: str) -> list[int]:
@@ -104,7 +104,7 @@ def _columns(header: list[str], width: int, names: Sequence[str], target: str) -
     if not names:
         columns = [number for number, name in enumerate(header) if name != target]
         if len(columns) != width:
-            what = "has other columns than the rows that the models were trained on"
+            what = "does not have the columns that the models were trained on"
             raise UsageError(what, expected=width, found=len(columns))
         return columns
     missing = [name for name in names if name not in header]
@@ -120,7 +120,7 @@ def _columns(header: list[str], width: int, names: Sequence[str], target: str) -
 def _fields(row: list[str], columns: list[int], header: list[str], line: int) -> list[float]:
     """Return the features of one row."""
     if len(row) != len(header):
-        what = f"line {line} has another number of fields than the header"
+        what = f"line {line} does not have as many fields as the header"
         raise RefusedError(what, expected=len(header), found=len(row))
     try:
         values = [float(row[column]) for column in columns]
@@ -133,7 +133,7 @@ def _fields(row: list[str], columns: list[int], header: list[str], line: int) ->
 
 
 def _check(text: str, place: str) -> None:
-    """Refuse what is no finite number."""
+    """Refuse text that is not a finite number."""
     try:
         value = float(text.replace("_", "?"))  # float() takes Python's 1_000
     except ValueError:

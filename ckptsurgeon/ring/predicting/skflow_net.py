@@ -1,4 +1,4 @@
-"""The forward pass of an skflow net in NumPy, so that nobody waits for TensorFlow to hear what a model says.
+"""The forward pass of an skflow network in NumPy, without the wait for TensorFlow to start.
 
 Such a net has hidden layers `dnn/layer{K}/Linear/*` with relu between, and the head `logistic_regression/*`
 (softmax) or `linear_regression/*`.
@@ -72,7 +72,7 @@ def load(path: str) -> SkflowNet:
             names.append((f"dnn/layer{number}/Linear/Matrix", f"dnn/layer{number}/Linear/Bias"))
         heads = [h for h in ("logistic_regression", "linear_regression") if f"{h}/weights" in checkpoint.variables]
         if not names or len(heads) != 1:
-            raise UnsupportedError("holds no net of dnn/layer{K}/Linear and one head", path=path)
+            raise UnsupportedError("is not a network of dnn/layer{K}/Linear layers and one head", path=path)
         names.append((f"{heads[0]}/weights", f"{heads[0]}/bias"))
         layers = [(_read(checkpoint, matrix), _read(checkpoint, bias)) for matrix, bias in names]
     width = layers[0][0].shape[0] if layers[0][0].ndim == 2 else 0

@@ -34,8 +34,8 @@ from ..trainers.stopping import stop
 from . import skflow_net
 from .skflow_net import Floats
 
-_AT_ONCE = 100_000  # rows that a program is asked about at a time: to start it takes a while
-_FEW = 8192  # that a net is asked about, which takes none
+_AT_ONCE = 100_000  # rows per call of a predict program (start-up is slow)
+_FEW = 8192  # rows per call of an in-process network (no start-up cost)
 
 _PLACEHOLDER = re.compile(rf"\{{({'|'.join(sorted(PREDICT_PLACEHOLDERS))})\}}")
 _GRACE = 2.0  # seconds between asking a program that took too long to end, and killing it
@@ -45,11 +45,11 @@ _LEAST = 1e-15  # a smaller probability counts as this one, so that a loss is al
 
 @dataclass(frozen=True)
 class Task:
-    """What the models of a run are asked for.
+    """What the models of a run predict.
 
     Attributes:
-        features: of a row.
-        outputs: classes, or values.
+        features: the number of features of a row.
+        outputs: the number of classes, or of values.
         classifier: whether the outputs are probabilities.
     """
 
@@ -65,20 +65,20 @@ class Task:
 
 
 class Voter(Protocol):
-    """A model that can be asked."""
+    """A model that has a vote."""
 
     def outputs(self, X: NDArray[np.float32]) -> Floats:
         """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
 
 
 def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[np.float32]) -> Floats:
-    """Ask one model.
+    """Return the outputs of one model.
 
     Args:
         spec: of its run.
         folder: of its run, which has rows.
         name: of the model.
-        checkpoint: one of its checkpoints, which stays there meanwhile.
+        checkpoint: one of its checkpoints, which is not removed meanwhile.
         X: rows, float32 [rows, features].
 
     Returns:
@@ -95,12 +95,12 @@ def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[n
 
 
 def rows_at_once(spec: Spec) -> int:
-    """Return how many rows to ask all models of a run about at a time."""
+    """Return the number of rows per call for all models of a run."""
     return _FEW if all(model.predict is None for model in spec.models) else _AT_ONCE
 
 
 def ask(vote: Voter, X: NDArray[np.float32]) -> Floats:
-    """Ask a model about any number of rows."""
+    """Return the outputs of a model for any number of rows."""
     parts = [vote.outputs(X[start : start + _AT_ONCE]) for start in range(0, len(X), _AT_ONCE)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -120,13 +120,13 @@ def loss(outputs: Floats, y: NDArray[Any], classes: tuple[str, ...] | None) -> f
 
 @contextlib.contextmanager
 def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool = False) -> Iterator[Voter]:
-    """Get a model ready to be asked.
+    """Prepare a model for voting.
 
     Args:
         model: which one.
         folder: of its run.
         checkpoint: its weights.
-        task: what it must have been made for.
+        task: the features and outputs that it must have.
         pin: keep the checkpoint even if the run goes on and removes it.
 
     Raises:
@@ -137,7 +137,7 @@ def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool =
         found = skflow_net.load(checkpoint)
         if found.shape != (task.features, task.outputs) or found.classifier != task.classifier:
             expected = f"{task.features} features and {task.outputs} outputs"
-            raise UnsupportedError(f"its net is not made for {expected}", path=checkpoint)
+            raise UnsupportedError(f"its network does not have {expected}", path=checkpoint)
         yield found
         return
     with tempfile.TemporaryDirectory(prefix="ckptsurgeon-") as scratch:
@@ -147,7 +147,7 @@ def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool =
 
 
 class _ProgramVoter:
-    """A model that is asked through its `predict` program.
+    """A model that votes through its `predict` program.
 
     Args:
         model: its name, program and limits.
@@ -169,7 +169,7 @@ class _ProgramVoter:
         self._arguments = [_PLACEHOLDER.sub(lambda match: values[match[1]], text) for text in model.predict]
 
     def outputs(self, X: NDArray[np.float32]) -> Floats:
-        """Run the program; TrainerError if it does not do what it should."""
+        """Run the program; TrainerError if it fails."""
         with files(self._data):
             np.savez(self._data, X=np.asarray(X))
             for path in (self._output, self._output + ".npz"):
@@ -185,7 +185,7 @@ class _ProgramVoter:
                 f"model {self._model.name}: its predict program {error.what}",
                 expected=error.expected,
                 found=error.found,
-                hint=f"its last words: {words}" if words else None,
+                hint=f"last lines of its log: {words}" if words else None,
             ) from None
 
     def _run(self) -> None:
@@ -206,7 +206,7 @@ class _ProgramVoter:
         """Return what the program wrote, checked."""
         path = self._output if os.path.exists(self._output) else self._output + ".npz"  # np.savez adds that
         if not os.path.exists(path):
-            raise TrainerError("wrote no {output}")
+            raise TrainerError("did not write {output}")
         try:
             values = _numbers(path, rows * self._task.outputs)
         except Exception as error:
@@ -215,11 +215,11 @@ class _ProgramVoter:
             values = values[:, None]
         if values.shape != (rows, self._task.outputs):
             expected, found = (_shape(shape) for shape in ((rows, self._task.outputs), values.shape))
-            raise TrainerError("wrote an {output} of another shape", expected=expected, found=found)
+            raise TrainerError("wrote an {output} of the wrong shape", expected=expected, found=found)
         if not np.isfinite(values).all():
             raise TrainerError("wrote an {output} that is not finite")
         if self._task.classifier and (values.min() < -1e-6 or np.abs(values.sum(axis=1) - 1).max() > 1e-3):
-            raise TrainerError("wrote an {output} that holds no probabilities", expected="rows that add up to 1")
+            raise TrainerError("wrote an {output} that does not hold probabilities", expected="rows that add up to 1")
         return values
 
 
@@ -246,15 +246,15 @@ def _numbers(path: str, count: int) -> Floats:
 
 
 def duplicate(checkpoint: str, folder: str, link: bool) -> str:
-    """Give a checkpoint a second place.
+    """Copy or hard-link a checkpoint into another folder.
 
     Args:
-        checkpoint: which one.
-        folder: of the other place.
-        link: share its bytes, where the file system can.
+        checkpoint: the checkpoint.
+        folder: the other folder.
+        link: whether to hard-link it if the file system can.
 
     Returns:
-        What it is called there.
+        Its new path.
     """
     for path in locating.files_of(locating.locate(checkpoint)):
         name = os.path.join(folder, os.path.basename(path))

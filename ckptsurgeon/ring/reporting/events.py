@@ -1,15 +1,15 @@
-"""The curves of a run, in the event files that TensorBoard reads; written without TensorFlow.
+"""Writes the curves of a run to event files for TensorBoard, without TensorFlow.
 
     events/<model>/events.out.tfevents.<seconds>.ckptsurgeon   loss, held_out_loss, change, distance
     events/trunk/…                                             change
     events/…                                                   steps_per_second
 
-Every model is a run of its own with the same tags, so that TensorBoard lays their curves over each other; a point's
+Every model is a run of its own with the same tags, so that TensorBoard overlays their curves; a point's
 step is its round. A driver begins new files, with a mark from which on TensorBoard forgets what older files say: a
 round that was lost and done again is shown once. The format, in `tensorflow/core/lib/io/record_writer.cc` and
 `tensorflow/core/util/event.proto`: a record is a length, the masked CRC-32C of the length, an Event, and its CRC.
 
-Nothing that happens here stops a run. Points that cannot be written are lost, which is told once.
+Nothing that happens here stops a run. Points that cannot be written are lost, with a single warning.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LARGEST = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
 
 
 def scalars(history: History) -> dict[str, dict[str, float]]:
-    """The values of the last round, by the name of a model or of the trunk and by tag; what was not measured lacks."""
+    """The values of the last round, by the name of a model or of the trunk and by tag; if measured."""
     measured = history.last.measured if history.last else Measured()
     change, held_out, distance = measured.change or {}, measured.held_out or {}, measured.distance or {}
     found: dict[str, dict[str, float | None]] = {
@@ -61,7 +61,7 @@ class Events:
     """The event files of one driver.
 
     Args:
-        folder: where they lie, or will; made at the first write.
+        folder: where to write them; created at the first write.
         history: what the run had done when the driver began.
         warn: is called at most once, with a line for the user, if events cannot be written.
     """
@@ -95,7 +95,7 @@ class Events:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was taken in."""
+        """Write all pending events."""
         self._written = time.monotonic()
         for file in self._files.values():
             try:
@@ -103,7 +103,7 @@ class Events:
             except OSError as error:
                 if self._warn is not None:
                     reason = (error.strerror or str(error)).lower()
-                    self._warn(f"{self._folder}: {reason}; the run goes on without these events for TensorBoard")
+                    self._warn(f"{self._folder}: {reason}; the run continues without these TensorBoard events")
                     self._warn = None
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A picture of a run: losses, how much the weights still move, and how far the models' trunks are apart.
+"""Plots a run: losses, changes of the weights, and distances between the models' trunks.
 
 The journal is read once, line by line, and every curve is thinned as it grows: a run of any length takes the same
 memory. The same journal gives the same bytes.
@@ -130,17 +130,17 @@ def _rounds(path: str) -> Iterator[History]:
 
 
 def plot(folder: str, out: str) -> Curves:
-    """Draw a run.
+    """Plot a run.
 
     Args:
-        folder: the run; a driver may be at work.
-        out: the picture; its ending says what kind. One that is there is replaced.
+        folder: the run, which may be running.
+        out: the picture; its ending selects the format. An existing file is replaced.
 
     Returns:
-        What was drawn.
+        The curves that were drawn.
 
     Raises:
-        UsageError: there is no matplotlib, it writes no such files, or there is nothing to draw.
+        UsageError: matplotlib is missing, it does not support the format, or there is nothing to plot.
         CkptSurgeonError: there is no such run, or its journal is damaged.
     """
     run = existing(folder)
@@ -148,10 +148,10 @@ def plot(folder: str, out: str) -> Curves:
     with _matplotlib() as figure:
         kinds = figure.canvas.get_supported_filetypes()
         if kind not in kinds:
-            raise UsageError("a picture's ending says what kind it is", path=out, expected=" ".join(sorted(kinds)))
+            raise UsageError("unsupported kind of picture", path=out, expected=" ".join(sorted(kinds)))
         stop, curves = loading.load(run.spec).stop, read(run.journal)
         if not curves.curves:
-            what = "no trainer told a loss" if curves.rounds else "no round is done yet"
+            what = "no trainer reported a loss" if curves.rounds else "no round is finished yet"
             raise UsageError(f"nothing to plot: {what}", path=folder)
         _draw(figure, curves, {"tolerance": stop.tolerance, "trunk tolerance": stop.trunk_tolerance})
         buffer = io.BytesIO()

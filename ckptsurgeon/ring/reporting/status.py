@@ -1,4 +1,4 @@
-"""How a run stands, for people and scripts: the journal, the lock and the driver's own word, put together."""
+"""The state of a run, for people and scripts, from the journal, the lock and status.json."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..folder import Folder
 
 
 def write(folder: Folder, state: str, reason: str | None, workers: Mapping[str, int | None]) -> None:
-    """Leave the driver's word in status.json.
+    """Write status.json, in which the driver reports its state.
 
     Args:
         folder: the run.
         state: running, stopped, converged, limit or failed.
-        reason: one line that says why, where there is something to say.
+        reason: one line that says why; None if there is nothing to say.
         workers: the process of each trainer that is kept running.
     """
     values = {"pid": os.getpid(), "state": state, "reason": reason, "workers": dict(workers)}
@@ -26,7 +26,7 @@ def write(folder: Folder, state: str, reason: str | None, workers: Mapping[str, 
 
 
 def read(folder: Folder) -> dict[str, Any]:
-    """Return what `write` left, maybe of a driver that is dead; empty where there is nothing of use."""
+    """Return what `write` wrote, possibly for a driver that is dead; empty if the file is missing or invalid."""
     try:
         with open(folder.status, "rb") as file:
             values = json.load(file)
@@ -36,13 +36,13 @@ def read(folder: Folder) -> dict[str, Any]:
 
 
 def driver(folder: Folder) -> int | None:
-    """Return the process that drives the run, or was the last to do so."""
+    """Return the process of the driver that is running or ran last."""
     pid = read(folder).get("pid")
     return pid if type(pid) is int and pid > 0 else None
 
 
 def report(folder: Folder) -> dict[str, Any]:
-    """Return how a run stands, with the keys of `ring status`.
+    """Return the state of a run, with the keys of `ring status`.
 
     Raises:
         CkptSurgeonError: the run is not initialised, or its journal is damaged.

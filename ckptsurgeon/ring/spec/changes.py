@@ -13,18 +13,18 @@ _MAY_CHANGE = re.compile(r"stop\..*|max_to_keep|durability|models\.[^.]*\.(timeo
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys in which two documents differ, but for those that may change in the middle of a run.
+    """Return the keys in which two documents differ, except those that may change during a run.
 
     Args:
-        old: a document.
-        new: another one.
+        old: the document that the run began with.
+        new: the current one.
 
     Returns:
-        By key what it was and is, in words.
+        By key, a description of the old and the new value.
     """
     before, after = _flat(old), _flat(new)
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    if "models" in keys:  # they are others, or in another order: what each one holds no longer matters
+    if "models" in keys:  # with other models, or another order, differences within models no longer matter
         keys = [key for key in keys if not key.startswith("models.")]
     return {
         key: f"was {json.dumps(before.get(key))}, is {json.dumps(after.get(key))}"

@@ -111,13 +111,13 @@ def _model(
         values.setdefault("learning_rate", 0.1)
         for key in _FOR_PROGRAMS:
             if key in values:
-                problems.append(UsageError(f"{where}{key}: is for other trainers than the built-in one"))
+                problems.append(UsageError(f"{where}{key}: is not valid for the built-in trainer"))
         if not has_data:
             problems.append(UsageError(f"{where}hidden_units: the built-in trainer needs [data]"))
     else:
         for key in ("optimizer", "learning_rate"):
             if key in values:
-                problems.append(UsageError(f"{where}{key}: is for the built-in trainer alone"))
+                problems.append(UsageError(f"{where}{key}: is only valid for the built-in trainer"))
     if kinds == ["command"]:
         if "init" not in values:
             problems.append(UsageError(f"{where}init: missing", expected="the checkpoint that a command starts from"))
@@ -147,7 +147,7 @@ def _check_program(
     for unknown in sorted(set(_BRACES.findall(arguments)) - placeholders):
         hint = did_you_mean(unknown, placeholders)  # other words in braces are the program's own business
         if hint:
-            problems.append(UsageError(f"{where}: no placeholder {{{unknown}}}", hint=hint))
+            problems.append(UsageError(f"{where}: unknown placeholder {{{unknown}}}", hint=hint))
     if program and not all(f"{{{name}}}" in arguments for name in needed):
         names = " and ".join([", ".join(f"{{{name}}}" for name in needed[:-1]), f"{{{needed[-1]}}}"])
         problems.append(UsageError(f"{where}: {names} must occur in it"))
@@ -157,11 +157,11 @@ def _check_schedule(values: Mapping[str, Any], names: Sequence[str], problems: l
     """Check what depends on the schedule; an order names each model once."""
     order = values.get("order")
     if values.get("slots") == "copy" and values.get("schedule") == "average":
-        problems.append(UsageError("slots: an average has none to copy", expected='"keep" or "fill=VALUE"'))
+        problems.append(UsageError("slots: an average has no slots to copy", expected='"keep" or "fill=VALUE"'))
     if order and values.get("schedule") == "average":
-        problems.append(UsageError("order: is for a ring", found='schedule = "average"'))
+        problems.append(UsageError("order: is only valid for a ring", found='schedule = "average"'))
     if order and sorted(order) != sorted(names):
-        problems.append(UsageError("order: each model is named once", expected=" ".join(names), found=" ".join(order)))
+        problems.append(UsageError("order: must name each model once", expected=" ".join(names), found=" ".join(order)))
 
 
 def _check_names(models: list[dict[str, Any]], problems: list[CkptSurgeonError]) -> None:

@@ -21,10 +21,10 @@ class Stop:
     Attributes:
         tolerance: the change of its weights, from one block of rounds to the next, at which a model has
             converged; the run ends when all have. None: weights do not end it.
-        window: the rounds of a block.
+        window: the number of rounds in a block.
         rounds: the rounds after which the run ends in any case; None: there is no limit.
-        trunk_tolerance: the change of the trunk alone at which the run ends; None: it does not.
-        patience: the blocks of rounds without a smaller held-out loss after which the run ends; None: none do.
+        trunk_tolerance: the change of the trunk at which the run ends; None: the trunk does not end it.
+        patience: the blocks of rounds without a smaller held-out loss after which the run ends; None for no limit.
     """
 
     tolerance: float | None = 1e-2
@@ -34,7 +34,7 @@ class Stop:
     patience: int | None = None
 
     def until(self, rounds: int | None = None, tolerance: float | None = None) -> Stop:
-        """Return when a run ends that shall go on to just these, to what comes first; as it is without either."""
+        """Return limits with only these, whichever comes first; self if neither is given."""
         if rounds is None and tolerance is None:
             return self
         return Stop(tolerance, self.window, rounds)
@@ -70,13 +70,13 @@ class Model:
         worker: a program that is kept running.
         init: a checkpoint with the first weights; without it the trainer is asked for them.
         format: how its checkpoints are stored, one of `toml_keys.SUFFIXES`.
-        scheme: how it names its layers, where that cannot be found out.
-        map: `NAME=COMMON NAME` each, as in `graft --map`: how the models without a map call its variables;
-            `COMMON NAME.T` for a matrix that it holds transposed.
-        predict: a program that writes what the model says of rows; without it a model has a vote only if it is a
-            net of the built-in trainer's kind.
-        memory: megabytes that its trainer may hold; None for no limit.
-        timeout: seconds that one step may take, with the start of its trainer.
+        scheme: how it names its layers, if that cannot be detected.
+        map: `NAME=COMMON NAME` each, as in `graft --map`: the names of its variables in the models without a
+            map; `COMMON NAME.T` for a matrix that it holds transposed.
+        predict: a program that writes the model's predictions; without it, only networks of the built-in
+            trainer's kind have a vote.
+        memory: megabytes that its trainer may use; None for no limit.
+        timeout: seconds that one step may take, including the start of its trainer.
         tries: how often a step is tried before the run stops.
     """
 
@@ -103,14 +103,14 @@ class Spec:
     Attributes:
         layers: the trunk, a layer range.
         schedule: 'ring': the trunk goes from model to model; 'average': from all to their mean, and back.
-        order: the names of the models in the order of the ring, where that is not the order of `models`.
-        warmup: rounds in which every model trains for itself.
-        slots: what becomes of the optimizer's slots of grafted variables, as in `graft --slots`.
-        seed: all random choices derive from it.
-        durability: after what everything is synced to disk, 'round' or 'step'.
+        order: the names of the models in the order of the ring, if it differs from the order of `models`.
+        warmup: rounds of training before the models share the trunk.
+        slots: what to do with the optimizer slots of grafted variables, as in `graft --slots`.
+        seed: the seed of all random choices.
+        durability: when everything is synced to disk, after each 'round' or each 'step'.
         max_to_keep: checkpoints kept of each model.
         stop: when the run ends.
-        data: the rows; None where the trainers bring their own.
+        data: the rows; None if the trainers have their own.
         models: two or more, in the order of ring.toml.
     """
 
@@ -138,10 +138,10 @@ class Spec:
 
     @property
     def suffixes(self) -> dict[str, str]:
-        """The end of the names of each model's checkpoints, and of the trunk's."""
+        """The ending of the names of each model's checkpoints, and of the trunk's."""
         return {**{model.name: toml_keys.SUFFIXES[model.format] for model in self.models}, TRUNK: ""}
 
     def document(self) -> dict[str, Any]:
-        """Return the spec, defaults filled in, as JSON can hold it: the head of a journal."""
+        """Return the spec, defaults filled in, as JSON can represent it, for the head of a journal."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return document

@@ -1,4 +1,4 @@
-"""ring.toml as `ring init` writes it: the keys with their values, and what they mean."""
+"""Writes ring.toml for `ring init`: the keys with their values, and comments that explain them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def render(spec: Spec) -> str:
     text = _lines(
         {
             "layers": (spec.layers, "the trunk: the layers that all models share"),
-            "schedule": (spec.schedule, 'the trunk goes round a "ring", or an "average" of all goes back into each'),
+            "schedule": (spec.schedule, 'graft the trunk around a "ring", or the "average" of all trunks into each'),
             **({"order": (spec.order, "of the ring")} if spec.order else {}),
-            "warmup": (spec.warmup, "rounds in which every model trains for itself"),
-            "slots": (spec.slots, 'of the trunk\'s optimizer slots: "keep", "copy" or "fill=VALUE"'),
-            "seed": (spec.seed, "all that is random derives from it"),
+            "warmup": (spec.warmup, "rounds of training before the models share the trunk"),
+            "slots": (spec.slots, 'what to do with the trunk\'s optimizer slots: "keep", "copy" or "fill=VALUE"'),
+            "seed": (spec.seed, "the seed of everything random"),
             "durability": (spec.durability, 'what a power cut may cost: a "round" or a "step"'),
-            "max_to_keep": (spec.max_to_keep, "checkpoints of each model"),
+            "max_to_keep": (spec.max_to_keep, "checkpoints to keep of each model"),
         }
     )
     limits = {key: value for key, value in asdict(spec.stop).items() if value is not None}
@@ -46,7 +46,7 @@ def render(spec: Spec) -> str:
 
 
 def _lines(values: Mapping[str, tuple[object, str]]) -> str:
-    """Return a line for each key, with what it means behind it."""
+    """Return a line for each key, followed by its comment."""
     lines = [(f"{key} = {_value(value)}", comment) for key, (value, comment) in values.items()]
     return "".join(f"{line:24}  # {comment}\n" if comment else f"{line}\n" for line, comment in lines)
 
@@ -75,7 +75,7 @@ def _model(model: Model) -> str:
 
 
 def _value(value: object) -> str:
-    """Return a string, a number or a tuple of such as TOML; JSON's strings differ in DEL alone."""
+    """Return a string, a number or a tuple of them as TOML; JSON's strings differ only in DEL."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""The language of ring.toml: which keys there are and what each may hold. Others are errors."""
+"""The keys of ring.toml and the values that each may have. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from ...errors import CkptSurgeonError, UsageError, did_you_mean
 from ...formats import table
 
-# Names of models are names of folders beside these; 'ensemble' is a line of `ring evaluate`, 'trunk' the folder of
+# Models' names are folder names next to these; 'ensemble' is a line of `ring evaluate`, 'trunk' the folder of
 # what an averaging step makes.
 RESERVED = ("data", "events", "ensemble", "trunk")
 
-# How checkpoints of a model may be stored: what that is to `formats`, and the end of the names, by which Keras goes.
+# The formats that a model's checkpoints may have, as `formats` calls them, and the ending of the names.
 FORMATS = {
     "bundle": "tf-v2",
     "v1": "tf-v1",
@@ -32,7 +32,7 @@ SUFFIXES = {name: "" if table.of(kind).is_tensorflow else f".{name}" for name, k
 
 @dataclass(frozen=True)
 class TomlKey:
-    """What a key may hold: words for it, and a check that returns the value or raises ValueError."""
+    """The values that a key may have: a description, and a check that returns the value or raises ValueError."""
 
     expected: str
     take: Callable[[Any], Any]
@@ -91,7 +91,7 @@ def _slots(value: Any) -> str:
 
 
 def model_name(value: Any) -> str:
-    """Return a name that can be a folder beside the run's own files; ValueError for any other."""
+    """Return a name that can be a folder next to the run's own files; ValueError for any other."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
         raise ValueError
     if value.lower() in RESERVED:
@@ -128,10 +128,10 @@ DATA = {
     "file": TomlKey("the path of a csv, npz or npy file", _text, required=True),
     "target": TomlKey("the name of a column", _text, required=True),
     "batch_size": TomlKey("an integer of 1 or more", _integer(1)),
-    "holdout": TomlKey("a number from 0 up to, not including, 1", _number(lambda value: 0 <= value < 1)),
+    "holdout": TomlKey("a number of at least 0 and below 1", _number(lambda value: 0 <= value < 1)),
 }
 MODEL = {
-    "name": TomlKey(f"letters, digits, _ and -, and none of {', '.join(RESERVED)}", model_name, required=True),
+    "name": TomlKey(f"letters, digits, _ and -; not one of {', '.join(RESERVED)}", model_name, required=True),
     "hidden_units": TomlKey("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
     "optimizer": TomlKey('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
     "learning_rate": TomlKey("a number above 0", _number(lambda value: value > 0)),
@@ -151,7 +151,7 @@ MODEL = {
 def take_table(
     table: Mapping[str, object], keys: Mapping[str, TomlKey], prefix: str, problems: list[CkptSurgeonError]
 ) -> dict[str, Any]:
-    """Return the checked values of one table; what is wrong with it is added to `problems`."""
+    """Return the checked values of one table; problems with it are added to `problems`."""
     values = {}
     for name, value in table.items():
         key = keys.get(name)

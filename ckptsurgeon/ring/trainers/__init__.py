@@ -1,1 +1,1 @@
-"""Trainers: the interface that the driver knows, and the engine that runs them as local processes."""
+"""Trainers: the interface that the driver uses, and the engines that implement it."""

@@ -1,4 +1,4 @@
-"""One request to a trainer, tried until its result stands, or often enough."""
+"""Sends one request to a trainer, again and again until it succeeds or the tries are used up."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .trainer import Request, Trainer
 GRACE = 2.0  # seconds that a trainer which failed or took too long may take to exit after SIGTERM
 _MOST_SHOWN = 5  # differences that a message lists
 
-# What must not change from step to step: the dtype and the shape of each variable.
+# The dtype and the shape of each variable, which must not change from step to step.
 Signature = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """A checkpoint that a trainer wrote.
+    """The result of one step: a new checkpoint.
 
     Attributes:
-        metrics: what it measured.
+        metrics: what the trainer measured; empty for other steps.
         sha256: the fingerprint of the checkpoint.
         signature: the variables of the checkpoint.
     """
@@ -46,19 +46,19 @@ def attempt(
     warn: Callable[[str], None],
     started: bool = False,
 ) -> StepResult:
-    """Have a request done and check what it wrote.
+    """Send a request to a trainer and check the checkpoint that it writes.
 
     Args:
-        trainer: of the model.
-        request: what is wanted.
-        model: says how often to try.
+        trainer: the trainer of the model.
+        request: the request.
+        model: the model, which sets the number of tries.
         folder: the run.
-        like: the variables that the new checkpoint must hold; None if anything will do.
-        warn: is called with a line for the user when a try has failed and another follows.
-        started: the trainer has been handed the request already.
+        like: the variables that the new checkpoint must hold; None to accept any.
+        warn: is called with a line for the user whenever a try has failed and another one follows.
+        started: whether the request has already been handed to the trainer.
 
     Raises:
-        TrainerError: the last try failed too; the trainer's last words are quoted.
+        TrainerError: the last try failed too; the error quotes the end of the trainer's log.
     """
     for tried in range(1, model.tries + 1):
         try:
@@ -78,20 +78,20 @@ def attempt(
 
 
 def _inspect(path: str, like: Signature | None, model: Model) -> tuple[str, Signature]:
-    """Return the fingerprint and the variables of a new checkpoint; TrainerError if it is not what it should be."""
+    """Return the fingerprint and the variables of a new checkpoint; TrainerError if it is invalid."""
     main = path if os.path.lexists(path) else path + ".index"
     if os.path.islink(main):
-        raise TrainerError("wrote a link in place of a checkpoint", expected="files of its own", found=main)
+        raise TrainerError("wrote a link instead of a checkpoint", expected="regular files", found=main)
     try:
         with formats.open(path) as checkpoint:
             if FORMATS[model.format] != checkpoint.format:
-                what = f"wrote another format than ring.toml names, {checkpoint.format}"
+                what = f"wrote a checkpoint in another format than ring.toml says: {checkpoint.format}"
                 raise TrainerError(what, expected=model.format)
             variables = checkpoint.variables.values()
             signature = {variable.name: (variable.dtype, variable.shape) for variable in variables}
             fingerprint = checkpoint.fingerprint()
             compare.check_bounds(checkpoint)
-            if model.hidden_units is None:  # the built-in trainer writes nothing that is not finite
+            if model.hidden_units is None:  # the built-in trainer checks this itself
                 wrong = [finding for finding in compare.verify(checkpoint, finite=True) if not finding.ok]
                 if wrong:
                     more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -102,12 +102,12 @@ def _inspect(path: str, like: Signature | None, model: Model) -> tuple[str, Sign
     except CkptSurgeonError as error:
         raise TrainerError(f"wrote no readable checkpoint ({error})") from error
     if like is not None and signature != like:
-        raise TrainerError(f"wrote other variables than it was given: {_differences(like, signature)}")
+        raise TrainerError(f"wrote variables that differ from those it was given: {_differences(like, signature)}")
     return fingerprint, signature
 
 
 def _differences(old: Signature, new: Signature) -> str:
-    """Put all differences into words: missing, unexpected and changed variables."""
+    """Describe all differences: missing, unexpected and changed variables."""
     changed = [
         f"{name} was {_kind(old[name])}, is {_kind(new[name])}"
         for name in old
@@ -127,8 +127,8 @@ def _kind(variable: tuple[str, tuple[int, ...]]) -> str:
 def _problem(
     error: TrainerError, trainer: Trainer, request: Request, model: Model, folder: Folder, tried: int
 ) -> TrainerError:
-    """Tell which model and step failed and how, with the last words of its trainer."""
-    where = f"model {model.name}, " + (f"step {request.step}" if request.op == "train" else "first weights")
+    """Return the error for a failed try: model, step, cause, and the end of the trainer's log."""
+    where = f"model {model.name}, " + (f"step {request.step}" if request.op == "train" else "initial weights")
     times = f" ({tried} tries)" if tried > 1 else ""
     words = trainer.last_words()
     return TrainerError(
@@ -136,5 +136,5 @@ def _problem(
         path=folder.log(model.name),
         expected=error.expected,
         found=error.found,
-        hint=f"its last words: {words}" if words else None,
+        hint=f"last lines of its log: {words}" if words else None,
     )

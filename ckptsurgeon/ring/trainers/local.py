@@ -139,7 +139,7 @@ class WorkerTrainer(_ProgramTrainer):
                 process.log(line)
             status = process.wait(self._deadline)
         except TimeoutError:
-            raise TrainerError(f"gave no answer within {self._timeout:g} s") from None
+            raise TrainerError(f"did not answer within {self._timeout:g} s") from None
         raise TrainerError(how_it_ended(status))
 
 
@@ -201,7 +201,7 @@ class CommandTrainer(_ProgramTrainer):
             return last
         metrics = json_object(content)
         if metrics is None:
-            raise TrainerError("wrote metrics that are no JSON object", found=excerpt(content))
+            raise TrainerError("wrote metrics that are not a JSON object", found=excerpt(content))
         return metrics
 
 

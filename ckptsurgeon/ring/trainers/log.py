@@ -1,4 +1,4 @@
-"""What a trainer said, and how it ended, in words fit for one line of a message."""
+"""A trainer's log and exit status, shortened to fit into one line of a message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LINES = 3  # lines of a failed trainer that are shown
 
 
 class Log:
-    """The file that collects what a trainer says; knows where the present attempt began."""
+    """The log file of a trainer, which remembers where the current attempt begins."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Log:
 
 
 def how_it_ended(status: int) -> str:
-    """Put the exit status of a process into words; negative for a signal."""
+    """Describe the exit status of a process; negative for a signal."""
     if status >= 0:
         return f"exited with status {status}"
     try:
@@ -47,6 +47,6 @@ def how_it_ended(status: int) -> str:
 
 
 def excerpt(text: bytes, length: int = 80) -> str:
-    """Return text that a trainer wrote, fit for one line of a message."""
+    """Return text that a trainer wrote, shortened to fit into one line of a message."""
     shown = "".join(c if c.isprintable() else " " for c in text[: 4 * length].decode(errors="replace"))
     return shown if len(shown) <= length else shown[:length] + "…"

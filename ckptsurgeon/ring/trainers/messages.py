@@ -38,13 +38,13 @@ def metrics_of_answer(line: bytes, step: int) -> dict[str, Any]:
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError):
-        raise TrainerError("gave an answer that is not JSON", found=excerpt(line)) from None
+        raise TrainerError("sent an answer that is not JSON", found=excerpt(line)) from None
     if answer.get("step") != step:
-        raise TrainerError("answered another step", expected=step, found=answer.get("step"))
+        raise TrainerError("answered for another step", expected=step, found=answer.get("step"))
     if "error" in answer:
         raise TrainerError(f"said: {excerpt(str(answer['error']).encode(), 300)}")
     if not isinstance(answer.get("metrics"), dict):
-        raise TrainerError("gave an answer without metrics", found=excerpt(line))
+        raise TrainerError("sent an answer without metrics", found=excerpt(line))
     metrics: dict[str, Any] = answer["metrics"]
     return metrics
 

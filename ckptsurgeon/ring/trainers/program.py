@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...errors import TrainerError, files
 
-# A line that is longer is no answer; it also bounds the memory that a trainer gone wild can take.
+# Longer lines are errors; the limit also bounds the memory that a runaway trainer can take.
 _LONGEST_LINE = 1 << 20
-_LOOK = 0.5  # seconds between two looks at a child that says nothing
+_LOOK = 0.5  # seconds between two checks of a program that prints nothing
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -25,15 +25,15 @@ class RunningProgram:
 
     Args:
         arguments: the program and its arguments.
-        folder: where it works.
+        folder: its working directory.
         log: the file that its standard error is appended to.
-        inherited: descriptors that it keeps open.
-        talk: whether it gets lines on its standard input; else that is empty.
+        inherited: descriptors that the program keeps open.
+        talk: whether to send it lines on its standard input, which is empty otherwise.
         environment: variables to set in addition to our own.
-        memory: megabytes that it and its descendants may hold; None for no limit.
+        memory: megabytes that the program and its descendants may use; None for no limit.
 
     Raises:
-        TrainerError: it cannot be started.
+        TrainerError: the program cannot be started.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RunningProgram:
         return self._process.pid
 
     def send(self, line: bytes) -> None:
-        """Write a line to its standard input; one that has ended already is found out by reading."""
+        """Write a line to the program's standard input. If the program has ended, reading from it will show that."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line)
@@ -96,13 +96,13 @@ class RunningProgram:
 
         Raises:
             TimeoutError: the deadline has passed.
-            TrainerError: the line is longer than 1 MiB, or the program holds more memory than it may.
+            TrainerError: the line is longer than 1 MiB, or the program uses too much memory.
         """
         while b"\n" not in self._buffer:
             wait = deadline - time.monotonic()
             if wait <= 0:
                 raise TimeoutError
-            # a daemon that it left behind may hold the output open, so its own end is looked for now and then
+            # a daemon that the program left behind may hold the output open, so check the program itself too
             ready = self._poll.poll(min(wait, _LOOK) * 1000)
             self._check_memory()
             if not ready:
@@ -121,7 +121,7 @@ class RunningProgram:
         return line
 
     def _check_memory(self) -> None:
-        """Look at what it holds, and now and then at all that it started; where there is no /proc, nothing is known."""
+        """Check the program's memory, and every half second its descendants' too. Without /proc there is no check."""
         if self._memory is None:
             return
         held, now = _resident(self._process.pid), time.monotonic()
@@ -144,7 +144,7 @@ class RunningProgram:
             raise TimeoutError from None
 
     def end_input(self) -> None:
-        """End its standard input: a worker exits then."""
+        """Close its standard input, at which a worker exits."""
         if self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -158,11 +158,11 @@ class RunningProgram:
             os.killpg(self._process.pid, number)
 
     def ended(self) -> bool:
-        """Tell whether it has ended."""
+        """Return whether the program has ended."""
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """Kill what is left of it and its descendants, and give up all descriptors."""
+        """Kill the program and its descendants, and close all descriptors."""
         if self._log < 0:
             return
         self._signal(signal.SIGKILL)
@@ -185,7 +185,7 @@ def _session(leader: int) -> list[int]:
 
 
 def _resident(pid: int) -> int:
-    """Return the bytes of memory that a process holds; 0 if that is not known."""
+    """Return the bytes of memory that a process uses; 0 if unknown."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -194,7 +194,7 @@ def _resident(pid: int) -> int:
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
-    """Return what a child does first so that the kernel kills it when its driver dies; None where it cannot."""
+    """Return a function to run first in a child, so that the kernel kills it when the driver dies; Linux only."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)

@@ -1,6 +1,6 @@
-"""Whether the weights of the models still move: means over blocks of rounds, compared.
+"""Measures whether the weights still change, by comparing means over blocks of rounds.
 
-Mini-batch noise never dies out, so single rounds cannot tell. For every model the mean of its weights over a
+Mini-batch noise never dies out, so single rounds show nothing. For every model the mean of its weights over a
 block of `window` rounds is compared with the mean over the block before:
 
     change = ||mean now - mean before|| / ||mean before||
@@ -71,7 +71,7 @@ class Blocks:
 
     Args:
         models: the names of the models.
-        window: the rounds of a block; block k holds the rounds k*window+1 … (k+1)*window.
+        window: the number of rounds in a block; block k holds the rounds k*window+1 … (k+1)*window.
     """
 
     def __init__(self, models: Sequence[str], window: int) -> None:
@@ -91,7 +91,7 @@ class Blocks:
 
         Returns:
             The change of each model, and of `TRUNK`, at the end of a block that has a block before it; else None.
-            Only whole blocks are compared: one in which measuring began anew is passed over.
+            Only whole blocks are compared: one in which measuring started again is skipped.
         """
         self._sums = {name: self._sums.get(name, 0.0) + vectors[name] for name in self._parts}
         self._count += 1
@@ -121,7 +121,7 @@ class Blocks:
     def load(cls, path: str, models: Sequence[str], window: int, round: int) -> Blocks:
         """Return the state after `round`.
 
-        A changed window makes the measuring begin anew.
+        If the window has changed, measuring starts from the beginning.
 
         Raises:
             CkptSurgeonError: the file is missing or damaged.
@@ -143,7 +143,7 @@ class Blocks:
 
 
 def _changes(models: Sequence[str], before: Mapping[str, Vector], now: Mapping[str, Vector]) -> dict[str, float]:
-    """Return how far the weights of each model, and the trunk, moved in relation to their size."""
+    """Return how far the weights of each model and of the trunk moved, relative to their norm."""
     moved = {name: float(np.square(now[name] - before[name]).sum()) for name in before}
     size = {name: float(np.square(before[name]).sum()) for name in before}
     changes = {name: ratio(moved[name] + moved[TRUNK], size[name] + size[TRUNK]) for name in models}

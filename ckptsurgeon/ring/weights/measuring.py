@@ -1,4 +1,4 @@
-"""What is measured at the end of a round, and what of it must be on disk with the round."""
+"""Measures the models at the end of a round, and syncs the round to disk."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Meter:
         spec: what is trained.
         trunk: of its models.
         table: the rows, or None.
-        round: the last whole round: where measuring goes on.
-        warn: is called with a line for the user if it has to begin anew, or a model cannot be asked.
+        round: the last whole round, after which measuring continues.
+        warn: is called with a line for the user if measuring starts from the beginning, or a model has no loss.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class Meter:
             try:
                 self._blocks = Blocks.load(folder.blocks(round), spec.names, spec.stop.window, round)
             except CkptSurgeonError as error:
-                warn(f"{error}; convergence is measured anew")
+                warn(f"{error}; convergence is measured from the start again")
         self._rows = _held_out(spec, table)
         self._warn = warn
         self._without_vote: set[str] = set()
 
     def end_round(self, step: Step, latest: Mapping[str, int]) -> Measured:
-        """Measure the end of a round, and bring all of it to disk.
+        """Measure the end of a round, and sync it to disk.
 
         Args:
-            step: the last one of the round; nothing is journalled of it yet.
+            step: the last step of the round, which is not journalled yet.
             latest: by model, the step that wrote its checkpoint.
         """
         checkpoints = {name: self._folder.checkpoint(name, latest[name]) for name in self._spec.names}
@@ -85,7 +85,7 @@ class Meter:
         programs = {model.name for model in self._spec.models if model.predict is not None}
         for name, path in checkpoints.items():
             if name in programs and self._spec.stop.patience is None:
-                losses[name] = None  # to start a program just for a curve takes too long
+                losses[name] = None  # starting a program only for a curve takes too long
                 continue
             try:
                 outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X)
@@ -94,8 +94,8 @@ class Meter:
                 losses[name] = None
                 if name not in self._without_vote:
                     self._without_vote.add(name)
-                    if not isinstance(error, UnsupportedError):  # it has no vote, which `ring evaluate` tells
-                        self._warn(f"the held-out loss of {name} is not known: {error}")
+                    if not isinstance(error, UnsupportedError):  # it has no vote, which `ring evaluate` reports
+                        self._warn(f"cannot compute the held-out loss of {name}: {error}")
         return losses
 
 

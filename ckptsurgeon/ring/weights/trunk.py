@@ -1,8 +1,7 @@
-"""The trunk of each model: which of its variables form it, how the models call them in common, and how it travels.
+"""The trunk of each model: which variables form it, their common names, and how the trunk is grafted.
 
-The models share variables under common names: those of the first model that ring.toml gives no `map`. A model with a
-map says itself how its names answer to these; any other one's pair with them as in `graft --layers`, by name, layer
-and role.
+The models share variables under common names: those of the first model without a `map` in ring.toml. A model's map
+assigns its names to common ones; without a map, variables are matched as in `graft --layers`, by name, layer and role.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from ..spec.toml_keys import FORMATS
 
 Floats = NDArray[np.float64]
 
-# What a person can do about trunks that do not answer to each other.
-_MAPS = "a model's map in ring.toml says what answers to what, with .T for a matrix that is turned"
+# What the user can do about trunks that do not match.
+_MAPS = "name the matching variables in a model's map in ring.toml; .T marks a transposed matrix"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class TrunkVariable:
     Attributes:
         common: its name among all models.
         own: its name in the model's checkpoints.
-        transposed: whether the model holds the matrix the other way round.
+        transposed: whether the model holds the matrix transposed.
     """
 
     common: str
@@ -50,14 +49,14 @@ class TrunkVariable:
 
 
 class Trunk:
-    """The trunks of all models, as they were found in one checkpoint of each.
+    """The trunks of all models, as found in one checkpoint of each.
 
     Args:
         spec: what the models are.
         checkpoints: by model, the path of one of its checkpoints.
 
     Attributes:
-        members: by model its variables, in the order of their common names; of `TRUNK` too.
+        members: the variables of each model and of `TRUNK`, in the order of their common names.
 
     Raises:
         Problems: models cannot share a trunk; a single reason is raised as it is.
@@ -80,7 +79,7 @@ class Trunk:
                     _check_same(name, first, common, found)
                     self.members[name] = tuple(sorted(found, key=lambda member: member.common))
                 except CkptSurgeonError as error:
-                    what = f"layers {spec.layers} of {name} do not answer to those of {first}"
+                    what = f"layers {spec.layers} of {name} do not match those of {first}"
                     problems += mismatches(what, error)
         check(problems)
         names = [member.common for member in self.members[first]]
@@ -93,8 +92,8 @@ class Trunk:
             donor: a model, or `TRUNK`.
             source: its checkpoint.
             recipient: another model.
-            target: its checkpoint, which stays as it is.
-            output: the checkpoint that gets the result; None to check alone that there would be one.
+            target: its checkpoint, which is not changed.
+            output: the checkpoint to write; None to only check that the graft is possible.
 
         Raises:
             CkptSurgeonError: nothing was written.
@@ -129,7 +128,7 @@ class Trunk:
         formats.write(output, means, sync=False)
 
     def distances(self, checkpoints: Mapping[str, str]) -> dict[str, float]:
-        """Return how far each model's trunk is from the mean of all, in relation to the size of that.
+        """Return the distance of each model's trunk from the mean trunk, relative to the norm of the mean.
 
         Args:
             checkpoints: by model, its checkpoint.
@@ -142,7 +141,7 @@ class Trunk:
         return {name: ratio(total, size) for name, total in apart.items()}
 
     def _means(self, checkpoints: Mapping[str, str]) -> Iterator[tuple[Floats, list[Floats]]]:
-        """Yield of each variable of the trunk the mean of all models, and its values in each; one at a time."""
+        """Yield, one variable of the trunk at a time, its mean over all models and its value in each."""
         with ExitStack() as stack:
             opened = [stack.enter_context(formats.open(checkpoints[name])) for name in self._names]
             for number in range(len(self.members[TRUNK])):
@@ -164,7 +163,7 @@ class Trunk:
 def _members(
     model: Model, checkpoint: Checkpoint, first: Model, reference: Checkpoint, layers: str
 ) -> Sequence[TrunkVariable]:
-    """Return the trunk of a model, in which nothing is missing or of another shape than the first model's."""
+    """Return the trunk of a model; nothing is missing, and all shapes are those of the first model."""
     if model.map:
         return _mapped(model, checkpoint, layers)
     if model is first:
@@ -179,7 +178,7 @@ def _own(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVariabl
 
 
 def _mapped(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVariable]:
-    """Return the trunk of a model as its map names it; each variable of these layers must be named by it."""
+    """Return the trunk of a model according to its map, which must name each variable of these layers."""
     maps = [(each, each.apply(checkpoint)) for each in map(Map, model.map)]
     found: list[TrunkVariable] = []
     for name in _selected(model, checkpoint, layers) if maps else ():
@@ -206,11 +205,11 @@ def _check_same(name: str, first: str, common: Sequence[TrunkVariable], found: S
 
 
 def mismatches(what: str, error: CkptSurgeonError) -> list[CkptSurgeonError]:
-    """Return what the surgeon said of two trunks, one problem each, in the words of ring.toml.
+    """Return the reasons why two trunks do not match, one error each, in terms of ring.toml.
 
     Args:
-        what: which trunks they are.
-        error: why one does not go onto the other.
+        what: the beginning of each message.
+        error: why one trunk cannot be grafted into the other.
     """
     return [
         UsageError(f"{what}: {each.what}", expected=each.expected, found=each.found, hint=_MAPS)
@@ -219,7 +218,7 @@ def mismatches(what: str, error: CkptSurgeonError) -> list[CkptSurgeonError]:
 
 
 def ratio(moved: float, size: float) -> float:
-    """Return the relation of two lengths, of which the squares are given; infinite where the second is 0 alone."""
+    """Return the ratio of two norms, given their squares; infinite if only the second one is 0."""
     if size == 0:
         return 0.0 if moved == 0 else math.inf
     return math.sqrt(moved / size)
