@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CkptSurgeonError": "errors",
     "Checkpoint": "checkpoint",
+    "GraftOptions": "surgeon.options",
     "Variable": "checkpoint",
     "average": "verbs.producing",
     "cast": "verbs.changing",
@@ -41,6 +42,7 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "CkptSurgeonError",
+    "GraftOptions",
     "Variable",
     "average",
     "cast",

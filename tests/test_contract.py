@@ -342,7 +342,7 @@ def test_set_takes_the_json_of_get(shell: Shell) -> None:
     values = '["NaN", "Infinity", "-Infinity", 1.0]'
     shell.done("set", "a", BIAS, values)
     assert shell.done("get", "a", BIAS, "--json") == values + "\n"
-    assert "is no value" in shell.refused("set", "a", BIAS, '["nan", 1, 2, 3]')
+    assert "cannot parse value" in shell.refused("set", "a", BIAS, '["nan", 1, 2, 3]')
 
 
 def test_drop_slots_where_there_are_none(shell: Shell) -> None:
@@ -362,7 +362,7 @@ def test_extract_of_slots_alone_names_its_own_option(shell: Shell) -> None:
 def test_an_average_of_integers_alone_is_refused(shell: Shell) -> None:
     """A selection of which nothing is averaged is an error, not a copy of the first."""
     problem = shell.refused("average", "a", "b", "--match", "global_step", "-o", "m")
-    assert problem == "a: nothing selected is averaged; expected floats, found int32"
+    assert problem == "a: the selection holds nothing to average; expected floats, found int32"
     assert not os.path.exists("m.index")
 
 

@@ -81,7 +81,7 @@ def test_rename(model: Path, renames: list[str], regex: bool, expected: dict[str
         ([f"{MATRIX}x=y"], UsageError, "did you mean"),
         ([f"{MATRIX}="], RefusedError, "no variable can have the name"),
         (["dnn/*/Linear/Bias=b"], UsageError, "different numbers of wildcards"),
-        (["no equals sign"], UsageError, "is no rename"),
+        (["no equals sign"], UsageError, "invalid rename"),
         ([f"{MATRIX}=a", "dnn/layer0/=b/"], UsageError, "would get two names"),
     ],
 )

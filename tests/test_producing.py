@@ -317,7 +317,7 @@ def test_an_average_onto_an_input_is_refused(tmp_path: Path, to: str) -> None:
 def test_weights_that_are_none(tmp_path: Path, weights: list[float]) -> None:
     """As many finite numbers as checkpoints, of a sum that is not 0."""
     paths, _ = members(tmp_path, ("bundle", "bundle"))
-    with pytest.raises(UsageError, match="--weights are none; expected 2 numbers"):
+    with pytest.raises(UsageError, match="invalid --weights; expected 2 finite numbers"):
         producing.average(paths, str(tmp_path / "o"), weights=weights)
     with pytest.raises(UsageError, match="two or more"):
         producing.average(paths[:1], str(tmp_path / "o"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..surgeon.options import graft_keywords
 from ..verbs import changing
 from . import render
 from .parser import add_maps, add_selection, add_slots, add_writing, selected, writing
@@ -44,19 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Graft."""
-    report = changing.graft(
-        args.donor,
-        args.recipient,
-        **selected(args),
-        donor_scheme=args.donor_scheme,
-        recipient_scheme=args.recipient_scheme,
-        maps=args.maps,
-        slots=args.slots,
-        on_mismatch=args.on_mismatch,
-        cast=args.cast,
-        add=args.add,
-        link=args.link,
-        **writing(args),
-    )
+    options = graft_keywords({**vars(args), **selected(args)})
+    report = changing.graft(args.donor, args.recipient, **options, **writing(args))
     render.report(report, args.dry_run, args.json, args.quiet, args.verbose)
     return 0

@@ -6,60 +6,30 @@ from .. import schemes
 from ..checkpoint import GRAPH, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
 from ..plan import Change, Copy, Elements, Plan, plan_of
-from .maps import Map, layout_problem
+from .maps import layout_problem
 from .naming import Pairs
-from .slots import SlotPolicy, by_kind, check_told, without_slots
+from .options import GraftOptions
+from .slots import check_owners_known, slots_by_kind, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
 
     from ..checkpoint import Checkpoint
     from ..plan import Content
+    from .maps import Map
     from .selection import Selection
 
 _KEEP = "--exclude leaves it out, --on-mismatch skip passes it over"
 
 
-class Options:
-    """How a graft goes about it, and what it may do besides.
-
-    Args:
-        slots: what becomes of the slots of the grafted variables, as `SlotPolicy` takes it.
-        recipient_scheme: how the recipient names its layers, where not as the donor does.
-        maps: `A=B` each: which donor's variable goes onto which of the recipient, as `maps.Map` takes them.
-        add: add variables that the recipient lacks.
-        cast: convert values to the recipient's dtype.
-        on_mismatch: `error`, or `skip` variables that are missing on one side, or of another shape or dtype.
-
-    Raises:
-        UsageError: one of them is none.
-    """
-
-    def __init__(
-        self,
-        slots: str = "keep",
-        *,
-        recipient_scheme: str | None = None,
-        maps: Sequence[str] = (),
-        add: bool = False,
-        cast: bool = False,
-        on_mismatch: str = "error",
-    ) -> None:
-        if on_mismatch not in ("error", "skip"):
-            raise UsageError(f"--on-mismatch {on_mismatch} is none", expected="error or skip")
-        self.slots = SlotPolicy(slots)
-        self.recipient_scheme = recipient_scheme
-        self.maps = [Map(text) for text in maps]
-        self.add = add
-        self.cast = cast
-        self.skip = on_mismatch == "skip"
+Options = GraftOptions
 
 
-def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: Options | None = None) -> Plan:
+def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: GraftOptions | None = None) -> Plan:
     """Rewrite the selected variables of the recipient with those of the donor.
 
     Args:
@@ -74,13 +44,13 @@ def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, option
         RefusedError: a variable is missing on one side, or is of another dtype or shape there.
         Problems: several of these.
     """
-    return _Graft(donor, recipient, selection, options or Options()).plan()
+    return _Graft(donor, recipient, selection, options or GraftOptions()).plan()
 
 
 class _Graft:
     """A graft that is being planned."""
 
-    def __init__(self, donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: Options) -> None:
+    def __init__(self, donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: GraftOptions) -> None:
         self.donor = donor
         self.recipient = recipient
         self.selection = selection
@@ -207,7 +177,12 @@ class _Graft:
         shape = variable.shape[::-1] if transposed else variable.shape
         problem: CkptSurgeonError | None = None
         if transposed and len(shape) != 2:
-            problem = RefusedError(f"{variable.name}.T is none", path=self.donor.path, expected="a matrix", found=shape)
+            problem = RefusedError(
+                f"cannot transpose {variable.name}: it is not a matrix",
+                path=self.donor.path,
+                expected="two dimensions",
+                found=list(variable.shape),
+            )
         elif not transposed and (other := layout_problem(variable, target.name, self.recipient.path, _KEEP)):
             problem = other
         elif self.donor.byteorder != self.recipient.byteorder and variable.dtype == "variant":
@@ -283,16 +258,16 @@ class _Graft:
         if policy.action != "copy":
             return
         theirs, ours = schemes.slots_by_variable(self.donor), schemes.slots_by_variable(self.recipient)
-        check_told(self.recipient, [change.name for change in grafted], ours, self.problems)
-        check_told(self.donor, [change.source or "" for change in grafted], theirs, self.problems)
+        check_owners_known(self.recipient, [change.name for change in grafted], ours, self.problems)
+        check_owners_known(self.donor, [change.source or "" for change in grafted], theirs, self.problems)
         for change in added:
             for slot in theirs.get(change.source or "", []):
                 source = change.source or ""
                 name = change.name + slot[len(source) :] if slot.startswith(source) else slot
                 self._onto(self.donor[slot], None, name, change.name in self.transposed)
         for change in grafted:
-            donated = _by_kind(self.donor, theirs.get(change.source or "", []), change.source or "")
-            wanted = _by_kind(self.recipient, ours.get(change.name, []), change.name)
+            donated = slots_by_kind(self.donor, theirs.get(change.source or "", []), change.source or "")
+            wanted = slots_by_kind(self.recipient, ours.get(change.name, []), change.name)
             for kind in sorted(donated.keys() | wanted.keys()):
                 if kind in donated and kind in wanted:
                     target = self.recipient[wanted[kind]]
@@ -308,12 +283,6 @@ class _Graft:
     def _slot(self, name: str) -> Variable:
         """A slot that only one side has."""
         return self.recipient.find(name) or self.donor[name]
-
-
-def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
-    """The slots of a variable by their kinds; of one kind, or where nothing tells it, by their order."""
-    kinds = by_kind(checkpoint, slots, owner)
-    return {f"{kind} {at}" if at else kind: slot for kind, each in kinds.items() for at, slot in enumerate(each)}
 
 
 def _computed(donor: Checkpoint, variable: Variable, dtype: str, transposed: bool) -> Iterator[NDArray[Any]]:

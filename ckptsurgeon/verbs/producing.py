@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from .. import formats, names, schemes
 from ..errors import UsageError
 from ..plan import Change, Plan, Report
-from ..surgeon import editing
+from ..surgeon import averaging, editing
 from ..surgeon.selection import Selection
 from . import destination
 
@@ -57,7 +57,7 @@ def average(
     def attempt() -> Report:
         with ExitStack() as stack:
             checkpoints = [stack.enter_context(formats.open(path)) for path in paths]
-            plan = editing.average(checkpoints, selection, weights, slots)
+            plan = averaging.average(checkpoints, selection, weights, slots)
             return _written(plan, out, None, inputs=checkpoints, **placing)
 
     return formats.retry(attempt)
