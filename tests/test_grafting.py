@@ -112,7 +112,7 @@ def test_the_second_of_two_equal_maps_adds_nothing(a: str, b: str) -> None:
     [
         (["nothing=x"], UsageError, "--map nothing=x is never used"),
         ([f"{BIAS.format(0)}x=y"], UsageError, f"never used; did you mean {BIAS.format(0)}"),
-        (["**/Adagrad=**/Adagrad"], UsageError, "slots only"),
+        (["**/Adagrad=**/Adagrad"], UsageError, "only slots"),
         (["**/Bias/*=**/Bias/*", "global_step=global_step"], UsageError, "never used"),
         (["dnn/*/Linear/Bias=b"], UsageError, "different numbers of wildcards"),
         (["no equals sign"], UsageError, "A=B"),

@@ -215,7 +215,7 @@ def test_graft_between_formats(tmp_path: Path, formats_: tuple[str, str]) -> Non
     stood = models.snapshot(tmp_path)
     changing.graft(a, b, layers="0-1")
     assert models.snapshot(tmp_path) == stood
-    with pytest.raises(RefusedError, match="--link is for TensorFlow V2"):
+    with pytest.raises(RefusedError, match="--link needs two TensorFlow V2"):
         changing.graft(a, b, layers="0", link=True)
 
 

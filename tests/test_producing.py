@@ -362,7 +362,7 @@ def test_what_cannot_be_extracted(tmp_path: Path) -> None:
     out = str(tmp_path / "o")
     with pytest.raises(UsageError, match="nothing is selected"):
         producing.extract(path, out)
-    with pytest.raises(UsageError, match="slots only"):
+    with pytest.raises(UsageError, match="only slots"):
         producing.extract(path, out, match=["**/Adagrad"])
     with pytest.raises(UsageError, match="nothing matches"):
         producing.extract(path, out, match=["nothing"])
@@ -506,7 +506,7 @@ def test_a_conversion_that_cannot_be(tmp_path: Path) -> None:
     for maps, error in ((["nothing=x"], UsageError), (["global_step=learning_rate"], RefusedError)):
         with pytest.raises(error):
             producing.convert(path, out, maps=maps)
-    with pytest.raises(UsageError, match="is no format that can be written"):
+    with pytest.raises(UsageError, match="invalid --to"):
         producing.convert(path, out, to="pickle")
     with pytest.raises(UsageError, match="name of another format"):
         producing.convert(path, f"{out}.npz", to="safetensors")

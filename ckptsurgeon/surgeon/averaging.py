@@ -1,4 +1,4 @@
-"""Average: variables over several checkpoints. Decided from metadata alone, as a Plan."""
+"""Average: variables over several checkpoints. Planned from metadata only."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _LARGE = 1 << 20  # elements of a variable for which a second thread is worth it
 def average(
     checkpoints: Sequence[Checkpoint], selection: Selection, weights: Sequence[float] = (), slots: str = "keep"
 ) -> Plan:
-    """Average variables over checkpoints, in float64; all else is the first one's, integers and strings too.
+    """Average variables over checkpoints, in float64; integers, strings and the rest are copied from the first.
 
     Args:
         checkpoints: open; their names must agree in what is averaged.
-        selection: which variables of the first; slots follow `slots` alone. If nothing was asked for, all.
-        weights: one for each checkpoint, of any sum but 0; none: all alike.
+        selection: which variables of the first; slots follow only `slots`. An empty selection means all.
+        weights: one for each checkpoint, with a sum other than 0; by default equal.
         slots: see `SlotPolicy`; `copy` averages them too.
 
     Raises:

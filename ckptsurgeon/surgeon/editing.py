@@ -61,7 +61,7 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
     if not dropped and slots:
         raise UsageError("no slots, and no variables of an optimizer's own", path=checkpoint.path)
     if not dropped:
-        raise UsageError("nothing is named to be dropped", path=checkpoint.path, expected="a glob of names, or --slots")
+        raise UsageError("nothing to drop", path=checkpoint.path, expected="a glob of names, or --slots")
     if GRAPH in dropped and len(dropped) > 1 and GRAPH not in globs:
         del dropped[GRAPH]  # it follows
     for slot, owner in schemes.slots(checkpoint).items():
@@ -164,7 +164,7 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
         change = Change("renamed", variable, source=name)
         if new.get(name, name) != name:
             change.name = new[name]
-            # Without its graph a checkpoint is no object-based one any more, and its names are plain.
+            # Without a graph, a checkpoint is not object-based, and its keys are plain names.
             hidden = _hidden(variable) if GRAPH in checkpoint.variables else ""
             change.key = (change.name + hidden).encode("utf-8", "surrogateescape")
             changes.append(change)
@@ -185,23 +185,23 @@ def _hidden(variable: Variable) -> str:
 
 
 def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = "keep") -> Plan:
-    """Give variables another dtype: floats are rounded, nothing else may be lost.
+    """Give variables another dtype: floats are rounded; any other loss is refused.
 
     Args:
         checkpoint: open.
         dtype: the new one, by its name.
-        selection: which variables; slots follow `slots` alone. If nothing was asked for, all floats.
+        selection: which variables; slots follow only `slots`. An empty selection means all floats.
         slots: see `SlotPolicy`; `copy` casts them too.
 
     Raises:
-        UsageError: no such dtype, or nothing was asked for and the dtype is no float's.
+        UsageError: no such dtype, or the selection is empty and the dtype is not a float.
         RefusedError: strings and variants cannot be cast.
     """
     policy = SlotPolicy(slots)
     if dtype not in ITEM_SIZE:
         raise UsageError(f"no dtype {dtype}", hint=did_you_mean(dtype, ITEM_SIZE) or "float32, bfloat16, int8, …")
     if selection.is_empty and not is_float(dtype):
-        raise UsageError(f"floats do not become {dtype} all at once", path=checkpoint.path, expected="a selection")
+        raise UsageError(f"casting to {dtype} needs a selection", path=checkpoint.path, expected="--layers or --match")
     chosen = without_slots(checkpoint, selection.variables(checkpoint))
     if selection.is_empty:
         chosen = [variable for variable in chosen if is_float(variable.dtype)]
@@ -240,7 +240,7 @@ def is_float(dtype: str) -> bool:
 
 
 def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, graph: bool = True) -> Plan:
-    """Keep the selected variables alone; for a new checkpoint.
+    """Keep only the selected variables, for a new checkpoint.
 
     Args:
         checkpoint: open.

@@ -1,4 +1,4 @@
-"""Graft: rewrite variables of one checkpoint with those of another. Decided from metadata alone, as a Plan."""
+"""Graft: rewrite variables of one checkpoint with those of another. Planned from metadata only."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, option
     Args:
         donor: open; its names and layer numbers are what the selection means.
         recipient: open.
-        selection: which variables; slots that it matches follow `options.slots` alone. If nothing was asked for, what
-            the maps match, or else everything.
-        options: how.
+        selection: which variables; slots follow only `options.slots`. If it is empty, the
+            variables that the maps match; without maps, everything.
+        options: how to graft them.
 
     Raises:
         UsageError: the selection selects nothing, or slots only; or a map is never used.
@@ -81,7 +81,7 @@ class _Graft:
             if not any(by is each for name in names for _, by in self._mapped.get(name, [])):
                 hint = did_you_mean(each.old, self.donor.variables)
                 if any(by is each for targets in self._mapped.values() for _, by in targets):
-                    hint = "what it names is not selected"
+                    hint = "the variables it names are not selected"
                 self.problems.append(UsageError(f"--map {each} is never used", path=self.donor.path, hint=hint))
         self._check_lacking()
         self._check_targets()
@@ -97,7 +97,7 @@ class _Graft:
         if self.selection.is_empty and self.options.maps:
             selected = [self.donor[name] for name in self._mapped]
             if not selected:
-                return []  # all maps are unused, which is said of each
+                return []  # all maps are unused, which is reported for each
             selected = self.selection.left_of(self.donor, selected)
         else:
             selected = self.selection.variables(self.donor)
@@ -107,7 +107,7 @@ class _Graft:
         return [variable for variable in chosen if variable.name != GRAPH]
 
     def _slots_onto_weights(self) -> dict[str, set[str]]:
-        """By slot of the donor, the variables that are nobody's slot onto which maps send it: averages onto weights."""
+        """For each donor slot that maps send onto variables that are not slots (averages onto weights), their names."""
         found: dict[str, set[str]] = {}
         if not self._mapped:
             return found
@@ -172,7 +172,7 @@ class _Graft:
             self.problems.append(problem)
 
     def _content(self, variable: Variable, target: Variable, transposed: bool) -> Content | None:
-        """What the target gets from a variable of the donor; None, and a problem, if it cannot."""
+        """The target's new content from a variable of the donor; None, and a problem, if it does not fit."""
         whose = "the donor's" if variable.name == target.name else f"the donor's {variable.name}"
         shape = variable.shape[::-1] if transposed else variable.shape
         problem: CkptSurgeonError | None = None
@@ -222,10 +222,10 @@ class _Graft:
         return Copy(self.donor, variable)
 
     def _check_lacking(self) -> None:
-        """Variables that the recipient's layers have and the donor's have not."""
+        """Report variables in the recipient's layers that the donor's layers lack."""
         found = {change.variable.name for change in self.changes}
         if self.options.maps or self.selection.exclude or self.problems:
-            return  # not whole layers were asked for; or what is lacking follows from the problems
+            return  # whole layers were not asked for, or the problems already explain what is lacking
         for variable in self._pairs.lacking(found):
             self._mismatch(
                 RefusedError(
@@ -237,7 +237,7 @@ class _Graft:
             )
 
     def _check_targets(self) -> None:
-        """No variable gets the values of two, or one's in two ways."""
+        """Report variables that would get values from two sources, or in two ways."""
         first: dict[str, Change] = {}
         for change in self.changes:
             other = change if change.action == "skipped" else first.setdefault(change.name, change)

@@ -1,7 +1,8 @@
 """The operations that change a checkpoint, from paths to report: open, lock, plan, save.
 
 What the command line and the Python API both call. `producing` has those whose result is a new checkpoint, `looking`
-those that change nothing. What one verb alone needs is imported by it, so that the others start without.
+those that change nothing. Each verb imports in its function what
+only it needs, so that the others start faster.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from ..surgeon.options import GraftKeywords
 
     class Placing(TypedDict, total=False):
-        """How a checkpoint is put in its place: what all operations take that write one.
+        """How the result is published: the keyword arguments of all operations that write a checkpoint.
 
         Attributes:
             wait: seconds to wait for another writer; default 30.
             dry_run: report what would be done, and write nothing.
             force: replace a checkpoint that stands at `out`.
-            sync: wait until everything is on the disk, the default. Without it the result is safe against a killed
-                process alone.
+            sync: wait until everything is on the disk, the default. Without it, the result survives a
+                killed process but perhaps not a power cut.
         """
 
         wait: float
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         sync: bool
 
     class Writing(Placing, total=False):
-        """How an operation writes that changes a checkpoint.
+        """The keyword arguments of operations that change a checkpoint.
 
         Attributes:
             out: write the result there, and leave the checkpoint as it is; without it, it is replaced atomically.
@@ -92,7 +93,7 @@ def graft(
         source = formats.open(donor)
         opened.append(source)
         if not options.maps and os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
-            hint = "--map says what goes onto what"
+            hint = "--map A=B grafts within one checkpoint"
             raise UsageError("donor and recipient are one checkpoint", path=source.path, hint=hint)
         if out is not None:
             destination.check_not(os.fspath(out), target, source)
@@ -166,7 +167,7 @@ def rename(
     regex: bool = False,
     **writing: Unpack[Writing],
 ) -> Report:
-    """Give variables other names; their slots and an object graph follow.
+    """Rename variables and their slots; an object graph is updated.
 
     Args:
         path: any spelling of a checkpoint's path.
@@ -192,13 +193,13 @@ def drop(
     compact: bool = False,
     **writing: Unpack[Writing],
 ) -> Report:
-    """Take variables away; their slots and an object graph follow.
+    """Remove variables and their slots; an object graph is updated.
 
     Args:
         path: any spelling of a checkpoint's path.
         globs: of names.
-        slots: take all slots and the optimizer's own variables away.
-        compact: write the data again without the dropped bytes, which else stay in the file.
+        slots: remove all slots and the optimizer's own variables.
+        compact: rewrite the data without the dropped bytes, which otherwise stay in the file.
         writing: see `Writing`.
 
     Raises:
@@ -220,14 +221,14 @@ def cast(
     slots: str = "keep",
     **writing: Unpack[Writing],
 ) -> Report:
-    """Give variables another dtype: floats are rounded, nothing else may be lost.
+    """Give variables another dtype: floats are rounded; any other loss is refused.
 
     Args:
         path: any spelling of a checkpoint's path.
         dtype: the new one, by its name.
-        layers: as in `graft`, like the three that follow; if nothing is selected, all floats are.
+        layers: as in `GraftOptions`, like the three that follow; if nothing is selected, all floats are.
         match: globs of names.
-        exclude: globs of names that are taken away again.
+        exclude: globs of names that are removed from the selection.
         scheme: how layers are named.
         slots: of the variables that are cast: "keep" their dtype, "copy" (cast them too), "drop" or "fill=NUMBER".
         writing: see `Writing`.
@@ -278,13 +279,13 @@ def operate(
     force: bool = False,
     sync: bool = True,
 ) -> Report:
-    """Open and lock, plan, save; again from the start if a checkpoint was replaced meanwhile.
+    """Open and lock, plan, save; start over if a checkpoint was replaced in between.
 
     Args:
         path: any spelling of a checkpoint's path.
         make: gives the plan.
         link: share the donor's data files.
-        compact: asked after the plan was made: write all live bytes again, and nothing else.
+        compact: called after planning: whether to rewrite all live bytes instead of saving the plan.
         out: as in `Writing`, like all that follow.
         wait: seconds to wait for another writer.
         dry_run: report what would be done, and write nothing.
