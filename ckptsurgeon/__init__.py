@@ -1,10 +1,10 @@
-"""ckptsurgeon: look into model checkpoints and operate on them, without a deep-learning framework.
+"""ckptsurgeon: inspect and edit model checkpoints without a deep-learning framework.
 
     with ckptsurgeon.open("model.ckpt") as checkpoint:
         checkpoint.read("dnn/layer0/Linear/Bias")
     ckptsurgeon.graft("src.ckpt", "dst.ckpt", layers="0-2")
 
-Names are handed on when they are first used, so that importing the package costs nothing.
+Each name is imported when it is first used, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CkptSurgeonError": "errors",
     "Checkpoint": "checkpoint",
+    "GraftOptions": "surgeon.options",
     "Variable": "checkpoint",
     "average": "verbs.producing",
     "cast": "verbs.changing",
@@ -41,6 +42,7 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "CkptSurgeonError",
+    "GraftOptions",
     "Variable",
     "average",
     "cast",

@@ -7,7 +7,7 @@
     ├── UnsupportedError      a sound file of a kind that this version does not handle
     ├── RefusedError          the operation would lose something, or is not allowed as asked
     │   └── Problems          several of these at once, one line each
-    ├── BusyError             another writer holds the checkpoint, or saved over it meanwhile
+    ├── BusyError             another writer holds the checkpoint, or has just saved over it
     ├── ChangedError          a checkpoint was replaced while it was read; read it again
     ├── StorageError          the operating system refused: permissions, full disk, input/output error
     └── TrainerError          a trainer of a ring failed, hung or broke its contract
@@ -17,18 +17,18 @@ This module imports nothing, so that every other one may import it.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as typing's, whose import would cost more than all of this module
+TYPE_CHECKING = False  # like typing.TYPE_CHECKING, but importing typing would take longer than this module
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
 
 class CkptSurgeonError(Exception):
-    """An expected failure, told in one line.
+    """An expected failure, described in one line.
 
     Args:
         what: what is wrong, a short phrase.
-        path: the file or checkpoint that it is about.
+        path: the file or checkpoint concerned.
         expected: what should have been there.
         found: what was there instead.
         hint: what the user can do.
@@ -62,7 +62,7 @@ class CkptSurgeonError(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """The lines that a person is shown: one, but for `Problems`."""
+        """The lines shown to the user: one, or one for each of several `Problems`."""
         return [str(self)]
 
 
@@ -87,7 +87,7 @@ class RefusedError(CkptSurgeonError):
 
 
 class Problems(RefusedError):
-    """Several problems at once, so that a person mends them all in one go.
+    """Several problems at once, so that the user can fix all of them before the next try.
 
     Args:
         problems: at least one error; each keeps its own line.
@@ -107,7 +107,7 @@ class Problems(RefusedError):
 
 
 class BusyError(CkptSurgeonError):
-    """Another writer holds the checkpoint, or saved over it meanwhile."""
+    """Another writer holds the checkpoint, or has just saved over it."""
 
 
 class ChangedError(CkptSurgeonError):
@@ -123,7 +123,7 @@ class TrainerError(CkptSurgeonError):
 
 
 def check(problems: list[CkptSurgeonError]) -> None:
-    """Raise what was collected: nothing, the one problem itself, or all of them together."""
+    """Raise the collected problems: a single one as it is, several as `Problems`; return if there are none."""
     different = list({str(problem): problem for problem in problems}.values())
     if len(different) == 1:
         raise different[0]
@@ -132,7 +132,7 @@ def check(problems: list[CkptSurgeonError]) -> None:
 
 
 class files:
-    """A block that works on the file `path`: what leaves it is a CkptSurgeonError that names the file.
+    """A context manager for work on the file `path`: every error leaves it as a CkptSurgeonError that names the file.
 
     An `OSError` becomes a `StorageError` or `NotFoundError`; a CkptSurgeonError that names no file yet gets this one.
     """
@@ -151,7 +151,7 @@ class files:
                 error.path = self.path
         elif isinstance(error, OSError):
             where = error.filename if isinstance(error.filename, str) else self.path
-            where = where.partition(".ckptsurgeon-tmp")[0]  # users need not know what it is called meanwhile
+            where = where.partition(".ckptsurgeon-tmp")[0]  # users do not need the temporary name
             reason = (error.strerror or str(error)).lower()
             if isinstance(error, FileNotFoundError):
                 raise NotFoundError(reason, path=where) from error
@@ -161,9 +161,9 @@ class files:
 
 
 def printable(text: str) -> str:
-    r"""Text that stays on one line and cannot steer a terminal: what does not print as \n, \x1b, \u2028, and so on.
+    r"""Escape text so that it stays on one line and cannot control a terminal: \n, \x1b, \u2028, and so on.
 
-    Bytes of a name that are no UTF-8 (which Python keeps as lone surrogates) come as \xHH.
+    Bytes of a name that are not UTF-8 (which Python keeps as lone surrogates) become \xHH.
     """
     if text.isprintable():
         return text
@@ -176,13 +176,13 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-_MOST_NAMES = 2000  # that a misspelt one is compared with: each comparison takes some 30 microseconds
+_MOST_NAMES = 2000  # compared with a misspelt name: each comparison takes about 30 microseconds
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """'did you mean …' for a name that misses a known one by little, or None.
+    """'did you mean …' for a name that is close to a known one, or None.
 
-    Imports difflib (1 ms and more), which is why only an error that is being told calls it.
+    Imports difflib (1 ms and more), so it is called only when an error is reported.
     """
     import difflib
 

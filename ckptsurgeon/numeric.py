@@ -1,4 +1,4 @@
-"""Variables as NumPy arrays: dtypes by name, and text as values. The only module beside data.py that lives on NumPy."""
+"""Variables as NumPy arrays: dtypes by name, exact casts, values and indices typed as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# TensorFlow's quantized kinds are integers to NumPy; whoever reads them wants the stored numbers.
+# TensorFlow's quantized dtypes, and the integer dtypes in which their stored numbers are read.
 _QUANTIZED = {"qint8": "int8", "quint8": "uint8", "qint16": "int16", "quint16": "uint16", "qint32": "int32"}
 
 
@@ -21,7 +21,7 @@ def dtype(name: str) -> np.dtype[Any]:
     """The NumPy dtype of a variable's dtype name, in native byte order; of strings, object.
 
     Raises:
-        UnsupportedError: there is none (`variant`).
+        UnsupportedError: NumPy has no such dtype (`variant`).
     """
     if name == "string":
         return np.dtype(object)
@@ -96,12 +96,45 @@ def parse_value(text: str) -> NDArray[Any]:
     """The value that a person typed: a number, true or false, or a JSON list of these, nested to any shape.
 
     Raises:
-        RefusedError: neither, a list that is ragged, or a float that is too large for any.
+        RefusedError: the text is neither, the list is ragged, or a float is too large for float64.
     """
     values = _parse(text)
     if values.dtype.kind in "fc" and np.isinf(values).any() and "inf" not in text.lower():
-        raise RefusedError(f"{text[:100]!r} holds too large a number")
+        raise RefusedError(f"a number in {text[:100]!r} is too large")
     return values
+
+
+def listed(text: str, dtype: str, shape: tuple[int, ...]) -> str | NDArray[Any]:
+    """Read a JSON list of strings or complex numbers where the dtype wants these; return all other text unchanged.
+
+    Args:
+        text: what was typed; complex numbers in lists are [re, im], as `get --json` has them, or text like "1+2j".
+        dtype: the variable's dtype name.
+        shape: the shape to set; text for a single string is never read as JSON.
+    """
+    is_complex = dtype.startswith("complex")
+    if not text.startswith("[") or not (is_complex or (dtype == "string" and shape)):
+        return text
+    import json
+
+    try:
+        values = np.asarray(json.loads(text), object)
+        if not is_complex:
+            if all(isinstance(each, str) for each in values.flat):
+                return values
+            raise RefusedError(
+                f"{text[:100]!r} holds more than strings", expected="a JSON list of strings, or one text"
+            )
+        if any(isinstance(each, str) and each.rstrip(")").endswith(("j", "J")) for each in values.flat):
+            return np.asarray([complex(each) for each in values.flat]).reshape(values.shape)
+        numbers = values.astype(float)  # "NaN" and "Infinity" too
+    except (ValueError, TypeError, RecursionError):
+        return text
+    if numbers.shape != (*shape, 2):
+        return np.asarray(numbers, complex)
+    found = np.empty(shape, complex)
+    found.real, found.imag = numbers[..., 0], numbers[..., 1]
+    return found
 
 
 def _parse(text: str) -> NDArray[Any]:
@@ -122,13 +155,14 @@ def _parse(text: str) -> NDArray[Any]:
         values = np.asarray(None)
     if values.dtype.kind not in "biuf":
         raise RefusedError(
-            f"{text[:100]!r} is no value", expected="a number, true, false or a JSON list of these, @FILE.npy, or -"
+            f"cannot parse value {text[:100]!r}",
+            expected="a number, true, false or a JSON list of these, @FILE.npy, or -",
         )
     return values
 
 
 def _numbers(value: Any) -> Any:
-    """What JSON said, with the strings that stand for NaN and infinities as numbers."""
+    """A value parsed from JSON, with the strings "NaN", "Infinity" and "-Infinity" replaced by numbers."""
     if isinstance(value, list):
         return [_numbers(each) for each in value]
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
@@ -138,7 +172,7 @@ def parse_index(text: str) -> tuple[Any, ...]:
     """The index that a person typed between brackets, in NumPy's way: `3`, `0:2,:`, `-1`, `...`.
 
     Raises:
-        UsageError: no index.
+        UsageError: the text is not an index.
     """
     index: list[Any] = []
     for item in text.split(","):
@@ -151,15 +185,15 @@ def parse_index(text: str) -> tuple[Any, ...]:
             else:
                 index.append(int(item))
         except (ValueError, TypeError):
-            raise UsageError(f"[{text}] is no index", expected="NumPy's, as in [3] or [0:2,:]") from None
+            raise UsageError(f"invalid index [{text}]", expected="a NumPy index such as [3] or [0:2,:]") from None
     return tuple(index)
 
 
 def at_index(values: NDArray[Any], index: tuple[Any, ...] | None, name: str) -> NDArray[Any]:
-    """A view of the part of `values` that an index means.
+    """A view of the part of `values` that an index selects.
 
     Raises:
-        UsageError: outside the shape, or a step of 0.
+        UsageError: the index is out of bounds, or a step is 0.
     """
     if index is None:
         return values
@@ -173,15 +207,15 @@ def at_index(values: NDArray[Any], index: tuple[Any, ...] | None, name: str) -> 
 
 
 def from_user(value: Any, dtype_name: str, target: str) -> NDArray[Any]:
-    """A value that a user gave, in the dtype of the variable that is to hold it.
+    """Convert a user's value to the dtype of the variable to be set.
 
     Args:
         value: anything that NumPy takes as an array, or text as a person types it.
-        dtype_name: of the variable.
-        target: what the user called it, for messages.
+        dtype_name: the variable's dtype.
+        target: the variable as the user named it, for messages.
 
     Raises:
-        RefusedError: it does not fit.
+        RefusedError: the value does not fit.
     """
     if dtype_name == "string":
         if not isinstance(value, str | bytes):
@@ -196,7 +230,7 @@ def from_user(value: Any, dtype_name: str, target: str) -> NDArray[Any]:
 
 
 def _strings(values: NDArray[Any], target: str) -> NDArray[Any]:
-    """An array of texts or bytes as one of bytes."""
+    """An array of str or bytes as an array of bytes."""
     flat = values.reshape(-1).tolist()
     if not all(isinstance(each, str | bytes) for each in flat):
         raise RefusedError(f"{target} is a string: no such value can be set", found=values.dtype.name)
@@ -209,13 +243,13 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
     """The weighted sum of several streams of elements, computed in float64 or complex128.
 
     Args:
-        streams: one-dimensional arrays each, together equally many elements, however they are cut.
-        shares: one factor for each.
-        dtype_name: of the result, to which it is rounded.
+        streams: one-dimensional arrays each; equally many elements in total, however they are split.
+        shares: one factor for each stream.
+        dtype_name: the dtype to which the result is rounded.
     """
     kind = dtype(dtype_name)
     wide = np.complex128 if kind.kind == "c" else np.float64
-    # Equal shares are factored out, where no sum of numbers of this dtype can be too large.
+    # Equal shares are factored out, unless the sum could overflow.
     factor = shares[0] if kind.itemsize < 8 and len(set(shares)) == 1 else 1.0
     shares = [share / factor for share in shares]
     total, scaled = np.empty(0, wide), np.empty(0, wide)
@@ -223,7 +257,7 @@ def mean(streams: Sequence[Iterator[NDArray[Any]]], shares: Sequence[float], dty
         if total.size != parts[0].size:
             total, scaled = np.empty(parts[0].size, wide), np.empty(parts[0].size, wide)
         total[...] = 0
-        with np.errstate(all="ignore"):  # of infinities and NaN, which go on as they are
+        with np.errstate(all="ignore"):  # infinities and NaN pass through
             for part, share in zip(parts, shares, strict=True):
                 if share == 1:
                     total += part
@@ -241,7 +275,7 @@ def same(one: Iterator[NDArray[Any]], other: Iterator[NDArray[Any]]) -> bool:
 
 
 def aligned(streams: Sequence[Iterator[NDArray[Any]]]) -> Iterator[list[NDArray[Any]]]:
-    """Streams of equally many elements, cut alike: lists of equally long parts, one of each."""
+    """Split streams of equally many elements at the same places; yield lists of equally long parts, one a stream."""
     left = [np.empty(0)] * len(streams)
     while True:
         for at, stream in enumerate(streams):

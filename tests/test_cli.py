@@ -108,7 +108,7 @@ def test_ls_selects_and_sorts(arguments: str, names: list[str] | None) -> None:
     status, out, err = run(*shlex.split(arguments))
     if names is None:
         assert status == 2
-        assert "takes nothing away" in err
+        assert "matches nothing in the selection" in err
     else:
         assert [row[0] for row in lines(out)] == names
 
@@ -241,8 +241,8 @@ MISTAKES = [
     ("graft a b --match nope", "a: nothing matches nope"),
     ("graft a wide --layers 0", "wide: dnn/layer0/Linear/Matrix has another shape than the donor's; "
                                 "expected [4, 4], found [6, 4]; --exclude leaves it out, --on-mismatch skip passes"),
-    ("graft a b --layers 0 --slots kep", "--slots kep is no policy"),
-    ("graft a b --layers 0 --on-mismatch ignore", "--on-mismatch ignore is none; expected error or skip"),
+    ("graft a b --layers 0 --slots kep", "invalid --slots 'kep'; expected keep, copy, drop or fill=NUMBER"),
+    ("graft a b --layers 0 --on-mismatch ignore", "invalid --on-mismatch 'ignore'; expected error or skip"),
     ("graft a b --map nope=x", "a: --map nope=x is never used"),
     ("graft a b --layers 0 --spread", "unrecognized arguments: --spread"),
     ("graft a a --layers 0", "donor and recipient are one checkpoint"),
@@ -254,7 +254,7 @@ MISTAKES = [
     ("graft a b --layers 0 -o wide", "wide: exists already; --force replaces it"),
     ("get a dnn/layer0/Linear/Bia", "a: no variable dnn/layer0/Linear/Bia; did you mean dnn/layer0/Linear/Bias"),
     ("get a dnn/layer0/Linear/Bias[9]", "out of bounds"),
-    ("set a dnn/layer0/Linear/Bias[1] two", "'two' is no value"),
+    ("set a dnn/layer0/Linear/Bias[1] two", "cannot parse value 'two'"),
     ("set a dnn/layer0/Linear/Bias @no.npy", "no.npy: no such file or directory"),
     ("set a global_step 0.5", "global_step is int32: the value 0.5 does not fit"),
 ]  # fmt: skip

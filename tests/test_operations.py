@@ -81,7 +81,7 @@ def test_rename(model: Path, renames: list[str], regex: bool, expected: dict[str
         ([f"{MATRIX}x=y"], UsageError, "did you mean"),
         ([f"{MATRIX}="], RefusedError, "no variable can have the name"),
         (["dnn/*/Linear/Bias=b"], UsageError, "different numbers of wildcards"),
-        (["no equals sign"], UsageError, "is no rename"),
+        (["no equals sign"], UsageError, "invalid rename"),
         ([f"{MATRIX}=a", "dnn/layer0/=b/"], UsageError, "would get two names"),
     ],
 )
@@ -215,7 +215,7 @@ def test_graft_between_formats(tmp_path: Path, formats_: tuple[str, str]) -> Non
     stood = models.snapshot(tmp_path)
     changing.graft(a, b, layers="0-1")
     assert models.snapshot(tmp_path) == stood
-    with pytest.raises(RefusedError, match="--link is for TensorFlow V2"):
+    with pytest.raises(RefusedError, match="--link needs two TensorFlow V2"):
         changing.graft(a, b, layers="0", link=True)
 
 

@@ -122,7 +122,7 @@ def test_a_fill_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_a_selection_of_slots_alone_is_refused(pair: Pair) -> None:
     """Slots follow --slots; a pattern that matched nothing else says so."""
-    with pytest.raises(UsageError, match=r"matches slots only.*--slots copy"):
+    with pytest.raises(UsageError, match=r"matches only slots.*--slots copy"):
         grafting.graft(*pair, Selection(match=["**/Adagrad"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -13,8 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckptsurgeon import formats
+from ckptsurgeon.cli.parser import Parser
 from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, UsageError
+from ckptsurgeon.surgeon import options
 from ckptsurgeon.verbs import changing, listing, looking
+
+graft_verb = importlib.import_module("ckptsurgeon.cli.graft")  # `cli.graft` is the program
 
 
 @pytest.fixture
@@ -196,8 +201,8 @@ def test_set_changes_what_was_named(tmp_path: Path, target: str, value: str, exp
         ("i", "0.5", "does not fit"),
         ("x", "[1, 2]", r"another shape; expected \[4\], found \[2\]"),
         ("x[9]", "1", "out of bounds"),
-        ("x[a]", "1", r"\[a\] is no index"),
-        ("x", "two", "'two' is no value"),
+        ("x[a]", "1", r"invalid index \[a\]"),
+        ("x", "two", "cannot parse value 'two'"),
         ("x", "1e300", "does not fit"),
         ("z", "1", "no variable z"),
         ("b", "2", "does not fit"),
@@ -385,3 +390,19 @@ def test_show_gives_the_statistics(tmp_path: Path) -> None:
     assert list(row)[:5] == ["name", "dtype", "shape", "min", "max"]
     assert (row["shape"], row["min"], row["max"], row["mean"], row["nan"]) == ((3,), 1, 2, 1.5, 1)
     assert [each["strings"] for each in looking.show(tmp_path / "m", strings=2)] == [[b"a", b"b"], None]
+
+
+def test_a_grafts_options_are_those_of_one_class(pair: tuple[str, str]) -> None:
+    """The keywords of graft, and the parser's options, are the fields of GraftOptions; another keyword is an error."""
+    parser = Parser("graft", graft_verb.HELP)
+    graft_verb.add_arguments(parser)
+    args = vars(parser.parse(["a", "b", "--layers", "0"]))
+    keywords = options.graft_keywords(args)
+    assert list(keywords) == [
+        "slots", "layers", "match", "exclude", "scheme", "donor_scheme", "recipient_scheme", "maps", "on_mismatch",
+        "cast", "add", "link",
+    ]  # fmt: skip
+    with pytest.raises(TypeError, match="layer"):
+        changing.graft(*pair, layer="0")  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="--scheme applies to both checkpoints; expected either"):
+        changing.graft(*pair, layers="0", scheme="tower/{K}/**", donor_scheme="net/{K}/**")

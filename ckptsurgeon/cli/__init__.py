@@ -14,7 +14,7 @@ import sys
 from ..errors import CkptSurgeonError, UsageError, did_you_mean
 from .parser import Parser
 
-DONE, FAILED, BUG, INTERRUPTED = 0, 2, 3, 130  # 1 is a verb's own answer: verify found damage
+DONE, FAILED, BUG, INTERRUPTED = 0, 2, 3, 130  # verbs return 1 themselves: diff found a difference, verify damage
 
 VERBS = {
     "ls": "list the variables of a checkpoint",
@@ -23,18 +23,18 @@ VERBS = {
     "get": "print one variable, or write it as .npy",
     "diff": "list what differs between two checkpoints",
     "verify": "check every checksum and bound",
-    "graft": "rewrite layers of one checkpoint with those of another",
+    "graft": "replace layers of one checkpoint with those of another",
     "set": "set values of one variable",
-    "rename": "give variables other names",
-    "drop": "take variables, or the optimizer's slots, away",
-    "cast": "give variables another dtype",
+    "rename": "rename variables",
+    "drop": "remove variables, or the optimizer's slots",
+    "cast": "convert variables to another dtype",
     "average": "average checkpoints",
-    "extract": "write some variables alone, or stream them",
+    "extract": "write some variables to a checkpoint of their own, or stream them",
     "convert": "write a checkpoint in another format",
     "cp": "copy a whole checkpoint",
-    "compact": "give back bytes that no variable refers to",
+    "compact": "reclaim bytes that no variable refers to",
     "train": "train a checkpoint on one mini-batch",
-    "ring": "models, trained as independent processes, share their first layers",
+    "ring": "train models as independent processes that share their first layers",
 }
 
 
@@ -45,10 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments after the program's name; None: those of this process.
 
     Returns:
-        The exit status: 0 done, 1 damage found, 2 refused, 3 our bug, 130 interrupted.
+        The exit status: 0 done, 1 difference or damage found, 2 refused, 3 our bug, 130 interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
-    # Opening a large checkpoint makes many objects that stay, among which a collection would look in vain each time.
+    # Opening a large checkpoint makes many long-lived objects, which frequent collections would scan for nothing.
     gc.set_threshold(100_000)
     _prepare_streams()
     try:
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         print("ckptsurgeon: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away, as `head` does. Python would complain once more when it flushes at exit.
+        # The reader closed the pipe, as `head` does. Python would print another error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
@@ -110,12 +110,12 @@ def _dispatch(argv: list[str]) -> int:
 def _overview() -> str:
     lines = ["usage: ckptsurgeon VERB ...", "", "Look into model checkpoints and operate on them.", ""]
     lines += [f"  {verb:8}{text}" for verb, text in VERBS.items()]
-    lines += ["", "'ckptsurgeon VERB --help' explains a verb; 'graft' alone is 'ckptsurgeon graft'."]
+    lines += ["", "'ckptsurgeon VERB --help' explains a verb; 'graft' is short for 'ckptsurgeon graft'."]
     return "\n".join(lines)
 
 
 def _prepare_streams() -> None:
-    """Make output UTF-8, with bytes of a name that are none escaped; a closed stream swallows what it is given."""
+    """Make output UTF-8, with other bytes in names escaped; output to a closed stream is discarded."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")
     if sys.stderr is None:
@@ -126,7 +126,7 @@ def _prepare_streams() -> None:
 
 
 def _turn_sigterm_into_interrupt() -> None:
-    """`kill` ends a command as Ctrl-C does: what was staged is removed, a recipient is the old one."""
+    """Make `kill` end a command as Ctrl-C does: staged files are removed, the recipient is unchanged."""
     import signal
 
     def interrupt(number: int, frame: object) -> None:

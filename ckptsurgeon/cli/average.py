@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon average CKPT CKPT... -o OUT [selection] [--weights W,W] [options]
 
 Average checkpoints, variable by variable, in float64. Floats and complex numbers are averaged, and rounded to the
-dtype of the first; integers, strings and what is not selected are the first one's. So are the slots, unless --slots
-says otherwise (copy: averaged too). The names must agree.
+dtype of the first; integers, strings and everything not selected are copied from the first. So are the slots, unless
+--slots says otherwise (copy: averaged too). The names must agree.
 
   ckptsurgeon average a.ckpt b.ckpt -o mean.ckpt
   ckptsurgeon average a.ckpt b.ckpt -o mean.ckpt --weights 3,1 --slots copy
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `average`."""
     parser.add_argument("checkpoints", metavar="CKPT", nargs="+", help="prefixes, any of their files, or folders")
     add_selection(parser)
-    parser.add_argument("--weights", metavar="W,W", help="one number for each CKPT; default: all alike")
+    parser.add_argument("--weights", metavar="W,W", help="one number for each CKPT; default: equal weights")
     add_slots(parser, "of averaged variables")
     add_writing(parser)
 
@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Average."""
     if args.out is None:
-        raise UsageError("the average needs a place", expected="-o OUT")
+        raise UsageError("no output is named", expected="-o OUT")
     report = producing.average(
         args.checkpoints,
         args.out,
@@ -54,4 +54,4 @@ def _weights(text: str | None) -> list[float]:
     try:
         return [float(item) for item in text.split(",")] if text else []
     except ValueError:
-        raise UsageError(f"--weights {text} are none", expected="numbers with commas between") from None
+        raise UsageError(f"invalid --weights {text!r}", expected="numbers separated by commas") from None

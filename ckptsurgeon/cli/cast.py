@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon cast CKPT DTYPE [selection] [options]
 
-Give variables another dtype (float32, float16, bfloat16, int8, ...): all floats, or what is selected. Floats are
-rounded; a value that the dtype cannot hold is refused, and nothing is written. Slots follow --slots alone.
+Convert variables to another dtype (float32, float16, bfloat16, int8, ...): all floats, or those selected. Floats are
+rounded; a value that the dtype cannot hold is refused, and nothing is written. Slots follow only --slots.
 
   ckptsurgeon cast model.ckpt bfloat16 -o small.ckpt
   ckptsurgeon cast model.ckpt float16 --layers 0-1 --slots copy
@@ -24,7 +24,7 @@ rounded; a value that the dtype cannot hold is refused, and nothing is written. 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `cast`."""
     add_checkpoint(parser)
-    parser.add_argument("dtype", metavar="DTYPE", help="the new one")
+    parser.add_argument("dtype", metavar="DTYPE", help="the new dtype")
     add_selection(parser)
     add_slots(parser, "of cast variables")
     add_writing(parser)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon compact CKPT [options]
 
-Give back the bytes that no variable refers to, as drop and graft leave them in a TensorFlow V2 checkpoint: all live
-bytes are written again, into one shard. Prints how many bytes were given back. Where there are none nothing is written.
+Reclaim the bytes that no variable refers to, as drop and graft leave them in a TensorFlow V2 checkpoint: all live bytes
+are rewritten into one shard. Prints how many bytes were reclaimed. If there are none, nothing is written.
 
   ckptsurgeon compact model.ckpt
   ckptsurgeon compact model.ckpt --dry-run

@@ -14,8 +14,8 @@ HELP = """ckptsurgeon convert CKPT OUT [--to FORMAT] [--map A=B] [--unpartition]
 
 Write a checkpoint in another format: bundle (TensorFlow V2), v1 (TensorFlow before 1.0), safetensors, npz or npy, by
 OUT's ending or --to. What the format cannot hold is refused, all of it at once; an object graph, which means nothing
-outside TensorFlow, is left out. Into Keras files only --like one whose layout and names the new one gets. Prints
-nothing but what was changed besides the format.
+outside TensorFlow, is left out. A Keras file can only be written --like an existing one, whose layout and names
+it gets. Prints only what was changed in addition to the format.
 
   ckptsurgeon convert model.ckpt model.safetensors
   ckptsurgeon convert model.ckpt old.ckpt --to v1
@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--to", metavar="FORMAT", help="bundle, v1, safetensors, npz or npy; default by OUT's ending")
     add_maps(parser, "A (name, glob, prefix/) is called B in OUT; B.T transposes")
     parser.add_argument("--unpartition", action="store_true", help="write partitioned variables whole")
-    parser.add_argument("--like", metavar="TEMPLATE", help="a Keras or HDF5 file, whose layout and names OUT gets")
+    parser.add_argument("--like", metavar="TEMPLATE", help="a Keras or HDF5 file whose layout and names OUT gets")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     add_replacing(parser)
     add_json(parser)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon cp CKPT OUT [options]
 
-Copy a whole checkpoint, byte for byte, every checksum verified. OUT is a prefix; of a SavedModel, a folder. A folder
-without a 'checkpoint' file gets one that names OUT by a relative path. Of a set of files with an index OUT is the name
-of the copy's index, of one without it that of its first file; a set that stands there is not replaced.
+Copy a whole checkpoint, byte for byte, and verify every checksum. OUT is a prefix; for a SavedModel, a folder. A folder
+without a 'checkpoint' file gets one that names OUT by a relative path. For a set of files, OUT is the name of the
+copy's index or, if the set has no index, of its first file; an existing set is not replaced.
 
   ckptsurgeon cp model.ckpt copy.ckpt
   ckptsurgeon cp model.ckpt.index copy.ckpt

@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon diff A B [GLOB...] [options]
 
-Print which variables differ: changed, dtype, shape, removed (only in A), added (only in B). Exit status 0: none does,
-1: some do, 2: an error. A selection is counted on A. Where both checkpoints store checksums of the same bytes, these
-tell, and no tensor is read; else values are compared byte by byte: 0 and -0 differ, NaN and NaN of the same bits do
+Print which variables differ: changed, dtype, shape, removed (only in A), added (only in B). Exit status 0: none differ,
+1: some differ, 2: an error. Layers are counted on A. If both checkpoints store checksums of the same bytes, these are
+compared and no tensor is read; otherwise values are compared byte by byte: 0 and -0 differ, NaNs of the same bits do
 not. Variants and pickled objects are compared as they are stored.
 
-Variables of one name pair. Of checkpoints with nearly no name in common and layers of the same numbers, such as one
-model's .h5 and .keras, those pair that graft pairs within layers, then their slots of one kind and what an optimizer
-calls alike; they are shown as A=B, as --map takes them, by --json as name and name_b.
+Variables of the same name are compared. If the checkpoints share almost no names but number their layers alike, such as
+a model's .h5 and .keras, variables are paired within layers as graft pairs them, then slots of the same kind and the
+optimizer's own variables; pairs are printed as A=B, as --map takes them, and with --json as name and name_b.
 
   ckptsurgeon diff a.ckpt b.ckpt || echo 'they differ'
   ckptsurgeon diff model.ckpt dst.ckpt --layers 0-1 --values --json
   ckptsurgeon diff src.ckpt a.ckpt '**/Bias' --tolerance 1e-6 --all
 
 --values adds two columns for numbers (bool as 0 and 1), computed in float64: max_abs, the largest |a - b|, and rel_l2,
-the norm of a - b divided by the norm of a. NaN in both places is no difference, in one it makes both NaN.
+the norm of a - b divided by the norm of a. NaN in both places is no difference; NaN in only one makes both NaN.
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `diff`."""
     parser.add_argument("a", metavar="A", help="a checkpoint: a prefix, any of its files, or a folder")
-    parser.add_argument("b", metavar="B", help="another one")
+    parser.add_argument("b", metavar="B", help="another checkpoint")
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
     add_selection(parser)
-    parser.add_argument("--all", action="store_true", help="also the variables that are the same")
-    parser.add_argument("--values", action="store_true", help="how far numbers are apart; reads those that differ")
-    parser.add_argument("--exact", action="store_true", help="always compare bytes, whatever the checksums say")
+    parser.add_argument("--all", action="store_true", help="also print variables that are the same")
+    parser.add_argument("--values", action="store_true", help="print how far numbers differ; reads those variables")
+    parser.add_argument("--exact", action="store_true", help="always compare bytes, even if checksums agree")
     parser.add_argument(
-        "--tolerance", metavar="X", type=float, help="numbers are the same if max_abs <= X; all else by bytes"
+        "--tolerance", metavar="X", type=float, help="numbers are the same if max_abs <= X; the rest by bytes"
     )
     add_json(parser)
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
 
-Take variables away, and their slots with them; an object graph follows. --slots strips all slots (moving averages are
-some) and the optimizer's own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In place
-the dropped bytes stay in the data file, unless --compact writes it again; with -o only live bytes are written.
+Remove variables together with their slots; an object graph is updated. --slots removes all slots (moving averages
+included) and the optimizer's own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In
+place, the dropped bytes stay in the data file unless --compact rewrites it; with -o only live bytes are written.
 
   ckptsurgeon drop model.ckpt 'logistic_regression/**'
   ckptsurgeon drop model.ckpt --slots -o small.ckpt
@@ -28,8 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `drop`."""
     add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="names to drop")
-    parser.add_argument("--slots", action="store_true", help="all slots and the optimizer's own variables")
-    parser.add_argument("--compact", action="store_true", help="write the data again without the dropped bytes")
+    parser.add_argument("--slots", action="store_true", help="drop all slots and the optimizer's own variables")
+    parser.add_argument("--compact", action="store_true", help="rewrite the data without the dropped bytes")
     add_writing(parser)
 
 
@@ -46,6 +46,6 @@ def run(args: Namespace) -> int:
     if args.out is None and not args.dry_run:
         dead = looking.unreferenced(args.checkpoint)
         if dead:
-            what = f"{dead} bytes in its data files belong to no variable any more; 'ckptsurgeon compact' reclaims them"
+            what = f"{dead} bytes in its data files no longer belong to a variable; 'ckptsurgeon compact' reclaims them"
             print(f"ckptsurgeon: {args.checkpoint}: {what}", file=sys.stderr)
     return 0

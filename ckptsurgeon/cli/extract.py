@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon extract CKPT (--layers RANGE | --match GLOB)... -o (OUT | -) [options]
 
-Write the selected variables alone, in the format that OUT's ending means, else in CKPT's. With -o - they go to stdout
-as safetensors, whose metadata keep the numbers of the layers under the key ckptsurgeon.layers: graft takes that as -.
+Write only the selected variables, in the format that OUT's ending means, or in CKPT's format. With -o - they go to
+stdout as safetensors, with the layer numbers in the metadata under the key ckptsurgeon.layers: graft reads this as -.
 
   ckptsurgeon extract model.ckpt --layers 0-1 -o trunk.ckpt
   ckptsurgeon extract model.ckpt --match 'logistic_regression/*' --slots -o head.npz
@@ -28,17 +28,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `extract`."""
     add_checkpoint(parser)
     add_selection(parser)
-    parser.add_argument("--slots", action="store_true", help="the slots of the selected variables too")
+    parser.add_argument("--slots", action="store_true", help="also the slots of the selected variables")
     add_writing(parser)
 
 
 def run(args: Namespace) -> int:
     """Extract."""
     if args.out is None:
-        raise UsageError("what is extracted needs a place", expected="-o OUT, or -o - for stdout")
+        raise UsageError("no output is named", expected="-o OUT, or -o - for stdout")
     streams = args.out == "-"
     if streams and sys.stdout.isatty() and not args.dry_run:
-        raise UsageError("-o - writes bytes, which a terminal cannot show", hint="pipe it, or use -o FILE")
+        raise UsageError("-o - writes bytes, which a terminal cannot show", hint="pipe the output, or use -o FILE")
     report = producing.extract(
         args.checkpoint,
         args.out,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon get CKPT NAME[SLICE] [-o FILE] [--json]
 
-Print one variable, or the part of it that SLICE means (NumPy's [3], [0:2,:]): as text to a terminal, in .npy format to
-a pipe or FILE. bfloat16 and float8 come as float32, int4 as int8, exactly; a scalar string comes raw.
+Print one variable, or the part that SLICE selects (NumPy's [3], [0:2,:]): as text to a terminal, in .npy format to a
+pipe or FILE. bfloat16 and float8 are written as float32, int4 as int8, exactly; a scalar string is written raw.
 
   ckptsurgeon get model.ckpt dnn/layer1/Linear/Bias --json
   ckptsurgeon get model.ckpt 'dnn/layer0/Linear/Matrix[0:2,:]' -o rows.npy
@@ -30,8 +30,8 @@ a pipe or FILE. bfloat16 and float8 come as float32, int4 as int8, exactly; a sc
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `get`."""
     add_checkpoint(parser)
-    parser.add_argument("target", metavar="NAME[SLICE]", help="what to get")
-    parser.add_argument("-o", dest="out", metavar="FILE", help="write it there")
+    parser.add_argument("target", metavar="NAME[SLICE]", help="the variable, or part of it")
+    parser.add_argument("-o", dest="out", metavar="FILE", help="write the values there")
     parser.add_argument("--force", action="store_true", help="overwrite an existing FILE")
     add_json(parser)
 

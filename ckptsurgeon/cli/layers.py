@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon layers CKPT [--scheme PATTERN] [--json]
 
-List the layers of a checkpoint, by every scheme that fits its names; the rest comes last, as layer -. Where no known
-scheme fits, the schemes are those that the names suggest; each is called by its pattern, which --scheme takes.
+List the layers of a checkpoint by every scheme that fits its names; variables outside all layers come last, as layer -.
+If no known scheme fits, schemes are inferred from the names; each is named by its pattern, which --scheme accepts.
 
   ckptsurgeon layers model.ckpt
   ckptsurgeon layers model.ckpt --json

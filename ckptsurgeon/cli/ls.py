@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon ls CKPT [GLOB...] [options]
 
-List the variables of a checkpoint: name, dtype, shape, bytes. Reads no tensor. With --checkpoints CKPT is a folder, all
-of whose checkpoints are listed: path, format, bytes of their files, and whether its 'checkpoint' file names it.
+List the variables of a checkpoint: name, dtype, shape, bytes. Reads no tensor. With --checkpoints, CKPT is a
+folder, and all its checkpoints are listed: path, format, bytes of their files, and whether the 'checkpoint' file names
+them.
 
   ckptsurgeon ls model.ckpt --tree
   ckptsurgeon ls model.ckpt 'dnn/layer0/**' --no-slots --json
@@ -35,11 +36,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
     add_selection(parser)
     parser.add_argument("-l", dest="long", action="store_true", help="also layer, the slot's variable, and full name")
-    parser.add_argument("--no-slots", action="store_true", help="leave the optimizer's slots out")
+    parser.add_argument("--no-slots", action="store_true", help="leave out the optimizer's slots")
     parser.add_argument("--sort", choices=("name", "size"), default="name", help="size: the largest first")
-    parser.add_argument("--sha256", action="store_true", help="also a digest of the values; reads them")
+    parser.add_argument("--sha256", action="store_true", help="also print a digest of the values, which reads them")
     parser.add_argument("--total", action="store_true", help="one line: variables, parameters, bytes, …")
-    parser.add_argument("--tree", action="store_true", help="by folders, with what they hold")
+    parser.add_argument("--tree", action="store_true", help="as a tree of folders with their sizes")
     parser.add_argument("--checkpoints", action="store_true", help="the checkpoints in the folder CKPT")
     add_json(parser)
 

@@ -34,8 +34,8 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that raises `UsageError`s, and lets values begin with a minus (`--layers -1`, `set x -1e-3`).
 
     Args:
-        prog: how the verb is called.
-        text: its synopsis (the first line), explanation and examples.
+        prog: the command, as users type it.
+        text: the synopsis (the first line), explanation and examples.
     """
 
     def __init__(self, prog: str, text: str = "") -> None:
@@ -47,11 +47,11 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Formatter,
             allow_abbrev=False,
         )
-        # What argparse takes for a negative number and not for an option; its own expression knows no exponents.
+        # Arguments that are negative numbers and not options; argparse's own expression does not match exponents.
         self._negative_number_matcher = re.compile(r"^-(\d|\.\d|(?i:inf|infinity|nan)$)")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
-        """The arguments; a list of names may go on after options, as `ls CKPT --json GLOB` does."""
+        """Parse the arguments; a list of names may continue after options, as in `ls CKPT --json GLOB`."""
         has_list = any(action.nargs in ("*", "+") for action in self._get_positional_actions())
         return self.parse_intermixed_args(argv) if has_list else self.parse_args(argv)
 
@@ -69,19 +69,21 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         help="layers, inclusive: 0-2, 3, 5-, -1 (the last), all; with commas",
     )
     parser.add_argument(
-        "--match", metavar="GLOB", action="append", default=[], help="names: * within a component, ** across /"
+        "--match", metavar="GLOB", action="append", default=[], help="select by name: * within a component, ** across /"
     )
-    parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="names to take away again")
-    parser.add_argument("--scheme", metavar="PATTERN", help="how layers are named: 'tower/{K}/**', or a scheme's name")
+    parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="names to leave out")
+    parser.add_argument(
+        "--scheme", metavar="PATTERN", help="how layers are named: a pattern ('tower/{K}/**') or a scheme's name"
+    )
 
 
 def selected(args: argparse.Namespace) -> Selected:
-    """What the options of `add_selection` select, as functions take it."""
+    """The options of `add_selection`, as keyword arguments of the verbs."""
     return {"layers": layers_of(args), "match": args.match, "exclude": args.exclude, "scheme": args.scheme}
 
 
 def layers_of(args: argparse.Namespace) -> str | None:
-    """The range that one or several `--layers` mean together."""
+    """All `--layers` as one range, or None."""
     return ",".join(args.layers) if args.layers else None
 
 
@@ -104,28 +106,30 @@ def add_maps(parser: argparse.ArgumentParser, meaning: str) -> None:
 
 def add_writing(parser: argparse.ArgumentParser) -> None:
     """The options of all verbs that write a checkpoint."""
-    parser.add_argument("-o", dest="out", metavar="OUT", help="write a new checkpoint there, and leave the old one")
+    parser.add_argument("-o", dest="out", metavar="OUT", help="write a new checkpoint there and keep the old one")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     add_replacing(parser)
     add_json(parser)
 
 
 def writing(args: argparse.Namespace) -> Writing:
-    """What the options of `add_writing` say."""
+    """The options of `add_writing`, as keyword arguments of the verbs."""
     return {"out": args.out, "wait": args.wait, "dry_run": args.dry_run, "force": args.force}
 
 
 def add_replacing(parser: argparse.ArgumentParser) -> None:
-    """The options of what may replace a checkpoint."""
-    parser.add_argument("--wait", type=seconds, default=30.0, metavar="SECONDS", help="for another writer; default 30")
+    """The options of verbs that may replace a checkpoint."""
+    parser.add_argument(
+        "--wait", type=seconds, default=30.0, metavar="SECONDS", help="time to wait for another writer; default 30"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
 
 
 def seconds(text: str) -> float:
-    """A time that a person typed.
+    """Parse a number of seconds.
 
     Raises:
-        ValueError: none, or a negative one.
+        ValueError: not a number, or a negative one.
     """
     time = float(text)
     if not time >= 0:

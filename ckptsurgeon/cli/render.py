@@ -28,7 +28,7 @@ def emit(rows: Iterable[Mapping[str, object]], columns: Sequence[str], as_json: 
 
         for row in rows:
             print(
-                json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+                json.dumps(_for_json(row), ensure_ascii=False, allow_nan=False)
                 .encode("utf-8", "backslashreplace")
                 .decode()
             )
@@ -41,7 +41,7 @@ def emit(rows: Iterable[Mapping[str, object]], columns: Sequence[str], as_json: 
 
 
 def _texts(values: list[Any]) -> list[str]:
-    """As `text`, of a column; large ones are mostly of one type, and shapes mostly alike."""
+    """The texts of a column; faster than `text` for columns of one type, which large ones are."""
     kinds = set(map(type, values))
     if kinds == {str}:
         return [value if value.isprintable() else printable(value) for value in values]
@@ -67,18 +67,18 @@ def text(value: object) -> str:
 
 
 def readable(name: str) -> str:
-    r"""A name with the bytes in it that are no UTF-8 as \xHH."""
+    r"""A name with bytes that are not UTF-8 written as \xHH."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _plain(value: object) -> object:
+def _for_json(value: object) -> object:
     """A value that JSON can hold: NaN and infinities as strings, names readable."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _for_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_for_json(item) for item in value]
     return readable(value) if isinstance(value, str) else value
 
 
@@ -101,8 +101,8 @@ def _line(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) 
 
 def bold(line: str) -> str:
     """A line in bold on a terminal that wants colour."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
-    return line if plain else f"\x1b[1m{line}\x1b[0m"
+    uncoloured = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return line if uncoloured else f"\x1b[1m{line}\x1b[0m"
 
 
 def size(count: int) -> str:
@@ -128,6 +128,6 @@ def report(result: Report, dry_run: bool, as_json: bool, quiet: bool = False, ve
 
 
 def warn(result: Report) -> None:
-    """Print what the user should know besides."""
+    """Print the warnings of an operation."""
     for warning in result.warnings:
         print(f"ckptsurgeon: warning: {warning}", file=sys.stderr)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 HELP = """ckptsurgeon set CKPT NAME[SLICE] (VALUE | @FILE.npy | -) [options]
 
-Set one variable, or the part of it that SLICE means (NumPy's [3], [0:2,:]). VALUE is a number, true, false, or a JSON
-list, of strings too, and of complex numbers as [re, im]; - reads an array in .npy format from stdin, or the bytes of a
-string as they are: what get writes. A value that does not fit the dtype or shape is refused.
+Set one variable, or the part that SLICE selects (NumPy's [3], [0:2,:]). VALUE is a number, true, false, or a JSON list
+of these, of strings, or of complex numbers as [re, im]; - reads what get writes from stdin: an array in .npy format, or
+the raw bytes of a string. A value that does not fit the dtype or shape is refused.
 
   ckptsurgeon set model.ckpt 'dnn/layer1/Linear/Bias[3]' 2
   ckptsurgeon set model.ckpt dnn/layer1/Linear/Bias 0 -o zeroed.ckpt
@@ -31,7 +31,7 @@ string as they are: what get writes. A value that does not fit the dtype or shap
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `set`."""
     add_checkpoint(parser)
-    parser.add_argument("target", metavar="NAME[SLICE]", help="what to set")
+    parser.add_argument("target", metavar="NAME[SLICE]", help="the variable, or part of it")
     parser.add_argument("value", metavar="VALUE", help="a number, a JSON list, @FILE.npy, or - for stdin")
     add_writing(parser)
 
@@ -58,7 +58,7 @@ def _value(text: str) -> tuple[NDArray[Any] | bytes | str, str | None]:
 
     if text == "-":
         if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("- is stdin, and nothing is piped into it")
+            raise UsageError("- reads stdin, but nothing is piped into it")
         path, data = "stdin", sys.stdin.buffer.read()
     else:
         path = text[1:]

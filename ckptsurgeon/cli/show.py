@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon show CKPT [GLOB...] [--json]
 
 Print statistics of variables: min, max, mean, std and the share of zeros over the finite elements, and how many are
-NaN or infinite; on a terminal and with --json also a histogram. Complex numbers count by their magnitude. Strings have
-no statistics; a terminal shows how they begin.
+NaN or infinite; on a terminal and with --json also a histogram. Complex numbers count by magnitude. Strings have no
+statistics; a terminal shows their beginning.
 
   ckptsurgeon show model.ckpt
   ckptsurgeon show model.ckpt 'dnn/layer1/**' --json
@@ -74,6 +74,6 @@ def bars(histogram: dict[str, Any]) -> list[str]:
 
 
 def beginning(strings: list[bytes]) -> str:
-    """How strings begin, on one line."""
+    """The beginning of strings, on one line."""
     shown = " ".join(each[: _BEGINNING + 1].decode("utf-8", "backslashreplace") for each in strings)
     return shown if len(shown) <= _BEGINNING else shown[:_BEGINNING] + "…"

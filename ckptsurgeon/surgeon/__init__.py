@@ -1,1 +1,1 @@
-"""The operations themselves: each looks at metadata alone, reports all that is wrong at once, and returns a Plan."""
+"""The operations themselves: each reads metadata only, reports all problems at once, and returns a Plan."""

@@ -1,4 +1,4 @@
-"""The operations but graft: each looks at metadata alone, reports all that is wrong at once, and returns a Plan."""
+"""Set, rename, drop, cast, reshape, extract: each reads metadata only, reports all problems at once, returns a Plan."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..plan import Content
     from .maps import Rename
-
-_LARGE = 1 << 20  # elements of a variable for which a second thread is worth its start
 
 
 def assign(checkpoint: Checkpoint, name: str, values: NDArray[Any]) -> Plan:
@@ -63,7 +61,7 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
     if not dropped and slots:
         raise UsageError("no slots, and no variables of an optimizer's own", path=checkpoint.path)
     if not dropped:
-        raise UsageError("nothing is named to be dropped", path=checkpoint.path, expected="a glob of names, or --slots")
+        raise UsageError("nothing to drop", path=checkpoint.path, expected="a glob of names, or --slots")
     if GRAPH in dropped and len(dropped) > 1 and GRAPH not in globs:
         del dropped[GRAPH]  # it follows
     for slot, owner in schemes.slots(checkpoint).items():
@@ -101,9 +99,9 @@ def reshape(checkpoint: Checkpoint, maps: Sequence[str] = (), unpartition: bool 
         change = renamed.get(variable.name)
         if variable.name in transposed:
             if len(variable.shape) != 2:
-                what = f"{variable.name}.T is none"
+                what = f"cannot transpose {variable.name}: it is not a matrix"
                 found = list(variable.shape)
-                problems.append(RefusedError(what, path=checkpoint.path, expected="a matrix", found=found))
+                problems.append(RefusedError(what, path=checkpoint.path, expected="two dimensions", found=found))
                 continue
             form = Variable(variable.name, variable.key, variable.dtype, variable.shape[::-1], ())
             content: Content = Elements(_transposed(checkpoint, variable))
@@ -166,7 +164,7 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
         change = Change("renamed", variable, source=name)
         if new.get(name, name) != name:
             change.name = new[name]
-            # Without its graph a checkpoint is no object-based one any more, and its names are plain.
+            # Without a graph, a checkpoint is not object-based, and its keys are plain names.
             hidden = _hidden(variable) if GRAPH in checkpoint.variables else ""
             change.key = (change.name + hidden).encode("utf-8", "surrogateescape")
             changes.append(change)
@@ -187,26 +185,26 @@ def _hidden(variable: Variable) -> str:
 
 
 def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = "keep") -> Plan:
-    """Give variables another dtype: floats are rounded, nothing else may be lost.
+    """Give variables another dtype: floats are rounded; any other loss is refused.
 
     Args:
         checkpoint: open.
         dtype: the new one, by its name.
-        selection: which variables; slots follow `slots` alone. If nothing was asked for, all floats.
+        selection: which variables; slots follow only `slots`. An empty selection means all floats.
         slots: see `SlotPolicy`; `copy` casts them too.
 
     Raises:
-        UsageError: no such dtype, or nothing was asked for and the dtype is no float's.
+        UsageError: no such dtype, or the selection is empty and the dtype is not a float.
         RefusedError: strings and variants cannot be cast.
     """
     policy = SlotPolicy(slots)
     if dtype not in ITEM_SIZE:
         raise UsageError(f"no dtype {dtype}", hint=did_you_mean(dtype, ITEM_SIZE) or "float32, bfloat16, int8, …")
-    if selection.is_empty and not _is_float(dtype):
-        raise UsageError(f"floats do not become {dtype} all at once", path=checkpoint.path, expected="a selection")
+    if selection.is_empty and not is_float(dtype):
+        raise UsageError(f"casting to {dtype} needs a selection", path=checkpoint.path, expected="--layers or --match")
     chosen = without_slots(checkpoint, selection.variables(checkpoint))
     if selection.is_empty:
-        chosen = [variable for variable in chosen if _is_float(variable.dtype)]
+        chosen = [variable for variable in chosen if is_float(variable.dtype)]
     elif GRAPH not in selection.match:  # a glob that matches everything means the values
         chosen = [variable for variable in chosen if variable.name != GRAPH]
     problems: list[CkptSurgeonError] = []
@@ -214,7 +212,7 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
     if policy.action == "copy":
         owned = schemes.slots_by_variable(checkpoint)
         slots_of = [checkpoint[slot] for variable in chosen for slot in owned.get(variable.name, [])]
-        chosen += [slot for slot in slots_of if _is_float(slot.dtype) or not _is_float(dtype)]
+        chosen += [slot for slot in slots_of if is_float(slot.dtype) or not is_float(dtype)]
     for variable in chosen:
         if not variable.is_numeric:
             what = f"{variable.name} cannot be cast: it holds no numbers"
@@ -236,103 +234,13 @@ def _cast(checkpoint: Checkpoint, variable: Variable, dtype: str) -> Callable[[]
     return make
 
 
-def _is_float(dtype: str) -> bool:
+def is_float(dtype: str) -> bool:
+    """Whether a dtype's name is that of a floating-point type."""
     return dtype.startswith(("float", "bfloat"))
 
 
-def _is_averaged(dtype: str) -> bool:
-    return _is_float(dtype) or dtype.startswith("complex")
-
-
-def average(
-    checkpoints: Sequence[Checkpoint], selection: Selection, weights: Sequence[float] = (), slots: str = "keep"
-) -> Plan:
-    """Average variables over checkpoints, in float64; all else is the first one's, integers and strings too.
-
-    Args:
-        checkpoints: open; their names must agree in what is averaged.
-        selection: which variables of the first; slots follow `slots` alone. If nothing was asked for, all.
-        weights: one for each checkpoint, of any sum but 0; none: all alike.
-        slots: see `SlotPolicy`; `copy` averages them too.
-
-    Raises:
-        UsageError: fewer than two checkpoints, or weights that are none.
-        RefusedError: a variable is missing in one of them, or of another shape or kind there.
-        Problems: several of these.
-    """
-    policy, first = SlotPolicy(slots), checkpoints[0]
-    if len(checkpoints) < 2:
-        raise UsageError("one checkpoint has no average", path=first.path, expected="two or more")
-    shares = list(weights) or [1.0] * len(checkpoints)
-    total = sum(shares)
-    if len(shares) != len(checkpoints) or not all(abs(share) < float("inf") for share in shares) or total == 0:
-        found = ",".join(f"{share:g}" for share in shares)
-        raise UsageError("--weights are none", expected=f"{len(checkpoints)} numbers whose sum is not 0", found=found)
-    shares = [share / total for share in shares]
-    chosen = without_slots(first, selection.variables(first))
-    problems: list[CkptSurgeonError] = []
-    changes = policy.changes(first, [variable.name for variable in chosen], problems)
-    if policy.action == "copy":
-        owned = schemes.slots_by_variable(first)
-        chosen += [first[slot] for variable in chosen for slot in owned.get(variable.name, [])]
-    for variable in chosen:
-        if not _is_averaged(variable.dtype):
-            changes.append(Change("kept", variable, reason=f"{variable.dtype}: the first one's"))
-            continue
-        members = [_member(other, variable, problems) for other in checkpoints[1:]]
-        parts = [(first, variable), *(member for member in members if member)]
-        changes.append(Change("averaged", variable, Elements(_mean(parts, shares, variable))))
-    if not any(_is_averaged(variable.dtype) for variable in chosen):
-        found = " and ".join(sorted({variable.dtype for variable in chosen}))
-        problems.append(UsageError("nothing selected is averaged", path=first.path, expected="floats", found=found))
-    check(problems)
-    return plan_of(first, changes)
-
-
-def _member(
-    checkpoint: Checkpoint, variable: Variable, problems: list[CkptSurgeonError]
-) -> tuple[Checkpoint, Variable] | None:
-    """The variable of this name in another checkpoint, or None and a problem."""
-    other = checkpoint.find(variable.name)
-    if other is None:
-        hint = did_you_mean(variable.name, checkpoint.variables) or "--exclude leaves it out"
-        what = f"no variable {variable.name}, which the first has"
-        problems.append(RefusedError(what, path=checkpoint.path, hint=hint))
-    elif (
-        other.shape != variable.shape
-        or not _is_averaged(other.dtype)
-        or (other.dtype.startswith("complex") and not variable.dtype.startswith("complex"))
-    ):
-        problems.append(
-            RefusedError(
-                f"{variable.name} is of another kind than the first one's",
-                path=checkpoint.path,
-                expected=f"{variable.dtype} {list(variable.shape)}",
-                found=f"{other.dtype} {list(other.shape)}",
-                hint="--exclude leaves it out",
-            )
-        )
-    else:
-        return checkpoint, other
-    return None
-
-
-def _mean(
-    parts: list[tuple[Checkpoint, Variable]], shares: list[float], like: Variable
-) -> Callable[[], Iterator[NDArray[Any]]]:
-    def make() -> Iterator[NDArray[Any]]:
-        from .. import numeric
-        from ..prefetch import prefetched
-
-        elements = [checkpoint.elements(variable) for checkpoint, variable in parts]
-        mean = numeric.mean(elements, shares, like.dtype)
-        return mean if like.size < _LARGE else prefetched(mean)
-
-    return make
-
-
 def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, graph: bool = True) -> Plan:
-    """Keep the selected variables alone; for a new checkpoint.
+    """Keep only the selected variables, for a new checkpoint.
 
     Args:
         checkpoint: open.

@@ -1,4 +1,4 @@
-"""Graft: rewrite variables of one checkpoint with those of another. Decided from metadata alone, as a Plan."""
+"""Graft: rewrite variables of one checkpoint with those of another. Planned from metadata only."""
 
 from __future__ import annotations
 
@@ -6,81 +6,51 @@ from .. import schemes
 from ..checkpoint import GRAPH, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
 from ..plan import Change, Copy, Elements, Plan, plan_of
-from .maps import Map, layout_problem
+from .maps import layout_problem
 from .naming import Pairs
-from .slots import SlotPolicy, by_kind, check_told, without_slots
+from .options import GraftOptions
+from .slots import check_owners_known, slots_by_kind, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
 
     from ..checkpoint import Checkpoint
     from ..plan import Content
+    from .maps import Map
     from .selection import Selection
 
 _KEEP = "--exclude leaves it out, --on-mismatch skip passes it over"
 
 
-class Options:
-    """How a graft goes about it, and what it may do besides.
-
-    Args:
-        slots: what becomes of the slots of the grafted variables, as `SlotPolicy` takes it.
-        recipient_scheme: how the recipient names its layers, where not as the donor does.
-        maps: `A=B` each: which donor's variable goes onto which of the recipient, as `maps.Map` takes them.
-        add: add variables that the recipient lacks.
-        cast: convert values to the recipient's dtype.
-        on_mismatch: `error`, or `skip` variables that are missing on one side, or of another shape or dtype.
-
-    Raises:
-        UsageError: one of them is none.
-    """
-
-    def __init__(
-        self,
-        slots: str = "keep",
-        *,
-        recipient_scheme: str | None = None,
-        maps: Sequence[str] = (),
-        add: bool = False,
-        cast: bool = False,
-        on_mismatch: str = "error",
-    ) -> None:
-        if on_mismatch not in ("error", "skip"):
-            raise UsageError(f"--on-mismatch {on_mismatch} is none", expected="error or skip")
-        self.slots = SlotPolicy(slots)
-        self.recipient_scheme = recipient_scheme
-        self.maps = [Map(text) for text in maps]
-        self.add = add
-        self.cast = cast
-        self.skip = on_mismatch == "skip"
+Options = GraftOptions
 
 
-def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: Options | None = None) -> Plan:
+def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: GraftOptions | None = None) -> Plan:
     """Rewrite the selected variables of the recipient with those of the donor.
 
     Args:
         donor: open; its names and layer numbers are what the selection means.
         recipient: open.
-        selection: which variables; slots that it matches follow `options.slots` alone. If nothing was asked for, what
-            the maps match, or else everything.
-        options: how.
+        selection: which variables; slots follow only `options.slots`. If it is empty, the
+            variables that the maps match; without maps, everything.
+        options: how to graft them.
 
     Raises:
         UsageError: the selection selects nothing, or slots only; or a map is never used.
         RefusedError: a variable is missing on one side, or is of another dtype or shape there.
         Problems: several of these.
     """
-    return _Graft(donor, recipient, selection, options or Options()).plan()
+    return _Graft(donor, recipient, selection, options or GraftOptions()).plan()
 
 
 class _Graft:
     """A graft that is being planned."""
 
-    def __init__(self, donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: Options) -> None:
+    def __init__(self, donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: GraftOptions) -> None:
         self.donor = donor
         self.recipient = recipient
         self.selection = selection
@@ -111,7 +81,7 @@ class _Graft:
             if not any(by is each for name in names for _, by in self._mapped.get(name, [])):
                 hint = did_you_mean(each.old, self.donor.variables)
                 if any(by is each for targets in self._mapped.values() for _, by in targets):
-                    hint = "what it names is not selected"
+                    hint = "the variables it names are not selected"
                 self.problems.append(UsageError(f"--map {each} is never used", path=self.donor.path, hint=hint))
         self._check_lacking()
         self._check_targets()
@@ -127,7 +97,7 @@ class _Graft:
         if self.selection.is_empty and self.options.maps:
             selected = [self.donor[name] for name in self._mapped]
             if not selected:
-                return []  # all maps are unused, which is said of each
+                return []  # all maps are unused, which is reported for each
             selected = self.selection.left_of(self.donor, selected)
         else:
             selected = self.selection.variables(self.donor)
@@ -137,7 +107,7 @@ class _Graft:
         return [variable for variable in chosen if variable.name != GRAPH]
 
     def _slots_onto_weights(self) -> dict[str, set[str]]:
-        """By slot of the donor, the variables that are nobody's slot onto which maps send it: averages onto weights."""
+        """For each donor slot that maps send onto variables that are not slots (averages onto weights), their names."""
         found: dict[str, set[str]] = {}
         if not self._mapped:
             return found
@@ -202,12 +172,17 @@ class _Graft:
             self.problems.append(problem)
 
     def _content(self, variable: Variable, target: Variable, transposed: bool) -> Content | None:
-        """What the target gets from a variable of the donor; None, and a problem, if it cannot."""
+        """The target's new content from a variable of the donor; None, and a problem, if it does not fit."""
         whose = "the donor's" if variable.name == target.name else f"the donor's {variable.name}"
         shape = variable.shape[::-1] if transposed else variable.shape
         problem: CkptSurgeonError | None = None
         if transposed and len(shape) != 2:
-            problem = RefusedError(f"{variable.name}.T is none", path=self.donor.path, expected="a matrix", found=shape)
+            problem = RefusedError(
+                f"cannot transpose {variable.name}: it is not a matrix",
+                path=self.donor.path,
+                expected="two dimensions",
+                found=list(variable.shape),
+            )
         elif not transposed and (other := layout_problem(variable, target.name, self.recipient.path, _KEEP)):
             problem = other
         elif self.donor.byteorder != self.recipient.byteorder and variable.dtype == "variant":
@@ -247,10 +222,10 @@ class _Graft:
         return Copy(self.donor, variable)
 
     def _check_lacking(self) -> None:
-        """Variables that the recipient's layers have and the donor's have not."""
+        """Report variables in the recipient's layers that the donor's layers lack."""
         found = {change.variable.name for change in self.changes}
         if self.options.maps or self.selection.exclude or self.problems:
-            return  # not whole layers were asked for; or what is lacking follows from the problems
+            return  # whole layers were not asked for, or the problems already explain what is lacking
         for variable in self._pairs.lacking(found):
             self._mismatch(
                 RefusedError(
@@ -262,7 +237,7 @@ class _Graft:
             )
 
     def _check_targets(self) -> None:
-        """No variable gets the values of two, or one's in two ways."""
+        """Report variables that would get values from two sources, or in two ways."""
         first: dict[str, Change] = {}
         for change in self.changes:
             other = change if change.action == "skipped" else first.setdefault(change.name, change)
@@ -283,16 +258,16 @@ class _Graft:
         if policy.action != "copy":
             return
         theirs, ours = schemes.slots_by_variable(self.donor), schemes.slots_by_variable(self.recipient)
-        check_told(self.recipient, [change.name for change in grafted], ours, self.problems)
-        check_told(self.donor, [change.source or "" for change in grafted], theirs, self.problems)
+        check_owners_known(self.recipient, [change.name for change in grafted], ours, self.problems)
+        check_owners_known(self.donor, [change.source or "" for change in grafted], theirs, self.problems)
         for change in added:
             for slot in theirs.get(change.source or "", []):
                 source = change.source or ""
                 name = change.name + slot[len(source) :] if slot.startswith(source) else slot
                 self._onto(self.donor[slot], None, name, change.name in self.transposed)
         for change in grafted:
-            donated = _by_kind(self.donor, theirs.get(change.source or "", []), change.source or "")
-            wanted = _by_kind(self.recipient, ours.get(change.name, []), change.name)
+            donated = slots_by_kind(self.donor, theirs.get(change.source or "", []), change.source or "")
+            wanted = slots_by_kind(self.recipient, ours.get(change.name, []), change.name)
             for kind in sorted(donated.keys() | wanted.keys()):
                 if kind in donated and kind in wanted:
                     target = self.recipient[wanted[kind]]
@@ -308,12 +283,6 @@ class _Graft:
     def _slot(self, name: str) -> Variable:
         """A slot that only one side has."""
         return self.recipient.find(name) or self.donor[name]
-
-
-def _by_kind(checkpoint: Checkpoint, slots: list[str], owner: str) -> dict[str, str]:
-    """The slots of a variable by their kinds; of one kind, or where nothing tells it, by their order."""
-    kinds = by_kind(checkpoint, slots, owner)
-    return {f"{kind} {at}" if at else kind: slot for kind, each in kinds.items() for at, slot in enumerate(each)}
 
 
 def _computed(donor: Checkpoint, variable: Variable, dtype: str, transposed: bool) -> Iterator[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""What a user calls things anew: `A=B` as a rename, and as a map from a donor's variables onto a recipient's."""
+"""Parses `A=B`: renames, and maps from a donor's variables onto a recipient's."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Rename:
         regex: A is a regular expression, B its replacement with `\1` or `\g<name>`.
 
     Raises:
-        UsageError: no `=`, or no regular expression.
+        UsageError: there is no `=`, or the regular expression is invalid.
     """
 
     def __init__(self, text: str, regex: bool = False) -> None:
         self.old, equals, self.new = _parted(text) if regex else text.partition("=")
         if not equals or not self.old:
-            raise UsageError(f"{text!r} is no rename", expected="A=B")
+            raise UsageError(f"invalid rename {text!r}", expected="A=B")
         self._regex: re.Pattern[str] | None = None
         if regex:
             try:
                 self._regex = re.compile(self.old)
                 re.sub(self._regex, self.new, "")
             except (re.error, IndexError) as error:
-                raise UsageError(f"{text!r} is no rename by a regular expression: {error}") from None
+                raise UsageError(f"invalid regular expression in {text!r}: {error}") from None
 
     def apply(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """The new names of the variables that it matches.
+        """The new names of the variables that match.
 
         Raises:
-            UsageError: the wildcards of the new name are not as many as those of the old.
+            UsageError: the old and the new name have different numbers of wildcards.
         """
         names = checkpoint.variables
         if self._regex is not None:
@@ -62,7 +62,7 @@ class Rename:
 
 
 def _parted(text: str) -> tuple[str, str, str]:
-    """A=B as `str.partition` parts it, but at a = that is no part of A's `(?=`, `(?<=` or `(?P=`, if there is one."""
+    """Split A=B at the first `=` that is not part of `(?=`, `(?<=` or `(?P=`, or else at the first `=`."""
     found = re.search(r"(?<!\(\?)(?<!\(\?<)(?<!\(\?P)=", text)
     return (text[: found.start()], "=", text[found.end() :]) if found else text.partition("=")
 
@@ -74,10 +74,10 @@ class Map(Rename):
         text: `A=B` as `Rename` takes it; `B.T`: the matrix is transposed.
 
     Attributes:
-        transposes: whether it is.
+        transposes: whether the matrix is transposed.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not `A=B`.
     """
 
     def __init__(self, text: str) -> None:
@@ -89,13 +89,13 @@ class Map(Rename):
 
 
 def layout_problem(variable: Variable, name: str, path: str, otherwise: str) -> RefusedError | None:
-    """The problem that of two names one is a kernel's and the other's layout is [out, in], whatever the shapes.
+    """An error if one name is a kernel's and the other one's layout is [out, in], even if the shapes agree.
 
     Args:
-        variable: whose values are meant.
-        name: that they would get.
-        path: of the checkpoint that would have it.
-        otherwise: what to do where no transposition helps.
+        variable: the source of the values.
+        name: the name that they would get.
+        path: the checkpoint that would hold that name.
+        otherwise: what to do if transposing does not help.
     """
     dotted = variable.name.endswith(".weight")  # as PyTorch calls them
     kernel = name if dotted else variable.name
@@ -109,7 +109,7 @@ def layout_problem(variable: Variable, name: str, path: str, otherwise: str) -> 
 
 
 def _filled(old: str, new: str, text: str) -> str:
-    """What a wildcard's text becomes in the place of another one; `{K}` and `{_K}` spell a number differently."""
+    """The text of one wildcard as another one spells it; `{K}` and `{_K}` spell a number differently."""
     if new == "{_K}":
         number = text.removeprefix("_")
         return f"_{number}" if number.strip("0") else ""

@@ -1,4 +1,4 @@
-"""Names of one checkpoint and of another: which variable of the one answers to which of the other."""
+"""Pairs the variables of two checkpoints: which one of the recipient corresponds to which one of the donor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError
 from ..names import ATTRIBUTES, natural_key
 from .maps import layout_problem
-from .slots import SAID, by_kind
+from .slots import USUAL_NAMES, slots_by_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 class Pairs:
-    """Which variable of the recipient answers to which of the donor.
+    """Which variable of the recipient corresponds to which of the donor.
 
     The one of the same name. Where there is none, and layers or schemes were asked for, the one in the layer of the
     same number whose rest of the name is the same, else the only one there of the same role (kernel, bias). Where both
@@ -67,10 +67,10 @@ class Pairs:
         return layers.target(number, variable, self._selection.layers is not None and not self._selection.exclude)
 
     def lacking(self, found: set[str]) -> list[Variable]:
-        """The variables, slots apart, in the recipient's layers of the selected numbers onto which none is written.
+        """The variables in the recipient's selected layers, slots excepted, that get no values from the donor.
 
         Args:
-            found: names of those onto which one is.
+            found: names of those that do.
         """
         layers = self._both() if self._selection.layers is not None else None
         if layers is None:
@@ -85,17 +85,17 @@ class Pairs:
         if not found:
             return {}
         theirs, ours = _own(self._donor), _own(self._recipient)
-        own = {theirs[said]: ours[said] for said in theirs.keys() & ours.keys()}
+        own = {theirs[last]: ours[last] for last in theirs.keys() & ours.keys()}
         slots = schemes.slots_by_variable(self._donor), schemes.slots_by_variable(self._recipient)
         for name, other in found.items():
-            theirs = _told(by_kind(self._donor, slots[0].get(name, []), name))
-            ours = _told(by_kind(self._recipient, slots[1].get(other, []), other))
+            theirs = _unambiguous(slots_by_kind(self._donor, slots[0].get(name, []), name))
+            ours = _unambiguous(slots_by_kind(self._recipient, slots[1].get(other, []), other))
             own.update((theirs[kind], ours[kind]) for kind in theirs.keys() & ours.keys())
         names = self._donor.variables, self._recipient.variables
         return found | {name: other for name, other in own.items() if name not in names[1] and other not in names[0]}
 
     def _both(self) -> _Layers | None:
-        """The layers of both; None if nobody asked for them, or those of the recipient are not to be told."""
+        """The layers of both; None if no layers were asked for, or no scheme fits the recipient."""
         asked = self._selection.scheme or self._recipient_scheme or self._selection.layers
         if not self._looked and asked is not None:
             self._looked = True
@@ -152,12 +152,12 @@ class _Layers:
         return found
 
     def target(self, number: int, variable: Variable, whole: bool) -> Variable | None:
-        """The recipient's variable that answers to one of the donor's; None if its layer has none left.
+        """The recipient's variable that corresponds to one of the donor's; None if its layer has none left.
 
         Args:
             number: of the layer.
             variable: the donor's.
-            whole: the recipient's layer may have none either that answers to no variable.
+            whole: the recipient's layer may not hold variables that the donor's lacks.
 
         Raises:
             RefusedError: they do not pair.
@@ -180,7 +180,7 @@ class _Layers:
             raise RefusedError(
                 f"layer {number}: the variables of donor and recipient do not pair",
                 path=self._recipient.path,
-                expected=f"what answers to {_shown(left)}" if left else "no more than the donor's",
+                expected=f"counterparts of {_shown(left)}" if left else "no variables that the donor lacks",
                 found=_shown(right),
                 hint="--match names variables one by one",
             )
@@ -211,7 +211,7 @@ class _Layers:
 
 
 class _Weight:
-    """What tells a variable apart within its layer: the rest of its name, or the last component alone if `short`."""
+    """What identifies a variable within its layer: the rest of its name, or only the last component if `short`."""
 
     __slots__ = ("_names", "end", "rest", "role", "shape")
 
@@ -220,28 +220,32 @@ class _Weight:
         self.role, self.end = schemes.role(rest), rest.split("/")[-2:]
         self._names = f"{variable.name} {rest}" if short else ""
 
-    def words(self) -> set[str]:
-        """The words of both its names, if only a part of these counts as rest."""
+    def words_of_names(self) -> set[str]:
+        """The words of the name and the full name, if only their last component identifies the variable."""
         return {word.lower() for word in _WORD.findall(self._names)}
 
     def contradicts(self, other: _Weight) -> bool:
-        """Whether it cannot be the other one."""
+        """Whether the shape or role rules out that the two correspond."""
         return self.shape != other.shape or (self.role != other.role and None not in (self.role, other.role))
 
 
 def _own(checkpoint: Checkpoint) -> dict[str, str]:
-    """An optimizer's own variables, which are nobody's slots, by what they are called: iteration, learning_rate."""
+    """An optimizer's own variables, which are not slots, by the last part of their names: iteration, learning_rate."""
     slots = schemes.slots(checkpoint)
     found: dict[str, list[str]] = {}
     for name in schemes.optimizer_variables(checkpoint) - slots.keys():
-        said = (checkpoint.full_name(name) or name).partition(ATTRIBUTES)[0].rpartition("/")[2].strip("_")
-        found.setdefault(SAID.get(said, said), []).append(name)
-    return {said: names[0] for said, names in found.items() if len(names) == 1 and not said.isdecimal()}
+        last = (checkpoint.full_name(name) or name).partition(ATTRIBUTES)[0].rpartition("/")[2].strip("_")
+        found.setdefault(USUAL_NAMES.get(last, last), []).append(name)
+    return {last: names[0] for last, names in found.items() if len(names) == 1 and not last.isdecimal()}
 
 
-def _told(kinds: dict[str, list[str]]) -> dict[str, str]:
-    """Slots by kinds that are names and have one slot each."""
-    return {kind: names[0] for kind, names in kinds.items() if len(names) == 1 and kind and not kind.isdecimal()}
+def _unambiguous(slots: dict[tuple[str, int], str]) -> dict[str, str]:
+    """Slots by kind, where the kind is a name and the variable has one slot of it."""
+    return {
+        kind: slot
+        for (kind, number), slot in slots.items()
+        if number == 0 and (kind, 1) not in slots and kind and not kind.isdecimal()
+    }
 
 
 def _shown(names: list[str]) -> str:
@@ -251,7 +255,7 @@ def _shown(names: list[str]) -> str:
 
 
 def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[int, dict[str, _Weight]]:
-    """By layer, what tells a variable apart within it: its name after the layer's, or, `short`, its last component."""
+    """For each layer, the part of a variable's name after the layer's or, if `short`, its last component."""
     slots = schemes.slots(checkpoint)
     found: dict[int, dict[str, _Weight]] = {}
     for number, variables in scheme.layers(checkpoint).items():
@@ -280,35 +284,35 @@ def _ordered(weights: dict[str, _Weight], by_name: bool) -> list[str]:
 
 
 def _paired(donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[str, str]:
-    """The variables of one layer that pair, by their names and rests: what tells one on either side, step by step."""
+    """The variables of one layer that pair: by each key in turn, those whose key is unique on both sides."""
     found: dict[str, str] = {}
-    steps: tuple[Callable[[str, _Weight], object], ...] = (
+    keys: tuple[Callable[[str, _Weight], object], ...] = (
         lambda name, each: (name, each.rest),
         lambda name, each: (name.rpartition("/")[2], each.rest),
         lambda name, each: each.rest,
         lambda name, each: tuple(each.end) if alike else None,  # dense_2/kernel, dense_3/kernel
-        lambda name, each: (each.rest, frozenset(each.words() & shared)),  # query/kernel, key/kernel
+        lambda name, each: (each.rest, frozenset(each.words_of_names() & shared)),  # query/kernel, key/kernel
         lambda name, each: each.role,
     )
     shared, alike = set[str](), False
-    for number, step in enumerate(steps):
+    for number, key_of in enumerate(keys):
         if len(found) == len(donors):
             break
         if number == 3:
-            words = [set().union(*(each.words() for each in side.values())) for side in (donors, recipients)]
+            words = [set().union(*(each.words_of_names() for each in side.values())) for side in (donors, recipients)]
             shared = words[0] & words[1]
             alike = sorted(each.end for each in donors.values()) == sorted(each.end for each in recipients.values())
-        theirs, ours = _told_by(donors, step), _told_by(recipients, step)
+        theirs, ours = _unique_by(donors, key_of), _unique_by(recipients, key_of)
         taken = set(found.values())
-        for said, name in theirs.items():
-            if name not in found and said in ours and ours[said] not in taken:
-                found[name] = ours[said]
+        for key, name in theirs.items():
+            if name not in found and key in ours and ours[key] not in taken:
+                found[name] = ours[key]
     return found
 
 
-def _told_by(rests: dict[str, _Weight], step: Callable[[str, _Weight], object]) -> dict[object, str]:
-    """Variables by what no other one of their layer says; who says nothing is not told."""
-    by_word: dict[object, list[str]] = {}
-    for name, each in rests.items():
-        by_word.setdefault(step(name, each), []).append(name)
-    return {word: names[0] for word, names in by_word.items() if len(names) == 1 and word is not None}
+def _unique_by(weights: dict[str, _Weight], key_of: Callable[[str, _Weight], object]) -> dict[object, str]:
+    """Variables indexed by a key that is unique within the layer; variables whose key is None are left out."""
+    by_key: dict[object, list[str]] = {}
+    for name, each in weights.items():
+        by_key.setdefault(key_of(name, each), []).append(name)
+    return {key: names[0] for key, names in by_key.items() if len(names) == 1 and key is not None}

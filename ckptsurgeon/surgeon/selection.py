@@ -1,4 +1,4 @@
-"""Which variables a request names: globs, layer ranges, and what is taken away again."""
+"""Selects variables by globs and layer ranges, with exclusions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Selection:
-    """What a user selected.
+    """The variables that a user selected.
 
     Args:
         layers: a range as `schemes.parse_layers` takes it, or None.
-        match: globs; what any of them matches is selected beside the layers.
-        exclude: globs; what they match is taken away.
+        match: globs; variables that match any of them are selected in addition to the layers.
+        exclude: globs; variables that match are removed from the selection.
         scheme: how layers are named; None: found from the names.
-        option: that chooses the scheme, for messages.
+        option: the option that chooses the scheme, for messages.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Selection:
         """The selected variables, slots among them, in natural order; all if nothing was asked for.
 
         Raises:
-            UsageError: a pattern or range that selects nothing, or nothing is left; all problems at once.
+            UsageError: a pattern or range that selects nothing, or all variables are excluded; all problems at once.
         """
         problems: list[CkptSurgeonError] = []
         chosen: dict[str, Variable] = {}
@@ -81,7 +81,7 @@ class Selection:
         """What `exclude` leaves of variables that are selected otherwise.
 
         Raises:
-            UsageError: a pattern that takes nothing away, or nothing is left; all problems at once.
+            UsageError: a pattern that takes nothing away, or all variables are excluded; all problems at once.
         """
         problems: list[CkptSurgeonError] = []
         left = {variable.name: variable for variable in chosen}
@@ -89,18 +89,18 @@ class Selection:
         for pattern in self.exclude:
             matched = [variable for variable in matching(checkpoint, pattern) if variable.name in asked]
             if not matched:
-                what = f"--exclude {pattern} takes nothing away from the selection"
+                what = f"--exclude {pattern} matches nothing in the selection"
                 problems.append(UsageError(what, path=checkpoint.path))
             for variable in matched:
                 left.pop(variable.name, None)  # another pattern may have taken it too
         if not left and not problems:
-            problems.append(UsageError("nothing is left of the selection", path=checkpoint.path))
+            problems.append(UsageError("--exclude removes the whole selection", path=checkpoint.path))
         check(problems)
         return list(left.values())
 
 
 def matching(checkpoint: Checkpoint, pattern: str) -> list[Variable]:
-    """The variables that a glob matches; a name that there is matches itself alone."""
+    """The variables that a glob matches; an existing name matches only itself."""
     exact = checkpoint.named(pattern)
     if exact is not None:
         return [exact]

@@ -1,4 +1,4 @@
-"""What becomes of the slots of variables that get new values: the policy `--slots`; and kinds of slots."""
+"""What happens to the slots of variables that get new values (`--slots`), and the kinds of slots."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint, Variable
 
 
-# An optimizer's variables by the names of one release and another.
-SAID = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
+# Other names of an optimizer's variables, in one release or another, and the usual ones.
+USUAL_NAMES = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
 
 
-def by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> dict[str, list[str]]:
-    """The slots of a variable by their kinds, as far as names tell them: Adam_1, momentum, m; else by nothing.
+def slots_by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> dict[tuple[str, int], str]:
+    """The slots of a variable, by kind (Adam_1, momentum, m) and by number among those of one kind, from 0.
+
+    The kind is what the slot's name adds to its variable's; it is empty or a number where names do not tell it.
 
     Args:
         checkpoint: open.
-        slots: names of the variable's.
+        slots: names of the variable's slots.
         owner: the variable's name.
     """
     full_owner = checkpoint.full_name(owner) or owner
-    found: dict[str, list[str]] = {}
+    found: dict[tuple[str, int], str] = {}
     for slot in slots:
         kind = checkpoint.full_name(slot) or ""
         if OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
@@ -36,19 +38,23 @@ def by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> dict[st
             kind = kind[: -len(full_owner) - 1].rpartition("/")[2]
         else:  # Adam/dense/kernel/m, adam/dense_kernel_momentum
             kind = kind.rpartition("/")[2].rpartition("_")[2]
-        found.setdefault(SAID.get(kind, kind), []).append(slot)
+        kind = USUAL_NAMES.get(kind, kind)
+        number = 0
+        while (kind, number) in found:
+            number += 1
+        found[kind, number] = slot
     return found
 
 
 class SlotPolicy:
-    """What becomes of the slots.
+    """What happens to the slots of variables that get new values.
 
     Args:
         text: `keep` (they stay as they are), `copy` (they get new values as their variables do), `drop`, or
             `fill=NUMBER`.
 
     Raises:
-        UsageError: none of these.
+        UsageError: any other text.
     """
 
     def __init__(self, text: str) -> None:
@@ -59,45 +65,45 @@ class SlotPolicy:
         except ValueError:
             self.action = ""
         if self.action not in ("keep", "copy", "drop", "fill") or (number and self.action != "fill"):
-            raise UsageError(f"--slots {text} is no policy", expected="keep, copy, drop or fill=NUMBER")
+            raise UsageError(f"invalid --slots {text!r}", expected="keep, copy, drop or fill=NUMBER")
 
     def changes(self, checkpoint: Checkpoint, owners: Iterable[str], problems: list[CkptSurgeonError]) -> list[Change]:
-        """What `drop` and `fill` do; nothing for the others.
+        """The changes that `drop` and `fill` make; none for the other policies.
 
         Args:
-            checkpoint: that has the slots.
-            owners: names of their variables.
-            problems: gets those of slots that the number does not fit.
+            checkpoint: the one with the slots.
+            owners: names of the variables.
+            problems: gets an error for each slot that cannot hold the number.
         """
         if self.action not in ("drop", "fill"):
             return []
         by_variable = schemes.slots_by_variable(checkpoint)
         owners = list(owners)
-        check_told(checkpoint, owners, by_variable, problems)
+        check_owners_known(checkpoint, owners, by_variable, problems)
         slots = [checkpoint[slot] for owner in owners for slot in by_variable.get(owner, [])]
         if self.action == "drop":
             return [Change("dropped", slot) for slot in slots]
         return [_filled(slot, self.number, problems) for slot in slots]
 
 
-def check_told(
+def check_owners_known(
     checkpoint: Checkpoint, owners: Iterable[str], slots: dict[str, list[str]], problems: list[CkptSurgeonError]
 ) -> None:
-    """Whether all slots are told that a policy is about: of numbered ones nothing may tell whose they are.
+    """Check that the slots of these variables are known: names of numbered slots may not tell whose they are.
 
     Args:
         checkpoint: that has them.
         owners: names of variables.
         slots: of each variable that has some, its slots.
-        problems: gets those variables of whose shape an optimizer has variables that are nobody's.
+        problems: gets an error for each variable without slots whose shape an unassigned optimizer variable has.
     """
-    told = {slot for each in slots.values() for slot in each}
-    own = schemes.optimizer_variables(checkpoint) - told
+    assigned = {slot for each in slots.values() for slot in each}
+    own = schemes.optimizer_variables(checkpoint) - assigned
     shapes = {checkpoint[name].shape for name in own} - {()}
     for owner in owners:
         if owner not in slots and checkpoint[owner].shape in shapes:
-            what = f"nothing tells which of the optimizer's variables are slots of {owner}"
-            problems.append(RefusedError(what, path=checkpoint.path, hint="--slots keep leaves them as they are"))
+            what = f"cannot tell which of the optimizer's variables are slots of {owner}"
+            problems.append(RefusedError(what, path=checkpoint.path, hint="--slots keep leaves them unchanged"))
 
 
 def _filled(slot: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:
@@ -118,19 +124,19 @@ def without_slots(
     but: Container[str] = (),
     hint: str = "select their variables, and --slots copy",
 ) -> list[Variable]:
-    """The selected variables that are nobody's slot, or are named in `but`.
+    """The selected variables that are not slots, or are named in `but`.
 
     Args:
         checkpoint: open.
         selected: of it.
-        but: names of slots that are chosen all the same.
-        hint: what to do where there are slots only.
+        but: names of slots to keep in the selection.
+        hint: what to do if all of them are slots.
 
     Raises:
-        UsageError: there is none.
+        UsageError: all of them are slots.
     """
     slots = schemes.slots(checkpoint)
     chosen = [variable for variable in selected if variable.name not in slots or variable.name in but]
     if not chosen:
-        raise UsageError("the selection matches slots only", path=checkpoint.path, hint=hint)
+        raise UsageError("the selection matches only slots", path=checkpoint.path, hint=hint)
     return chosen

@@ -1,7 +1,8 @@
 """The operations that change a checkpoint, from paths to report: open, lock, plan, save.
 
 What the command line and the Python API both call. `producing` has those whose result is a new checkpoint, `looking`
-those that change nothing. What one verb alone needs is imported by it, so that the others start without.
+those that change nothing. Each verb imports in its function what
+only it needs, so that the others start faster.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from . import destination, unchanged
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, TypedDict
+    from typing import TypedDict
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
     from typing_extensions import Unpack
 
     from ..checkpoint import Checkpoint
+    from ..surgeon.options import GraftKeywords
 
     class Placing(TypedDict, total=False):
-        """How a checkpoint is put in its place: what all operations take that write one.
+        """How the result is published: the keyword arguments of all operations that write a checkpoint.
 
         Attributes:
             wait: seconds to wait for another writer; default 30.
             dry_run: report what would be done, and write nothing.
             force: replace a checkpoint that stands at `out`.
-            sync: wait until everything is on the disk, the default. Without it the result is safe against a killed
-                process alone.
+            sync: wait until everything is on the disk, the default. Without it, the result survives a
+                killed process but perhaps not a power cut.
         """
 
         wait: float
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
         sync: bool
 
     class Writing(Placing, total=False):
-        """How an operation writes that changes a checkpoint.
+        """The keyword arguments of operations that change a checkpoint.
 
         Attributes:
             out: write the result there, and leave the checkpoint as it is; without it, it is replaced atomically.
@@ -54,80 +56,59 @@ def graft(
     donor: str | os.PathLike[str],
     recipient: str | os.PathLike[str],
     *,
-    layers: str | None = None,
-    match: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    scheme: str | None = None,
-    donor_scheme: str | None = None,
-    recipient_scheme: str | None = None,
-    maps: Sequence[str] = (),
-    slots: str = "keep",
-    on_mismatch: str = "error",
-    cast: bool = False,
-    add: bool = False,
-    link: bool = False,
-    **writing: Unpack[Writing],
+    out: str | os.PathLike[str] | None = None,
+    wait: float = 30.0,
+    dry_run: bool = False,
+    force: bool = False,
+    sync: bool = True,
+    **keywords: Unpack[GraftKeywords],
 ) -> Report:
     """Rewrite chosen variables of the recipient with those of the donor: all of them, or none.
 
     Args:
         donor: any spelling of a checkpoint's path, or "-" for stdin; it is never modified.
         recipient: any spelling of a checkpoint's path; the donor's own only with `maps`.
-        layers: a range of layers, inclusive: "0-2", "3,5-", "-1", "all".
-        match: globs of names, which select beside the layers.
-        exclude: globs of names that are taken away again.
-        scheme: how layers are named; None: found from the names.
-        donor_scheme: how the donor names its layers, where not as the recipient does.
-        recipient_scheme: how the recipient does. Within a layer, variables pair by the rest of their names or, where
-            these differ, by their role (kernel, bias).
-        maps: `A=B` each: the donor's A (a name, a glob, or a prefix that ends in "/") goes onto the recipient's B,
-            whose n-th wildcard is filled by A's n-th; `B.T` transposes a matrix. Without layers and match, what the
-            maps name is selected.
-        slots: what becomes of the slots of the grafted variables: "keep", "copy", "drop" or "fill=NUMBER".
-        on_mismatch: "error", or "skip" variables that are missing on one side, or of another shape or dtype.
-        cast: convert values to the recipient's dtype.
-        add: add variables that the recipient lacks.
-        link: share the donor's data files, unread, instead of copying from them.
-        writing: see `Writing`.
+        out: write the result there and leave the recipient unchanged; None: replace it atomically.
+        wait: seconds to wait for another writer.
+        dry_run: report what would be done, and write nothing.
+        force: replace a checkpoint that stands at `out`.
+        sync: wait until everything is on the disk.
+        keywords: `layers`, `match`, `exclude`, `scheme`, `donor_scheme`, `recipient_scheme`, `maps`, `slots`,
+            `on_mismatch`, `cast`, `add` and `link`: each is explained in `ckptsurgeon.GraftOptions`.
 
     Returns:
         What was done, variable by variable.
 
     Raises:
-        CkptSurgeonError: nothing was written; `lines` says all that is wrong.
+        CkptSurgeonError: nothing was written; `lines` gives one line for each problem.
     """
-    if scheme is not None and (donor_scheme or recipient_scheme):
-        raise UsageError("--scheme is for both checkpoints", expected="it, or --donor-scheme and --recipient-scheme")
     from ..surgeon import grafting
+    from ..surgeon.options import GraftOptions
 
-    option = "--donor-scheme" if donor_scheme or recipient_scheme else "--scheme"
-    selection = Selection(layers, match, exclude, donor_scheme or scheme, option)
-    options = grafting.Options(
-        slots, recipient_scheme=recipient_scheme, maps=maps, add=add, cast=cast, on_mismatch=on_mismatch
-    )
-    if selection.is_empty and not maps and donor != "-":
+    options = GraftOptions(**keywords)
+    if options.selection.is_empty and not options.maps and donor != "-":
         raise UsageError("nothing is selected", expected="--layers, --match or --map")
 
     def make(target: Checkpoint) -> Plan:
         source = formats.open(donor)
         opened.append(source)
-        if not maps and os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
-            hint = "--map says what goes onto what"
+        if not options.maps and os.path.realpath(source.main_file) == os.path.realpath(target.main_file):
+            hint = "--map A=B grafts within one checkpoint"
             raise UsageError("donor and recipient are one checkpoint", path=source.path, hint=hint)
         if out is not None:
             destination.check_not(os.fspath(out), target, source)
-        plan = grafting.graft(source, target, selection, options)
-        if link:
+        plan = grafting.graft(source, target, options.selection, options)
+        if options.link:
             destination.check_link(plan, source)
-        unchanged.leave(plan, link)
+        unchanged.leave(plan, options.link)
         return plan
 
     opened: list[Checkpoint] = []
-    donor, recipient, out = os.fspath(donor), os.fspath(recipient), writing.get("out")
+    donor, recipient = os.fspath(donor), os.fspath(recipient)
     if donor == "-":
         formats.spool_beside(recipient)  # before the recipient is locked: a stream may take its time
     try:
-        return operate(recipient, make, link, **writing)
+        return operate(recipient, make, options.link, out=out, wait=wait, dry_run=dry_run, force=force, sync=sync)
     finally:
         for source in opened:
             source.close()
@@ -160,7 +141,7 @@ def set(
         variable = checkpoint[name]
         values = checkpoint.read(variable.name)
         part = numeric.at_index(values, index, name)
-        wanted = listed(value, variable.dtype, part.shape) if isinstance(value, str) else value
+        wanted = numeric.listed(value, variable.dtype, part.shape) if isinstance(value, str) else value
         new = numeric.from_user(wanted, variable.dtype, target)
         if new.ndim and new.shape != part.shape:
             raise RefusedError(
@@ -179,41 +160,6 @@ def set(
     return operate(path, make, **writing)
 
 
-def listed(text: str, dtype: str, shape: tuple[int, ...]) -> str | NDArray[Any]:
-    """What a person typed, or where strings or complex numbers are wanted and it is a JSON list of these, the array.
-
-    Args:
-        text: what was typed; complex numbers in lists are [re, im], as `get --json` has them, or text like "1+2j".
-        dtype: of what is set.
-        shape: likewise; a single string is never read as JSON.
-    """
-    is_complex = dtype.startswith("complex")
-    if not text.startswith("[") or not (is_complex or (dtype == "string" and shape)):
-        return text
-    import json
-
-    import numpy as np
-
-    try:
-        values = np.asarray(json.loads(text), object)
-        if not is_complex:
-            if all(isinstance(each, str) for each in values.flat):
-                return values
-            raise RefusedError(
-                f"{text[:100]!r} holds more than strings", expected="a JSON list of strings, or one text"
-            )
-        if any(isinstance(each, str) and each.rstrip(")").endswith(("j", "J")) for each in values.flat):
-            return np.asarray([complex(each) for each in values.flat]).reshape(values.shape)
-        numbers = values.astype(float)  # "NaN" and "Infinity" too
-    except (ValueError, TypeError, RecursionError):
-        return text
-    if numbers.shape != (*shape, 2):
-        return np.asarray(numbers, complex)
-    found = np.empty(shape, complex)
-    found.real, found.imag = numbers[..., 0], numbers[..., 1]
-    return found
-
-
 def rename(
     path: str | os.PathLike[str],
     renames: Sequence[str],
@@ -221,7 +167,7 @@ def rename(
     regex: bool = False,
     **writing: Unpack[Writing],
 ) -> Report:
-    """Give variables other names; their slots and an object graph follow.
+    """Rename variables and their slots; an object graph is updated.
 
     Args:
         path: any spelling of a checkpoint's path.
@@ -247,13 +193,13 @@ def drop(
     compact: bool = False,
     **writing: Unpack[Writing],
 ) -> Report:
-    """Take variables away; their slots and an object graph follow.
+    """Remove variables and their slots; an object graph is updated.
 
     Args:
         path: any spelling of a checkpoint's path.
         globs: of names.
-        slots: take all slots and the optimizer's own variables away.
-        compact: write the data again without the dropped bytes, which else stay in the file.
+        slots: remove all slots and the optimizer's own variables.
+        compact: rewrite the data without the dropped bytes, which otherwise stay in the file.
         writing: see `Writing`.
 
     Raises:
@@ -275,14 +221,14 @@ def cast(
     slots: str = "keep",
     **writing: Unpack[Writing],
 ) -> Report:
-    """Give variables another dtype: floats are rounded, nothing else may be lost.
+    """Give variables another dtype: floats are rounded; any other loss is refused.
 
     Args:
         path: any spelling of a checkpoint's path.
         dtype: the new one, by its name.
-        layers: as in `graft`, like the three that follow; if nothing is selected, all floats are.
+        layers: as in `GraftOptions`, like the three that follow; if nothing is selected, all floats are.
         match: globs of names.
-        exclude: globs of names that are taken away again.
+        exclude: globs of names that are removed from the selection.
         scheme: how layers are named.
         slots: of the variables that are cast: "keep" their dtype, "copy" (cast them too), "drop" or "fill=NUMBER".
         writing: see `Writing`.
@@ -333,13 +279,13 @@ def operate(
     force: bool = False,
     sync: bool = True,
 ) -> Report:
-    """Open and lock, plan, save; again from the start if a checkpoint was replaced meanwhile.
+    """Open and lock, plan, save; start over if a checkpoint was replaced in between.
 
     Args:
         path: any spelling of a checkpoint's path.
         make: gives the plan.
         link: share the donor's data files.
-        compact: asked after the plan was made: write all live bytes again, and nothing else.
+        compact: called after planning: whether to rewrite all live bytes instead of saving the plan.
         out: as in `Writing`, like all that follow.
         wait: seconds to wait for another writer.
         dry_run: report what would be done, and write nothing.

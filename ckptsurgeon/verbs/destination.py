@@ -1,4 +1,4 @@
-"""Whether the place that a user named for a result can take it; asked before anything is written."""
+"""Checks that a result can be written where the user asked, before anything is written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _OTHER_ENDINGS = (".onnx", ".tflite", ".gguf")
 
 
 def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> None:
-    """Whether OUT is a place where a new checkpoint can stand.
+    """Check that a new checkpoint can be written to OUT.
 
     Raises:
         UsageError, NotFoundError, RefusedError: it is not.
     """
     kind = table.of(format or like.container)
     if out == "-":
-        raise UsageError("-o - is stdout, to which extract alone writes a checkpoint", expected="the name of a file")
+        raise UsageError("-o - is stdout, which only extract can write to", expected="the name of a file")
     main = kind.main_file(out)
     meant = table.by_ending(out)
     if os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS or meant not in (None, kind.name):
@@ -36,23 +36,25 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     if os.path.isdir(out) and not kind.is_folder:
         raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
     if os.path.exists(out) and not (os.path.isfile(out) or os.path.isdir(out)):
-        raise RefusedError("is a device or a pipe, which a file cannot replace", path=out, hint="choose another name")
+        raise RefusedError("is a device or a pipe, which cannot be replaced", path=out, hint="choose another name")
     if not os.path.basename(out.rstrip(os.sep) if kind.is_folder else out):
         raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
     if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):
         raise NotFoundError("no such folder", path=os.path.dirname(out))
     if not kind.is_tensorflow and os.path.lexists(out + ".index"):
-        raise RefusedError("a TensorFlow V2 checkpoint has this name, and would win", path=out, hint="choose another")
+        raise RefusedError(
+            "a TensorFlow V2 checkpoint has this name and takes precedence", path=out, hint="choose another"
+        )
     # A V1 file and a V2 checkpoint may have one name.
     if (os.path.lexists(out) or os.path.lexists(main) or os.path.lexists(out + ".index")) and not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
 
 
 def check_not(out: str, like: Checkpoint, donor: Checkpoint) -> None:
-    """Whether OUT is no input, which is never modified.
+    """Check that OUT is not an input, since inputs are never modified.
 
     Raises:
-        RefusedError: it is.
+        RefusedError: OUT names the input.
     """
     main = table.of_checkpoint(like).main_file(out)
     named = (out, out + ".index", main)  # one name may mean files of several formats
@@ -68,7 +70,7 @@ def check_link(plan: Plan, donor: Checkpoint) -> None:
     """
     recipient = plan.recipient
     if not (table.of_checkpoint(donor).shares_files and table.of_checkpoint(recipient).shares_files):
-        what = "--link is for TensorFlow V2 checkpoints alone"
+        what = "--link needs two TensorFlow V2 checkpoints"
         raise RefusedError(what, path=donor.path, found=f"{donor.format} and {recipient.format}")
     if donor.byteorder != recipient.byteorder:
         raise RefusedError("--link cannot change the byte order", path=donor.path, hint="leave --link out")
@@ -77,7 +79,7 @@ def check_link(plan: Plan, donor: Checkpoint) -> None:
             what = f"--link cannot share {change.name}, which is cast or transposed"
             raise RefusedError(what, path=donor.path, hint="leave --link out")
         if isinstance(change.content, Copy) and change.variable.slices != change.content.variable.slices:
-            what = f"--link cannot share {change.name}, which the recipient partitions in another way"
+            what = f"--link cannot share {change.name}, which the recipient partitions differently"
             raise RefusedError(what, path=donor.path, hint="leave --link out")
 
 

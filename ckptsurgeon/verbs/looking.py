@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 def verify(path: str | os.PathLike[str], finite: bool = False) -> list[Finding]:
-    """Whether the bytes of a checkpoint are what its metadata say.
+    """Check the bytes of a checkpoint against its metadata.
 
     Args:
         path: any spelling of a checkpoint's path.
-        finite: look for NaN and infinities too.
+        finite: report NaN and infinities as damage too.
 
     Returns:
-        What was looked at; those that are not `ok` are damage.
+        One finding for each item checked; those that are not `ok` are damage.
 
     Raises:
         NotFoundError: there is no such checkpoint.
-        UnsupportedError: something else is there.
+        UnsupportedError: the file is of another kind.
     """
     from .. import compare
 
@@ -70,11 +70,11 @@ def diff(
         a: any spelling of a checkpoint's path.
         b: any spelling of a checkpoint's path.
         layers: a range of layers of `a`, inclusive: "0-2", "3,5-", "-1", "all".
-        match: globs of names, which select beside the layers.
+        match: globs of names, which select in addition to the layers.
         exclude: globs of names that are taken away again.
         scheme: how layers are named; None: found from the names.
-        exact: compare bytes, whatever the checksums say.
-        values: tell how far numbers are from each other.
+        exact: compare bytes even if checksums agree.
+        values: compute how far numbers differ.
         tolerance: numbers are the same if no two elements are further from each other.
 
     Returns:

@@ -9,7 +9,7 @@ from .. import formats, names, schemes
 from ..errors import UsageError
 from ..formats import table
 from ..plan import Change, Plan, Report
-from ..surgeon import editing
+from ..surgeon import averaging, editing
 from ..surgeon.selection import Selection
 from . import destination
 
@@ -35,17 +35,17 @@ def average(
     slots: str = "keep",
     **placing: Unpack[Placing],
 ) -> Report:
-    """Average floats over checkpoints, in float64; all else is the first one's.
+    """Average floats over checkpoints, in float64; the rest is copied from the first.
 
     Args:
         paths: any spellings of the checkpoints' paths, two or more.
         out: where, in the format of the first.
-        layers: as in `changing.graft`, like the three that follow; counted on the first. If nothing is selected,
+        layers: as in `GraftOptions`, like the three that follow; counted on the first. If nothing is selected,
             everything is.
         match: globs of names.
         exclude: globs of names that are taken away again.
         scheme: how layers are named.
-        weights: one for each checkpoint, of any sum but 0.
+        weights: one for each checkpoint, with a sum other than 0.
         slots: "keep" (the first one's), "copy" (averaged too), "drop" or "fill=NUMBER".
         placing: see `changing.Placing`.
 
@@ -58,7 +58,7 @@ def average(
     def attempt() -> Report:
         with ExitStack() as stack:
             checkpoints = [stack.enter_context(formats.open(path)) for path in paths]
-            plan = editing.average(checkpoints, selection, weights, slots)
+            plan = averaging.average(checkpoints, selection, weights, slots)
             return _written(plan, out, None, inputs=checkpoints, **placing)
 
     return formats.retry(attempt)
@@ -75,12 +75,12 @@ def extract(
     slots: bool = False,
     **placing: Unpack[Placing],
 ) -> Report:
-    """Write the selected variables alone.
+    """Write only the selected variables.
 
     Args:
         path: any spelling of a checkpoint's path.
-        out: where; its ending tells the format, else it is the input's. "-" streams safetensors to stdout.
-        layers: as in `changing.graft`, like the three that follow.
+        out: where to write; its ending sets the format, by default the input's. "-" streams safetensors to stdout.
+        layers: as in `GraftOptions`, like the three that follow.
         match: globs of names.
         exclude: globs of names that are taken away again.
         scheme: how layers are named.
@@ -124,10 +124,10 @@ def convert(
     Args:
         path: any spelling of a checkpoint's path.
         out: where; what stands there is replaced only with `force`.
-        to: "bundle" (TensorFlow V2), "v1", "safetensors", "npz", …; None: by the ending of `out`, else "bundle".
-        maps: `A=B` each: new names, as `changing.graft` takes them; `B.T` transposes a matrix.
+        to: "bundle" (TensorFlow V2), "v1", "safetensors", "npz", …; None: by the ending of `out`, or "bundle".
+        maps: `A=B` each: new names, as in `GraftOptions`; `B.T` transposes a matrix.
         unpartition: write partitioned variables whole.
-        like: a Keras or HDF5 file, whose layout and names the new one gets: into these there is no other way.
+        like: a Keras or HDF5 file whose layout and names the new one gets; required for these formats.
         placing: see `changing.Placing`.
 
     Raises:
@@ -136,7 +136,7 @@ def convert(
     out = os.fspath(out)
     format = table.written().get(to) if to is not None else table.by_ending(out) or table.DEFAULT
     if format is None:
-        raise UsageError(f"--to {to} is no format that can be written", expected=" or ".join(table.written()))
+        raise UsageError(f"invalid --to {to!r}", expected=" or ".join(table.written()))
 
     def attempt() -> Report:
         with ExitStack() as stack:

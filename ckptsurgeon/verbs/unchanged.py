@@ -1,4 +1,4 @@
-"""Take out of a plan what would write the bytes that stand there already: what changes nothing writes nothing."""
+"""Removes changes from a plan that would write the bytes already there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def leave(plan: Plan, link: bool) -> None:
-    """Leave the variables of a plan alone that hold already what they would get.
+    """Drop changes that would write the bytes already there.
 
     Args:
         plan: changed in place.
@@ -39,7 +39,7 @@ def leave(plan: Plan, link: bool) -> None:
 
 
 def mark(plan: Plan) -> None:
-    """Take note that all variables of a plan have their values already."""
+    """Mark all variables of a plan as unchanged."""
     for change in plan.changes:
         _mark(change)
 
@@ -70,7 +70,7 @@ def _are_equal(recipient: Checkpoint, variable: Variable, content: Copy, link: b
     try:
         ours, theirs = recipient.read(variable.name), donor.read(other.name)
     except CkptSurgeonError:
-        return False  # whoever writes will say what is wrong
+        return False  # writing will report the error
     if variable.dtype == "string":
         return bool(ours.tolist() == theirs.tolist())
     return bool(ours.tobytes() == theirs.tobytes())
@@ -83,7 +83,7 @@ def _gives_the_same(recipient: Checkpoint, variable: Variable, make: Callable[[]
     try:
         return numeric.same(make(), recipient.elements(recipient[variable.name]))
     except CkptSurgeonError:
-        return False  # whoever writes will say what is wrong
+        return False  # writing will report the error
 
 
 def _filled(content: Fill, variable: Variable) -> Iterator[NDArray[Any]]:
@@ -109,4 +109,4 @@ def _hold_the_same(ours: Checkpoint, one: Extent, theirs: Checkpoint, other: Ext
     try:
         return all(a == b for a, b in zip(ours.chunks(one), theirs.chunks(other), strict=True))
     except CkptSurgeonError:
-        return False  # whoever writes will say what is wrong
+        return False  # writing will report the error
