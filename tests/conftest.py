@@ -1,4 +1,9 @@
-"""What all tests share. The fast ones come first; those that start TensorFlow come last, in one process."""
+"""What all tests share, and in which order they run.
+
+In one process the fast ones come first, and those that start TensorFlow last. In several (pytest-xdist), those that
+start TensorFlow share one process, the others go file by file, and what takes longest begins first, so that no process
+works on when the others have nothing left to do.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +18,77 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Files of more than a few seconds, by processor time, longest first: they start rings, processes, fuzzers, or break
+# an operation at each of its calls. --quick leaves them out.
+SLOW = [
+    "test_ring_driver.py",
+    "test_bundle_publish.py",
+    "test_hdf5_hostile.py",
+    "test_cli_ring.py",
+    "test_conformance.py",
+    "test_fuzz.py",
+    "test_keras_across.py",
+    "test_ring_check.py",
+    "test_bundle_hostile.py",
+    "test_limits.py",
+    "test_cli.py",
+    "test_pipes.py",
+    "test_bundle.py",
+    "test_ring_plot.py",
+    "test_ring_predict.py",
+    "test_hdf5.py",
+    "test_ring_local.py",
+    "test_ring_live.py",
+    "test_v1_hostile.py",
+    "test_contract.py",
+    "test_ring_ensemble.py",
+    "test_safetensors.py",
+    "test_npz.py",
+    "test_data.py",
+    "test_trainers.py",
+    "test_ring_convergence.py",
+    "test_ring_spec.py",
+    "test_ring_journal.py",
+]
+FIRST = ["tensorflow", "children", *SLOW]  # groups
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --quick."""
+    parser.addoption("--quick", action="store_true", help="leave out tests that start TensorFlow, and slow ones")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out, with --quick, even the imports of files that would have no test."""
+    name = collection_path.name
+    quick = config.getoption("quick")
+    return True if quick and (name in SLOW or name.startswith("test_skflow") or "_tensorflow" in name) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that start TensorFlow last; where tests run in several processes, these in one, and every file."""
-
-    def starts_tensorflow(item: pytest.Item) -> bool:
-        return item.get_closest_marker("tensorflow") is not None
-
-    items.sort(key=starts_tensorflow)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test its group, and put the tests in order."""
+    if config.getoption("quick"):
+        left_out = [item for item in items if _starts_tensorflow(item) or item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("tensorflow" if starts_tensorflow(item) else item.path.name))
+            item.add_marker(pytest.mark.xdist_group("tensorflow" if _starts_tensorflow(item) else item.path.name))
+    if hasattr(config, "workerinput"):
+        items.sort(key=_rank)
+    else:
+        items.sort(key=_starts_tensorflow)
+
+
+def _starts_tensorflow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("tensorflow") is not None
+
+
+def _rank(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return FIRST.index(marker.args[0]) if marker.args[0] in FIRST else len(FIRST)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def answer(options, request):
     return talk + json.dumps({"step": request["step"] - (wrong == "stale"), "metrics": metrics})
 
 
-if __name__ == "__main__":
+def parse(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("mode", choices=("worker", "command"))
     for name in ("checkpoint", "output"):
@@ -81,7 +81,11 @@ if __name__ == "__main__":
     for name in ("--data", "--do"):
         parser.add_argument(name)
     parser.add_argument("--time", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    options = parse(sys.argv[1:])
     if options.mode == "command":
         print(json.dumps(json.loads(answer(options, vars(options)).splitlines()[-1]).get("metrics")))
     for line in sys.stdin if options.mode == "worker" else ():

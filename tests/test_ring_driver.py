@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from crash import Failing
+from numpy_here import train_here
 from ring_support import (
     COMMAND,
     HIDDEN,
@@ -73,6 +74,12 @@ def whole(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ring(fresh: Path, tmp_path: Path) -> Path:
     """Return a copy of the initialised ring."""
     return Path(shutil.copytree(fresh, tmp_path / "ring"))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have trainers work in this process, in tests of what is kept between two runs; the others start them."""
+    train_here(monkeypatch)
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -205,6 +212,7 @@ def test_the_journal_holds_the_steps_of_the_schedule(whole: Path) -> None:
             assert checkpoint.fingerprint() == past.fingerprint(name, past.latest(name))
 
 
+@pytest.mark.usefixtures("here")
 def test_after_every_round_all_models_hold_the_same_trunk(ring: Path) -> None:
     """And their state files name just these checkpoints."""
     seen = []
@@ -232,6 +240,7 @@ def test_heads_and_upper_layers_stay_each_models_own(whole: Path) -> None:
     assert len(set(biases)) == 3
 
 
+@pytest.mark.usefixtures("here")
 def test_a_run_ends_when_all_models_have_converged(ring: Path) -> None:
     """With a tolerance that anything meets: at the end of the second block of two rounds."""
     assert driver.run(str(ring), tolerance=1e9) == Done("converged", 4, "weights")
@@ -241,6 +250,7 @@ def test_a_run_ends_when_all_models_have_converged(ring: Path) -> None:
     assert steps(ring) == 5 * STEPS
 
 
+@pytest.mark.usefixtures("here")
 def test_until_extends_a_finished_run(ring: Path, tmp_path: Path) -> None:
     """It goes on to just what is asked for, whatever ring.toml says: another limit, another tolerance, or both."""
     edit(ring, "tolerance = 1e-09", "tolerance = 1e9, trunk_tolerance = 1e9")
@@ -252,6 +262,7 @@ def test_until_extends_a_finished_run(ring: Path, tmp_path: Path) -> None:
     assert driver.run(str(ring)) == Done("converged", 9, "trunk")
 
 
+@pytest.mark.usefixtures("here")
 def test_a_run_ends_when_the_held_out_loss_no_longer_falls(ring: Path) -> None:
     """It is measured with every block of rounds, of models that the built-in forward pass fits."""
     edit(ring, "rounds = 6", "rounds = 400, patience = 2")
@@ -340,6 +351,7 @@ def test_an_average_is_the_mean_in_float64(other: Path) -> None:
     assert len(set(slots)) == 3
 
 
+@pytest.mark.usefixtures("here")
 def test_another_schedule_is_resumed_to_the_same_bytes(other: Path, tmp_path: Path) -> None:
     """Interrupted at every other step of the first rounds: after it, or before the journal knows of it."""
     ring = Path(shutil.copytree(other.parent / "fresh", tmp_path / "ring"))
@@ -354,6 +366,7 @@ def test_another_schedule_is_resumed_to_the_same_bytes(other: Path, tmp_path: Pa
         assert {**one, "seconds": 0} == {**whole, "seconds": 0}
 
 
+@pytest.mark.usefixtures("here")
 def test_an_average_that_was_lost_costs_the_round(tmp_path: Path) -> None:
     """It is part of the round like every model's checkpoint."""
     ring, whole = tmp_path / "ring", tmp_path / "whole"
@@ -369,6 +382,7 @@ def test_an_average_that_was_lost_costs_the_round(tmp_path: Path) -> None:
     assert promised(ring) == promised(whole)
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("max_to_keep", [1, 5])
 def test_the_disk_does_not_fill(ring: Path, max_to_keep: int) -> None:
     """A model has `max_to_keep` checkpoints and those of one more round at most, and no other files pile up."""
@@ -408,6 +422,7 @@ def test_grafts_add_no_bytes(whole: Path) -> None:
     assert all(path.stat().st_nlink > 1 for path in files)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_rounds_grafts_add_nothing_to_the_blocks_of_distinct_files(ring: Path) -> None:
     """What all data files of a run take on the disk is what the train steps wrote, each once."""
     edit(ring, 'layers = "0-1"', 'layers = "0-1"\nmax_to_keep = 100')
@@ -419,6 +434,7 @@ def test_a_rounds_grafts_add_nothing_to_the_blocks_of_distinct_files(ring: Path)
     assert sum(blocks.values()) == sum(path.stat().st_blocks for path in written) > 0
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("durability", ["round", "step"])
 def test_durability_changes_what_is_synced_not_what_is_written(
     ring: Path, whole: Path, durability: str, monkeypatch: pytest.MonkeyPatch
@@ -480,6 +496,7 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(ring
     assert {name: checkpoints(ring, name) for name in MODELS} == {name: checkpoints(whole, name) for name in MODELS}
 
 
+@pytest.mark.usefixtures("here")
 def test_killed_before_every_write_it_goes_on_to_the_same_bytes(ring: Path, whole: Path) -> None:
     """A run that begins anew after each single step is the same run: nothing lives in memory alone."""
     for number in range(1, 2 * STEPS + 2):
@@ -491,6 +508,7 @@ def test_killed_before_every_write_it_goes_on_to_the_same_bytes(ring: Path, whol
     assert promised(ring) == promised(whole)
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("number", [1, 2, STEPS, 2 * STEPS, 4 * STEPS])
 def test_killed_between_checkpoint_and_journal_it_goes_on_to_the_same_bytes(
     ring: Path, whole: Path, number: int
@@ -551,6 +569,7 @@ def lose(folder: Path, name: str, step: int, how: str) -> None:
             path.write_bytes(content)
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("how", ["missing", "empty", "flipped", "another"])
 def test_unsynced_files_that_were_lost_cost_the_round(ring: Path, whole: Path, how: str) -> None:
     """History goes back to the last whole round, says so, and ends with the same bytes."""
@@ -566,6 +585,7 @@ def test_unsynced_files_that_were_lost_cost_the_round(ring: Path, whole: Path, h
     assert steps(ring) == ROUNDS * STEPS + 3  # the lost steps still stand in the journal
 
 
+@pytest.mark.usefixtures("here")
 def test_a_fallback_survives_another_crash(ring: Path, whole: Path) -> None:
     """Killed again before, just after and long after the first new line."""
     interrupt_after(ring, 2 * STEPS + 5)
@@ -577,6 +597,7 @@ def test_a_fallback_survives_another_crash(ring: Path, whole: Path) -> None:
     assert promised(ring) == promised(whole)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_loss_without_a_way_back_is_one_clear_line(ring: Path) -> None:
     """Nothing is changed then, not even swept."""
     interrupt_after(ring, 2 * STEPS)
@@ -587,6 +608,7 @@ def test_a_loss_without_a_way_back_is_one_clear_line(ring: Path) -> None:
     assert sorted(path for path in ring.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("here")
 def test_the_first_round_can_fall_back_to_the_first_weights(ring: Path, whole: Path) -> None:
     """Before the first whole round there is still the beginning."""
     interrupt_after(ring, 3)
@@ -595,6 +617,7 @@ def test_the_first_round_can_fall_back_to_the_first_weights(ring: Path, whole: P
     assert promised(ring) == promised(whole)
 
 
+@pytest.mark.usefixtures("here")
 def test_leftovers_of_a_crash_are_removed(ring: Path, whole: Path) -> None:
     """Checkpoints that the journal does not know, and files that were never finished."""
     interrupt_after(ring, 9)
@@ -615,6 +638,7 @@ def test_leftovers_of_a_crash_are_removed(ring: Path, whole: Path) -> None:
         assert not [path for path in (ring / name).iterdir() if "tmp" in path.name or "temp" in path.name]
 
 
+@pytest.mark.usefixtures("here")
 def test_lost_means_begin_anew_and_are_told(ring: Path) -> None:
     """Convergence is then measured from whole blocks alone, which takes two more of them."""
     interrupt_after(ring, 2 * STEPS)
@@ -648,6 +672,7 @@ def test_other_rows_are_refused(ring: Path) -> None:
         driver.run(str(ring))
 
 
+@pytest.mark.usefixtures("here")
 def test_another_environment_is_refused_unless_asked_for(ring: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named, since bytes may differ there."""
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -771,6 +796,7 @@ def test_a_step_that_fails_once_is_tried_again_and_the_run_goes_on(tmp_path: Pat
     assert promised(ring) == promised(whole)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_graft_that_fails_stops_the_run_which_can_be_resumed(ring: Path, whole: Path) -> None:
     """As on a full disk: the state says so."""
     folder = ring / "b"
