@@ -95,6 +95,10 @@ def _open(found: locating.Found) -> Checkpoint:
         from .keras.reading import Hdf5
 
         return (Hdf5 if found.format == "hdf5" else KerasZip)(found.path, found.files)
+    if found.format == "torch":
+        from .torch.reading import Torch
+
+        return Torch(found.path, found.files)
     from .npz.reading import Npy, Npz
 
     return Npz(found.path) if found.format == "npz" else Npy(found.path)

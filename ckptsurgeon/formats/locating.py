@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_EXPECTED = "a checkpoint of TensorFlow, Keras, safetensors, npz or npy"
+_EXPECTED = "a checkpoint of TensorFlow, PyTorch, Keras, safetensors, npz or npy"
 _SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # of a V1 checkpoint, or all of them at once
 
 
@@ -22,7 +22,7 @@ class Found:
     """A checkpoint that was found.
 
     Attributes:
-        format: `tf-v2`, `tf-v1`, `safetensors`, `npz`, `npy`, `hdf5` or `keras-zip`.
+        format: `tf-v2`, `tf-v1`, `safetensors`, `npz`, `npy`, `hdf5`, `keras-zip` or `torch`.
         path: of a V2 checkpoint the prefix; else the file's path, or of several what the user called them.
         files: all of them; of a V2 checkpoint its index. The first is the main file.
         folder: the SavedModel folder, if the path was that, or None.
@@ -58,7 +58,7 @@ def locate(path: str) -> Found:
         if found is None and os.path.isdir(path):
             return _of_folder(path)
         candidates = [path, *_stripped(path)]
-        for look in (_bundle, _v1, _safetensors, _numpy, _keras):
+        for look in (_bundle, _v1, _safetensors, _numpy, _keras, _torch):
             for candidate in candidates:
                 found = found or look(candidate)
         if found is not None:
@@ -110,7 +110,7 @@ def _numpy(path: str) -> Found | None:
 
 def _one_file(path: str) -> Found | None:
     """The checkpoint of this path that is no TensorFlow one."""
-    return _safetensors(path) or _numpy(path) or _keras(path)
+    return _safetensors(path) or _numpy(path) or _keras(path) or _torch(path)
 
 
 def _keras(path: str) -> Found | None:
@@ -121,6 +121,15 @@ def _keras(path: str) -> Found | None:
 
     found = keras_finding.locate(path)
     return Found(found[0], path, found[1]) if found else None
+
+
+def _torch(path: str) -> Found | None:
+    """The PyTorch file of this path."""
+    if not os.path.isfile(path):
+        return None
+    from .torch import reading as torch_reading
+
+    return Found("torch", path, [path]) if torch_reading.is_archive(path) else None
 
 
 def _shards(stem: str, count: int) -> Found | None:

@@ -82,6 +82,12 @@ def _stored(content: Copy) -> Iterator[bytes] | None:
             return None
         stored, order = donor.payload(variable), donor.datasets[variable.name].order
         return swapped(stored, variable.dtype) if order == ">" else stored
+    if donor.format == "torch":
+        from .torch.reading import Torch
+
+        assert isinstance(donor, Torch)
+        values = donor.plain_chunks(variable)
+        return swapped(values, variable.dtype) if values and donor.byteorder == "big" else values
     if isinstance(donor, Bundle) and variable.slices is None and variable.is_numeric:
         found = donor.checked_chunks(variable.extents[0])
         return found if donor.byteorder == "little" else swapped(found, variable.dtype)

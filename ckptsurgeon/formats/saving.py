@@ -51,6 +51,10 @@ def save(
     """
     recipient = plan.recipient
     kind = format or recipient.format
+    if kind == "torch":
+        from .torch.refusing import not_written
+
+        raise not_written(recipient.path)
     if not link:
         whole = out is not None or kind != "tf-v2"  # then kept variables are written too
         _check_room(plan.size(whole), out or recipient.main_file)
@@ -123,6 +127,10 @@ def check(plan: Plan, out: str | None, format: str | None) -> None:
         CkptSurgeonError: the format cannot hold what the plan leaves, or no single rename replaces it.
     """
     kind = format or plan.recipient.format
+    if kind == "torch":
+        from .torch.refusing import not_written
+
+        raise not_written(plan.recipient.path)
     if kind == "tf-v2":
         from .bundle import writing as bundle_writing
 

@@ -29,7 +29,8 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     main = formats.main_file(out, like, format)
     is_folder = format is None and formats.is_saved_model(like)
     meant = formats.format_of(out)
-    if os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS or meant not in (None, kind):
+    is_other = kind != "torch" and os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS
+    if is_other or meant not in (None, kind):
         hint = "use convert" if format is None else "choose another name"
         raise UsageError("the name of another format", path=out, expected=f"one of {kind}", hint=hint)
     if kind.startswith("tf-") and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
