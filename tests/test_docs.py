@@ -15,10 +15,6 @@ import ckptsurgeon
 PACKAGE = ROOT / "ckptsurgeon"
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
-# Links and paths to what is not in the tree yet. An entry whose file exists fails, and is to be removed.
-PENDING = {
-    "docs/formats/torch.md",
-}
 _LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
 _CODE_PATH = re.compile(r"`((?:ckptsurgeon|formats|ring|tests|scripts|docs)/[\w./-]*)`")
 _HEX_BLOCK = re.compile(r"^```hex (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -50,8 +46,6 @@ def _headings(page: Path) -> set[str]:
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link names a file that exists, and a heading that it has."""
     for target, heading in _links(page):
-        if _name(target) in PENDING:
-            continue
         assert target.exists(), f"{_name(page)} links to {_name(target)}"
         assert not heading or heading in _headings(target), f"{_name(page)} links to #{heading} of {_name(target)}"
 
@@ -61,7 +55,7 @@ def test_paths_in_the_docs_exist(page: Path) -> None:
     """Every path of the project that stands in backticks is there, from the root or from the package."""
     for path in _CODE_PATH.findall(page.read_text()):
         places = [ROOT / path, PACKAGE / path]
-        known = any(place.exists() or _name(place) in PENDING for place in places)
+        known = any(place.exists() for place in places)
         assert known, f"{_name(page)} names {path}"
 
 
@@ -89,9 +83,7 @@ def test_the_tree_is_drawn_as_it_stands() -> None:
     there = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")} - {"."}
     there |= {path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
     assert there - drawn == set()
-    assert {each for each in drawn if not (PACKAGE / each).exists()} <= {
-        each.removeprefix("ckptsurgeon/") for each in PENDING
-    }
+    assert {each for each in drawn if not (PACKAGE / each).exists()} == set()
 
 
 def test_parts_import_only_what_is_drawn_above_them() -> None:
@@ -105,11 +97,6 @@ def test_parts_import_only_what_is_drawn_above_them() -> None:
         part, _, others = line.partition("->")
         for other in filter(None, others.replace(" ", "").split(",")):
             assert order.index(other) < order.index(part.strip()), f"{part.strip()} is drawn above {other}"
-
-
-def test_nothing_pending_is_there() -> None:
-    """What the list of pending paths holds is still missing."""
-    assert {path for path in PENDING if (ROOT / path).exists()} == set()
 
 
 def _shown(block: str) -> bytes:
