@@ -178,7 +178,7 @@ def test_a_file_beside_a_checkpoint_is_not_the_checkpoint(folder: Path) -> None:
 def test_a_file_whose_checkpoint_is_gone(folder: Path) -> None:
     """A data file without an index beside it says so."""
     (folder / "m-1.index").unlink()
-    with pytest.raises(NotFoundError, match="other files are not beside it"):
+    with pytest.raises(NotFoundError, match="other files are missing"):
         locating.locate(str(folder / "m-1.data-00000-of-00001"))
 
 

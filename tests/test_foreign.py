@@ -57,18 +57,18 @@ FILES: dict[str, tuple[bytes, str]] = {
     "d0.pkl": (pickle.dumps({"a": 1}, 0), "a pickle, which is never loaded"),
     "m.pt": (zip_of("archive/data.pkl", "archive/data/0", "archive/version"), "a PyTorch file, which holds a pickle"),
     "script.pt": (zip_of("m/data.pkl", "m/constants.pkl"), "a TorchScript file"),
-    "m.pth": (LEGACY, "a PyTorch file of before 1.6"),
+    "m.pth": (LEGACY, "a PyTorch file from before 1.6"),
     "pytorch_model.bin": (pickle.dumps({"a": 1}), "a pickle, which is never loaded; where PyTorch is"),
     "m.keras": (zip_of("metadata.json", "config.json", "model.weights.h5"), r"a Keras file \(.keras\)"),
     "n.keras": (zip_of("metadata.json", "config.json", "model.weights.npz"), r"a Keras file \(.keras\)"),
-    "m.zip": (zip_of("readme.txt"), "a zip file of another kind; expected arrays .* found readme.txt"),
-    "empty.zip": (zip_of(), "a zip file of another kind; .* found nothing"),
+    "m.zip": (zip_of("readme.txt"), "an unknown kind of zip file; expected arrays .* found readme.txt"),
+    "empty.zip": (zip_of(), "an unknown kind of zip file; .* found nothing"),
     "lfs": (LFS, "a Git LFS pointer: .* 'git lfs pull' fetches it"),
     "page.safetensors": (b"\n<!DOCTYPE html><html>", "an HTML page"),
     "bom.npz": (b"\xef\xbb\xbf<HTML><body>", "an HTML page"),
-    "m.gz": (b"\x1f\x8b\x08" + bytes(20), "a file packed by gzip; unpack it first"),
+    "m.gz": (b"\x1f\x8b\x08" + bytes(20), "a gzip-compressed file; unpack it first"),
     "m.tar": (tar(), "a tar archive; unpack it first"),
-    "saved_model.pb": (b"\x0a\x03abc", "the graph of a SavedModel; name its folder"),
+    "saved_model.pb": (b"\x0a\x03abc", "the graph of a SavedModel; name its folder instead"),
 }
 
 
@@ -86,7 +86,7 @@ def test_a_file_is_named_for_what_it_is(tmp_path: Path, name: str) -> None:
 
 def test_what_is_damaged_is_said_to_be(tmp_path: Path) -> None:
     """Empty files, files of zero bytes, and zip files that are cut short are damaged."""
-    for data, message in [(b"", "an empty file"), (bytes(9999), "damaged: nothing but zero bytes"),
+    for data, message in [(b"", "an empty file"), (bytes(9999), "damaged: starts with nothing but zero bytes"),
                           (zip_of("a.npy")[:40], "a zip file: cut short")]:  # fmt: skip
         (tmp_path / "m").write_bytes(data)
         error = foreign.explain(str(tmp_path / "m"))
@@ -97,7 +97,7 @@ def test_what_is_damaged_is_said_to_be(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """What is no regular file is not opened."""
     os.mkfifo(tmp_path / "pipe")
-    assert "no regular file" in str(foreign.explain(str(tmp_path / "pipe")))
+    assert "not a regular file" in str(foreign.explain(str(tmp_path / "pipe")))
 
 
 def test_what_nothing_tells(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_line_that_converts(
     """The hint for PyTorch's files is one shell command whose paths are quoted, and whose Python takes all tensors."""
     path = tmp_path / "it's a model.pt"
     path.write_bytes(zip_of("archive/data.pkl", f"archive/{member}") if member != "data.pkl" else zip_of("a/data.pkl"))
-    line = str(foreign.explain(str(path))).partition("where PyTorch is: ")[2]
+    line = str(foreign.explain(str(path))).partition("where PyTorch is installed: ")[2]
     program, flag, code, source, target = shlex.split(line)
     assert (program, flag, source, target) == ("python", "-c", str(path), str(tmp_path / "it's a model.safetensors"))
     saved: dict[str, object] = {}

@@ -133,7 +133,7 @@ def test_strings_are_set(tmp_path: Path) -> None:
         assert file["fixed"][:].tolist() == [b"ab", b"four"]
     after = contents(path)
     assert {**after, "text": None, "fixed": None} == {**before, "text": None, "fixed": None}
-    with pytest.raises(RefusedError, match="strings of a fixed length; expected at most 4 bytes, found 5"):
+    with pytest.raises(RefusedError, match="strings of fixed length; expected at most 4 bytes, found 5"):
         changing.set(str(path), "fixed[0]", "fiver")
 
 
@@ -416,7 +416,7 @@ def test_a_set_of_files(tmp_path: Path) -> None:
         formats.open(str(index))
     for bad in ("../x.h5", "/etc/x.h5", 7, "x.txt"):
         index.write_text(json.dumps({"weight_map": {"/a": bad}}))
-        with pytest.raises(DamagedError, match="names no file beside it"):
+        with pytest.raises(DamagedError, match="names a file outside its folder"):
             formats.open(str(index))
 
 
@@ -427,9 +427,9 @@ def test_like_a_template(tmp_path: Path) -> None:
     producing.convert(str(tmp_path / "a.weights.h5"), str(tmp_path / "a.npz"))
     donor, template, out = (str(tmp_path / name) for name in ("a.npz", "t.keras", "out.keras"))
     report = producing.convert(donor, out, like=template)
-    assert report.warnings == [f"{template}: 14 values of its optimizer are kept"]
+    assert report.warnings == [f"{template}: 14 optimizer variables keep the template's values"]
     changing.drop(donor, ["layers/dense/vars/0"], out=str(tmp_path / "less.npz"))
-    with pytest.raises(RefusedError, match="nothing for layers/dense/vars/0"):
+    with pytest.raises(RefusedError, match="no value for layers/dense/vars/0"):
         producing.convert(str(tmp_path / "less.npz"), str(tmp_path / "x.keras"), like=template)
     with pytest.raises(UsageError, match="--like TEMPLATE"):
         producing.convert(donor, str(tmp_path / "x.keras"))

@@ -456,7 +456,7 @@ def test_what_a_stream_cannot_hold(tmp_path: Path, capsysbinary: pytest.CaptureF
     assert cli.main(["extract", path, "--match", "*", "-o", "-"]) == 2
     said = capsysbinary.readouterr()
     assert said.out == b""
-    assert b"s: safetensors hold no string" in said.err
+    assert b"s: safetensors files cannot store string" in said.err
     assert b"use -o FILE" in said.err
 
 

@@ -132,7 +132,7 @@ def test_what_tensors_do_not_need_is_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(UnsupportedError, match=message) as caught:
         opened(tmp_path / "m.pt", body)
     assert str(caught.value).count("\n") == 0
-    assert "where PyTorch is: python -c" in str(caught.value)
+    assert "where PyTorch is installed: python -c" in str(caught.value)
     assert str(tmp_path / "m.pt") in str(caught.value)
     assert not os.path.exists("/tmp/ckptsurgeon-was-executed")
 

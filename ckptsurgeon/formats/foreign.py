@@ -21,10 +21,10 @@ _STARTS = (
     (b"FUGG", "a big-endian GGUF file", None),
     (b"lmgg", "a GGML file", None),
     (b"tjgg", "a GGML file", None),
-    (b"\x1f\x8b", "a file packed by gzip", "unpack it first"),
-    (b"BZh", "a file packed by bzip2", "unpack it first"),
-    (b"\xfd7zXZ\0", "a file packed by xz", "unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a file packed by zstd", "unpack it first"),
+    (b"\x1f\x8b", "a gzip-compressed file", "unpack it first"),
+    (b"BZh", "a bzip2-compressed file", "unpack it first"),
+    (b"\xfd7zXZ\0", "an xz-compressed file", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd-compressed file", "unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
     (b"\x89PNG", "a picture", None),
     (b"%PDF", "a PDF document", None),
@@ -63,13 +63,13 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     if os.path.isdir(path):
         return _folder(path)
     if not os.path.isfile(path):
-        return UnsupportedError("no regular file", path=path, expected=expected)  # a pipe could be waited for for ever
+        return UnsupportedError("not a regular file", path=path, expected=expected)  # a pipe could block forever
     with open_source(path) as file:
         head = file.read(0, _HEAD)
     if not head:
         return DamagedError("an empty file", path=path)
     if not any(head) and len(head) == _HEAD:
-        return DamagedError("damaged: nothing but zero bytes at its start", path=path)
+        return DamagedError("damaged: starts with nothing but zero bytes", path=path)
     if head.startswith(_LFS):
         what = "a Git LFS pointer: the file itself was not fetched"
         return UnsupportedError(what, path=path, hint="'git lfs pull' fetches it")
@@ -78,7 +78,7 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     if head.startswith((zipped.MAGIC, zipped.EMPTY)):
         return _zip(path)
     if head.startswith(_LEGACY_TORCH):
-        return by_pytorch("a PyTorch file of before 1.6, which is a pickle", path)
+        return by_pytorch("a PyTorch file from before 1.6, which is a pickle", path)
     if _is_pickle(head):
         if path.endswith((".pt", ".pth", ".bin", ".ckpt")):
             return by_pytorch("a pickle, which is never loaded", path)
@@ -95,7 +95,7 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     if _is_onnx(head, path):
         return UnsupportedError("an ONNX model", path=path, expected=expected)
     if os.path.basename(path) == "saved_model.pb":
-        return UnsupportedError("the graph of a SavedModel", path=path, hint="name its folder")
+        return UnsupportedError("the graph of a SavedModel", path=path, hint="name its folder instead")
     return None
 
 
@@ -112,7 +112,7 @@ def _folder(path: str) -> CkptSurgeonError | None:
     if not names.isdisjoint(_ZARR):
         return UnsupportedError("a Zarr folder", path=path)
     if any(name.endswith(".distcp") for name in names):
-        hint = "torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes one file of it"
+        hint = "torch.distributed.checkpoint.format_utils.dcp_to_torch_save converts it to one file"
         return UnsupportedError("a distributed PyTorch checkpoint", path=path, hint=hint)
     for name in sorted(names):
         if name.startswith("pytorch_model") and name.endswith(".bin"):
@@ -127,7 +127,7 @@ def by_pytorch(what: str, path: str, source: str | None = None, load: str = _LOA
     source = source or path
     target = os.path.splitext(source)[0] + ".safetensors"
     line = _ONE_LINE.format(load=load, source=shlex.quote(source), target=shlex.quote(target))
-    return UnsupportedError(what, path=path, hint=f"where PyTorch is: {line}")
+    return UnsupportedError(what, path=path, hint=f"where PyTorch is installed: {line}")
 
 
 def _zip(path: str) -> CkptSurgeonError:
@@ -148,7 +148,7 @@ def _zip(path: str) -> CkptSurgeonError:
     if "config.json" in lasts and any(last.startswith("model.weights") for last in lasts):
         return UnsupportedError("a Keras file (.keras)", path=path)
     shown = ", ".join(names[:3]) or "nothing"
-    return UnsupportedError("a zip file of another kind", path=path, expected="arrays (.npy)", found=shown[:200])
+    return UnsupportedError("an unknown kind of zip file", path=path, expected="arrays (.npy)", found=shown[:200])
 
 
 def _is_pickle(head: bytes) -> bool:

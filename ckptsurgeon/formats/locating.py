@@ -150,12 +150,12 @@ def _explain(path: str) -> CkptSurgeonError:
     from . import foreign, state
 
     if path.endswith(".index") or ".data-" in os.path.basename(path):
-        return NotFoundError("the checkpoint's other files are not beside it", path=path)
+        return NotFoundError("the checkpoint's other files are missing", path=path)
     other = foreign.explain(path, _EXPECTED)
     if other is not None:
         return other
     if os.path.basename(path) == state.NAME and _is_state(os.path.dirname(path) or "."):
-        return UnsupportedError("the state file of a folder with checkpoints", path=path, hint="name the folder")
+        return UnsupportedError("the state file of a checkpoint folder", path=path, hint="name the folder")
     with open_source(path) as file:
         head = file.read(0, 8)
     return UnsupportedError("not a checkpoint of a known format", path=path, found=f"first bytes {head.hex()}")

@@ -80,7 +80,7 @@ class JsonScanner:
                 text = json.loads(f'"{text}"')
                 text.encode()  # escapes may spell half a surrogate pair, which is no text
         except ValueError as error:
-            raise DamagedError("damaged: JSON with a string that is no text", found=f"byte {start}") from error
+            raise DamagedError("damaged: a JSON string is not valid text", found=f"byte {start}") from error
         return text
 
     def flat_object(self, most: int) -> dict[str, object]:
@@ -89,11 +89,11 @@ class JsonScanner:
             self._unexpected("{")
         end = self.data.find(b"}", self.at, self.at + most) + 1
         if not end:
-            raise DamagedError("damaged: JSON with too long an object", found=f"byte {self.at}")
+            raise DamagedError("damaged: a JSON object is too long", found=f"byte {self.at}")
         try:
             value: dict[str, object] = _decode(self.data[self.at : end].decode())
         except (ValueError, RecursionError) as error:
-            raise DamagedError("damaged: JSON that makes no sense", found=f"byte {self.at}") from error
+            raise DamagedError("damaged: invalid JSON", found=f"byte {self.at}") from error
         self.at = end
         return value
 
@@ -117,7 +117,7 @@ class JsonScanner:
                 open_ones.append(b"}" if token == b"{" else b"]")
                 self.at += 1
                 if len(open_ones) > _DEEPEST:
-                    raise DamagedError("damaged: JSON that is nested too deeply", found=f"byte {self.at}")
+                    raise DamagedError("damaged: JSON is nested too deeply", found=f"byte {self.at}")
             elif open_ones and token == open_ones[-1]:
                 open_ones.pop()
                 self.at += 1
@@ -140,7 +140,7 @@ class JsonScanner:
         while True:
             end = self.data.find(b'"', end, most + 1)
             if end < 0:
-                raise DamagedError("damaged: JSON with a string that is too long or has no end", found=f"byte {start}")
+                raise DamagedError("damaged: a JSON string is too long or has no end", found=f"byte {start}")
             before = end - 1
             while self.data[before] == 0x5C:
                 before -= 1
@@ -151,18 +151,18 @@ class JsonScanner:
     def _unexpected(self, expected: str) -> NoReturn:
         found = self.data[self.at : self.at + 1]
         what = repr(found.decode("latin-1")) if found else "its end"
-        raise DamagedError("damaged: JSON that makes no sense", expected=expected, found=f"{what} at byte {self.at}")
+        raise DamagedError("damaged: invalid JSON", expected=expected, found=f"{what} at byte {self.at}")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("duplicate key")
     return found
 
 
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text[:20]} is no integer")
+    raise ValueError(f"{text[:20]} is not an integer")
 
 
 _decode = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse).decode

@@ -71,7 +71,7 @@ class ZipMember:
         """
         problem = name_problem(name)
         if problem:
-            raise RefusedError(f"no member of a zip file may have a name that {problem}", found=name)
+            raise RefusedError(f"invalid name for a zip member: it {problem}", found=name)
         other = ZipMember(name)
         for each in ("method", "time", "made", "needed", "internal", "external", "extra", "comment", "crc", "packed",
                      "size", "data"):  # fmt: skip
@@ -88,7 +88,7 @@ class ZipDirectory:
 
     Raises:
         DamagedError: it is cut short, or contradicts itself.
-        UnsupportedError: encrypted, on several disks, or packed in a way that is not handled.
+        UnsupportedError: encrypted, on several disks, or unsupported compression.
 
     Attributes:
         members: in the directory's order.
@@ -109,16 +109,16 @@ class ZipDirectory:
         for _ in range(count):
             member, offset, at = _entry(data, at)
             if member.text in names:
-                raise DamagedError("damaged: a member that stands there twice", found=member.text[:200])
+                raise DamagedError("damaged: two zip members with the same name", found=member.text[:200])
             names.add(member.text)
             self.members.append(member)
             offsets.append(offset)
         if at != length:
-            raise DamagedError("damaged: a directory with bytes that no member uses", found=f"{length - at} bytes")
+            raise DamagedError("damaged: unused bytes in the zip directory", found=f"{length - at} bytes")
         end = 0
         for number in sorted(range(count), key=offsets.__getitem__):
             if offsets[number] < end:
-                raise DamagedError("damaged: members that overlap", found=self.members[number].text[:200])
+                raise DamagedError("damaged: zip members overlap", found=self.members[number].text[:200])
             end = _place(read, self.members[number], offsets[number], start)
 
 
@@ -138,10 +138,10 @@ def _find(read: Read, size: int) -> tuple[int, int, int, bytes]:
         end = _LOCATOR.unpack(locator)[2]
         record = read(end, _END64.size) if end <= size - _END64.size - _LOCATOR.size else b""
         if not record.startswith(b"PK\x06\x06"):
-            raise DamagedError("damaged: a zip file without the end of its directory")
+            raise DamagedError("damaged: a zip file without its zip64 end record")
         _, _, _, _, disk, first, here, count, length, start = _END64.unpack(record)
     if disk or first or here != count:
-        raise UnsupportedError("a zip file on several disks")
+        raise UnsupportedError("a zip file split over several disks")
     if start + length != end:
         raise DamagedError(
             "damaged: a zip file's directory is not where it should be", expected=end - length, found=start
@@ -161,7 +161,7 @@ def _entry(data: bytes, at: int) -> tuple[ZipMember, int, int]:
         parts.append(data[at : at + length])
         at += length
     if magic != b"PK\x01\x02" or at > len(data):
-        raise DamagedError("damaged: an entry of the directory that is none")
+        raise DamagedError("damaged: invalid zip directory entry")
     name, extra, comment = parts
     member = ZipMember("")
     member.name, member.text, member.flags = name, _text(name, flags), flags
@@ -172,18 +172,18 @@ def _entry(data: bytes, at: int) -> tuple[ZipMember, int, int]:
     for number, value in enumerate(numbers):
         if value == _FULL and large is not None:
             if len(large) < 8:
-                raise DamagedError("damaged: a large member without its size", found=member.text[:200])
+                raise DamagedError("damaged: a zip64 member without its size", found=member.text[:200])
             numbers[number], large = int.from_bytes(large[:8], "little"), large[8:]
     member.size, member.packed, member.crc = numbers[0], numbers[1], crc
     if disk:
-        raise UnsupportedError("a zip file on several disks")
+        raise UnsupportedError("a zip file split over several disks")
     if flags & _ENCRYPTED:
         raise UnsupportedError("an encrypted zip file", found=member.text[:200])
     if method not in (STORED, DEFLATED):
-        what = "packed in a way that is not handled"
+        what = "unsupported compression"
         raise UnsupportedError(what, expected="stored or deflated", found=f"method {method} of {member.text[:200]}")
     if method == STORED and member.size != member.packed:
-        raise DamagedError("damaged: a stored member of two sizes", found=member.text[:200])
+        raise DamagedError("damaged: a stored zip member with two different sizes", found=member.text[:200])
     return member, numbers[2], at
 
 
@@ -191,10 +191,10 @@ def _text(name: bytes, flags: int) -> str:
     try:
         text = name.decode("utf-8" if flags & _UTF8 else "cp437")
     except UnicodeDecodeError as error:
-        raise DamagedError("damaged: a member whose name is no text", found=name[:200]) from error
+        raise DamagedError("damaged: a zip member's name is not valid text", found=name[:200]) from error
     problem = name_problem(text)
     if problem:
-        raise DamagedError(f"a member whose name {problem}", found=text[:200])
+        raise DamagedError(f"a zip member whose name {problem}", found=text[:200])
     return text
 
 
@@ -228,17 +228,17 @@ def _place(read: Read, member: ZipMember, offset: int, end: int) -> int:
     """
     head = read(offset, _LOCAL.size) if offset <= end - _LOCAL.size else b""
     if len(head) < _LOCAL.size or not head.startswith(MAGIC):
-        raise DamagedError("damaged: a member is not where the directory says", found=member.text[:200])
+        raise DamagedError("damaged: a zip member is not where the directory says", found=member.text[:200])
     _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
     name = read(offset + _LOCAL.size, name_length)
     alike = (name, method, flags & _ENCRYPTED) == (member.name, member.method, 0)
     if alike and not flags & _DESCRIPTOR:
         alike = crc == member.crc and packed in (member.packed, _FULL) and size in (member.size, _FULL)
     if not alike:
-        raise DamagedError("damaged: a member contradicts the directory", found=member.text[:200])
+        raise DamagedError("damaged: a zip member contradicts the directory", found=member.text[:200])
     member.data = offset + _LOCAL.size + name_length + extra_length
     if member.data + member.packed > end:
-        raise DamagedError("damaged: a member runs past the directory", found=member.text[:200])
+        raise DamagedError("damaged: a zip member runs past the directory", found=member.text[:200])
     return member.data + member.packed
 
 
@@ -271,7 +271,7 @@ def unpacked(read: Read, member: ZipMember, checked: bool = True) -> Iterator[by
             break
     if checked and done != member.size:
         found = "more" if done > member.size else done
-        raise DamagedError("damaged: a member of another size", expected=f"{member.size} bytes", found=found)
+        raise DamagedError("damaged: a zip member's size is wrong", expected=f"{member.size} bytes", found=found)
     if checked and crc != member.crc:
         raise DamagedError("damaged: wrong checksum", expected=f"{member.crc:08x}", found=f"{crc:08x}")
     if held:
@@ -293,9 +293,9 @@ def _inflated(read: Read, member: ZipMember) -> Iterator[bytes]:
         while not stream.eof and (out := stream.decompress(stream.unconsumed_tail, CHUNK)):
             yield out
     except zlib.error as error:
-        raise DamagedError("damaged: a member that cannot be unpacked") from error
+        raise DamagedError("damaged: cannot decompress a zip member") from error
     if not stream.eof:
-        raise DamagedError("damaged: a packed member without an end")
+        raise DamagedError("damaged: a compressed zip member has no end")
 
 
 def head_of(read: Read, member: ZipMember, length: int) -> bytes:
@@ -308,7 +308,7 @@ def head_of(read: Read, member: ZipMember, length: int) -> bytes:
     try:
         return zlib.decompressobj(-15).decompress(data, length)  # packed bytes are hardly more than unpacked ones
     except zlib.error as error:
-        raise DamagedError("damaged: a member that cannot be unpacked") from error
+        raise DamagedError("damaged: cannot decompress a zip member") from error
 
 
 # -- writing

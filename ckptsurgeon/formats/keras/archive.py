@@ -1,8 +1,8 @@
-"""Reads Keras's own files, zip files (`.keras`) of the model's config and of its weights in HDF5.
+"""Reads `.keras` files: zip files with the model's config and its weights in HDF5.
 
-Members that are stored, as Keras does it, are read where they stand; a packed one is unpacked to a nameless file first.
-config.json is data here: it tells the order of the layers, and nothing in it is ever made or called. `hdf5_write.py`
-is the other half.
+Uncompressed members, as Keras writes them, are read in place; a compressed one is first unpacked to an unnamed file.
+config.json is only data: it gives the order of the layers, and nothing in it is instantiated or called. `writing.py` is
+the counterpart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _INDEX, _PICKLED = "model.weights.json", "model.weights.npz"
 _MOST_CONFIG = 32 << 20  # bytes
-# What a packed member may expand to: above this many bytes no more than this many times its size.
+# A compressed member may expand to _FLOOR bytes, or _RATIO times its compressed size if that is more.
 _FLOOR = 32 << 20
 _RATIO = 100
 
@@ -36,15 +36,15 @@ class KerasZip(Hdf5):
 
     Args:
         path: of the file.
-        files: the same alone.
+        files: a list of just that path.
 
     Raises:
         NotFoundError, DamagedError, UnsupportedError: as `Hdf5`.
 
     Attributes:
         members: of the zip file.
-        weights: those that are HDF5, in order.
-        comment: the zip file's.
+        weights: the HDF5 members, in order.
+        comment: of the zip file.
     """
 
     format = "keras-zip"
@@ -72,17 +72,17 @@ class KerasZip(Hdf5):
             names = shard_names(self._text(known[_INDEX]))
             missing = next((name for name in names if name not in known), None)
             if missing is not None:
-                raise DamagedError(f"damaged: {missing[:200]}, which its index names, is not in it")
+                raise DamagedError(f"damaged: the index names {missing[:200]}, which is not in the file")
             return [known[name] for name in names]
         if _PICKLED in known:
             what = "a Keras file whose weights are pickled arrays, which are never loaded"
-            raise UnsupportedError(what, hint="save it by a recent Keras")
+            raise UnsupportedError(what, hint="save it again with a recent version of Keras")
         raise DamagedError("a Keras file without weights", expected=WEIGHTS)
 
     def _text(self, member: ZipMember) -> bytes:
         """The bytes of a small member."""
         if member.size > _MOST_CONFIG:
-            what = f"{member.text[:200]} is far too large"
+            what = f"{member.text[:200]} is too large"
             raise UnsupportedError(what, expected=f"at most {_MOST_CONFIG} bytes", found=member.size)
         return b"".join(zipped.unpacked(self.bytes_at, member))
 
@@ -90,7 +90,7 @@ class KerasZip(Hdf5):
         if member.method == zipped.STORED:
             return FileRange(self.main_file, local(self.file(self.main_file)).fd, member.data, member.size)
         if member.size > max(_FLOOR, _RATIO * member.packed):
-            what = f"{member.text} is packed more than {_RATIO}-fold"
+            what = f"{member.text} is compressed more than {_RATIO}-fold"
             raise UnsupportedError(what, found=f"{member.size} bytes from {member.packed}")
         import tempfile
 
@@ -98,7 +98,7 @@ class KerasZip(Hdf5):
             for chunk in zipped.unpacked(self.bytes_at, member):
                 write_all(spool.fileno(), chunk)
             fd = os.dup(spool.fileno())
-        name = f"{self.main_file}/{member.text}"  # no path, but it has a descriptor as if it were one
+        name = f"{self.main_file}/{member.text}"  # not a real path, but a key for the descriptor
         self._open_files[name] = LocalFile(name, fd)
         return FileRange(name, fd, 0, member.size)
 
@@ -126,7 +126,7 @@ class KerasZip(Hdf5):
 
 
 def parsed(text: bytes) -> object:
-    """A config, as data; None if it is none."""
+    """Parse a config as JSON; None if it is invalid."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -134,24 +134,24 @@ def parsed(text: bytes) -> object:
 
 
 def shard_names(text: bytes) -> list[str]:
-    """The files of a set that an index names, in order.
+    """The files of a set, as listed in its index, in order.
 
     Raises:
-        DamagedError: it is no such index, or names other places than its own folder.
+        DamagedError: it is not such an index, or names files outside its folder.
     """
     index = parsed(text)
     weights = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weights, dict) or not weights:
-        raise DamagedError("damaged: no index of weights", expected="a weight_map")
+        raise DamagedError("damaged: not a weights index", expected="a weight_map")
     found: set[str] = set()
     for each in weights.values():
         for name in each if isinstance(each, list) else [each]:
             if not isinstance(name, str) or not name.endswith(".h5") or "/" in name or "\\" in name or "\0" in name:
-                raise DamagedError("damaged: an index that names no file beside it", found=str(name)[:200])
+                raise DamagedError("damaged: the index names a file outside its folder", found=str(name)[:200])
             found.add(name)
     return sorted(found)
 
 
 def is_keras(names: set[str]) -> bool:
-    """Whether a zip file with members of these names is one of Keras's."""
+    """Whether a zip file with members of these names is a Keras file."""
     return CONFIG in names and any(name.startswith("model.weights") for name in names)

@@ -1,8 +1,8 @@
-"""What a plan makes of an HDF5 file: its bytes, with values put in their places, or a file written anew.
+"""Carries out a plan on HDF5 files: replaces values in a copy of the file, or rewrites the file.
 
-Values of the same dtype and shape that stand in the file as such are exchanged while it is copied, with libhdf5 not
-even asked. Everything else is a new file, which libhdf5 makes in a child (`hdf5_rewrite`) of what stays and what
-comes. It holds live bytes alone.
+If dtype and shape stay the same and the values are stored contiguously, they are replaced while the file is copied,
+without libhdf5. Anything else needs a new file, which libhdf5 writes in a child process (`sandbox/rewriting.py`) from
+old and new values. The new file has no unused bytes.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _UNKNOWN = {"int4", "uint4", "int2", "uint2", "float4_e2m1fn", "qint8", "quint8"
 
 
 class Edits:
-    """What a plan does to the HDF5 files of a checkpoint.
+    """The changes that a plan makes to the HDF5 files of a checkpoint.
 
     Args:
-        plan: whose recipient they are.
+        plan: its recipient is an HDF5 checkpoint.
 
     Raises:
-        UnsupportedError, RefusedError, Problems: no HDF5 file can hold what it leaves.
+        UnsupportedError, RefusedError, Problems: an HDF5 file cannot hold the result.
 
     Attributes:
-        changed: numbers of the parts that it changes.
-        anew: whether a file has to be written anew.
+        changed: numbers of the files that change.
+        anew: whether a file must be rewritten.
         renames: whether names, dtypes or shapes change.
     """
 
@@ -93,11 +93,11 @@ class Edits:
             if result.kept:
                 continue
             if variable.dtype in _UNKNOWN or (variable.dtype not in ITEM_SIZE and variable.dtype != "string"):
-                problems.append(UnsupportedError(f"{name}: HDF5 files hold no {variable.dtype}", path=path))
+                problems.append(UnsupportedError(f"{name}: HDF5 files cannot store {variable.dtype}", path=path))
             elif variable.dtype == "string" and dataset is not None and dataset.item:
                 longest = max(map(len, self._strings(result)), default=0)
                 if longest > dataset.item and self._is_same(result):
-                    what = f"{name} holds strings of a fixed length"
+                    what = f"{name} holds strings of fixed length"
                     problems.append(
                         RefusedError(what, path=path, expected=f"at most {dataset.item} bytes", found=longest)
                     )
@@ -116,7 +116,7 @@ class Edits:
     # -- bytes
 
     def of_part(self, number: int) -> Iterator[bytes]:
-        """One of the files, with new values in their places."""
+        """The bytes of one of the files, with the new values in place."""
         part = self.file.parts[number]
         edits = []
         for result in self.results:
@@ -127,7 +127,7 @@ class Edits:
         at = 0
         for place, length, chunks in sorted(edits, key=lambda edit: edit[:2]):
             if place < at:
-                raise DamagedError("damaged: variables that overlap", path=self.file.path)
+                raise DamagedError("damaged: variables overlap", path=self.file.path)
             yield from self._between(number, at, place)
             done = 0
             for chunk in chunks:
@@ -149,10 +149,10 @@ class Edits:
         return payload.swapped(found, result.variable.dtype) if is_big else found
 
     def _check_room(self, beside: str) -> None:
-        """Raise, before anything is written, where the disk has no room for a new file and, beside it, the result.
+        """Raise, before anything is written, if the disk has no room for both the new file and the result.
 
         Args:
-            beside: path in whose folder both are made.
+            beside: a path in the folder where both are made.
         """
         folder, needed = os.path.dirname(beside) or ".", 2 * self._size
         with errors.files(folder):
@@ -163,10 +163,10 @@ class Edits:
             raise StorageError(what, path=folder, expected=f"{needed} bytes", found=f"{free} free")
 
     def whole(self, beside: str) -> int:
-        """One new file of all parts: its descriptor, to be closed by the caller; it has no name.
+        """Write one new file, unnamed, from all parts; return its descriptor, which the caller closes.
 
         Args:
-            beside: path in whose folder it is made.
+            beside: a path in the folder where it is made.
         """
         path = f"{beside}.ckptsurgeon-tmp.hdf5"
         self._check_room(path)
@@ -174,7 +174,7 @@ class Edits:
             remove(path)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                os.unlink(path)  # so that nothing is left of it whatever happens
+                os.unlink(path)  # nothing can be left behind
                 self._write(fd)
             except BaseException:
                 os.close(fd)
@@ -201,7 +201,7 @@ class Edits:
             os.pwrite(fd, chunk, at * CHUNK)
 
     def _request(self, strict: bool) -> tuple[dict[str, Any], list[Iterator[bytes]]]:
-        """What a child is to write, and the values that it will want."""
+        """The request that describes the new file, and the values to send after it."""
         datasets: list[dict[str, Any]] = [
             {"path": path, "source": [number, path], "form": None}
             for number, paths in enumerate(self.listing.types)
@@ -234,7 +234,7 @@ class Edits:
         return sum(result.variable.size * ITEM_SIZE.get(result.variable.dtype, 1) for result in self.results)
 
     def _form(self, result: Result, dataset: Dataset | None) -> tuple[dict[str, Any], Iterator[bytes]]:
-        """How a new dataset is made, and its values."""
+        """How to create a new dataset, and its values."""
         variable = result.variable
         same = dataset is not None and self.listing.variables[variable.name].dtype == variable.dtype
         form: dict[str, Any] = {"dtype": variable.dtype, "shape": variable.shape, "same": same}
@@ -243,6 +243,6 @@ class Edits:
             return {**form, "item": 0, "length": len(data)}, iter([data])
         form["item"] = ITEM_SIZE[variable.dtype]
         if isinstance(result.content, Copy) and result.kept and dataset is None:
-            raise UnsupportedError(f"{variable.name} is not of this file", path=self.file.path)
+            raise UnsupportedError(f"{variable.name} is not a variable of this file", path=self.file.path)
         found = payload.chunks(result.content, variable)
         return form, payload.swapped(found, variable.dtype) if same and dataset and dataset.order == ">" else found

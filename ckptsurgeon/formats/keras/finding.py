@@ -1,4 +1,4 @@
-"""Recognises HDF5 files, sets of them and Keras's zip files, by content."""
+"""Recognises HDF5 files, sets of them, and Keras zip files by their content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .reading import MAGIC
 
 _INDEX = ".weights.json"
 _LONGEST_INDEX = 64 << 20  # bytes
-_FURTHEST = 1 << 20  # bytes before an HDF5 file that may be its user's own
+_FURTHEST = 1 << 20  # largest user block before the HDF5 data, in bytes
 
 
 def kind_of(path: str) -> str | None:
@@ -40,10 +40,10 @@ def locate(path: str) -> tuple[str, list[str]] | None:
     """The checkpoint that a path means: a file, the index of several, or the folder of a model that is no zip file.
 
     Returns:
-        Its format and its files, the main one first; None if it is none.
+        Its format and its files, the main one first; None if it is not HDF5 or Keras.
 
     Raises:
-        DamagedError: a file of a set is missing, or its index is none.
+        DamagedError: a file of a set is missing, or its index is invalid.
     """
     if os.path.isdir(path):
         inner = os.path.join(path, archive.WEIGHTS)

@@ -1,11 +1,11 @@
-"""What Keras's files say of layers: which groups are some, their order, and what a numbered weight is. Pure.
+"""Layers in Keras files: which groups are layers, in what order, and what each numbered weight means. Pure.
 
-    legacy           the attribute layer_names of the group with the weights; of a layer, weight_names
-    .keras           config.json, whose layers stand in model order; read as data alone
-    .weights.h5      nothing; but Keras writes the layers in model order, so where their datasets' headers stand tells
+    legacy           attribute layer_names of the group with the weights; each layer has weight_names
+    .keras           config.json lists the layers in model order; it is read as data only
+    .weights.h5      no list; but Keras writes layers in model order, so the places of their headers give the order
 
-A layer is what the outermost model calls one: a model inside it is a single layer, as in legacy files. A model that is
-a class of its own has them by the names of its attributes, as people count: block_2 before block_10.
+Layers are those of the outermost model: a nested model is a single layer, as in legacy files. In a subclassed model,
+layers are sorted by attribute name in natural order: block_2 before block_10.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from .listing import Listing
 
 BY_NAMES, BY_CONFIG, BY_PLACE = "layer_names", "config.json", "file-order"  # schemes
-_BESIDE = ("optimizer", "metrics", VARS)  # groups at the root that are no layers
-_LARGE = 2048  # bytes of values that libhdf5 puts at the end of a file, not together with others
+_BESIDE = ("optimizer", "metrics", VARS)  # groups at the root that are not layers
+_LARGE = 2048  # bytes; values this large are appended to the file, never packed with others
 
 
 def listed(groups: dict[str, dict[str, object]]) -> list[str]:
-    """The datasets of a legacy file in the order of its lists; of others none."""
+    """The datasets of a legacy file in the order of its lists; empty for other files."""
     root = legacy_root(groups)
     if root is None:
         return []
@@ -55,7 +55,7 @@ def listed(groups: dict[str, dict[str, object]]) -> list[str]:
 
 
 def tables(listing: Listing) -> dict[str, dict[str, int]]:
-    """The layers of a file, numbered as far as it tells: scheme's name -> variable's name -> number."""
+    """Layer numbers, if the file determines them: scheme's name -> variable's name -> number."""
     root = legacy_root(listing.groups[0])
     if root is not None:
         found = _in_order(
@@ -73,7 +73,7 @@ def tables(listing: Listing) -> dict[str, dict[str, int]]:
 
 
 def _in_order(listing: Listing, layers: Iterable[str]) -> dict[str, int]:
-    """The variables of groups that are layers, numbered by their rank among those that have some."""
+    """Variable's name -> number of its layer, counting only layers that have variables."""
     ranks = {layer: rank for rank, layer in enumerate(dict.fromkeys(layers))}
     owners = {}
     for name in listing.variables:
@@ -116,7 +116,7 @@ def _units(listing: Listing) -> dict[str, list[str]]:
 
 
 def _by_place(listing: Listing, units: dict[str, list[str]]) -> list[str] | None:
-    """The layers in the order in which they were written, attributes in that of their names; None if there is doubt."""
+    """The layers in the order they were written, attributes sorted by name; None if that is not certain."""
     heads: dict[str, list[str]] = {}
     for unit in units:
         heads.setdefault(unit.partition("/")[0], []).append(unit)
@@ -130,7 +130,7 @@ def _by_place(listing: Listing, units: dict[str, list[str]]) -> list[str] | None
 
 
 def _traces(listing: Listing, units: dict[str, list[str]]) -> Traces:
-    """What tells when layers were written."""
+    """Collect what shows when layers were written."""
     headers = [(listing.place_of(name), unit) for unit, names in units.items() for name in names]
     groups = [
         ((number, address), unit)
@@ -140,7 +140,7 @@ def _traces(listing: Listing, units: dict[str, list[str]]) -> Traces:
     ]
     end = max(groups, default=((-1, 0), ""))[0]
     if 2 * sum(max(listing.place_of(name) for name in names) > end for names in units.values()) < len(units):
-        headers += groups  # made layer by layer; we ourselves make all groups first, and in another order
+        headers += groups  # Keras creates groups layer by layer; this program creates all of them first
     classes: dict[str, list[tuple[int, str]]] = {}
     large: dict[str, tuple[int, int]] = {}
     for unit, names in units.items():
@@ -157,7 +157,7 @@ def _traces(listing: Listing, units: dict[str, list[str]]) -> Traces:
 
 
 def _values_at(listing: Listing, name: str) -> tuple[int, int] | None:
-    """Where the values of a variable begin, if they are too large for a hole."""
+    """Where the values of a variable begin; None if they might fit into a hole."""
     dataset = listing.datasets[name]
     large = dataset.place >= 0 and listing.variables[name].size * dataset.item >= _LARGE
     return (dataset.part, dataset.place) if large else None
@@ -187,7 +187,7 @@ def _by_config(listing: Listing, units: dict[str, list[str]]) -> list[str] | Non
 
 
 def full_names(listing: Listing) -> dict[str, str]:
-    """The names that a program gave weights: in a legacy file their own, else their layer's and their meaning."""
+    """Names of weights as the program knows them: stored in legacy files, else layer name plus role."""
     found: dict[str, str] = {}
     root = legacy_root(listing.groups[0])
     if root is not None:
@@ -222,7 +222,7 @@ def full_names(listing: Listing) -> dict[str, str]:
 
 
 def slot_owners(listing: Listing, names: dict[str, str], layers: dict[str, int]) -> dict[str, str]:
-    """Slots of optimizers, where names or the order of weights tell whose they are.
+    """Optimizer slots -> their variables, by name or by the order of the weights.
 
     Args:
         listing: of the checkpoint.

@@ -1,8 +1,8 @@
-"""Which groups an HDF5 file has after an operation, and what its lists of layers and weights say then. Pure.
+"""The groups of an HDF5 file after an operation, and its updated lists of layers and weights. Pure.
 
-Keras finds the layers of a legacy file by the attribute layer_names, and a layer's weights by weight_names: a variable
-that goes, comes or gets another name must do so there too. A group moves with its attributes when all that is in it
-does; one that has lost all its variables goes, unless it is a layer's, which may have none.
+Keras finds the layers of a legacy file by the attribute layer_names, and a layer's weights by weight_names, so dropped,
+added and renamed variables must change there too. A group moves with its attributes if everything in it moves; a group
+that has lost all its variables is removed, unless it is a layer, which may have none.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Arrangement:
 
     Args:
         listing: of the file that it is made from.
-        moves: of each variable that it will have, the name in `listing` (None for a new one), and the new one.
+        moves: for each variable of the new file, its name in `listing` (None if it is new) and its new name.
         path: what errors name.
 
     Raises:
-        RefusedError, Problems: no file can have these names.
+        RefusedError, Problems: an HDF5 file cannot have these names.
 
     Attributes:
         groups: [number of the part or -1, path in it, new path], parents first.
@@ -52,13 +52,13 @@ class Arrangement:
         self._list()
 
     def _attributes(self, path: str) -> dict[str, list[str]]:
-        """The lists of a group."""
+        """The lists of layers and weights in a group's attributes."""
         attributes = self._listing.groups[self._parts[path]][path]
         found = {name: joined(attributes, name) for name in ("layer_names", "weight_names")}
         return {name: each for name, each in found.items() if each is not None}
 
     def _map(self) -> dict[str, str | None]:
-        """The new path of every group; None of one that goes."""
+        """The new path of every group; None for a group that is removed."""
         members: dict[str, list[str]] = {}
         for name in self._listing.variables:
             at = len(name)
@@ -91,7 +91,7 @@ class Arrangement:
     def _arrange(self) -> None:
         sources: dict[str, tuple[int, str]] = {}
         for path, new in self._mapped.items():
-            if new is not None and (new not in sources or path == new):  # who stays has the say over who joins
+            if new is not None and (new not in sources or path == new):  # a group that stays keeps its attributes
                 sources[new] = (self._parts[path], path)
         names = {new for _, new in self._moves}
         problems: list[CkptSurgeonError] = []
@@ -107,7 +107,7 @@ class Arrangement:
                 number, old = sources.get(path, (-1, ""))
                 self.groups.append((number, old, path))
                 if path in names:
-                    what = f"{path} would be a variable and a folder at once"
+                    what = f"{path} would be both a variable and a group"
                     problems.append(RefusedError(what, path=self._path))
         for name in names:
             parts = name.split("/")
@@ -148,7 +148,7 @@ class Arrangement:
                 self.lists.setdefault(new_root, {})["layer_names"] = layers
 
     def _weights(self, path: str, new: str, before: list[str], inner: list[str]) -> list[str]:
-        """The weights of a group, in their old order, with what is new at the end."""
+        """The weights of a group in their old order, new ones at the end."""
         found = []
         for each in before:
             name = inside(path, each)

@@ -1,8 +1,8 @@
-"""What the names of groups and attributes in Keras's HDF5 files mean: layers, their weights by number. Pure.
+"""What group and attribute names in Keras HDF5 files mean: layers, and their numbered weights. Pure.
 
-Groups as Keras 3 makes them: `layers/<class>[_n]`, of a model that is a class of its own `<attribute>` or
-`<attribute>/<class>[_n]`, in each a group `vars` whose datasets are numbered. Legacy files list layers and weights by
-name. Observed on Keras 3.15 and tf_keras 2.21.
+Keras 3 names groups `layers/<class>[_n]`, or in subclassed models `<attribute>` or `<attribute>/<class>[_n]`; each has
+a group `vars` with numbered datasets. Legacy files list layers and weights by name. Observed on Keras 3.15
+and tf_keras 2.21.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 WEIGHTS, OPTIMIZER = "model_weights", "optimizer_weights"
 TOP = "top_level_model_weights"
 VARS = "vars"
-LISTED = ("layers", "_layer_checkpoint_dependencies")  # groups whose members are all layers; the second of TF 2.12
+LISTED = (
+    "layers",
+    "_layer_checkpoint_dependencies",
+)  # all members are layers; the second is from TF 2.12
 COUNTER = re.compile(r"_[1-9][0-9]{0,8}\Z")
 
-# What the numbers in `vars` mean, by class, if a layer has as many weights as stand here.
+# What the numbers in `vars` mean, by class, for each number of weights.
 MEANINGS = {
     "dense": (("kernel",), ("kernel", "bias"), ("kernel", "bias", "kernel_scale")),
     "batch_normalization": (("gamma", "beta", "moving_mean", "moving_variance"),),
@@ -27,7 +30,7 @@ MEANINGS = {
     "embedding": (("embeddings",),),
     "depthwise_conv2d": (("depthwise_kernel",), ("depthwise_kernel", "bias")),
     "separable_conv2d": (("depthwise_kernel", "pointwise_kernel"), ("depthwise_kernel", "pointwise_kernel", "bias")),
-    "cell": (("kernel", "recurrent_kernel"), ("kernel", "recurrent_kernel", "bias")),  # of LSTM, GRU, SimpleRNN
+    "cell": (("kernel", "recurrent_kernel"), ("kernel", "recurrent_kernel", "bias")),  # in LSTM, GRU, SimpleRNN
 }
 for _same in ("conv1d", "conv2d", "conv3d", "conv1d_transpose", "conv2d_transpose", "conv3d_transpose", "einsum_dense",
               "query_dense", "key_dense", "value_dense", "output_dense"):  # fmt: skip
@@ -35,7 +38,7 @@ for _same in ("conv1d", "conv2d", "conv3d", "conv1d_transpose", "conv2d_transpos
 
 
 def joined(attributes: dict[str, object], name: str) -> list[str] | None:
-    """A list of names, be it in one attribute or cut into several with numbers; None if it is not there."""
+    """A list of names, from one attribute or from several numbered ones; None if it is missing."""
     whole = attributes.get(name)
     if isinstance(whole, list):
         return [str(each) for each in whole]
@@ -48,7 +51,7 @@ def joined(attributes: dict[str, object], name: str) -> list[str] | None:
 
 
 def legacy_root(groups: dict[str, dict[str, object]]) -> str | None:
-    """The group that lists the layers, in a legacy file: of a whole model one of its own, else the root."""
+    """The group that lists the layers of a legacy file: `model_weights` in a whole model, else the root."""
     for root in (WEIGHTS, ""):
         if root in groups and joined(groups[root], "layer_names") is not None:
             return root
@@ -61,7 +64,7 @@ def inside(folder: str, name: str) -> str:
 
 
 def owner_of(name: str, groups: Iterable[str]) -> str | None:
-    """The innermost of some groups that a dataset is in."""
+    """The innermost of the given groups that contains a dataset; None if none does."""
     known = groups if isinstance(groups, dict | set) else set(groups)
     at = len(name)
     while (at := name.rfind("/", 0, at)) > 0:
@@ -71,9 +74,9 @@ def owner_of(name: str, groups: Iterable[str]) -> str | None:
 
 
 def is_container(inner: list[str], names_layers: bool) -> bool:
-    """Whether a group is a list of layers and no layer: it has no weights of its own, nor a place for them.
+    """Whether a group is a list of layers, not a layer: it has no group `vars`.
 
-    Recent releases give every layer such a place; of older ones a list is told by numbers that it gives its members.
+    Recent releases give every layer a group `vars`; in older files, a list is recognised by its numbered members.
     """
     if VARS in inner or not inner:
         return False
@@ -81,19 +84,19 @@ def is_container(inner: list[str], names_layers: bool) -> bool:
 
 
 def class_of(path: str) -> str:
-    """The class of a layer, or the attribute that holds it, by its group's name."""
+    """The class of a layer, or the attribute that holds it, from its group's name."""
     return COUNTER.sub("", path.rpartition("/")[2]).lstrip("_")
 
 
 def snake_case(name: str) -> str:
-    """A class's name as Keras writes it in paths."""
+    """Convert a class name to the form that Keras uses in paths."""
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def in_config(config: object) -> list[tuple[str, str, bool]]:
-    """The layers that a model's config lists: class as Keras names its groups, name, and whether it is trained."""
+    """The layers listed in a model's config: class name as in group names, layer name, and whether it is trained."""
     inner = config.get("config") if isinstance(config, dict) else None
     layers = inner.get("layers") if isinstance(inner, dict) else None
     found = []

@@ -1,9 +1,9 @@
-"""Reads HDF5 files of weights: Keras's in all their layouts, sets of them with an index (`.weights.json`), others.
+"""Reads HDF5 weight files: all Keras layouts, sets of files with an index (`.weights.json`), and other HDF5 files.
 
-A variable is a dataset, and its name the path without a leading slash. libhdf5 itself runs in a child (`hdf5_child`),
-whose listing is all that opening takes. Values that stand in the file as such are read from there without it; packed
-ones, pieces (chunks) and strings come from the child. Only what fletcher32 guards has a checksum. `hdf5_write.py` is
-the other half.
+A variable is a dataset; its name is the path without a leading slash. libhdf5 runs only in a child process
+(`sandbox/process.py`), and opening a file asks that process for a listing. Contiguous, uncompressed values are read
+directly from the file; compressed or chunked values and strings come from the process. Only datasets with the
+fletcher32 filter have checksums. `writing.py` is the counterpart.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-_MAX_RANK = 32  # libhdf5's
+_MAX_RANK = 32  # limit of libhdf5
 _LARGEST = 1 << 62
-_MOST_DEATHS = 3  # of children, which may take seconds each, in reading values; then no more is asked of a file
+_MOST_DEATHS = 3  # crashes while reading values, which may take seconds each; then no more is read
 
 
 class Hdf5(WatchedFiles):
@@ -43,12 +43,12 @@ class Hdf5(WatchedFiles):
 
     Raises:
         NotFoundError: a file is missing.
-        DamagedError: it contradicts itself, or libhdf5 dies of it.
-        UnsupportedError: it leads out of itself, or is packed in a way that is not handled.
+        DamagedError: it contradicts itself, or libhdf5 crashes.
+        UnsupportedError: it leads out of itself, or its compression is unsupported.
 
     Attributes:
         files: those with values.
-        parts: the ranges of files that are HDF5.
+        parts: the HDF5 files, each a range of a file.
         listing: what their metadata say.
     """
 
@@ -96,12 +96,12 @@ class Hdf5(WatchedFiles):
                     for each in told["datasets"]:
                         variable, dataset = self._variable(number, each)
                         if variable.name in self.listing.datasets:
-                            what = "damaged: a variable that stands in two files"
+                            what = "damaged: two files hold the same variable"
                             raise DamagedError(what, found=variable.name[:200])
                         self.listing.datasets[variable.name] = dataset
                         found.append((number, dataset.address, natural_key(variable.name), variable.name, variable))
                 except (KeyError, TypeError, ValueError) as error:
-                    raise DamagedError("damaged: the HDF5 library says what cannot be") from error
+                    raise DamagedError("damaged: libhdf5 returned inconsistent metadata") from error
         found.sort(key=lambda each: each[:4])
         told_by_place = {each[3]: each[4] for each in found}
         told_by_lists = [name for name in layers.listed(self.listing.groups[0]) if name in told_by_place]
@@ -130,7 +130,7 @@ class Hdf5(WatchedFiles):
         key = dataset.path.encode("utf-8", "surrogateescape")
         return Variable(dataset.path, key, dtype, shape, extents), dataset
 
-    # -- the child
+    # -- the process that runs libhdf5
 
     def _ask_process(self) -> Hdf5Process:
         if self._process is None:
@@ -149,7 +149,7 @@ class Hdf5(WatchedFiles):
         self._end_process()
         super().close()
 
-    # -- what Keras says
+    # -- Keras layers and names
 
     def layer_tables(self) -> dict[str, dict[str, int]]:
         """As `Checkpoint.layer_tables`: layers with weights, in model order."""
@@ -165,7 +165,7 @@ class Hdf5(WatchedFiles):
         return self._owners
 
     def full_name(self, name: str) -> str | None:
-        """As `Checkpoint.full_name`: of a weight its layer's name and its meaning, of a slot its optimizer's too."""
+        """As `Checkpoint.full_name`: layer name and role of a weight; for a slot also its optimizer."""
         found = self._full_names().get(name)
         if found is None and name in self.variables:
             return slots.name_of(self.listing, name, self.slot_owners(), self._full_names())
@@ -198,16 +198,16 @@ class Hdf5(WatchedFiles):
             done += len(each)
             yield each
         if done != length:
-            what = f"damaged: too few values of {variable.name[:200]}"
+            what = f"damaged: too few values for {variable.name[:200]}"
             raise DamagedError(what, path=self.path, expected=length, found=done)
 
     def _values(self, variable: Variable, room: int) -> Iterator[bytes]:
         if self._deaths >= _MOST_DEATHS:
-            what = f"damaged: the HDF5 library died of it {_MOST_DEATHS} times"
-            raise DamagedError(f"{what}, and was not asked for {variable.name[:200]}", path=self.path)
+            what = f"damaged: libhdf5 crashed {_MOST_DEATHS} times while reading this file"
+            raise DamagedError(f"{what}; did not read {variable.name[:200]}", path=self.path)
         dataset = self.listing.datasets[variable.name]
         request = {"do": "read", "part": dataset.part, "path": dataset.path}
-        own = not self._is_reading  # while other values come from our child, these need another one
+        own = not self._is_reading  # the process is busy sending other values, so start another
         child = self._ask_process() if own else Hdf5Process(self.path, self.parts)
         self._is_reading = True
         finished = False
@@ -217,7 +217,7 @@ class Hdf5(WatchedFiles):
                     yield each
             finished = True
         except DamagedError as error:
-            error.what += f", of {variable.name[:200]}"
+            error.what += f", in {variable.name[:200]}"
             self._deaths += not child.pid
             raise
         finally:
@@ -226,7 +226,7 @@ class Hdf5(WatchedFiles):
             else:
                 self._is_reading = False
                 if not finished and child is self._process:
-                    self._end_process()  # what it goes on to say would be taken for the next answer
+                    self._end_process()  # the rest of its answer would be taken for the next one
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: whether the bytes are there and can be unpacked."""
@@ -244,10 +244,10 @@ class Hdf5(WatchedFiles):
                 pass
 
     def read(self, name: str) -> NDArray[Any]:
-        """As `Checkpoint.read`; text comes as it is stored, which is UTF-8.
+        """As `Checkpoint.read`; text is returned as stored, in UTF-8.
 
         Raises:
-            UnsupportedError: what is neither numbers nor strings.
+            UnsupportedError: the values are neither numbers nor strings.
         """
         variable = self[name]
         import numpy as np
@@ -260,7 +260,7 @@ class Hdf5(WatchedFiles):
             return flat.reshape(variable.shape)
         if not variable.is_numeric:
             what = f"{variable.name} holds values of dtype {variable.dtype}, which cannot be read"
-            raise UnsupportedError(what, path=self.path, hint="it is carried as it is, 'drop' takes it away")
+            raise UnsupportedError(what, path=self.path, hint="other operations copy it unchanged; 'drop' removes it")
         try:
             values = np.empty(variable.shape, numeric.dtype(variable.dtype))
         except MemoryError as error:
@@ -268,7 +268,7 @@ class Hdf5(WatchedFiles):
         data, at = values.reshape(-1).view(np.uint8), 0
         for chunk in self.stored_values(variable):
             if at + len(chunk) > data.size:
-                raise DamagedError(f"damaged: too many values of {variable.name[:200]}", path=self.path)
+                raise DamagedError(f"damaged: too many values for {variable.name[:200]}", path=self.path)
             data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
             at += len(chunk)
         if self.listing.datasets[variable.name].order != "|" and self._is_foreign(variable):
@@ -294,7 +294,7 @@ class Hdf5(WatchedFiles):
             yield values.byteswap() if swaps else values
 
     def strings(self, variable: Variable) -> list[bytes]:
-        """The values of a variable of strings."""
+        """The values of a string variable."""
         data = b"".join(self._values(variable, 0))
         found: list[bytes] = []
         at = 0
@@ -303,11 +303,11 @@ class Hdf5(WatchedFiles):
             found.append(data[at + 8 : at + 8 + length])
             at += 8 + length
         if at != len(data) or len(found) != variable.size:
-            raise DamagedError(f"damaged: too few strings of {variable.name[:200]}", path=self.path)
+            raise DamagedError(f"damaged: too few strings for {variable.name[:200]}", path=self.path)
         return found
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`; of what cannot be read, the bytes that it takes."""
+        """As `Checkpoint.nbytes`; the stored size if the values cannot be read."""
         if variable.is_numeric:
             return variable.size * self.listing.datasets[variable.name].item
         if variable.dtype != "string":

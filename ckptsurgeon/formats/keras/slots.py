@@ -1,9 +1,9 @@
-"""Whose the slots of Keras's optimizers are: by name in legacy files, elsewhere by the order of the weights. Pure.
+"""Finds the variable each Keras optimizer slot belongs to: by name in legacy files, else by order. Pure.
 
-An optimizer of Keras 3 or tf_keras keeps one or two scalars and then, for each trained weight in model order, its slots
-together; or one slot of all weights and then the next. Within a layer its own weights come before those of layers in
-it, and these in the order in which the layer's class makes them, which is not that of the file. Observed on Keras 3.15
-and tf_keras 2.21.
+An optimizer of Keras 3 or tf_keras stores one or two scalars, then the slots: either all slots of the first trained
+weight, then of the next, or the first slot of all weights, then the second. Weights are in model order. A layer's own
+weights precede those of its sublayers, which follow the order in which the layer's class creates them, not the order of
+the file. Observed on Keras 3.15 and tf_keras 2.21.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _FOLDER = f"optimizer/{VARS}/"
 _MOST_STEPS = 1 << 20
 
-# What an optimizer of Keras 3, by its name, keeps together for each weight, and what for all weights after that.
+# For each Keras 3 optimizer: the slots stored together for each weight; in _THEN, those stored after all of these.
 SLOTS = {
     "adam": ("momentum", "velocity"), "adamw": ("momentum", "velocity"), "nadam": ("momentum", "velocity"),
     "lamb": ("momentum", "velocity"), "adamax": ("momentum", "norm"), "sgd": ("momentum",), "lion": ("momentum",),
@@ -28,7 +28,7 @@ SLOTS = {
 }  # fmt: skip
 _THEN = {"adam": ("velocity_hat",), "adamw": ("velocity_hat",)}
 
-# Layers within one layer, in the order in which its class makes them; others are in lists, or alone.
+# Sublayers in the order in which their layer's class creates them; other sublayers are in lists, or the only one.
 _PARTS = ("forward_layer", "backward_layer", "query_dense", "key_dense", "value_dense", "output_dense")
 
 
@@ -62,11 +62,11 @@ def by_name(listing: Listing, names: dict[str, str]) -> dict[str, str]:
 
 
 def by_order(listing: Listing, table: dict[str, int]) -> dict[str, str]:
-    """Slots by number, where their shapes fit those of the weights in one way alone.
+    """Slots matched by number, if their shapes fit the weights in exactly one way.
 
     Args:
         listing: of the checkpoint.
-        table: its weights, with the numbers of their layers.
+        table: name of a weight -> number of its layer.
     """
     shapes: list[tuple[int, ...]] = []
     while (variable := listing.variables.get(f"{_FOLDER}{len(shapes)}")) is not None:
@@ -87,12 +87,12 @@ def by_order(listing: Listing, table: dict[str, int]) -> dict[str, str]:
 
 
 def _arrangements(slots: int, weights: int, together: int) -> Iterator[list[list[int]]]:
-    """The ways in which slots may stand: for each weight the numbers of its own.
+    """The possible layouts of the slots: for each weight, the numbers of its slots.
 
     Args:
-        slots: how many there are.
-        weights: how many there are.
-        together: how many slots of one weight stand side by side; 0 if that is not known.
+        slots: number of slots.
+        weights: number of weights.
+        together: number of slots of one weight that are adjacent; 0 if unknown.
     """
     each = slots // weights if weights else 0
     if not 1 <= each <= 4 or slots - each * weights not in (0, 1):  # Nadam has a scalar at its end
@@ -113,7 +113,7 @@ def _arrangements(slots: int, weights: int, together: int) -> Iterator[list[list
 def _fitted(
     listing: Listing, layers: list[tuple[list[str], bool]], numbers: list[list[int]], shapes: list[tuple[int, ...]]
 ) -> dict[int, str] | None:
-    """Slots by number, of an arrangement; None if their shapes are not the weights'."""
+    """Slot number -> weight, for one layout; None if the shapes do not fit."""
     found: dict[int, str] = {}
     at = 0
     for names, is_ordered in layers:
@@ -134,7 +134,7 @@ def _fitted(
 
 
 def _trained(listing: Listing, table: dict[str, int]) -> Iterator[tuple[list[str], bool]]:
-    """The trained weights of each layer, and whether their order is certain; of an own class, all at once."""
+    """The trained weights of each layer, and whether their order is certain; one group for subclassed models."""
     by_layer: dict[int, list[str]] = {}
     is_list = all(name.startswith(tuple(f"{each}/" for each in LISTED)) for name in table)
     frozen = {name for _, name, trained in in_config(listing.config) if not trained}
@@ -148,9 +148,9 @@ def _trained(listing: Listing, table: dict[str, int]) -> Iterator[tuple[list[str
 
 
 def _in_layer(listing: Listing, names: list[str]) -> tuple[list[str], bool]:
-    """The weights of a layer in the order in which it has them, and whether that is certain."""
+    """The weights of a layer in the layer's own order, and whether that order is certain."""
     certain = True
-    children: dict[str, dict[str, tuple[int, int]]] = {}  # groups in a group, and where each begins
+    children: dict[str, dict[str, tuple[int, int]]] = {}  # group -> its subgroups, and where each begins
     for name in names:
         parts = name.split("/")
         for depth in range(1, len(parts) - 1):
@@ -183,7 +183,7 @@ def _has_place(listing: Listing, folder: str) -> bool:
 
 
 def _is_trained(listing: Listing, name: str) -> bool:
-    """Whether an optimizer trains a weight, as far as its layer's class tells."""
+    """Whether an optimizer trains a weight, judging by its layer's class."""
     folder, _, number = name.rpartition("/")
     layer = folder.rpartition("/")[0]
     told = listing.given_name(folder)
@@ -197,7 +197,7 @@ def _is_trained(listing: Listing, name: str) -> bool:
 
 
 def name_of(listing: Listing, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
-    """The name of a numbered slot, as Keras gives it: `adam/dense_kernel_momentum`; None where nothing tells it."""
+    """The name of a numbered slot, as Keras gives it: `adam/dense_kernel_momentum`; None if unknown."""
     owner = owners.get(name)
     if owner is None or not name.startswith(_FOLDER) or owner not in names:
         return None

@@ -1,10 +1,20 @@
-"""The order in which the layers of a `.weights.h5` were written, told by where things stand in the file. Pure.
+"""The order in which the layers of a `.weights.h5` were written, inferred from the places of its objects. Pure.
 
-Keras writes layers one after the other, and libhdf5 puts headers one behind the other, but for those that fit into
-holes, which others left that had to grow. So a layer's last header tells its time, unless all of them went into a hole.
-What else is sure: the numbers in the names of one class rise, and so do the places of values too large for any hole.
-By these a layer in a hole is found out, and its neighbours in the hole tell its time then. Where that leaves a doubt,
-there is no order. Observed on files of up to 800 layers.
+Keras writes one layer after the other. libhdf5 appends object headers to the file, except that a small header may be
+put into a hole: space freed earlier when a table of group names had to grow. A layer whose headers all went into a hole
+looks older than it is:
+
+    file offset  ->   [a] [b] [ hole: e ] [c] [d]        written in the order a b c d e
+
+1. Take the place of a layer's last header as its time.
+2. Two orders are certain whatever the holes: the numbers in the names of one class increase (`dense`, `dense_1`), and
+   so do the places of values too large for any hole. A layer whose time contradicts these is hidden in a hole (e, if d
+   must precede it).
+3. A hidden layer comes after the layer before its hole (b), and before any later layer that starts in the same hole and
+   continues at the end of the file.
+4. If another layer could be hidden without breaking rule 2, or if these rules allow several orders, there is no answer.
+
+Checked on files of up to 800 layers.
 """
 
 from __future__ import annotations
@@ -18,18 +28,18 @@ if TYPE_CHECKING:
     Place = tuple[int, int]  # number of the part, offset in it
     Edges = dict[str, set[str]]
 
-_LAYER = 1088  # bytes: what the headers of a layer take at least, two nodes of groups
-_NEAR = 2  # layers written one after the other, whose small headers may stand among each other's
+_LAYER = 1088  # minimum bytes for the headers of a layer: two group nodes
+_NEAR = 2  # layers written this close together may have interleaved headers
 
 
 class Traces:
-    """What a file tells of when its layers were written.
+    """Everything in a file that shows when its layers were written.
 
     Attributes:
-        headers: where headers stand, and whose they are.
-        classes: for each class the layers of it, in the order of their numbers.
-        large: layers with values that are too large for a hole, and where these begin.
-        names: bytes of the names of all groups beside them: as large are the holes at last.
+        headers: place of each header, and its layer.
+        classes: for each class, its layers in the order of their numbers.
+        large: layers with values too large for a hole -> where these values begin.
+        names: total size of the sibling groups' names, in bytes; holes grow to about this size.
     """
 
     def __init__(
@@ -46,7 +56,7 @@ class Traces:
 
 
 def in_time(traces: Traces) -> list[str] | None:
-    """The layers in the order in which they were written; None if the file leaves doubts."""
+    """The layers in the order in which they were written; None if the order is not certain."""
     last = {layer: place for place, layer in traces.headers}
     edges: Edges = {layer: set() for layer in last}
     for chain in (*traces.classes, sorted(traces.large, key=traces.large.__getitem__)):
@@ -55,7 +65,7 @@ def in_time(traces: Traces) -> list[str] | None:
     first = _sorted(edges)[0]
     if first is None:
         return None
-    latest: dict[str, Place] = {layer: (-1, 0) for layer in last}  # header of what is before it for sure
+    latest: dict[str, Place] = {layer: (-1, 0) for layer in last}  # last header of the layers certain to precede it
     for layer in first:
         for after in edges[layer]:
             latest[after] = max(latest[after], latest[layer], last[layer])
@@ -65,7 +75,7 @@ def in_time(traces: Traces) -> list[str] | None:
     neighbours = [(a, b) for (_, a), (_, b) in itertools.pairwise(traces.headers) if a != b]
     for before, after in neighbours:
         if after in hidden:
-            edges[before].add(after)  # what stands before a hole is older than what is put into it
+            edges[before].add(after)  # the layer before a hole is older than the layer in it
     second = _sorted(edges)[0]
     if second is None:
         return None
@@ -76,8 +86,8 @@ def in_time(traces: Traces) -> list[str] | None:
             since[after] = max(since[after], since[layer])
     for before, after in neighbours:
         if before in hidden and after not in hidden and rank[after] > since[before]:
-            edges[before].add(after)  # it begins in the hole, and goes on behind all that is older
-    first_large = _LAYER * len(seen) / (2 * traces.names or 1)  # when the first hole comes that a layer fits into
+            edges[before].add(after)  # it starts in the hole and continues after everything older
+    first_large = _LAYER * len(seen) / (2 * traces.names or 1)  # first layer that might find a large enough hole
     if _is_doubtful(neighbours, sure, hidden, rank, since, first_large):
         return None
     found, is_only = _sorted(edges)
@@ -92,7 +102,7 @@ def _is_doubtful(
     since: dict[str, int],
     first_large: float,
 ) -> bool:
-    """Whether a layer may be in a hole though nothing shows it: much later ones beside it, and none that bars it."""
+    """Whether a layer may be hidden unnoticed: much later layers are next to it, and no certain order rules it out."""
     beside: dict[str, int] = {}
     for one, other in neighbours:
         beside[one] = max(beside.get(one, -1), since[other])
@@ -110,7 +120,7 @@ def _follow(edges: Edges, chain: Sequence[str]) -> None:
 
 
 def _sorted(edges: Edges) -> tuple[list[str] | None, bool]:
-    """An order in which every edge leads on, None if there is none; and whether it is the only one."""
+    """A topological order, or None if the edges form a cycle; and whether it is the only one."""
     before = dict.fromkeys(edges, 0)
     for afters in edges.values():
         for after in afters:

@@ -1,8 +1,8 @@
-"""Writes HDF5 files and Keras's zip files around one: a plan into its recipient, in place or as a new file.
+"""Writes HDF5 and Keras zip files: carries out a plan in place or as a new file.
 
-All else is carried: attributes, empty groups, the way datasets were created, and of a zip file its other members as
-they stand, packed or not, with their times. Of a set of files one is replaced in place if it alone changes, and no
-name; as a new file a set becomes one.
+Everything else is kept: attributes, empty groups, creation properties of datasets, and the other members of a zip file
+byte for byte with their times. In a set of files, one can be replaced in place if only that file changes and no names
+do; written as a new file, a set becomes one file.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
         Warnings.
 
     Raises:
-        UsageError: the recipient is no such file, so that nothing tells the layout; of a Keras zip file the weights
-            alone are one in HDF5.
+        UsageError: the recipient is not such a file, so the layout is unknown; the weights of a Keras zip file can be
+            written as HDF5.
         RefusedError: there is a checkpoint already, without `force`.
         UnsupportedError: no such file can hold a variable.
         Problems: several of them.
@@ -89,7 +89,7 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
 
 
 def check(plan: Plan, out: str | None, format: str) -> None:
-    """Whether `save_in_place`, or with `out` `save_as`, would carry a plan out, as far as metadata tell.
+    """Check from the metadata whether `save_in_place`, or with `out` `save_as`, can carry out a plan.
 
     Raises:
         UsageError, UnsupportedError, RefusedError, Problems: as these.
@@ -100,7 +100,7 @@ def check(plan: Plan, out: str | None, format: str) -> None:
 
 
 def _in_place(plan: Plan) -> Edits:
-    """What a plan does to its recipient, if one rename can replace that."""
+    """The edits to the recipient, if a single rename can replace it."""
     edits, recipient = Edits(plan), plan.recipient
     assert isinstance(recipient, Hdf5)
     if isinstance(recipient, KerasZip):
@@ -110,17 +110,17 @@ def _in_place(plan: Plan) -> Edits:
             what = f"{len(edits.changed)} files" if not edits.renames else "names or dtypes, and so the index,"
             raise RefusedError(f"{what} of a set cannot be replaced in place", path=recipient.path, hint="use -o OUT")
         if edits.anew:
-            what = "packed values of a set of files cannot be replaced in place"
+            what = "compressed values in a set of files cannot be replaced in place"
             raise RefusedError(what, path=recipient.path, hint="use -o OUT")
     return edits
 
 
 def _as_new(plan: Plan, format: str) -> Edits:
-    """What a plan leaves as a new file, if the recipient tells how that looks."""
+    """The edits for a new file, if the recipient determines its layout."""
     recipient = plan.recipient
     if not isinstance(recipient, Hdf5) or (format == "keras-zip" and not isinstance(recipient, KerasZip)):
-        hint = "--like TEMPLATE names a Keras file whose layout and names are kept"
-        raise UsageError("nothing tells how a Keras file should name these variables", path=recipient.path, hint=hint)
+        hint = "--like TEMPLATE names a Keras file whose layout and names to use"
+        raise UsageError("cannot tell how a Keras file should name these variables", path=recipient.path, hint=hint)
     edits = Edits(plan)
     if isinstance(recipient, KerasZip) and format == "keras-zip":
         _check_zip(edits, recipient)
@@ -129,22 +129,22 @@ def _as_new(plan: Plan, format: str) -> Edits:
 
 def _check_zip(edits: Edits, file: KerasZip) -> None:
     if len(file.parts) > 1 and edits.anew:
-        what = "a Keras file with several weights files, whose names or dtypes would change"
+        what = "cannot change names or dtypes in a Keras file with several weights files"
         raise RefusedError(what, path=file.path, hint="'convert' its weights to safetensors or npz")
 
 
 def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
-    """The plan whose result has the layout, the names and all the rest of a Keras file, and the values of another plan.
+    """A plan that puts the results of another plan into a copy of a Keras file, the template.
 
     Args:
-        plan: whose results have the template's names.
+        plan: its results have the names of the template.
         template: open.
 
     Returns:
-        Also warnings: how many of the template's own values are kept, an optimizer's.
+        The plan, and warnings: how many of the template's optimizer variables keep their values.
 
     Raises:
-        RefusedError, Problems: the two have not the same variables.
+        RefusedError, Problems: their variables differ.
     """
     from ... import schemes
     from .. import payload
@@ -162,7 +162,7 @@ def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
         form = result.variable
         if (target.dtype, target.shape) != (form.dtype, form.shape):
             expected, found = f"{target.dtype} {list(target.shape)}", f"{form.dtype} {list(form.shape)}"
-            what = f"{name} is of another kind than in the template"
+            what = f"{name} has another dtype or shape than in the template"
             problems.append(RefusedError(what, path=template.path, expected=expected, found=found))
         content = result.content
         if isinstance(content, Copy) and result.kept:
@@ -170,14 +170,14 @@ def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
         changes.append(Change("grafted", target, content, name))
     left = [name for name in template.variables if name not in there]
     missing = [name for name in left if name not in optimizers]
-    problems += [RefusedError(f"nothing for {name} of the template", path=template.path) for name in missing]
+    problems += [RefusedError(f"no value for {name} of the template", path=template.path) for name in missing]
     errors.check(problems)
-    kept = f"{template.path}: {len(left)} values of its optimizer are kept"
+    kept = f"{template.path}: {len(left)} optimizer variables keep the template's values"
     return Plan(template, changes), [kept] if left else []
 
 
 def _filler(edits: Edits, beside: str) -> replacing.Fill:
-    """What writes a file that is HDF5 and nothing else."""
+    """The function that writes a plain HDF5 file."""
 
     def fill(output: Output) -> None:
         if not edits.anew and len(edits.file.parts) == 1:

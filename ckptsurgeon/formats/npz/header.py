@@ -47,7 +47,7 @@ class ArrayForm:
     def __init__(self, text: str, start: int) -> None:
         described = _parse(text)
         if not isinstance(described, dict) or described.keys() != {"descr", "fortran_order", "shape"}:
-            raise DamagedError("damaged: a header of an array without its three fields", found=text[:80])
+            raise DamagedError("damaged: an array header without its three fields", found=text[:80])
         shape, fortran = described["shape"], described["fortran_order"]
         if not isinstance(shape, tuple) or not all(type(each) is int and each >= 0 for each in shape):
             raise DamagedError("damaged: impossible shape", found=str(shape)[:80])
@@ -98,19 +98,17 @@ def parse(head: bytes) -> ArrayForm | None:
     version, width = head[6:8], 2 if head[6:7] == b"\x01" else 4
     if version not in (b"\x01\0", b"\x02\0", b"\x03\0"):
         found = ".".join(map(str, version)) or "nothing"
-        raise DamagedError("damaged: unknown version of an array's file", expected="1.0 to 3.0", found=found)
+        raise DamagedError("damaged: unknown .npy version", expected="1.0 to 3.0", found=found)
     start = 8 + width
     length = int.from_bytes(head[8:start], "little")
     if length > LONGEST:
-        raise DamagedError("damaged: too long a header", expected=f"at most {LONGEST} bytes", found=length)
+        raise DamagedError("damaged: the array header is too long", expected=f"at most {LONGEST} bytes", found=length)
     if len(head) < start + length:
-        raise DamagedError(
-            "cut short within the header of an array", expected=f"{start + length} bytes", found=len(head)
-        )
+        raise DamagedError("cut short within an array header", expected=f"{start + length} bytes", found=len(head))
     try:
         text = head[start : start + length].decode("utf-8" if version == b"\x03\0" else "latin-1")
     except UnicodeDecodeError as error:
-        raise DamagedError("damaged: a header of an array that is no text") from error
+        raise DamagedError("damaged: an array header is not valid text") from error
     return ArrayForm(text, start + length)
 
 
@@ -136,13 +134,13 @@ def _simple(descr: str) -> tuple[str, str, int, str]:
     """Of a dtype that is no record: byte order, letter, bytes of an element, name."""
     match = _DESCR.fullmatch(descr)
     if match is None:
-        raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+        raise DamagedError("damaged: unknown array dtype", found=descr[:40])
     order, letter, digits, unit = match.groups()
     size = int(digits or 0)
     if letter in "?B" or (letter == "b" and not digits):
         letter, size = {"?": ("b", 1), "B": ("u", 1), "b": ("i", 1)}[letter]
     if unit and letter not in "mM":
-        raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+        raise DamagedError("damaged: unknown array dtype", found=descr[:40])
     if letter in "Sa":
         return "|", "S", size, "string"
     if letter == "U":
@@ -154,10 +152,10 @@ def _simple(descr: str) -> tuple[str, str, int, str]:
     order = "|" if size == 1 else ">" if order == ">" else "<"
     if letter in "mM":
         if size != 8:
-            raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+            raise DamagedError("damaged: unknown array dtype", found=descr[:40])
         return order, letter, size, f"{'datetime64' if letter == 'M' else 'timedelta64'}{unit or ''}"
     if size not in {"b": (1,), "f": (1, 2, 4, 8, 12, 16), "c": (8, 16, 24, 32)}.get(letter, (1, 2, 4, 8)):
-        raise DamagedError("damaged: unknown dtype of an array", found=descr[:40])
+        raise DamagedError("damaged: unknown array dtype", found=descr[:40])
     if letter == "f" and size == 1:
         return order, letter, size, "float8_e5m2"  # the one of ml_dtypes' that NumPy writes so
     return order, letter, size, "bool" if letter == "b" else f"{_LETTERS[letter]}{8 * size}"
@@ -166,7 +164,7 @@ def _simple(descr: str) -> tuple[str, str, int, str]:
 def _record(descr: Any) -> int:
     """Bytes of a record; the nesting is bounded by the text's."""
     if not isinstance(descr, list) or not descr:
-        raise DamagedError("damaged: unknown dtype of an array", found=str(descr)[:40])
+        raise DamagedError("damaged: unknown array dtype", found=str(descr)[:40])
     total = 0
     for field in descr:
         if not isinstance(field, tuple) or len(field) not in (2, 3):
@@ -190,30 +188,30 @@ def _parse(text: str) -> Any:
     while text[at:].strip():
         token = _TOKEN.match(text, at)
         if token is None:
-            raise DamagedError("damaged: a header of an array that makes no sense", found=text[at : at + 40])
+            raise DamagedError("damaged: invalid array header", found=text[at : at + 40])
         at = token.end()
         mark, word, number = token[1], token[2], token[3]
         items = stack[-1][1]
         if mark and mark in "([{":
             stack.append((mark, []))
             if len(stack) > _DEEPEST or not comma:
-                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+                raise DamagedError("damaged: invalid array header", found=text[:80])
             comma = True
             continue
         if mark and mark in ",:":
             if comma or len(stack) == 1 or (mark == ":") != (stack[-1][0] == "{" and len(items) % 2 == 1):
-                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+                raise DamagedError("damaged: invalid array header", found=text[:80])
             comma = True
             continue
         if mark:
             opened, items = stack.pop()
             value = _closed(opened + mark, items, comma)
             if not stack or (items and comma and opened == "{" and len(items) % 2):
-                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+                raise DamagedError("damaged: invalid array header", found=text[:80])
             stack[-1][1].append(value)
         else:
             if not comma:
-                raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+                raise DamagedError("damaged: invalid array header", found=text[:80])
             value = {"True": True, "False": False, "None": None}[word] if word else None
             if number:
                 value = int(number)
@@ -222,7 +220,7 @@ def _parse(text: str) -> Any:
             items.append(value)
         comma = False
     if len(stack) != 1 or len(stack[0][1]) != 1:
-        raise DamagedError("damaged: a header of an array that makes no sense", found=text[:80])
+        raise DamagedError("damaged: invalid array header", found=text[:80])
     return stack[0][1][0]
 
 
@@ -234,7 +232,7 @@ def _closed(brackets: str, items: list[Any], comma: bool) -> Any:
         return tuple(items) if comma or len(items) != 1 else items[0]
     keys = items[::2]
     if brackets != "{}" or len(items) % 2 or not all(isinstance(key, str) for key in keys):
-        raise DamagedError("damaged: a header of an array that makes no sense")
+        raise DamagedError("damaged: invalid array header")
     if len(set(keys)) != len(keys):
-        raise DamagedError("damaged: a header of an array with a field twice")
+        raise DamagedError("damaged: an array header repeats a field")
     return dict(zip(keys, items[1::2], strict=True))

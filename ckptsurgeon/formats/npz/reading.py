@@ -77,7 +77,7 @@ class Npz(Checkpoint):
     Raises:
         NotFoundError: no such file.
         DamagedError: it is cut short, or contradicts itself.
-        UnsupportedError: encrypted, or packed in a way that is not handled.
+        UnsupportedError: encrypted, or unsupported compression.
 
     Attributes:
         forms: variable's name -> how it is stored; None of a member that is no array.
@@ -110,10 +110,10 @@ class Npz(Checkpoint):
         try:
             form = header.parse(zipped.head_of(self.bytes_at, member, header.START + header.LONGEST))
             if form is None and member.text.endswith(ENDING):
-                raise DamagedError("damaged: no array")
+                raise DamagedError("damaged: not an array")
             if form is not None and form.values is not None and form.start + form.values != member.size:
                 expected = f"{form.start + form.values} bytes"
-                raise DamagedError("damaged: wrong size of an array", expected=expected, found=member.size)
+                raise DamagedError("damaged: wrong array size", expected=expected, found=member.size)
         except DamagedError as error:
             error.what += f", in {member.text[:200]}"
             raise
@@ -181,7 +181,7 @@ class Npz(Checkpoint):
         """
         member = self.members[variable.name]
         if member.size > max(_FLOOR, _RATIO * member.packed):
-            what = f"{variable.name} is packed more than {_RATIO}-fold"
+            what = f"{variable.name} is compressed more than {_RATIO}-fold"
             raise UnsupportedError(what, path=self.path, found=f"{member.size} bytes from {member.packed}")
         return self._payload(variable)
 
@@ -222,7 +222,7 @@ class Npz(Checkpoint):
             what = f"{variable.name} holds values of dtype {form.dtype}, which cannot be read"
             if form.letter == "O":
                 what = f"{variable.name} holds pickled Python objects, which are never loaded"
-            raise UnsupportedError(what, path=self.path, hint="it is carried as it is, 'drop' takes it away")
+            raise UnsupportedError(what, path=self.path, hint="other operations copy it unchanged; 'drop' removes it")
         try:
             if form is None or form.dtype == "string":
                 return self._strings(variable, form)
@@ -251,7 +251,7 @@ class Npz(Checkpoint):
     def _strings(self, variable: Variable, form: ArrayForm | None) -> NDArray[Any]:
         stored, packed = self.stored_values(variable), self.members[variable.name].packed
         if variable.size * _PER_STRING > _STRINGS + _PER_STRING * packed // 2:
-            what = f"{variable.name}: more strings than its {packed} bytes justify"
+            what = f"{variable.name}: too many strings for its {packed} bytes"
             raise UnsupportedError(what, path=self.path, found=variable.size)
         import numpy as np
 
@@ -272,7 +272,7 @@ class Npz(Checkpoint):
                     for piece in pieces
                 ]
             except UnicodeDecodeError as error:
-                raise DamagedError(f"damaged: {variable.name} holds what is no text", path=self.path) from error
+                raise DamagedError(f"damaged: {variable.name} holds invalid text", path=self.path) from error
         flat = np.empty(len(found), object)
         flat[:] = found
         values[...] = flat.reshape(variable.shape, order="F" if form.runs_backwards else "C")

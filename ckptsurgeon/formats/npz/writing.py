@@ -71,7 +71,7 @@ def _writer(plan: Plan, path: str, format: str) -> _Npz | _Npy:
         what = f"an npy file holds one variable, not {len(results)}"
         raise RefusedError(what, path=path, hint="'convert' to npz")
     if any(change.action == "renamed" for change in plan.changes) and isinstance(plan.recipient, Npy):
-        raise RefusedError("the variable of an npy file has the file's name", path=path, hint="rename the file")
+        raise RefusedError("the variable in an npy file is named after the file", path=path, hint="rename the file")
     return _Npy(results[0], path)
 
 
@@ -100,7 +100,7 @@ class _Npz:
             name, as_it_is = _member_name(result, plan)
             self.entries.append((name, result, as_it_is))
             if as_it_is and name.endswith(ENDING):
-                problems.append(RefusedError(f"no array, which the name {name} would make it", path=path))
+                problems.append(RefusedError(f"{name} is not an array, so its name cannot end in .npy", path=path))
             if name in taken:
                 problems.append(RefusedError(f"two variables would have the name {name}", path=path))
             taken.add(name)
@@ -197,7 +197,7 @@ def _strings(result: Result, as_it_is: bool) -> tuple[int, Iterator[bytes]]:
     if as_it_is and len(strings) == 1:
         return len(strings[0]), iter(strings)
     if any(string.endswith(b"\0") for string in strings):
-        raise UnsupportedError(f"{name}: a string that ends in a zero byte, which NumPy's files would lose")
+        raise UnsupportedError(f"{name}: a string ends in a zero byte, which NumPy files would lose")
     item = max(map(len, strings), default=1) or 1
     head = header.header(f"|S{item}", result.variable.shape)
     return len(head) + item * len(strings), _joined(head, (string.ljust(item, b"\0") for string in strings))
@@ -217,15 +217,15 @@ def _problems(result: Result, name: str, path: str) -> list[CkptSurgeonError]:
         what = f"{payload.name_of(result)}: pickled Python objects, which are never copied"
         found.append(UnsupportedError(what, path=path))
     elif not from_same and dtype != "string" and header.descr_of(dtype) is None:
-        what = f"{payload.name_of(result)}: NumPy's files do not say what {dtype} is"
+        what = f"{payload.name_of(result)}: NumPy files cannot represent {dtype}"
         found.append(UnsupportedError(what, path=path, hint="cast it, or use safetensors"))
     try:
         problem = zipped.name_problem(name)
         if len(name.encode()) > _LONGEST_NAME:
             problem = "is too long"
     except UnicodeEncodeError:
-        problem = "is no text"
+        problem = "is not valid text"
     carried = _carried(result)
     if problem and not (carried and _member_of(carried).text == name):
-        found.append(RefusedError(f"no member of a zip file may have a name that {problem}", path=path, found=name))
+        found.append(RefusedError(f"invalid name for a zip member: it {problem}", path=path, found=name))
     return found

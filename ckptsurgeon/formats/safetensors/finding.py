@@ -99,16 +99,16 @@ def members(index: str, data: bytes) -> list[str]:
         for _, name in weight_map(data):
             names.add(name)
             if len(names) > _MOST_FILES:
-                raise DamagedError("damaged: an index of too many files", expected=f"at most {_MOST_FILES}")
+                raise DamagedError("damaged: the index names too many files", expected=f"at most {_MOST_FILES}")
         if not names:
-            raise DamagedError("damaged: an index of no files")
+            raise DamagedError("damaged: the index names no files")
         return [_member(os.path.dirname(index), name) for name in sorted(names)]
 
 
 def _member(folder: str, name: str) -> str:
     path = os.path.join(folder, name)
     if not name or "\0" in name or os.path.basename(name) != name or name in (os.curdir, os.pardir):
-        raise DamagedError("damaged: an index that leads out of its folder", expected="names of files", found=name)
+        raise DamagedError("damaged: the index names a file outside its folder", expected="file names", found=name)
     if not os.path.lexists(path):
         raise DamagedError(f"a file of the checkpoint is missing: {name}")
     target, home = os.path.realpath(path), os.path.realpath(folder)
@@ -123,7 +123,7 @@ def _member(folder: str, name: str) -> str:
 def _set(stem: str, count: int) -> list[str]:
     """The files of a set without an index."""
     if not 1 <= count <= _MOST_FILES:
-        raise DamagedError("a set of impossibly many files", expected=f"1 to {_MOST_FILES}", found=count)
+        raise DamagedError("too many files in the set", expected=f"1 to {_MOST_FILES}", found=count)
     paths = [f"{stem}-{number:05d}-of-{count:05d}{ENDING}" for number in range(1, count + 1)]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:

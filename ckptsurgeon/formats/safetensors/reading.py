@@ -127,7 +127,7 @@ class SafeTensors(WatchedFiles):
         names: set[str] = set()
         for name in scanner.object_keys():
             if name in names or name in self.variables:
-                raise DamagedError("damaged: a name that stands there twice", found=name[:200])
+                raise DamagedError("damaged: duplicate name", found=name[:200])
             names.add(name)
             if name == METADATA:
                 self._take_metadata(file, scanner)
@@ -146,7 +146,7 @@ class SafeTensors(WatchedFiles):
 
     def _variable(self, name: str, key: bytes, file: str, entry: dict[str, object], start: int) -> Variable:
         if entry.keys() != _FIELDS:
-            what = "damaged: other fields than there should be"
+            what = "damaged: wrong fields"
             raise DamagedError(what, expected=", ".join(sorted(_FIELDS)), found=", ".join(sorted(entry))[:200])
         code, offsets = entry["dtype"], _counts(entry["data_offsets"])
         kind = KINDS.get(code) if isinstance(code, str) else None
@@ -155,7 +155,7 @@ class SafeTensors(WatchedFiles):
             raise UnsupportedError("unknown dtype", found=str(code)[:40], hint=hint)
         shape, size = _shape(entry["shape"])
         if offsets is None or len(offsets) != 2 or not offsets[0] <= offsets[1] < 1 << 62:
-            raise DamagedError("damaged: impossible place", found=str(entry["data_offsets"])[:80])
+            raise DamagedError("damaged: invalid data_offsets", found=str(entry["data_offsets"])[:80])
         begin, length = start + offsets[0], offsets[1] - offsets[0]
         if size * kind[1] != length * 8:
             what = "damaged: wrong size"
@@ -171,7 +171,7 @@ class SafeTensors(WatchedFiles):
         keys: set[str] = set()
         for key in scanner.object_keys():
             if key in keys:
-                raise DamagedError("damaged: a key of the metadata that stands there twice", found=key[:200])
+                raise DamagedError("damaged: duplicate key in the metadata", found=key[:200])
             keys.add(key)
             at = scanner.at
             scanner.string(min(len(scanner.data), self._room // 8))
@@ -181,7 +181,7 @@ class SafeTensors(WatchedFiles):
     def _spend(self, memory: int) -> None:
         self._room -= memory
         if self._room < 0:
-            raise DamagedError("damaged: a header with far more entries than its file has values for")
+            raise DamagedError("damaged: the header has far more entries than the file can hold")
 
     def _compare_with(self, index: str) -> None:
         """Whether an index says what the files do."""
@@ -226,7 +226,7 @@ class SafeTensors(WatchedFiles):
             for name in scanner.object_keys():
                 number = scanner.integer()
                 if number < 0 or name in found:
-                    raise DamagedError("damaged: a negative number of a layer, or a name twice", found=name[:200])
+                    raise DamagedError("damaged: a negative layer number or a duplicate name", found=name[:200])
                 if name in self.variables:
                     found[name] = number
             scanner.end()

@@ -133,7 +133,7 @@ def _whole(plan: Plan, path: str, layers: Mapping[str, int] | None) -> _Layout:
             for key in items:
                 if any(json.loads(text).get(key, items[key]) != items[key] for text in different):
                     warnings.append(
-                        f"{recipient.path}: its files differ in the metadata {key}; the first one's is kept"
+                        f"{recipient.path}: its files differ in the metadata key {key}; the first file's value is used"
                     )
     if layers is not None:
         items = {**(json.loads(metadata) if metadata else {}), LAYERS: json.dumps(dict(layers), ensure_ascii=False)}
@@ -224,7 +224,7 @@ class _Layout:
         header = b"{" + b",".join(parts) + b"}"
         header += b" " * (-len(header) % _ALIGNMENT)
         if len(header) > MAX_HEADER:
-            what = "too many names for a header of safetensors"
+            what = "too many names for a safetensors header"
             raise RefusedError(what, path=path, expected=f"at most {MAX_HEADER} bytes", found=len(header))
         self.head = len(header).to_bytes(8, "little") + header
         self._results = [result for _, result in entries]
@@ -271,12 +271,12 @@ def _check(results: list[Result], names: list[str], path: str) -> None:
         dtype = result.variable.dtype
         if dtype not in _CODES:
             hint = "leave it out" if dtype in ("string", "variant") else "cast it"
-            problems.append(UnsupportedError(f"{name}: safetensors hold no {dtype}", path=path, hint=hint))
+            problems.append(UnsupportedError(f"{name}: safetensors files cannot store {dtype}", path=path, hint=hint))
         elif BITS[dtype] == 6 and not _is_packed(result):
-            what = f"{name}: values of {dtype} cannot be made, only copied"
+            what = f"{name}: {dtype} values can only be copied, not created"
             problems.append(UnsupportedError(what, path=path))
         elif result.variable.size * BITS[dtype] % 8:
-            what = f"{name}: {result.variable.size} elements of {dtype} fill no whole byte"
+            what = f"{name}: {result.variable.size} elements of {dtype} do not fill whole bytes"
             problems.append(UnsupportedError(what, path=path))
         if name in taken:
             problems.append(RefusedError(f"two variables would have the name {name}", path=path))

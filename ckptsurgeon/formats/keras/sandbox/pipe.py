@@ -1,7 +1,7 @@
-"""What a process and its child that runs libhdf5 say to each other: messages of a letter, a length and as many bytes.
+"""Messages between a process and its child that runs libhdf5: a letter, a length, and that many bytes.
 
-The process asks by J (JSON) and may add D (data) and an F (no more of it); the child answers by any number of D and a
-last J or E (the error, as JSON).
+A request is J (JSON), optionally followed by D (data) and a final F (end of data). An answer is any number of D, then J
+or E (an error, as JSON).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ....errors import CkptSurgeonError
 
 HEAD = struct.Struct("<cQ")
-_MEMORY = 1 << 30  # bytes of address space beyond what the process has before it opens the file
+_MEMORY = 1 << 30  # bytes of address space in addition to what the process has before it opens the file
 
 
 class FileRange:
     """A range of an open file that is an HDF5 file.
 
     Attributes:
-        file: path of the file, or what its checkpoint calls it.
+        file: path of the file, or its key in the checkpoint.
         fd: its descriptor.
         base: offset of the first byte.
         size: bytes.
@@ -52,14 +52,14 @@ def send(fd: int, kind: bytes, data: bytes) -> None:
 
 
 class ParentPipe:
-    """The parent, as the child sees it."""
+    """The child's connection to its parent."""
 
     def __init__(self, asked: int, answered: int) -> None:
         self._asked = asked
         self._answered = answered
 
     def request(self) -> dict[str, Any] | None:
-        """What the parent asks for next; None if it has gone."""
+        """The next request; None if the parent has ended."""
         head = self._read(HEAD.size)
         if head is None:
             return None
@@ -67,7 +67,7 @@ class ParentPipe:
         return found
 
     def data(self) -> Iterator[bytes]:
-        """What the parent sends after a request, to the end of it."""
+        """The data sent after a request."""
         while head := self._read(HEAD.size):
             kind, length = HEAD.unpack(head)
             if kind == b"F":
@@ -83,7 +83,7 @@ class ParentPipe:
         send(self._answered, b"J", json.dumps(answer).encode())
 
     def failed(self, error: CkptSurgeonError) -> None:
-        """Send what went wrong."""
+        """Send an error."""
         told = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
         told |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
         send(self._answered, b"E", json.dumps(told).encode())
@@ -99,16 +99,16 @@ class ParentPipe:
 
 
 def limit() -> None:
-    """Take no more memory than is needed, and open nothing else; all modules must be there."""
+    """Limit memory and forbid opening files; all modules must be loaded already."""
     import resource
 
-    for codec in ("ascii", "utf-8"):  # whose modules could not be found later
+    for codec in ("ascii", "utf-8"):  # their modules cannot be loaded later
         codecs.lookup(codec)
     try:
         with open("/proc/self/statm", "rb") as file:
             _lower(resource.RLIMIT_AS, int(file.read().split()[0]) * resource.getpagesize() + _MEMORY)
     except OSError:
-        pass  # no Linux: its limits are others
+        pass  # not Linux, which has other limits
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, 3)  # nothing else can be opened from here on
 
@@ -122,7 +122,7 @@ def _lower(what: int, limit: int) -> None:
 
 
 def limit_seconds(seconds: int) -> None:
-    """Die after so many more seconds of processor time."""
+    """Limit the processor time to this many more seconds."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)

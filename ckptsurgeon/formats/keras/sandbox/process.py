@@ -1,8 +1,8 @@
 """Runs libhdf5 in forked children, under limits: it can crash on a damaged file, or never come to an end.
 
-No other process ever calls libhdf5. A child has the files that it is given and can open no other, so that nothing
-outside them is read whatever they say. One that dies is one DamagedError. `hdf5_spawner` makes children, `hdf5_pipe` is
-what is said.
+No other process ever calls libhdf5. A child gets the descriptors of its files and can open no others, so a file cannot
+make it read anything else. A child that dies is reported as one DamagedError. `spawning` starts children, `pipe` is the
+protocol between the two.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from ....errors import CkptSurgeonError
     from .pipe import FileRange
 
-_MOST_JSON = 16 << 20  # bytes of an answer, beside four for each byte of the file
-_SECONDS = 4  # of processor time, beside those for the size of what is asked for
-_SLOWEST = 2 << 20  # bytes a second that even the slowest machine gets through
+_MOST_JSON = 16 << 20  # bytes of an answer, plus four for each byte of the file
+_SECONDS = 4  # of processor time, plus the time for the size of the request
+_SLOWEST = 2 << 20  # bytes per second that even a slow machine can process
 _MOST_SECONDS = 600
-_PATIENCE = 60  # seconds without a word, beside four for each second of processor time
+_PATIENCE = 60  # seconds to wait for output, plus four for each second of processor time
 _KINDS: dict[str, type[CkptSurgeonError]] = {
     each.__name__: each for each in (DamagedError, UnsupportedError, RefusedError, StorageError, ChangedError)
 }
@@ -40,10 +40,10 @@ class Hdf5Process:
     Args:
         path: what errors name.
         parts: the files to read.
-        target: an empty file, open for reading and writing, to make an HDF5 file of; or None.
+        target: an empty file, open for reading and writing, for the new HDF5 file; or None.
 
     Raises:
-        UnsupportedError: there is no h5py, or this system cannot fork.
+        UnsupportedError: h5py is missing, or this system cannot fork.
         StorageError: the operating system refused.
     """
 
@@ -62,7 +62,7 @@ class Hdf5Process:
                 except StorageError:
                     if self._spawner.lives:
                         raise
-                    self._spawner = spawning.spawner()  # it was killed meanwhile
+                    self._spawner = spawning.spawner()  # the spawner had been killed
                     self.pid = self._spawner.start(parts, target, asked, answered)
         except BaseException:
             os.close(self._to)
@@ -75,19 +75,19 @@ class Hdf5Process:
     def ask(
         self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0
     ) -> Iterator[bytes | dict[str, Any]]:
-        """What the child answers: data as bytes, and at the end a dict.
+        """Send a request and yield the answer: data as bytes, then one dict.
 
         Args:
-            request: what it is to do.
-            data: to be sent after it.
-            room: bytes that it will have to get through, beside those of the files.
+            request: the request, a JSON object.
+            data: sent after it.
+            room: bytes to process in addition to the files, for the time limit.
 
         Raises:
-            DamagedError: the file is damaged, or the child died of it.
-            CkptSurgeonError: what the child raised.
+            DamagedError: the file is damaged, or libhdf5 crashed.
+            CkptSurgeonError: raised by the child.
         """
         self._seconds = min(_MOST_SECONDS, _SECONDS + (self._size + room) // _SLOWEST)
-        with files(self.path), contextlib.suppress(BrokenPipeError):  # it died, or it says what is wrong
+        with files(self.path), contextlib.suppress(BrokenPipeError):  # the child died, or its answer says why
             send(self._to, b"J", json.dumps({**request, "seconds": self._seconds}).encode())
             if data is not None:
                 for chunk in data:
@@ -96,7 +96,7 @@ class Hdf5Process:
         while True:
             kind, length = HEAD.unpack(self._receive(HEAD.size))
             if kind not in (b"J", b"D", b"E") or length > _MOST_JSON + 4 * self._size:
-                self._die("says what nobody understands")
+                self._die("the HDF5 reader process sent an invalid reply")
             answer = self._receive(length)
             if kind == b"D":
                 yield answer
@@ -104,18 +104,18 @@ class Hdf5Process:
             try:
                 told = json.loads(answer)
             except ValueError:
-                self._die("says what nobody understands")
+                self._die("the HDF5 reader process sent an invalid reply")
             if kind == b"E":
                 raise _error(told, self.path)
             yield told
             return
 
     def answer(self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0) -> dict[str, Any]:
-        """As `ask`, of an answer without data."""
+        """As `ask`, for an answer without data."""
         for told in self.ask(request, data, room):
             if isinstance(told, dict):
                 return told
-        self._die("says what nobody understands")
+        self._die("the HDF5 reader process sent an invalid reply")
 
     def _receive(self, length: int) -> bytes:
         import select
@@ -125,7 +125,7 @@ class Hdf5Process:
         poll.register(self._from, select.POLLIN)
         while len(found) < length:
             if not poll.poll((_PATIENCE + 4 * self._seconds) * 1000):
-                self._die("does not come to an end with it")
+                self._die("libhdf5 did not finish reading this file")
             chunk = os.read(self._from, min(length - len(found), 1 << 20))
             if not chunk:
                 self._die(None)
@@ -133,16 +133,23 @@ class Hdf5Process:
         return bytes(found)
 
     def _die(self, what: str | None) -> NoReturn:
-        """Raise that the child died, or that it must."""
+        """Kill the process if necessary and raise DamagedError.
+
+        Args:
+            what: the cause; None if the process ended by itself, so that its exit status gives the cause.
+        """
         status = self.close(kill=what is not None)
         if what is None:
             number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-            what = f"dies of it ({signal.Signals(number).name})" if number in set(signal.Signals) else "dies of it"
-            what = "does not come to an end with it" if number == signal.SIGXCPU else what
-        raise DamagedError(f"damaged: the HDF5 library {what}", path=self.path)
+            what = "libhdf5 crashed while reading this file"
+            if number == signal.SIGXCPU:
+                what = "libhdf5 did not finish reading this file"
+            elif number in set(signal.Signals):
+                what += f" ({signal.Signals(number).name})"
+        raise DamagedError(f"damaged: {what}", path=self.path)
 
     def close(self, kill: bool = True) -> int:
-        """End the child; its status."""
+        """End the child and return its exit status."""
         if not self.pid or self._spawner is None:
             return 0
         pid, self.pid = self.pid, 0

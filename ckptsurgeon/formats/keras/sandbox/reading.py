@@ -1,7 +1,7 @@
-"""Reads HDF5 files by h5py: what is in them, and values. Runs in a child alone; see `hdf5_child`.
+"""Lists and reads HDF5 files with h5py. Runs only in a child process; see `process.py`.
 
-What leads out of a file is refused where it is met: external and soft links, external storage, virtual datasets. So are
-filters that libhdf5 would have to load, and datasets whose shape claims far more than is stored.
+Anything that leads out of the file is refused: external and soft links, external storage, virtual datasets. Also
+refused are filters that libhdf5 would have to load, and datasets whose shape claims far more than is stored.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _FILTERS = {
     h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_SZIP, h5z.FILTER_NBIT,
     h5z.FILTER_SCALEOFFSET, h5z.FILTER_LZF,
 }  # fmt: skip
-_FLOOR = 64 << 20  # bytes: above them, values take no more than so many times what is stored
+_FLOOR = 64 << 20  # bytes; larger values may take at most _RATIO times the stored size
 _RATIO = 1000
-_BLOCK, _BARE_BLOCK = 16 << 20, 1 << 20  # bytes that are read at a time, of what stands in pieces and of what does not
-_PIECE = 1 << 18  # bytes that are sent at a time
+_BLOCK, _BARE_BLOCK = 16 << 20, 1 << 20  # bytes read at a time: chunked, contiguous
+_PIECE = 1 << 18  # bytes sent at a time
 _FLOATS = {
     h5t.IEEE_F16LE: ("float16", "<"), h5t.IEEE_F32LE: ("float32", "<"), h5t.IEEE_F64LE: ("float64", "<"),
     h5t.IEEE_F16BE: ("float16", ">"), h5t.IEEE_F32BE: ("float32", ">"), h5t.IEEE_F64BE: ("float64", ">"),
@@ -49,7 +49,7 @@ class View(io.RawIOBase):
 
     Attributes:
         size: bytes.
-        refused: what the operating system said when it did not read or write; libhdf5 does not hand that on.
+        refused: the error of the operating system when a read or write failed; libhdf5 does not pass it on.
     """
 
     def __init__(self, fd: int, base: int, size: int) -> None:
@@ -57,16 +57,16 @@ class View(io.RawIOBase):
         self.refused: str | None = None
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As any file's."""
+        """As for any file."""
         self._at = offset + (0, self._at, self.size)[whence]
         return self._at
 
     def tell(self) -> int:
-        """As any file's."""
+        """As for any file."""
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """As any file's."""
+        """As for any file."""
         count = max(0, min(len(buffer), self.size - self._at))
         try:
             count = os.preadv(self._fd, [memoryview(buffer)[:count]], self._base + self._at) if count else 0
@@ -77,7 +77,7 @@ class View(io.RawIOBase):
         return count
 
     def write(self, data: Any) -> int:
-        """As any file's."""
+        """As for any file."""
         try:
             count = os.pwrite(self._fd, data, self._base + self._at)
         except OSError as error:
@@ -88,26 +88,26 @@ class View(io.RawIOBase):
         return count
 
     def truncate(self, size: int | None = None) -> int:
-        """As any file's."""
+        """As for any file."""
         self.size = self._at if size is None else size
         os.ftruncate(self._fd, self._base + self.size)
         return self.size
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def writable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
 
 def text(data: bytes) -> str:
-    """A name as text; bytes that are no UTF-8 as lone surrogates."""
+    """A name as text; invalid UTF-8 becomes lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -115,13 +115,13 @@ def text(data: bytes) -> str:
 
 
 def walk(file: Any, size: int) -> dict[str, Any]:
-    """What is in a file: its groups with their lists of names, and its datasets."""
+    """List a file: its groups with their lists of names, and its datasets."""
     groups: list[list[Any]] = []
     datasets: list[dict[str, Any]] = []
     types: list[str] = []
     seen = {h5o.get_info(file, b"/").addr}
     budget = 10_000 + size // 16  # objects
-    room = (1 << 20) + 4 * size  # bytes of all paths, which groups inside groups could make many of
+    room = (1 << 20) + 4 * size  # bytes of all paths, which nested groups could multiply
     waiting = [(h5g.open(file, b"/"), b"")]
     while waiting:
         group, path = waiting.pop()
@@ -131,13 +131,13 @@ def walk(file: Any, size: int) -> dict[str, Any]:
             inner = path + b"/" + name if path else name
             room -= len(inner)
             if budget < 0 or room < 0 or not name or b"/" in name:
-                raise DamagedError("damaged: impossible names, or impossibly many")
+                raise DamagedError("damaged: invalid names, or too many of them")
             _check_link(group, name, inner)
             found = h5o.open(group, name)
             if isinstance(found, h5g.GroupID):
                 address = h5o.get_info(found).addr
                 if address in seen:
-                    raise UnsupportedError(f"{text(inner)}: a group that stands in two places")
+                    raise UnsupportedError(f"{text(inner)}: a group with more than one path")
                 seen.add(address)
                 waiting.append((found, inner))
             elif isinstance(found, h5d.DatasetID):
@@ -147,7 +147,7 @@ def walk(file: Any, size: int) -> dict[str, Any]:
                     error.what = f"{text(inner)}: {error.what}"
                     raise
             else:
-                types.append(text(inner))  # a dtype with a name
+                types.append(text(inner))  # a named dtype
     plist = file.get_create_plist()
     return {"groups": groups, "datasets": datasets, "types": types, "block": plist.get_userblock()}
 
@@ -160,7 +160,7 @@ def _check_link(group: Any, name: bytes, path: bytes) -> None:
 
 
 def _lists(group: Any) -> dict[str, Any]:
-    """The attributes of a group that name layers and weights, or the group itself."""
+    """The attributes of a group that name layers, weights or the group itself."""
     found: dict[str, Any] = {}
     for number in range(min(h5py.h5a.get_num_attrs(group), 1 << 16)):
         attribute = h5py.h5a.open(group, index=number)
@@ -180,7 +180,7 @@ def _lists(group: Any) -> dict[str, Any]:
 
 
 def _describe(dataset: Any, size: int) -> dict[str, Any]:
-    """One dataset: dtype, order of bytes, item, shape, and where its values stand, if they do so as such."""
+    """Describe a dataset: dtype, byte order, item size, shape, and the place of its values if they are contiguous."""
     plist = dataset.get_create_plist()
     layout = plist.get_layout()
     if layout == h5d.VIRTUAL:
@@ -190,7 +190,7 @@ def _describe(dataset: Any, size: int) -> dict[str, Any]:
     for number in range(plist.get_nfilters()):
         code = plist.get_filter(number)[0]
         if code not in _FILTERS or not h5z.filter_avail(code):
-            raise UnsupportedError("packed in a way that is not handled", found=f"filter {code}")
+            raise UnsupportedError("unsupported compression", found=f"filter {code}")
     kind = dataset.get_type()
     space = dataset.get_space()
     dtype, order, item, raw = _kind(dataset, kind)
@@ -215,7 +215,7 @@ def _describe(dataset: Any, size: int) -> dict[str, Any]:
 
 
 def _kind(dataset: Any, kind: Any) -> tuple[str, str, int, bool]:
-    """The name of a dtype, its order of bytes, its size, and whether stored bytes are its values."""
+    """The name of a dtype, its byte order, its size, and whether the stored bytes are the values."""
     if isinstance(kind, h5t.TypeFloatID):
         for known, (name, order) in _FLOATS.items():
             if kind.equal(known):
@@ -252,7 +252,7 @@ def _kind(dataset: Any, kind: Any) -> tuple[str, str, int, bool]:
 
 
 def send_values(parent: ParentPipe, file: h5py.File, path: str) -> dict[str, Any]:
-    """Send the values of a dataset: numbers as they are stored, in C order; strings each with its length before it."""
+    """Send the values of a dataset: numbers as stored, in C order; each string preceded by its length."""
     dataset = file[path.encode("utf-8", "surrogateescape")]
     dtype, _, item, raw = _kind(dataset.id, dataset.id.get_type())
     if dtype == "string":
@@ -280,7 +280,7 @@ def is_raw(dataset: Any) -> bool:
 
 
 def read_block(dataset: Any, block: tuple[tuple[int, int], ...], dtype: Any, kind: Any | None) -> Any:
-    """Some values of a dataset, as they are stored (`kind` is the dataset's own), or as libhdf5 converts them."""
+    """Read a block of a dataset: as stored if `kind` is the dataset's own dtype, else converted by libhdf5."""
     counts = tuple(stop - start for start, stop in block)
     space = dataset.get_space()
     values: Any = np.empty(counts, dtype)
@@ -292,11 +292,11 @@ def read_block(dataset: Any, block: tuple[tuple[int, int], ...], dtype: Any, kin
 
 
 def blocks(shape: tuple[int, ...], item: int, chunks: tuple[int, ...] | None) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Ranges of every dimension that together, one after the other, are an array in C order."""
+    """Blocks, each a range per dimension, that cover an array in C order."""
     if not prod(shape):
         return
     most = _BARE_BLOCK if chunks is None else _BLOCK
-    axis, below = len(shape), item  # from `axis` on dimensions are whole
+    axis, below = len(shape), item  # dimensions from `axis` on are not split
     while axis and below * shape[axis - 1] <= most:
         axis -= 1
         below *= shape[axis]
@@ -314,14 +314,14 @@ def blocks(shape: tuple[int, ...], item: int, chunks: tuple[int, ...] | None) ->
 
 
 def copied_plist(dataset: Any) -> Any:
-    """How a dataset was created, less its time stamp."""
+    """The creation properties of a dataset, without its time stamp."""
     plist = dataset.get_create_plist().copy()
     plist.set_obj_track_times(False)
     return plist
 
 
 def group_plist(group: Any | None) -> Any:
-    """How a group was created, less its time stamp."""
+    """The creation properties of a group, without its time stamp."""
     plist = h5p.create(h5p.GROUP_CREATE) if group is None else group.get_create_plist().copy()
     plist.set_obj_track_times(False)
     return plist

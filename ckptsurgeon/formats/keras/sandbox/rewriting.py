@@ -1,8 +1,8 @@
-"""Writes an HDF5 file anew from others, by h5py. Runs in a child alone; see `hdf5_child`.
+"""Rewrites HDF5 files with h5py. Runs only in a child process; see `process.py`.
 
-What stays is copied by libhdf5 as it is stored, attributes and all; groups come with their attributes and the way they
-were created. Datasets are made in the order in which they were made before, by which Keras's files tell their layers.
-No object gets a time stamp.
+Unchanged datasets are copied as stored, with their attributes; groups keep their attributes and creation properties.
+Datasets are created in their old order, because that order identifies the layers of Keras files. No object gets a time
+stamp.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _LONGEST = 64512  # bytes of an attribute, as Keras has it
 _KEPT_FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF, h5z.FILTER_FLETCHER32)
-_FOREIGN = ("bfloat16", "float8_", "float4_")  # dtypes that NumPy knows once ml_dtypes was imported, and h5py does not
+_FOREIGN = ("bfloat16", "float8_", "float4_")  # dtypes that NumPy knows once ml_dtypes is imported, but h5py does not
 _LIBVER = {0: "earliest", 1: "earliest", 2: "v108"}
 
 
 class _SentValues:
-    """The data that the parent sends, in pieces of any length."""
+    """The data sent by the parent, read in pieces of any length."""
 
     def __init__(self, parent: ParentPipe) -> None:
         self._chunks = parent.data()
@@ -39,26 +39,26 @@ class _SentValues:
         while len(self._held) < length:
             chunk = next(self._chunks, None)
             if chunk is None:
-                raise DamagedError("too few values came")
+                raise DamagedError("received too few values")
             self._held += chunk
         found = bytes(self._held[:length])
         del self._held[:length]
         return found
 
     def end(self) -> None:
-        """Take note that no more comes."""
+        """Check that no data is left."""
         if self._held or next(self._chunks, None) is not None:
-            raise DamagedError("too many values came")
+            raise DamagedError("received too many values")
 
 
 def write(parent: ParentPipe, sources: list[h5py.File], view: reading.View, request: dict[str, Any]) -> dict[str, Any]:
     """Write a file as the parent describes it: its groups, their lists, and its datasets.
 
-    libhdf5 puts headers into holes that others left. A parent that is told that the order suffered by it can ask for a
-    file without the reuse of holes, which few other programs write.
+    libhdf5 puts headers into holes in the file. If that changed their order, the parent can request a file in which
+    holes are not reused, which few other programs write.
 
     Returns:
-        Whether the datasets' headers stand in the order in which they were made.
+        Whether the headers of the datasets are in creation order.
     """
     plist = sources[0].id.get_create_plist()
     version = _LIBVER.get(plist.get_version()[0], "v110")
@@ -95,10 +95,10 @@ def _name(path: str | None) -> bytes:
 
 
 def _copy(source: h5py.File, old: str, out: h5py.File, new: str) -> None:
-    """Copy a dataset, or a dtype that has a name.
+    """Copy a dataset or a named dtype.
 
-    What is not packed is made as Keras makes it, with a header of the usual length: libhdf5's own copies are shorter
-    and fit into more holes.
+    An uncompressed dataset is created as Keras would, with a header of the usual length: the headers of libhdf5's own
+    copies are shorter and fit into more holes.
     """
     found = h5o.open(source.id, _name(old))
     is_dataset = isinstance(found, h5d.DatasetID)
@@ -130,7 +130,7 @@ def _check_references(dataset: Any) -> None:
     kinds = [dataset.get_type()]
     kinds += [h5a.open(dataset, index=number).get_type() for number in range(h5a.get_num_attrs(dataset))]
     if any(kind.detect_class(h5t.REFERENCE) for kind in kinds):
-        what = f"{reading.text(h5py.h5i.get_name(dataset)[1:])} refers to other objects, which would be lost"
+        what = f"{reading.text(h5py.h5i.get_name(dataset)[1:])} refers to other objects; these references would be lost"
         raise UnsupportedError(what, hint="only values can be set in such a file")
 
 
@@ -142,7 +142,7 @@ def _copy_attributes(source: Any, made: Any, without: dict[str, Any]) -> None:
             continue
         kind, space = attribute.get_type(), attribute.get_space()
         if kind.detect_class(h5t.REFERENCE):
-            what = f"the attribute {text} refers to other objects, which would be lost"
+            what = f"the attribute {text} refers to other objects; these references would be lost"
             raise UnsupportedError(what, hint="only values can be set in such a file")
         new = h5a.create(made, attribute.name, kind, space)
         if space.get_simple_extent_type() != h5s.NULL and space.get_simple_extent_npoints():
@@ -152,7 +152,7 @@ def _copy_attributes(source: Any, made: Any, without: dict[str, Any]) -> None:
 
 
 def _write_list(made: Any, source: Any | None, name: str, names: list[str]) -> None:
-    """Write a list of names as Keras does, of as much as fits into an attribute, in the strings that were there."""
+    """Write a list of names as Keras does: split to fit into attributes, with the same kind of strings as before."""
     fixed = False
     if source is not None:
         for each in (name, f"{name}0"):
@@ -177,14 +177,14 @@ def _write_list(made: Any, source: Any | None, name: str, names: list[str]) -> N
 
 
 def _create(out: h5py.File, path: str, form: dict[str, Any], like: Any | None, values: _SentValues) -> None:
-    """Make a dataset as another was made, and fill it.
+    """Create a dataset with the properties of another, and fill it.
 
     Args:
         out: the file.
         path: of the dataset.
-        form: dtype, shape, item, whether the dtype is that of `like`, and of strings the length of what is sent.
+        form: dtype, shape, item, whether the dtype is that of `like`; for strings, the length of the data sent.
         like: the other one, or None.
-        values: where its values come from.
+        values: its values.
     """
     shape, dtype, item = tuple(form["shape"]), form["dtype"], form["item"]
     same = like is not None and form["same"]
@@ -213,7 +213,7 @@ def _type(dtype: str, item: int) -> Any:
     if dtype == "string":
         return h5t.py_create(h5py.string_dtype(), logical=True)
     if dtype.startswith(_FOREIGN):
-        return h5t.py_create(np.dtype(f"V{item}"), logical=True)  # as h5py stores what NumPy does not know
+        return h5t.py_create(np.dtype(f"V{item}"), logical=True)  # as h5py stores dtypes unknown to NumPy
     return h5t.py_create(np.dtype(dtype).newbyteorder("<"), logical=True)
 
 

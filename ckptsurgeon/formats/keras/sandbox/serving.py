@@ -1,4 +1,4 @@
-"""What a child that runs libhdf5 does all its life: it answers its parent. Nothing but a child imports this."""
+"""The request loop of a libhdf5 child process, the only process that imports this module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def serve(parent: ParentPipe, parts: list[FileRange], target: int | None) -> None:
-    """Do what the parent asks for until it has gone."""
+    """Answer requests until the parent ends."""
     limit()
     files: dict[int, h5py.File] = {}
     views = [reading.View(part.fd, part.base, part.size) for part in parts]
@@ -38,7 +38,7 @@ def serve(parent: ParentPipe, parts: list[FileRange], target: int | None) -> Non
         except CkptSurgeonError as error:
             parent.failed(error)
         except MemoryError:
-            parent.failed(StorageError("not enough memory for what the file claims"))
+            parent.failed(StorageError("not enough memory for the sizes that the file claims"))
         except Exception as error:  # h5py raises a dozen kinds for damaged files
             refused = next((view.refused for view in [*views, out] if view.refused), None)
             told = DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300])

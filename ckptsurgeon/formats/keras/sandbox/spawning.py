@@ -1,7 +1,7 @@
-"""Forks the children that run libhdf5, from a process that has loaded it once, which takes longer than most files.
+"""Forks the processes that run libhdf5 from one that has already loaded it: loading takes longer than most reads.
 
-That process, the nursery, is forked when the first HDF5 file is opened and ends with its parent. It holds no file and
-looks into none. It is told over a socket: a length, JSON, and descriptors that come with it.
+That process, the spawner, is forked when the first HDF5 file is opened and ends with its parent. It opens and reads no
+files. Requests come over a socket: a length, JSON, and file descriptors.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 _LENGTH = struct.Struct("<I")
-_MOST = 200  # descriptors that come with one message
-_spawners: dict[int, Spawner] = {}  # by the process that it is for: a forked program needs its own
+_MOST = 200  # descriptors per message
+_spawners: dict[int, Spawner] = {}  # by process id: a forked program needs its own
 
 
 def spawner() -> Spawner:
-    """The nursery of this process.
+    """The spawner of this process, started if necessary.
 
     Raises:
         UnsupportedError: this system cannot fork.
@@ -42,29 +42,29 @@ def spawner() -> Spawner:
 
 
 class Spawner:
-    """The parent's side.
+    """The parent's handle on the spawner process.
 
     Attributes:
-        lives: whether nothing was heard of its end.
+        lives: False once the process is known to have ended.
     """
 
     def __init__(self) -> None:
         if not hasattr(os, "fork"):
-            raise UnsupportedError("HDF5 files are not read on this system, which has no fork")
+            raise UnsupportedError("HDF5 files cannot be read on this system, which has no fork")
         self.lives = True
-        self._turn = _thread.allocate_lock()  # threads may read several files at once
+        self._turn = _thread.allocate_lock()  # several threads may read files at once
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.pid = _fork()
         if not self.pid:
             _serve(theirs)
         theirs.close()
-        atexit.register(self._socket.close)  # by which the other side ends
+        atexit.register(self._socket.close)  # this ends the spawner
 
     def start(self, parts: list[FileRange], target: int | None, asked: int, answered: int) -> int:
-        """A new child's process id; it has the descriptors of these files and pipes.
+        """Start a child that gets the descriptors of these files and pipes; return its process id.
 
         Raises:
-            UnsupportedError: there is no h5py.
+            UnsupportedError: h5py is missing.
             StorageError: the operating system refused.
         """
         fds = [asked, answered, *(part.fd for part in parts), *([] if target is None else [target])]
@@ -73,14 +73,14 @@ class Spawner:
         if "lacks" in answer:
             raise UnsupportedError(f"HDF5 files need h5py: {answer['lacks']}", hint="pip install h5py")
         if "refused" in answer:
-            raise StorageError(f"no process could be started: {answer['refused']}")
+            raise StorageError(f"could not start a process: {answer['refused']}")
         return int(answer["pid"])
 
     def end(self, pid: int, kill: bool) -> int:
-        """Wait for a child's end; its status."""
+        """Wait for a child to end and return its exit status."""
         try:
             if kill:
-                os.kill(pid, signal.SIGKILL)  # nobody else can have its number before it is waited for
+                os.kill(pid, signal.SIGKILL)  # its process id cannot be reused before it is waited for
             return int(self._ask({"wait": pid}, [])["status"])
         except (StorageError, ProcessLookupError):
             return 0
@@ -97,17 +97,17 @@ class Spawner:
                     found = _receive(self._socket)
             except OSError:
                 pass
-            except BaseException:  # Ctrl-C: its answer must not be taken for the next one
+            except BaseException:  # Ctrl-C: a late answer must not be taken for the next one
                 self.lives = False
                 raise
         if found is None:
             self.lives = False
-            raise StorageError("the process that reads HDF5 files was ended from outside")
+            raise StorageError("the process that reads HDF5 files was killed")
         return found
 
 
 def _receive(channel: socket.socket) -> dict[str, Any] | None:
-    """The next message; None if the other one has gone."""
+    """The next message; None if the other side has closed the socket."""
     head = _exactly(channel, _LENGTH.size)
     data = _exactly(channel, _LENGTH.unpack(head)[0]) if head else None
     if data is None:
@@ -130,11 +130,11 @@ def _fork() -> int:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which holds what the child needs
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads; none holds a lock that the child needs
         return os.fork()
 
 
-# -- the nursery itself
+# -- in the spawner process
 
 
 def _serve(channel: socket.socket) -> NoReturn:
@@ -156,7 +156,7 @@ def _serve(channel: socket.socket) -> NoReturn:
                     if not mark:
                         os._exit(0)
                     fds += more
-                answer = {"lacks": lacks} if lacks is not None else _born(channel, request, fds)
+                answer = {"lacks": lacks} if lacks is not None else _fork_child(channel, request, fds)
                 for fd in fds:
                     os.close(fd)
             data = json.dumps(answer).encode()
@@ -167,14 +167,14 @@ def _serve(channel: socket.socket) -> NoReturn:
 
 
 def _settle(channel: int) -> None:
-    """Leave everything of the parent alone: its signals, its files and locks, its objects that are garbage."""
+    """Detach from the parent: its signals, files, locks and garbage objects."""
     import gc
 
     gc.disable()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS,
                    signal.SIGABRT, signal.SIGCHLD):  # fmt: skip
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair, who ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     if "faulthandler" in sys.modules:
         sys.modules["faulthandler"].disable()
@@ -194,8 +194,8 @@ def _settle(channel: int) -> None:
                 continue
 
 
-def _born(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-    """Fork a child, which serves the parent and never returns."""
+def _fork_child(channel: socket.socket, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Fork a child; in the child, serve requests and never return."""
     try:
         pid = os.fork()
     except OSError as error:
