@@ -7,11 +7,13 @@ works on when the others have nothing left to do.
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 
@@ -65,20 +67,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if quick and (name in SLOW or name.startswith("test_skflow") or "_tensorflow" in name) else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each test its group, and put the tests in order."""
+    """Put the tests in order."""
     if config.getoption("quick"):
         left_out = [item for item in items if _starts_tensorflow(item) or item.get_closest_marker("slow")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("tensorflow" if _starts_tensorflow(item) else item.path.name))
-    if hasattr(config, "workerinput"):
-        items.sort(key=_rank)
-    else:
-        items.sort(key=_starts_tensorflow)
+    items.sort(key=_rank if hasattr(config, "workerinput") else _starts_tensorflow)
 
 
 def _starts_tensorflow(item: pytest.Item) -> bool:
@@ -86,9 +81,29 @@ def _starts_tensorflow(item: pytest.Item) -> bool:
 
 
 def _rank(item: pytest.Item) -> int:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return FIRST.index(marker.args[0]) if marker.args[0] in FIRST else len(FIRST)
+    group = _group(item.path.name)
+    return FIRST.index(group) if group in FIRST else len(FIRST)
+
+
+@functools.cache
+def _group(file: str) -> str:
+    """The tests that one process runs together with those of a file: of all files that start TensorFlow, or its own."""
+    text = (ROOT / "tests" / file).read_text()
+    if "pytest.mark.tensorflow" not in text:
+        return file
+    return "children" if "# in processes of their own" in text else "tensorflow"
+
+
+class ByGroup(LoadScopeScheduling):
+    """Hands out the tests of a group together: xdist's own loadgroup does nothing under pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid.partition("::")[0].rpartition("/")[2])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup:
+    """Schedule by group."""
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("children")]  # which start TensorFlow, not we
+pytestmark = pytest.mark.tensorflow  # in processes of their own
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 IRIS = (

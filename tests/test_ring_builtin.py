@@ -18,7 +18,7 @@ from torture import torment
 from ckptsurgeon import formats
 from ckptsurgeon.ring.journal import load
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("children")]  # which start TensorFlow, not we
+pytestmark = pytest.mark.tensorflow  # in processes of their own
 
 ROUNDS = 20
 KILLS = 10

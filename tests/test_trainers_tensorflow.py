@@ -15,7 +15,7 @@ from ckptsurgeon import formats
 from ckptsurgeon.ring import checking, driver, journal, start
 from ckptsurgeon.ring.predicting import ensemble
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("children")]  # which start TensorFlow, not we
+pytestmark = pytest.mark.tensorflow  # in processes of their own
 
 
 # The built-in trainer as a worker like any other: a regressor, of the numbers of the classes, with another optimizer.
