@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ckptsurgeon.ring.trainers import builtin, engines
-from ckptsurgeon.skflow.arguments import parse_worker
+from ckptsurgeon.skflow.trainer.arguments import parse_worker
 from ckptsurgeon.skflow.worker import RequestHandler
 
 

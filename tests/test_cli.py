@@ -434,7 +434,8 @@ def test_the_examples_of_the_surgeons_help_run(folder: Path) -> None:
 
     mine = [verb for verb in cli.VERBS if verb not in ("train", "ring")]
     for verb in mine:
-        examples = [line for line in import_module(f"ckptsurgeon.cli.{verb}").HELP.splitlines() if line[:2] == "  "]
+        text = import_module(f"ckptsurgeon.cli.verbs.{verb}").HELP
+        examples = [line for line in text.splitlines() if line[:2] == "  "]
         assert len(examples) == 3, verb
         for number, line in enumerate(examples):
             place = folder / f"{verb}{number}"

@@ -15,7 +15,7 @@ import pytest
 from ring_support import HIDDEN, MODELS, STEPS, promised, steps, write_ring
 from waiting import LIMIT, wait_until
 
-from ckptsurgeon.cli.ring import VERBS
+from ckptsurgeon.cli.verbs.ring import VERBS
 from ckptsurgeon.ring import start
 from ckptsurgeon.ring.spec import records
 

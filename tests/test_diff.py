@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import ckptsurgeon
 from ckptsurgeon import cli, formats, schemes
-from ckptsurgeon.cli import diff as diff_verb
+from ckptsurgeon.cli.verbs import diff as diff_verb
 from ckptsurgeon.compare import differences
 from ckptsurgeon.errors import DamagedError, NotFoundError, UsageError
 from ckptsurgeon.formats.safetensors.reading import SafeTensors

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,6 @@ def test_imports_point_as_in_the_picture() -> None:
     }
 
 
-CIRCLES = {"formats.keras", "skflow"}  # packages whose imports for type checking are not free of circles yet
-
-
 @pytest.mark.parametrize("level", ["parts", "modules", "types"])
 def test_imports_have_no_cycle(level: str) -> None:
     """Neither the parts of the house nor the modules import each other in a circle, not even for their types."""
@@ -87,8 +85,6 @@ def test_imports_have_no_cycle(level: str) -> None:
     else:
         graph = {_module(path): _imports(path, level == "types") - {_module(path), ""} for path in MODULES}
         graph.pop("")  # the shop window hands names on lazily
-    if level == "types":
-        graph = {name: needs for name, needs in graph.items() if not name.startswith(tuple(CIRCLES))}
     while graph:
         leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
         assert leaves, f"a cycle among {sorted(graph)}"
@@ -214,8 +210,14 @@ def test_the_shop_window_shows_what_it_names() -> None:
 
 
 def test_modules_fit_in_one_sitting() -> None:
-    """No module has more than 400 lines."""
-    assert {_module(path): lines for path in MODULES if (lines := path.read_text().count("\n")) > 400} == {}
+    """No module has more than 350 lines."""
+    assert {_module(path): lines for path in MODULES if (lines := path.read_text().count("\n")) > 350} == {}
+
+
+def test_folders_fit_on_one_screen() -> None:
+    """No folder has more than 20 modules."""
+    counts = Counter(path.parent for path in MODULES)
+    assert {str(folder): count for folder, count in counts.items() if count > 20} == {}
 
 
 def test_every_test_has_its_sentence() -> None:
@@ -236,7 +238,7 @@ def test_the_two_commands_stand_in_the_readme() -> None:
 
 def test_nothing_is_left_open() -> None:
     """No stub and no note to ourselves is left in the code."""
-    marks = re.compile("|".join(("NotImplemented" + "Error", "TO" + "DO", "FIX" + "ME", "X" * 3)))
+    marks = re.compile(rf"\b({'|'.join(('NotImplemented' + 'Error', 'TO' + 'DO', 'FIX' + 'ME', 'X' * 3))})\b")
     for folder in ("ckptsurgeon", "scripts", "tests"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix != ".pyc":

@@ -29,7 +29,7 @@ from ckptsurgeon.checkpoint import Variable
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, Problems, RefusedError, UnsupportedError
 from ckptsurgeon.formats.bundle import writing as bundle_writing
 from ckptsurgeon.formats.bundle.reading import Bundle
-from ckptsurgeon.formats.files import zipped
+from ckptsurgeon.formats.files import zip_writing, zipped
 from ckptsurgeon.formats.npz import header as npz_header
 from ckptsurgeon.formats.npz import writing as npz_writing
 from ckptsurgeon.formats.npz.reading import Npy, Npz, kind_of
@@ -670,8 +670,8 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     data = b"".join([*parts, packer.flush()])
     member = zipped.ZipMember("bomb.npy")
     member.method, member.crc, member.packed, member.size = zipped.DEFLATED, crc, len(data), len(head) + (1 << 30)
-    local, entry = zipped.local_header(member), zipped.entry(member, 0)
-    bomb = local + data + entry + zipped.end(1, len(local) + len(data), len(entry), b"")
+    local, entry = zip_writing.local_header(member), zip_writing.entry(member, 0)
+    bomb = local + data + entry + zip_writing.end(1, len(local) + len(data), len(entry), b"")
     tracemalloc.start()
     try:
         with opened(tmp_path / "m", bomb) as checkpoint:
@@ -697,9 +697,9 @@ def test_a_member_that_is_larger_than_it_says(tmp_path: Path) -> None:
     data = packer.compress(npy(MATRIX) + bytes(1 << 24)) + packer.flush()
     member = zipped.ZipMember("a.npy")
     member.method, member.packed, member.size = zipped.DEFLATED, len(data), len(npy(MATRIX))
-    local, entry = zipped.local_header(member), zipped.entry(member, 0)
+    local, entry = zip_writing.local_header(member), zip_writing.entry(member, 0)
     with opened(
-        tmp_path / "m", local + data + entry + zipped.end(1, len(local) + len(data), len(entry), b"")
+        tmp_path / "m", local + data + entry + zip_writing.end(1, len(local) + len(data), len(entry), b"")
     ) as checkpoint:
         for act in (checkpoint.read, lambda name: checkpoint.check(checkpoint[name])):
             with pytest.raises(DamagedError, match="size is wrong"):
@@ -712,9 +712,9 @@ def test_memory_is_bounded_by_the_file(tmp_path: Path) -> None:
     entries = []
     for number in range(200_000):
         member.name = b"%06d" % number
-        entries.append(zipped.entry(member, 0))
+        entries.append(zip_writing.entry(member, 0))
     directory = b"".join(entries)
-    data = directory + zipped.end(len(entries), 0, len(directory), b"")
+    data = directory + zip_writing.end(len(entries), 0, len(directory), b"")
     tracemalloc.start()
     try:
         with pytest.raises(DamagedError):
@@ -728,18 +728,18 @@ def test_large_files_have_large_fields(tmp_path: Path) -> None:
     """Sizes and offsets of 4 GiB and more are written and read as zip64, as Python reads them."""
     member = zipped.ZipMember("big.npy")
     member.size = member.packed = (5 << 30) + 7
-    local, entry = zipped.local_header(member), zipped.entry(member, 6 << 30)
-    end = zipped.end(70_000, 9 << 30, len(entry), b"c")
+    local, entry = zip_writing.local_header(member), zip_writing.entry(member, 6 << 30)
+    end = zip_writing.end(70_000, 9 << 30, len(entry), b"c")
     parsed, offset, after = zipped._entry(entry, 0)
     assert (parsed.size, parsed.packed, offset, after) == (member.size, member.size, 6 << 30, len(entry))
     path = tmp_path / "m"
     with path.open("wb") as file:  # with a hole in it
-        file.write(zipped.local_header(zipped.ZipMember("a")))
+        file.write(zip_writing.local_header(zipped.ZipMember("a")))
         file.seek(5 << 30)
-        file.write(entry_of_small := zipped.local_header(zipped.ZipMember("b")))
-        directory = zipped.entry(zipped.ZipMember("a"), 0) + zipped.entry(zipped.ZipMember("b"), 5 << 30)
+        file.write(entry_of_small := zip_writing.local_header(zipped.ZipMember("b")))
+        directory = zip_writing.entry(zipped.ZipMember("a"), 0) + zip_writing.entry(zipped.ZipMember("b"), 5 << 30)
         start = (5 << 30) + len(entry_of_small)
-        file.write(directory + zipped.end(2, start, len(directory), b"c"))
+        file.write(directory + zip_writing.end(2, start, len(directory), b"c"))
     with zipfile.ZipFile(path) as by_python:
         assert [each.header_offset for each in by_python.infolist()] == [0, 5 << 30]
         assert by_python.comment == b"c"

@@ -22,8 +22,8 @@ from ring_rounds import NAMES, fresh, play
 from ring_support import write_ring
 from waiting import LIMIT, wait_until
 
-from ckptsurgeon.cli import live
-from ckptsurgeon.cli.live import Live, Progress
+from ckptsurgeon.cli.ring import live
+from ckptsurgeon.cli.ring.live import Live, Progress
 from ckptsurgeon.ring import start
 from ckptsurgeon.ring.schedule import TRUNK
 from ckptsurgeon.ring.spec.records import Stop

@@ -131,7 +131,7 @@ def test_it_is_the_loop_of_the_question(fitted: Any) -> None:
 
 def first_weights(begun: Any) -> dict[str, Any]:
     from ckptsurgeon.ring.schedule import step_seed
-    from ckptsurgeon.skflow.architecture import Architecture
+    from ckptsurgeon.skflow.checkpoints.architecture import Architecture
 
     net = Architecture(4, tuple(HIDDEN), "logistic_regression", 3, "SGD")
     values = {name: net.initial(step_seed(42, name, 0), 0.1) for name in NAMES}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ckptsurgeon import cli, formats
-from ckptsurgeon.cli import show
+from ckptsurgeon.cli.verbs import show
 
 KEYS = ["name", "dtype", "shape", "min", "max", "mean", "std", "zeros", "nan", "inf", "histogram"]
 

@@ -19,7 +19,7 @@ from ckptsurgeon.errors import CkptSurgeonError, NotFoundError, RefusedError, Us
 from ckptsurgeon.surgeon import options
 from ckptsurgeon.verbs import changing, listing, looking
 
-graft_verb = importlib.import_module("ckptsurgeon.cli.graft")  # `cli.graft` is the program
+graft_verb = importlib.import_module("ckptsurgeon.cli.verbs.graft")  # `cli.graft` is the program
 
 
 @pytest.fixture

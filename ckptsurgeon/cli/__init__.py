@@ -96,7 +96,7 @@ def _dispatch(argv: list[str]) -> int:
         raise UsageError(f"no verb {verb}", hint=hint)
     from importlib import import_module
 
-    module = import_module(f"{__name__}.{verb}")
+    module = import_module(f"{__name__}.verbs.{verb}")
     parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
     module.add_arguments(parser)
     try:

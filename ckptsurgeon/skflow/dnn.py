@@ -18,12 +18,12 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import models
+from .checkpoints.variable_names import CLASSIFIER, REGRESSOR, bias, head_bias, head_weights, matrix
 from .errors import EstimatorError
+from .graph.model_graph import CLIP_GRADIENTS
+from .graph.model_session import NUM_CORES
 from .heads import HEADS, HeadEstimator
-from .model_graph import CLIP_GRADIENTS
-from .model_session import NUM_CORES
 from .validation import is_whole
-from .variable_names import CLASSIFIER, REGRESSOR, bias, head_bias, head_weights, matrix
 
 
 class _TensorFlowDNN(HeadEstimator):

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .checkpoints.variable_names import GLOBAL_STEP
 from .errors import EstimatorError
+from .graph.model_graph import CLIP_GRADIENTS, graph_for
+from .graph.model_session import NUM_CORES, ModelSession
 from .minibatches import ArrayFeeder, Rows, StreamFeeder, is_mapped, is_stream, one_hot
-from .model_graph import CLIP_GRADIENTS, graph_for
-from .model_session import NUM_CORES, ModelSession
 from .models import ModelFunction
 from .monitors import BaseMonitor, TrainedModel
 from .net_estimator import NetEstimator
@@ -43,7 +44,6 @@ from .validation import (
     parameter_names,
     target_values,
 )
-from .variable_names import GLOBAL_STEP
 
 Self = TypeVar("Self", bound="TensorFlowEstimator")
 
@@ -243,7 +243,7 @@ class TensorFlowEstimator(NetEstimator):
             raise
 
     def _train_watched(self, feeder: Any, monitor: BaseMonitor, logdir: Any, new: bool) -> None:
-        from .summaries import EventFile
+        from .graph.summaries import EventFile
 
         net = self._net
         number = int(net.read([GLOBAL_STEP])[0])
@@ -305,7 +305,7 @@ class TensorFlowEstimator(NetEstimator):
             NotFittedError: before the first `fit`.
             CkptSurgeonError: the folder cannot be written.
         """
-        from . import saving
+        from .checkpoints import saving
 
         check_is_fitted(self)
         saving.save(self, path)
@@ -321,7 +321,7 @@ class TensorFlowEstimator(NetEstimator):
         Raises:
             EstimatorError: the folder has no model, or it is damaged or of another class.
         """
-        from . import restoring
+        from .checkpoints import restoring
 
         return restoring.restore(cls, path, params)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from . import models
+from .checkpoints.variable_names import CLASSIFIER, REGRESSOR
 from .errors import EstimatorError
 from .estimators import TensorFlowEstimator
-from .variable_names import CLASSIFIER, REGRESSOR
 
 HEADS: dict[str, models.ModelFunction] = {
     CLASSIFIER: models.logistic_regression,

@@ -20,11 +20,11 @@ from ..errors import CkptSurgeonError
 from ..ring.schedule import TRUNK, Done, Limits, Schedule, Step, next_step, step_seed
 from ..ring.weights.convergence import Blocks
 from ..surgeon.slots import SlotPolicy
-from .architecture import Architecture, Values
+from .checkpoints.architecture import Architecture, Values
+from .checkpoints.variable_names import bias, matrix
 from .dnn import _TensorFlowDNN
 from .errors import EstimatorError
 from .validation import DIVERGED
-from .variable_names import bias, matrix
 
 
 def model_names(count: int) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import models
+from .checkpoints.variable_names import CLASSIFIER, REGRESSOR, head_bias, head_weights
+from .graph.model_graph import CLIP_GRADIENTS
+from .graph.model_session import NUM_CORES
 from .heads import HEADS, HeadEstimator
-from .model_graph import CLIP_GRADIENTS
-from .model_session import NUM_CORES
-from .variable_names import CLASSIFIER, REGRESSOR, head_bias, head_weights
 
 
 class _TensorFlowLinear(HeadEstimator):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .checkpoints.variable_names import CLASSIFIER, HEAD_BIAS, HEAD_WEIGHTS, REGRESSOR
+from .graph.quiet_tensorflow import tf, v1
 from .ops import CLASS_WEIGHT, LOSS_WEIGHT, Tensor, biases, dnn, graph_constant, weights
-from .quiet_tensorflow import tf, v1
-from .variable_names import CLASSIFIER, HEAD_BIAS, HEAD_WEIGHTS, REGRESSOR
 
 __all__ = ["dnn", "get_dnn_model", "linear_regression", "logistic_regression"]
 

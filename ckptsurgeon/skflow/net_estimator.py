@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..errors import did_you_mean
 from ..plan import Report
-from .architecture import Values
+from .checkpoints.architecture import Values
 from .errors import EstimatorError
+from .graph.model_session import ModelSession
+from .graph.quiet_tensorflow import tf
 from .minibatches import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
-from .model_session import ModelSession
 from .ops import Tensor
-from .quiet_tensorflow import tf
 
 
 class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types

@@ -19,7 +19,7 @@ from ..surgeon.selection import Selection
 
 if TYPE_CHECKING:
     from ..plan import Content
-    from .model_session import ModelSession
+    from .graph.model_session import ModelSession
 
 
 class NetCheckpoint(Checkpoint):

@@ -26,10 +26,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import CkptSurgeonError, UsageError
-from .architecture import Architecture
-from .arguments import parse_worker
-from .checkpoint_trainer import CheckpointTrainer, write_initial
-from .single_step import read_rows, train_once
+from .checkpoints.architecture import Architecture
+from .trainer.arguments import parse_worker
+from .trainer.checkpoint_trainer import CheckpointTrainer, write_initial
+from .trainer.single_step import read_rows, train_once
 
 
 class RequestHandler:
@@ -123,7 +123,7 @@ def _keep_stdout() -> int:
 def _import_tensorflow() -> None:
     """Import TensorFlow in the background; a failure is reported by the first request that needs it."""
     try:
-        from . import step_function  # noqa: F401
+        from .graph import step_function  # noqa: F401
     except Exception:
         traceback.print_exc()
 

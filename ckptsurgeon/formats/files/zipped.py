@@ -16,20 +16,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .replacing import Output
-
     Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer at the end of the file
 
 MAGIC = b"PK\x03\x04"
 EMPTY = b"PK\x05\x06"  # a zip file without members begins with its end
 STORED, DEFLATED = 0, 8
-_ENCRYPTED, _DESCRIPTOR, _UTF8 = 1, 8, 1 << 11
-_ENTRY = struct.Struct("<4s6H3I5H2I")
-_LOCAL = struct.Struct("<4s5H3I2H")
-_END = struct.Struct("<4s4H2IH")
-_END64 = struct.Struct("<4sQ2H2I4Q")
-_LOCATOR = struct.Struct("<4sIQI")
-_FULL = 0xFFFFFFFF
+_ENCRYPTED, DESCRIPTOR, _UTF8 = 1, 8, 1 << 11
+ENTRY = struct.Struct("<4s6H3I5H2I")  # a member in the directory
+LOCAL = struct.Struct("<4s5H3I2H")  # before a member's bytes
+END = struct.Struct("<4s4H2IH")  # after the directory
+END64 = struct.Struct("<4sQ2H2I4Q")  # before that, in large files
+LOCATOR = struct.Struct("<4sIQI")  # of END64
+FULL = 0xFFFFFFFF  # in a field of 32 bits: the number stands in a field of 64
 _PER_MEMBER = 1200  # bytes of memory, with what a checkpoint keeps of it
 _SPARE = 160 << 20  # that members may take beyond the file's size: 100,000 of them are honest
 _EPOCH = 33 << 16  # the earliest time that a zip file knows: a checkpoint that we write holds no time stamps
@@ -98,7 +96,7 @@ class ZipDirectory:
     def __init__(self, read: Read, size: int) -> None:
         self.members: list[ZipMember] = []
         start, length, count, self.comment = _find(read, size)
-        if count * _ENTRY.size > length or count * _PER_MEMBER > _SPARE + size:
+        if count * ENTRY.size > length or count * _PER_MEMBER > _SPARE + size:
             raise DamagedError("damaged: impossible number of members", found=count)
         data = read(start, length)
         if len(data) != length:
@@ -124,22 +122,22 @@ class ZipDirectory:
 
 def _find(read: Read, size: int) -> tuple[int, int, int, bytes]:
     """The directory's offset, length and number of members; the file's comment."""
-    tail = read(max(0, size - 0x10000 - _END.size), min(size, 0x10000 + _END.size))
+    tail = read(max(0, size - 0x10000 - END.size), min(size, 0x10000 + END.size))
     at = tail.rfind(EMPTY)
-    while at >= 0 and (len(tail) - at < _END.size or _END.unpack_from(tail, at)[7] != len(tail) - at - _END.size):
+    while at >= 0 and (len(tail) - at < END.size or END.unpack_from(tail, at)[7] != len(tail) - at - END.size):
         at = tail.rfind(EMPTY, 0, at)
     if at < 0:
         raise DamagedError("cut short, or damaged: a zip file without its directory")
-    _, disk, first, here, count, length, start, _ = _END.unpack_from(tail, at)
+    _, disk, first, here, count, length, start, _ = END.unpack_from(tail, at)
     end = size - len(tail) + at
-    comment = tail[at + _END.size :]
-    locator = read(end - _LOCATOR.size, _LOCATOR.size) if end >= _LOCATOR.size + _END64.size else b""
+    comment = tail[at + END.size :]
+    locator = read(end - LOCATOR.size, LOCATOR.size) if end >= LOCATOR.size + END64.size else b""
     if locator.startswith(b"PK\x06\x07"):
-        end = _LOCATOR.unpack(locator)[2]
-        record = read(end, _END64.size) if end <= size - _END64.size - _LOCATOR.size else b""
+        end = LOCATOR.unpack(locator)[2]
+        record = read(end, END64.size) if end <= size - END64.size - LOCATOR.size else b""
         if not record.startswith(b"PK\x06\x06"):
             raise DamagedError("damaged: a zip file without its zip64 end record")
-        _, _, _, _, disk, first, here, count, length, start = _END64.unpack(record)
+        _, _, _, _, disk, first, here, count, length, start = END64.unpack(record)
     if disk or first or here != count:
         raise UnsupportedError("a zip file split over several disks")
     if start + length != end:
@@ -151,11 +149,11 @@ def _find(read: Read, size: int) -> tuple[int, int, int, bytes]:
 
 def _entry(data: bytes, at: int) -> tuple[ZipMember, int, int]:
     """A member, the offset of its local header, and where the next entry begins."""
-    if len(data) - at < _ENTRY.size:
+    if len(data) - at < ENTRY.size:
         raise DamagedError("cut short within the directory")
     (magic, made, needed, flags, method, time, date, crc, packed, size, name_length, extra_length, comment_length, disk,
-     internal, external, offset) = _ENTRY.unpack_from(data, at)  # fmt: skip
-    at += _ENTRY.size
+     internal, external, offset) = ENTRY.unpack_from(data, at)  # fmt: skip
+    at += ENTRY.size
     parts = []
     for length in (name_length, extra_length, comment_length):
         parts.append(data[at : at + length])
@@ -170,7 +168,7 @@ def _entry(data: bytes, at: int) -> tuple[ZipMember, int, int]:
     member.extra, large = _split_extra(extra)
     numbers = [size, packed, offset]
     for number, value in enumerate(numbers):
-        if value == _FULL and large is not None:
+        if value == FULL and large is not None:
             if len(large) < 8:
                 raise DamagedError("damaged: a zip64 member without its size", found=member.text[:200])
             numbers[number], large = int.from_bytes(large[:8], "little"), large[8:]
@@ -226,17 +224,17 @@ def _place(read: Read, member: ZipMember, offset: int, end: int) -> int:
     Raises:
         DamagedError: not before `end`, or its own header contradicts the directory.
     """
-    head = read(offset, _LOCAL.size) if offset <= end - _LOCAL.size else b""
-    if len(head) < _LOCAL.size or not head.startswith(MAGIC):
+    head = read(offset, LOCAL.size) if offset <= end - LOCAL.size else b""
+    if len(head) < LOCAL.size or not head.startswith(MAGIC):
         raise DamagedError("damaged: a zip member is not where the directory says", found=member.text[:200])
-    _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
-    name = read(offset + _LOCAL.size, name_length)
+    _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = LOCAL.unpack(head)
+    name = read(offset + LOCAL.size, name_length)
     alike = (name, method, flags & _ENCRYPTED) == (member.name, member.method, 0)
-    if alike and not flags & _DESCRIPTOR:
-        alike = crc == member.crc and packed in (member.packed, _FULL) and size in (member.size, _FULL)
+    if alike and not flags & DESCRIPTOR:
+        alike = crc == member.crc and packed in (member.packed, FULL) and size in (member.size, FULL)
     if not alike:
         raise DamagedError("damaged: a zip member contradicts the directory", found=member.text[:200])
-    member.data = offset + _LOCAL.size + name_length + extra_length
+    member.data = offset + LOCAL.size + name_length + extra_length
     if member.data + member.packed > end:
         raise DamagedError("damaged: a zip member runs past the directory", found=member.text[:200])
     return member.data + member.packed
@@ -309,75 +307,3 @@ def head_of(read: Read, member: ZipMember, length: int) -> bytes:
         return zlib.decompressobj(-15).decompress(data, length)  # packed bytes are hardly more than unpacked ones
     except zlib.error as error:
         raise DamagedError("damaged: cannot decompress a zip member") from error
-
-
-# -- writing
-
-
-def local_header(member: ZipMember) -> bytes:
-    """What stands before a member's packed bytes."""
-    extra, size, packed_size = member.extra, member.size, member.packed
-    if max(size, packed_size) >= _FULL:
-        extra = struct.pack("<2H2Q", 1, 16, size, packed_size) + extra
-        size = packed_size = _FULL
-    date, time = divmod(member.time, 1 << 16)
-    flags = member.flags & ~_DESCRIPTOR
-    lengths = len(member.name), len(extra)
-    needed = _needed(member)
-    head = _LOCAL.pack(MAGIC, needed, flags, member.method, time, date, member.crc, packed_size, size, *lengths)
-    return head + member.name + extra
-
-
-def store(output: Output, member: ZipMember, size: int, chunks: Iterator[bytes]) -> ZipMember:
-    """Write a member that is not packed, header and all; its checksum, known at the end only, is put in afterwards.
-
-    Args:
-        output: where.
-        member: gets its size and checksum.
-        size: of all chunks together, in bytes.
-        chunks: what is in it.
-    """
-    import zlib
-
-    member.size = member.packed = size
-    at = output.size
-    output.write(local_header(member))
-    start, crc = output.size, 0
-    for chunk in chunks:
-        crc = zlib.crc32(chunk, crc)
-        output.write(chunk)
-    assert output.size - start == size, member.text
-    member.crc = crc
-    output.patch(at, local_header(member))
-    return member
-
-
-def entry(member: ZipMember, offset: int) -> bytes:
-    """A member's entry in the directory, if its local header stands at `offset`."""
-    large, numbers = b"", []
-    for number in (member.size, member.packed, offset):
-        if number >= _FULL:
-            large += number.to_bytes(8, "little")
-        numbers.append(min(number, _FULL))
-    extra = (struct.pack("<2H", 1, len(large)) + large if large else b"") + member.extra
-    date, time = divmod(member.time, 1 << 16)
-    flags = member.flags & ~_DESCRIPTOR
-    lengths = len(member.name), len(extra), len(member.comment)
-    needed = 45 if large else _needed(member)
-    head = _ENTRY.pack(b"PK\x01\x02", member.made, needed, flags, member.method, time, date, member.crc, numbers[1],
-                       numbers[0], *lengths, 0, member.internal, member.external, numbers[2])  # fmt: skip
-    return head + member.name + extra + member.comment
-
-
-def _needed(member: ZipMember) -> int:
-    return max(member.needed, 45 if max(member.size, member.packed) >= _FULL else 20)
-
-
-def end(count: int, offset: int, length: int, comment: bytes) -> bytes:
-    """What follows a directory of `count` members and `length` bytes at `offset`."""
-    large = b""
-    if count >= 0xFFFF or offset >= _FULL or length >= _FULL:
-        large = _END64.pack(b"PK\x06\x06", _END64.size - 12, 45, 45, 0, 0, count, count, length, offset)
-        large += _LOCATOR.pack(b"PK\x06\x07", 0, offset + length, 1)
-    few = min(count, 0xFFFF)
-    return large + _END.pack(EMPTY, 0, 0, few, few, min(length, _FULL), min(offset, _FULL), len(comment)) + comment

@@ -15,7 +15,7 @@ from ...errors import BusyError, ChangedError, RefusedError, UsageError
 from ...plan import Change, Copy, Plan
 from ...publish import Lock
 from ...source import local
-from ..files import replacing, zipped
+from ..files import replacing, zip_writing, zipped
 from .archive import KerasZip
 from .edits import Edits
 from .reading import Hdf5
@@ -220,16 +220,16 @@ class _Zip:
             if number in self.edits.changed or (number >= 0 and self.edits.anew):
                 member = self._weights(member, number, output)
             else:
-                output.write(zipped.local_header(member))
+                output.write(zip_writing.local_header(member))
                 with errors.files(self.file.path):
                     for chunk in zipped.packed(self.file.bytes_at, member):
                         output.write(chunk)
             places.append((member, output.size))
         start, at = output.size, 0
         for member, end in places:
-            output.write(zipped.entry(member, at))
+            output.write(zip_writing.entry(member, at))
             at = end
-        output.write(zipped.end(len(places), start, output.size - start, self.file.comment))
+        output.write(zip_writing.end(len(places), start, output.size - start, self.file.comment))
 
     def _weights(self, old: zipped.ZipMember, number: int, output: Output) -> zipped.ZipMember:
         """Write a weights file, stored as Keras stores it."""
@@ -244,4 +244,4 @@ class _Zip:
     def _store(self, old: zipped.ZipMember, size: int, chunks: Iterator[bytes], output: Output) -> zipped.ZipMember:
         member = old.renamed(old.text)
         member.method, member.flags, member.name = zipped.STORED, old.flags, old.name
-        return zipped.store(output, member, size, chunks)
+        return zip_writing.store(output, member, size, chunks)

@@ -12,7 +12,7 @@ from ...errors import CkptSurgeonError, RefusedError, UnsupportedError
 from ...plan import Copy, Elements, Plan, Result, Text, Values
 from ...publish import Lock
 from .. import payload
-from ..files import replacing, zipped
+from ..files import replacing, zip_writing, zipped
 from . import header
 from .reading import ENDING, Npy, Npz
 
@@ -119,9 +119,9 @@ class _Npz:
         start = output.size
         at = 0
         for member, end in places:
-            output.write(zipped.entry(member, at))
+            output.write(zip_writing.entry(member, at))
             at = end
-        output.write(zipped.end(len(places), start, output.size - start, self.comment))
+        output.write(zip_writing.end(len(places), start, output.size - start, self.comment))
 
 
 def _member_name(result: Result, plan: Plan) -> tuple[str, bool]:
@@ -155,7 +155,7 @@ def _carry(output: Output, content: Copy, name: str) -> zipped.ZipMember:
     assert isinstance(donor, Npz)
     if name != member.text:
         member = member.renamed(name)
-    output.write(zipped.local_header(member))
+    output.write(zip_writing.local_header(member))
     with errors.files(donor.path):
         for chunk in zipped.packed(donor.bytes_at, member):
             output.write(chunk)
@@ -165,7 +165,7 @@ def _carry(output: Output, content: Copy, name: str) -> zipped.ZipMember:
 def _add(output: Output, result: Result, name: str, as_it_is: bool) -> zipped.ZipMember:
     member = zipped.ZipMember(name)
     size, chunks = _array(result, as_it_is)
-    return zipped.store(output, member, size, chunks)
+    return zip_writing.store(output, member, size, chunks)
 
 
 def _array(result: Result, as_it_is: bool = False) -> tuple[int, Iterator[bytes]]:

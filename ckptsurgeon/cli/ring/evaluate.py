@@ -1,0 +1,43 @@
+"""The verb `ring evaluate`."""
+
+from __future__ import annotations
+
+import sys
+
+from .. import render
+from ..parser import add_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+HELP = """ckptsurgeon ring evaluate DIR [--data FILE] [--json]
+
+Score each model's latest checkpoint, and all models together: the accuracy of classifiers, whose probabilities are
+averaged, or r2 and the mean squared error of regressors. The rows are those that the run held out, or those of FILE.
+A network with skflow's names is evaluated in NumPy, any other model by its 'predict' program ('ring predict --help').
+
+  ckptsurgeon ring evaluate R
+  ckptsurgeon ring evaluate R --data other.csv
+  ckptsurgeon ring evaluate R --json
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `ring evaluate`."""
+    parser.add_argument("folder", metavar="DIR", help="the folder of the run")
+    parser.add_argument("--data", metavar="FILE", help="rows with the run's target column")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Score."""
+    from ...ring.predicting import ensemble
+
+    rows = ensemble.evaluate(args.folder, args.data)
+    scores = [key for key in rows[0] if key in ("accuracy", "r2", "mse")]
+    render.emit(rows, ["model", "rows", *scores], args.json)
+    for row in rows:
+        if row["reason"] is not None:
+            print(f"ckptsurgeon: warning: model {row['model']}: {row['reason']}", file=sys.stderr)
+    return 0

@@ -1,0 +1,136 @@
+"""Parses and checks the arguments of the built-in trainer before anything slow is imported."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import NoReturn
+
+from ...errors import UsageError, did_you_mean
+from ..checkpoints.architecture import Architecture
+from ..checkpoints.variable_names import CLASSIFIER, REGRESSOR, SLOTS
+
+DEFAULT_LEARNING_RATE = 0.1
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError instead of printing the usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse_worker(argv: Sequence[str]) -> tuple[Architecture, float]:
+    """Parse the arguments of a worker, a trainer process that is kept running.
+
+    Returns:
+        The network and optimizer for `init` requests, and the learning rate.
+
+    Raises:
+        UsageError: an argument is invalid, or TensorFlow is not installed.
+    """
+    parser = _Parser(
+        prog="python -m ckptsurgeon.skflow.worker",
+        description="The built-in trainer: one JSON request per line on stdin, one reply per line on stdout.",
+        epilog="With --once CKPT it trains one mini-batch and exits; see 'ckptsurgeon train --help'.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--hidden-units", required=True, type=_widths, metavar="N,N,...", help="widths of the hidden layers"
+    )
+    parser.add_argument("--features", required=True, type=_count, metavar="N", help="number of columns of X")
+    heads = parser.add_mutually_exclusive_group(required=True)
+    heads.add_argument("--classes", type=_classes, metavar="N", help="number of classes, for a classifier")
+    heads.add_argument("--outputs", type=_count, metavar="N", help="number of values per row, for a regressor")
+    parser.add_argument("--optimizer", type=_optimizer, default="Adagrad", metavar="NAME", help=", ".join(SLOTS))
+    parser.add_argument("--learning-rate", type=_rate, default=DEFAULT_LEARNING_RATE, metavar="X", help="default: 0.1")
+    args = parser.parse_args(argv)
+    _need_tensorflow()
+    head, outputs = (CLASSIFIER, args.classes) if args.classes else (REGRESSOR, args.outputs)
+    return Architecture(args.features, args.hidden_units, head, outputs, args.optimizer), args.learning_rate
+
+
+def parse_once(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of a single training step, which are those of `ckptsurgeon train`.
+
+    Raises:
+        UsageError: an argument is invalid, or TensorFlow is not installed.
+    """
+    parser = _Parser(prog="ckptsurgeon train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--once", required=True, metavar="CKPT")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT")
+    parser.add_argument("--data", required=True, metavar="FILE")
+    parser.add_argument("--target", metavar="COLUMN")
+    parser.add_argument("--batch", required=True, type=_from_zero, metavar="B")
+    parser.add_argument("--batch-size", type=_count, default=32, metavar="N")
+    parser.add_argument("--holdout", type=_share, default=0.0, metavar="SHARE")
+    parser.add_argument("--seed", type=_integer, default=0, metavar="N")
+    parser.add_argument("--optimizer", type=_optimizer, metavar="NAME")
+    parser.add_argument("--learning-rate", type=_rate, metavar="X")
+    parser.add_argument("--force", action="store_true")
+    args = parser.parse_args(argv)
+    _need_tensorflow()
+    return args
+
+
+def _need_tensorflow() -> None:
+    if find_spec("tensorflow") is None:
+        raise UsageError("training needs TensorFlow", hint="pip install 'ckptsurgeon[train]'")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+
+
+def _at_least(least: int, text: str) -> int:
+    number = _integer(text)
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, found {text!r}")
+    return number
+
+
+def _from_zero(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _count(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _classes(text: str) -> int:
+    return _at_least(2, text)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(",")) if text else ()
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _rate(text: str) -> float:
+    if not 0 < (rate := _float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return rate
+
+
+def _share(text: str) -> float:
+    if not 0 <= (share := _float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 up to but not including 1, found {text!r}")
+    return share
+
+
+def _optimizer(text: str) -> str:
+    if text not in SLOTS:
+        hint = did_you_mean(text, SLOTS) or f"expected {', '.join(SLOTS)}"
+        raise argparse.ArgumentTypeError(f"there is no optimizer {text!r}; {hint}")
+    return text
