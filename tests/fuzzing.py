@@ -36,6 +36,7 @@ from pathlib import Path
 import hdf5_files
 import ml_dtypes  # noqa: F401 -- imported by the parent, so that no child's memory counts it
 import numpy as np
+import torch_files
 from handmade import HandMade, Row, block, number, sealed, snappy, strings, table, with_index
 from strategies import _PARTS, DTYPES
 
@@ -656,6 +657,19 @@ def _mutate_npz(rng: random.Random, files: Files) -> Files:
     return {"m": made.getvalue()}
 
 
+# -- PyTorch's zip files
+
+
+def _torch_seeds() -> list[Files]:
+    views = {
+        "0.weight": torch_files.view(np.arange(6, dtype="f4").reshape(2, 3).T),
+        "0.bias": torch_files.view(np.eye(2)),
+    }
+    nested = {"model": views, "opt": {"state": [torch_files.view(np.arange(3, dtype="i8"))]}}
+    made = [torch_files.save(value, order) for value in (views, nested) for order in ("little", "big")]
+    return [{"m": data} for data in (*made, *(torch_files.real(packed) for packed, _ in torch_files.REAL.values()))]
+
+
 # -- HDF5, and Keras's zip files around it
 
 
@@ -794,6 +808,7 @@ TARGETS = {
         Target("v1", _v1_seeds, _mutate_v1),
         Target("safetensors", _safetensors_seeds, _mutate_safetensors),
         Target("npz", _npz_seeds, _mutate_npz),
+        Target("torch", _torch_seeds, _mutate_npz),
         Target("hdf5", _hdf5_seeds, _mutate_hdf5, more=donate, seconds=20),
         Target("keras", _keras_seeds, _mutate_keras, more=donate, seconds=20),
     )

@@ -74,6 +74,13 @@ def test_any_arrays(tmp_path: Path, data: st.DataObject, order: str | None) -> N
             assert checkpoint.nbytes(checkpoint[name]) == each.nbytes
 
 
+def test_a_folder_of_transformers(tmp_path: Path) -> None:
+    """A folder with a pytorch_model.bin opens as the file does."""
+    (tmp_path / "pytorch_model.bin").write_bytes(save({"w": view(np.arange(3, dtype="f4"))}))
+    with formats.open(str(tmp_path)) as checkpoint:
+        assert checkpoint.read("w").tolist() == [0, 1, 2]
+
+
 @given(data=st.data())
 @a_few
 def test_any_view(tmp_path: Path, data: st.DataObject) -> None:

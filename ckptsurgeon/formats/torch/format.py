@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ...publish import Lock
     from ..format import Format
 
+_IN_FOLDER = "pytorch_model.bin"  # as transformers saved models before safetensors
+
 
 class PyTorch(OneFile):
     """A zip file that `torch.save` wrote. See `format.Format` for the members."""
@@ -22,12 +24,13 @@ class PyTorch(OneFile):
     name = "torch"
 
     def recognise(self, path: str) -> Found | None:
-        """As `Format.recognise`."""
-        if not os.path.isfile(path):
+        """As `Format.recognise`: a file, or the folder of a Hugging Face model with one such file."""
+        file = os.path.join(path, _IN_FOLDER) if os.path.isdir(path) else path
+        if not os.path.isfile(file):
             return None
         from . import reading
 
-        return Found(self.name, path, [path]) if reading.is_archive(path) else None
+        return Found(self.name, path, [file]) if reading.is_archive(file) else None
 
     def open(self, found: Found) -> Checkpoint:
         """As `Format.open`."""
