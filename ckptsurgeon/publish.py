@@ -7,6 +7,8 @@ whether the path still names that file. What is replaced keeps its bytes for tho
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
 import stat
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
 
+# Errors of file systems without hard links, or without links between two folders, or with too many links.
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 _POLL = 0.02  # seconds between two tries for a lock
+_PATIENCE = 30.0  # seconds that `write_file` waits for another writer of the same file
 _BLOCK = 1 << 18  # bytes written at a time, few enough to stay in the processor's cache
 _WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
 
@@ -105,8 +110,34 @@ class held_signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
+def staging_lock(path: str, wait: float) -> Lock:
+    """Lock an empty staging file of our own, made if it is missing; it bars other writers of the same result.
+
+    Args:
+        path: its name, which nobody but us uses.
+        wait: seconds to wait for another writer.
+
+    Raises:
+        BusyError: another process held it all the time.
+    """
+    while True:
+        lock = Lock(path, wait, create=True)
+        try:
+            with files(path):
+                if os.fstat(lock.fd).st_nlink == 1:
+                    os.ftruncate(lock.fd, 0)
+                    return lock
+                os.unlink(path)  # a crash just after the commit left it: the file is published under its final name
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()
+
+
 class Staging:
     """Names made on the way to a publication, which are removed again unless it is committed.
+
+    Each is removed only while it names the file that was made: another process may have saved there in the meantime.
 
     Args:
         sync: whether `sync` and `rename` wait until the bytes are on the disk. Without it a result is safe against a
@@ -115,18 +146,18 @@ class Staging:
 
     def __init__(self, sync: bool = True) -> None:
         self.sync_wanted = sync
-        self._made: list[str] = []
+        self._made: list[tuple[str, os.stat_result]] = []
         self._begun: Future[None] | None = None
 
-    def made(self, path: str) -> str:
-        """Take note of a name that goes if the publication fails."""
-        self._made.append(path)
-        return path
+    def made(self, path: str, status: os.stat_result) -> None:
+        """Take note of a name, and the file that it was given to; it goes if the publication fails."""
+        self._made.append((path, status))
 
     def create(self, path: str) -> int:
         """A new empty file, open for writing."""
-        self.made(path)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self.made(path, os.fstat(fd))
+        return fd
 
     def link(self, source: str, path: str) -> None:
         """A second name for a file.
@@ -134,8 +165,22 @@ class Staging:
         Raises:
             OSError: not on this file system, or across two.
         """
-        os.link(os.path.realpath(source), path)
-        self.made(path)
+        source = os.path.realpath(source)
+        status = os.stat(source)
+        os.link(source, path)
+        self.made(path, status)
+
+    def move(self, source: str, path: str) -> None:
+        """Another name for a staged file, where the file system has no links; nothing may have the name yet.
+
+        Raises:
+            OSError: as the operating system says.
+        """
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        status = os.stat(source)
+        os.rename(source, path)
+        self.made(path, status)
 
     def sync(self, path: str) -> None:
         """Wait until a file, or a folder's names, are on the disk."""
@@ -168,11 +213,30 @@ class Staging:
         os.replace(source, path)
         self._made.clear()
 
+    def put(self, source: str, path: str) -> None:
+        """The commit where nothing may be replaced: `source` gets the name `path`. From here on nothing is undone.
+
+        Raises:
+            FileExistsError: something has that name.
+        """
+        try:
+            os.link(source, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            self.move(source, path)
+            self._made.clear()
+            return
+        self._made.clear()
+        with contextlib.suppress(OSError):  # the next writer removes it
+            os.unlink(source)
+
     def undo(self) -> None:
         """Remove what was made."""
         with held_signals():
             while self._made:
-                remove(self._made.pop())
+                path, status = self._made.pop()
+                remove(path, only=status)
 
 
 def _check_replaceable(path: str) -> None:
@@ -295,22 +359,21 @@ def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> N
     staging = Staging(sync)
     temporary = f"{path}.ckptsurgeon-tmp"
     with files(path):
+        own = staging_lock(temporary, _PATIENCE)  # another writer of the same file waits until this one is in place
         try:
-            remove(temporary)
-            fd = staging.create(temporary)
-            try:
-                for part in (data,) if isinstance(data, bytes) else data:
-                    write_all(fd, part)
-                if sync:
-                    os.fsync(fd)
-            finally:
-                os.close(fd)
+            staging.made(temporary, os.fstat(own.fd))
+            for part in (data,) if isinstance(data, bytes) else data:
+                write_all(own.fd, part)
+            if sync:
+                os.fsync(own.fd)
             with held_signals():
                 staging.rename(temporary, path)
                 staging.sync(os.path.dirname(path) or ".")
         except BaseException:
             staging.undo()
             raise
+        finally:
+            own.release()
 
 
 def replace_folder(staged: str, final: str) -> None:

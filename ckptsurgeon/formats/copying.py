@@ -8,19 +8,23 @@ import re
 from .. import errors
 from ..checkpoint import CHUNK, Checkpoint
 from ..errors import RefusedError
-from ..publish import remove, write_file
+from ..publish import Lock, remove, write_file
 from ..source import open_source
+from .files.replacing import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ..source import Source
+    from .files.replacing import Output
 
 
 _INDEXES = (".safetensors.index.json", ".weights.json")
 _NUMBERED = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")  # of the first file of a set without an index
 
 
-def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool) -> list[str]:
+def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
     """Copy a checkpoint that is one file, all checksums of which were verified.
 
     Returns:
@@ -30,17 +34,25 @@ def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool) -> list
         RefusedError: there is one already, without `force`.
         StorageError: the operating system refused; an old checkpoint is unharmed.
     """
-    if os.path.lexists(out) and not force:
+
+    def fill(output: Output) -> None:
+        for chunk in chunks_of(checkpoint.file(checkpoint.main_file)):
+            output.write(chunk)
+
+    if not os.path.lexists(out):
+        return replace(out, fill, None, sync, wait)
+    if not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
-    write_file(out, chunks_of(checkpoint.main_file), sync)
-    return []
+    with Lock(out, wait) as lock:
+        return replace(out, fill, lock, sync, wait)
 
 
 def copy_meta(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
     """Copy the `.meta` file that TensorFlow 1 writes beside a checkpoint, if there is one."""
     meta = checkpoint.main_file.removesuffix(".index") + ".meta"
     if os.path.isfile(meta):
-        write_file(out + ".meta", chunks_of(meta), sync)
+        with errors.files(meta), open_source(meta) as file:
+            write_file(out + ".meta", chunks_of(file), sync)
     return []
 
 
@@ -79,10 +91,10 @@ def copy_set(checkpoint: Checkpoint, files: list[str], out: str, sync: bool, hin
     try:
         for source, path in zip(files, paths, strict=True):
             written.append(path)
-            write_file(path, chunks_of(source), sync)
+            write_file(path, chunks_of(checkpoint.file(source)), sync)
         if checkpoint.main_file not in files:
             written.append(out)
-            write_file(out, _index(checkpoint.main_file, new), sync)
+            write_file(out, _index(checkpoint.file(checkpoint.main_file), new), sync)
     except BaseException:
         for path in reversed(written):
             is_gone(path)
@@ -115,9 +127,9 @@ def _names(checkpoint: Checkpoint, files: list[str], out: str, hint: str | None)
     )
 
 
-def _index(path: str, new: dict[str, str]) -> bytes:
+def _index(file: Source, new: dict[str, str]) -> bytes:
     """The text of an index with the new names of its files; as it stands if these are the old ones."""
-    data = b"".join(chunks_of(path))
+    data = b"".join(chunks_of(file))
     if all(name == other for name, other in new.items()):
         return data
     import json
@@ -129,10 +141,10 @@ def _index(path: str, new: dict[str, str]) -> bytes:
     return json.dumps(index, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def chunks_of(path: str) -> Iterator[bytes]:
-    """The bytes of a file, CHUNK at a time."""
-    with errors.files(path), open_source(path) as file:
-        at = 0
+def chunks_of(file: Source) -> Iterator[bytes]:
+    """The bytes of an open file, CHUNK at a time: those that were checked, whatever the path leads to by now."""
+    at = 0
+    with errors.files(file.path):
         while chunk := file.read(at, CHUNK):
             at += len(chunk)
             yield chunk

@@ -6,6 +6,7 @@ import os
 
 from ... import errors
 from ...checkpoint import Checkpoint
+from ...errors import ChangedError
 from ...publish import write_file
 from ..copying import chunks_of, copy_meta, is_gone
 from .publishing import LinkSource, Publication
@@ -40,8 +41,11 @@ def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> lis
 
     with errors.files(out):
         try:
-            for path, copied in zip(bundle.data_files, copies, strict=True):
-                write_file(copied, chunks_of(path), sync=False)
+            sources = [bundle.file(path) for path in bundle.data_files]  # all open before the check
+            if bundle.was_replaced():
+                raise ChangedError("was replaced while it was read; try again", path=bundle.path)
+            for source, copied in zip(sources, copies, strict=True):
+                write_file(copied, chunks_of(source), sync=False)
             warnings = save_at(out, commit, force, sync, wait)
         finally:
             left = [path for path in copies if not is_gone(path)]

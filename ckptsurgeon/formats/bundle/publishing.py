@@ -14,21 +14,17 @@ and the old names are removed. In order:
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 
 from ... import errors
 from ...checkpoint import CHUNK
 from ...errors import BusyError, ChangedError, RefusedError
-from ...publish import Appender, Lock, Staging, held_signals, remove, write_all
+from ...publish import NO_LINKS, Appender, Lock, Staging, held_signals, remove, staging_lock, write_all
 from ..tensorflow.sstable_building import TableBuilder
 from ..tensorflow.wire import crc32c, mask
 from .rows import Place, header_row
 from .shards import shard_path
-
-# Errors of file systems without hard links, or without links between these folders, or with too many links.
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,11 +78,12 @@ class Publication:
         # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
         # writer that comes before the old names are removed.
         with errors.files(self._folder):
-            self._own_lock = Lock(self._index_temporary, wait, create=True)
-            self._staging.made(self._index_temporary)
+            self._own_lock = staging_lock(self._index_temporary, wait)
+            self._staging.made(self._index_temporary, os.fstat(self._own_lock.fd))
             try:
-                if lock:
-                    recover(prefix, present, self._data_path)
+                if lock is None and os.path.lexists(self.index_path):  # published while we waited for the lock
+                    raise self._somebody_saved()
+                recover(prefix, present, self._data_path)
                 remove(self._data_path)
             except BaseException:
                 self.close(failed=True)
@@ -138,16 +135,17 @@ class Publication:
                 self._data.flush()
             self._staging.finish_sync()
         count = len(shards)
+        standing = {number for _, number, _ in shard_files(self.prefix)}
+        if count in standing and self.lock is None:
+            exact = False  # files without an index: perhaps a save under way, and in any case not ours
         if not exact:
-            taken = {number for _, number, _ in shard_files(self.prefix)} | {self._present}
+            taken = standing | {self._present}
             count = max(count, 1)
             while count in taken:
                 count += 1
         paths = [shard_path(self.prefix, shard, count) for shard in range(count)]
         with errors.files(self.prefix):
             for path, source in zip(paths, shards, strict=False):
-                if exact:
-                    remove(path)
                 self._link(source, path)
             for path in paths[len(shards) :]:
                 os.close(self._staging.create(path))
@@ -177,10 +175,16 @@ class Publication:
             self._staging.sync(self._folder)
             same = all(os.path.samestat(os.stat(path), status) for path, status in zip(paths, statuses, strict=True))
         if not same or (not self.lock.holds() if self.lock else os.path.lexists(self.index_path)):
-            raise BusyError("somebody saved it meanwhile", path=self.prefix, hint="nothing was changed; try again")
+            raise self._somebody_saved()
         replaced = os.fstat(self.lock.fd) if self.lock else None
         with held_signals(), errors.files(self.prefix):
-            self._staging.rename(self._index_temporary, self.index_path)
+            if self.lock:
+                self._staging.rename(self._index_temporary, self.index_path)
+            else:
+                try:
+                    self._staging.put(self._index_temporary, self.index_path)
+                except FileExistsError:
+                    raise self._somebody_saved() from None
             self._own_lock.path = self.index_path
             try:
                 self._staging.sync(self._folder)
@@ -189,6 +193,9 @@ class Publication:
                     self._sweep(count, replaced, statuses)
             except OSError as error:  # the result stands all the same; the next writer removes what is left
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
+
+    def _somebody_saved(self) -> BusyError:
+        return BusyError("somebody saved it meanwhile", path=self.prefix, hint="nothing was changed; try again")
 
     def close(self, failed: bool) -> None:
         """Let go; a publication that was not committed leaves nothing behind."""
@@ -211,22 +218,20 @@ class Publication:
 
     def _link(self, source: LinkSource, path: str) -> None:
         with errors.files(source.path):
-            if source.fd is None and self.lock is None:
-                # Nothing is here yet, so `recover` need not distinguish our bytes from others' after a crash.
-                os.rename(source.path, self._staging.made(path))
-                return
             try:
                 self._staging.link(source.path, path)
             except FileNotFoundError:
                 raise ChangedError("was replaced while it was read; try again", path=source.path) from None
+            except FileExistsError:
+                raise self._somebody_saved() from None
             except OSError as error:
-                if error.errno not in _NO_LINKS:
+                if error.errno not in NO_LINKS:
                     raise
                 if not source.may_copy:
                     what = f"--link cannot share it with {self._folder}: {(error.strerror or '').lower()}"
                     raise RefusedError(what, path=source.path, hint="leave --link out") from None
                 if source.fd is None:
-                    os.rename(source.path, self._staging.made(path))
+                    self._staging.move(source.path, path)
                 else:
                     self._copy(source.fd, path)
                 return
@@ -246,7 +251,6 @@ class Publication:
     def _write_index(self, index: bytes) -> None:
         fd = self._own_lock.fd
         with errors.files(self._index_temporary):
-            os.ftruncate(fd, 0)
             write_all(fd, index)
             if self._staging.sync_wanted:
                 os.fsync(fd)

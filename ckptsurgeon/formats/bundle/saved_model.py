@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ... import errors
-from ...errors import RefusedError
+from ...errors import ChangedError, RefusedError
 from ...plan import Plan
 from ..format import Found
 from .format import TensorFlowV2
@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
     from ..format import Format
+    from .reading import Bundle
 
 
 class SavedModel(TensorFlowV2):
@@ -46,6 +47,18 @@ class SavedModel(TensorFlowV2):
 
 
 FORMAT: Format = SavedModel()
+
+
+def _copy_values(bundle: Bundle, prefix: str) -> None:
+    """Copy a bundle's files as they were opened, whatever their paths lead to by now."""
+    from ...publish import write_file
+    from ..copying import chunks_of
+
+    files = {path: bundle.file(path) for path in (*bundle.data_files, bundle.main_file)}
+    if bundle.was_replaced():
+        raise ChangedError("was replaced while it was read; try again", path=bundle.path)
+    for path, file in files.items():
+        write_file(os.path.join(os.path.dirname(prefix), os.path.basename(path)), chunks_of(file), sync=False)
 
 
 def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
@@ -82,13 +95,13 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
                 ignore=lambda folder, names: [
                     name
                     for name in names
-                    if not plan.changes_nothing
-                    and name.startswith(values)
-                    and os.path.samefile(folder, os.path.dirname(bundle.prefix))
+                    if name.startswith(values) and os.path.samefile(folder, os.path.dirname(bundle.prefix))
                 ],
             )
             prefix = os.path.join(staged, "variables", "variables")
-            if not plan.changes_nothing:
+            if plan.changes_nothing:
+                _copy_values(bundle, prefix)
+            else:
                 warnings = writing.save_as(plan, prefix, link, False, sync, wait)
             if sync:
                 fsync_all([os.path.join(folder, name) for folder, _, names in os.walk(staged) for name in ("", *names)])

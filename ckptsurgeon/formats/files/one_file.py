@@ -53,7 +53,7 @@ class OneFile:
         """As `Format.copy`."""
         from .. import copying
 
-        return copying.copy_file(checkpoint, out, force, sync)
+        return copying.copy_file(checkpoint, out, force, sync, wait)
 
     def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
         """As `Format.like`: refused."""

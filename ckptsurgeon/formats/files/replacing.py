@@ -7,7 +7,7 @@ import os
 
 from ... import errors
 from ...errors import BusyError, RefusedError
-from ...publish import Appender, Lock, Staging, held_signals, write_all
+from ...publish import Appender, Lock, Staging, held_signals, staging_lock, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,11 +100,9 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
     folder = os.path.dirname(path) or "."
     warnings: list[str] = []
     with errors.files(folder):
-        own = Lock(temporary, wait, create=True)  # bars another writer of a name that nothing has yet
-        staging.made(temporary)
+        own = staging_lock(temporary, wait)
+        staging.made(temporary, os.fstat(own.fd))
     try:
-        with errors.files(temporary):
-            os.ftruncate(own.fd, 0)
         output = Output(temporary, own.fd, staging)
         fill(output)
         output.flush()
@@ -115,7 +113,10 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
         if not (lock.holds() if lock else not os.path.lexists(path)):
             raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
         with held_signals(), errors.files(path):
-            staging.rename(temporary, path)
+            if lock:
+                staging.rename(temporary, path)
+            else:
+                _put(staging, temporary, path)
             try:
                 staging.sync(folder)
             except OSError as error:  # the result stands all the same
@@ -128,3 +129,11 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
     finally:
         own.release()
     return warnings
+
+
+def _put(staging: Staging, temporary: str, path: str) -> None:
+    """Commit where nothing may be replaced."""
+    try:
+        staging.put(temporary, path)
+    except FileExistsError:
+        raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again") from None

@@ -60,7 +60,7 @@ class Hdf5Format(OneFile):
 
         assert isinstance(checkpoint, Hdf5)
         if checkpoint.files == [checkpoint.main_file]:
-            return copying.copy_file(checkpoint, out, force, sync)
+            return copying.copy_file(checkpoint, out, force, sync, wait)
         return copying.copy_set(checkpoint, checkpoint.files, out, sync, None)
 
     def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:

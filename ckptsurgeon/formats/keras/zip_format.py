@@ -25,7 +25,7 @@ class KerasZipFormat(Hdf5Format):
         """As `Format.copy`: one file, however many are in it."""
         from .. import copying
 
-        return copying.copy_file(checkpoint, out, force, sync)
+        return copying.copy_file(checkpoint, out, force, sync, wait)
 
 
 FORMAT: Format = KerasZipFormat()

@@ -67,7 +67,7 @@ class Safetensors(OneFile):
 
         assert isinstance(checkpoint, SafeTensors)
         if checkpoint.files == [checkpoint.main_file]:
-            return copying.copy_file(checkpoint, out, force, sync)
+            return copying.copy_file(checkpoint, out, force, sync, wait)
         hint = "'convert --to safetensors' makes one file of it"
         return copying.copy_set(checkpoint, checkpoint.files, out, sync, hint)
 

@@ -62,7 +62,7 @@ class TensorFlowV1(OneFile):
                 path=checkpoint.path,
                 hint="'convert --to v1' makes one file of it",
             )
-        return copying.copy_file(checkpoint, out, force, sync) + copying.copy_meta(checkpoint, out, sync)
+        return copying.copy_file(checkpoint, out, force, sync, wait) + copying.copy_meta(checkpoint, out, sync)
 
 
 FORMAT: Format = TensorFlowV1()
