@@ -109,7 +109,7 @@ class Format(Protocol):
     # and warnings. UsageError if the format does not support templates.
     def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]: ...
 
-    # Removes a checkpoint; missing files are no error.
+    # Removes a checkpoint; missing files are not an error.
     def remove(self, path: str) -> None: ...
 
     # The files of the checkpoint at `path` that must be synced so that it survives a power failure.

@@ -77,7 +77,7 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
         folder's `checkpoint` file names it as the latest).
 
     Raises:
-        NotFoundError: there is no such folder, or no checkpoint in it.
+        NotFoundError: the folder does not exist, or holds no checkpoint.
     """
     from . import state
 
