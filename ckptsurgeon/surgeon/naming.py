@@ -212,7 +212,7 @@ class _Layers:
 
 
 class _Weight:
-    """What identifies a variable within its layer: the rest of its name, or only the last component if `short`."""
+    """The features that identify a variable in its layer: the rest of its name or, if `short`, its last component."""
 
     __slots__ = ("_names", "end", "rest", "role", "shape")
 
@@ -312,7 +312,7 @@ def _paired(donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[
 
 
 def _unique_by(weights: dict[str, _Weight], key_of: Callable[[str, _Weight], object]) -> dict[object, str]:
-    """Variables indexed by a key that is unique within the layer; variables whose key is None are left out."""
+    """Index variables by a key that is unique within the layer; variables whose key is None are left out."""
     by_key: dict[object, list[str]] = {}
     for name, each in weights.items():
         by_key.setdefault(key_of(name, each), []).append(name)

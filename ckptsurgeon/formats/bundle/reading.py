@@ -2,7 +2,7 @@
 
 The index is a table: the empty key holds the header, every other key a tensor's entry (dtype, shape, shard, offset,
 size, checksum), and keys that begin with a zero byte the slices of partitioned tensors. Data shards are bare bytes.
-Opening reads the index; a shard is opened when its bytes are asked for. Sources: `tensorflow/core/util/tensor_bundle/`,
+Opening reads the index; a shard is opened when its bytes are needed. Sources: `tensorflow/core/util/tensor_bundle/`,
 `tensorflow/core/protobuf/tensor_bundle.proto`. `writing.py` is the other half.
 """
 

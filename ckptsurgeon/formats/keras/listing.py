@@ -17,7 +17,7 @@ class Dataset:
         path: its path in that file.
         order: byte order of its numbers: "<", ">" or "|".
         item: bytes per element; 0 for strings of variable length.
-        place: offset of its values in that file if they are stored contiguously and as they are, else -1.
+        place: offset of its values in that file if they are stored contiguously and unencoded, otherwise -1.
         stored: bytes that it takes in the file.
         address: offset of its header; one object may have several names. Addresses increase in creation order; data
             offsets do not, because libhdf5 packs small datasets together.

@@ -214,7 +214,7 @@ class V1(WatchedFiles):
             return False  # the writer will report the error
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """As `Checkpoint.chunks`, of the stored block that holds the slice."""
+        """As `Checkpoint.chunks`; yields the stored block that holds the slice."""
         file = self.file(extent.file)
         end = extent.offset + extent.length
         for at in range(extent.offset, end, CHUNK):

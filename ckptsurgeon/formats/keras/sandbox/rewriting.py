@@ -58,7 +58,7 @@ def write(parent: ParentPipe, sources: list[h5py.File], view: reading.View, requ
     holes are not reused, a kind that few other programs write.
 
     Returns:
-        Whether the headers of the datasets are in creation order.
+        A dict; `ordered`: whether the headers of the datasets are in creation order.
     """
     plist = sources[0].id.get_create_plist()
     version = _LIBVER.get(plist.get_version()[0], "v110")
