@@ -1,8 +1,8 @@
-"""Make a finished result visible: stage under other names, fsync, one rename, fsync the folder. Locks. Knows no format.
+"""Makes a finished result visible: stage, fsync, one rename, fsync the folder; also locks. Independent of formats.
 
-Staged files lie next to their final place under names that nobody reads, so that a crash at any moment leaves either
-the old result or the new one. A writer locks the file that it will replace (flock), not a lock file, and then checks
-whether the path still names that file. What is replaced keeps its bytes for those who have it open.
+Staged files lie next to their final place under names that no reader uses, so that a crash at any moment leaves either
+the old result or the new one. A writer locks (flock) the file that it will replace, not a lock file, and then checks
+that the path still names that file. Readers that have a replaced file open keep its bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
-_BLOCK = 1 << 18  # bytes written at a time, few enough to stay in the processor's cache
-_WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
+_BLOCK = 1 << 18  # bytes written at a time, small enough to stay in the processor's cache
+_WRITEBACK = 1 << 26  # bytes after which writing to the disk begins, while more is copied
 
 
 class Lock:
-    """An exclusive lock on the file at `path`, as long as the path names that file.
+    """An exclusive lock on the file at `path`, valid as long as the path names that file.
 
     Args:
         path: the file; a symbolic link locks its target.
@@ -34,7 +34,7 @@ class Lock:
         create: make an empty file if there is none.
 
     Raises:
-        BusyError: another process held it all the time.
+        BusyError: another process held the lock all the time.
         NotFoundError: there is no such file.
     """
 
@@ -65,17 +65,17 @@ class Lock:
             except BaseException:
                 self.release()
                 raise
-            self.release()  # somebody replaced the file before we had the lock
+            self.release()  # another process replaced the file before we had the lock
 
     def holds(self) -> bool:
-        """Whether the path still names the file that is locked."""
+        """Return whether the path still names the locked file."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -90,7 +90,7 @@ class Lock:
 
 
 class held_signals:
-    """A block that Ctrl-C and `kill` do not interrupt: they come after it."""
+    """Delays Ctrl-C and `kill` until the end of a block."""
 
     def __enter__(self) -> None:
         import signal
@@ -106,11 +106,11 @@ class held_signals:
 
 
 class Staging:
-    """Names made on the way to a publication, which are removed again unless it is committed.
+    """Files made on the way to a publication; they are removed unless it is committed.
 
     Args:
-        sync: whether `sync` and `rename` wait until the bytes are on the disk. Without it a result is safe against a
-            killed process, not against a power cut.
+        sync: whether `sync` and `rename` wait until the bytes are on the disk. Without it, a result survives a killed
+            process, but not a power failure.
     """
 
     def __init__(self, sync: bool = True) -> None:
@@ -119,37 +119,37 @@ class Staging:
         self._begun: Future[None] | None = None
 
     def made(self, path: str) -> str:
-        """Take note of a name that goes if the publication fails."""
+        """Note a path that is removed if the publication fails, and return it."""
         self._made.append(path)
         return path
 
     def create(self, path: str) -> int:
-        """A new empty file, open for writing."""
+        """Create an empty file and return its descriptor, open for writing."""
         self.made(path)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def link(self, source: str, path: str) -> None:
-        """A second name for a file.
+        """Create a hard link to a file.
 
         Raises:
-            OSError: not on this file system, or across two.
+            OSError: the file system has no hard links, or the paths are on different file systems.
         """
         os.link(os.path.realpath(source), path)
         self.made(path)
 
     def sync(self, path: str) -> None:
-        """Wait until a file, or a folder's names, are on the disk."""
+        """Wait until a file's bytes, or a folder's names, are on the disk."""
         if self.sync_wanted:
             fsync(path)
 
     def begin_sync(self, fd: int) -> None:
-        """Let the disk begin with what was written to an open file, in a thread, while more is written."""
+        """Start writing an open file's data to the disk, in a thread, while more is written."""
         if self.sync_wanted and (self._begun is None or self._begun.done()):
             self.finish_sync()
             self._begun = _pool(os.getpid()).submit(os.fsync, fd)
 
     def finish_sync(self) -> None:
-        """Wait for what `begin_sync` began, before the file is closed.
+        """Wait for the syncs started by `begin_sync`, before the file is closed.
 
         Raises:
             OSError: a sync failed; later calls would not report it again.
@@ -159,31 +159,31 @@ class Staging:
             begun.result()
 
     def rename(self, source: str, path: str) -> None:
-        """The commit: `source` takes the place of `path`. From here on nothing is undone.
+        """Commit: `source` takes the place of `path`. After this nothing is undone.
 
         Raises:
-            RefusedError: a device or a pipe stands there.
+            RefusedError: `path` is a device or a pipe.
         """
         _check_replaceable(path)
         os.replace(source, path)
         self._made.clear()
 
     def undo(self) -> None:
-        """Remove what was made."""
+        """Remove all files made."""
         with held_signals():
             while self._made:
                 remove(self._made.pop())
 
 
 def _check_replaceable(path: str) -> None:
-    """Whether a new file may take the place of what stands at a path: a file, a link, a folder, or nothing.
+    """Check that a new file may be renamed to a path: only a file, a link, a folder or nothing may be there.
 
     Raises:
-        RefusedError: it may not.
+        RefusedError: anything else is there.
     """
     try:
         mode = os.lstat(path).st_mode
-    except OSError:  # nothing is there, or the rename will fail with the reason
+    except OSError:  # nothing is there, or the rename will fail and give the reason
         return
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
         raise RefusedError("is a device or a pipe, which a file cannot replace", path=path, hint="choose another name")
@@ -199,14 +199,14 @@ def fsync(path: str) -> None:
 
 
 def fsync_all(paths: Iterable[str]) -> None:
-    """`fsync` of many paths at once: a journalling file system commits them together, which one by one it cannot."""
+    """Call `fsync` on many paths in parallel, so that a journalling file system can commit them together."""
     for done in [_pool(os.getpid()).submit(fsync, path) for path in dict.fromkeys(paths)]:
         done.result()
 
 
 @functools.cache
 def _pool(pid: int) -> ThreadPoolExecutor:
-    """The threads of this process for `fsync_all`; a forked child needs its own. To start them takes milliseconds."""
+    """The threads of a process for `fsync_all`; a forked child needs its own. Starting them takes milliseconds."""
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(max_workers=8)
@@ -216,11 +216,11 @@ def remove(path: str, only: os.stat_result | None = None) -> bool:
     """Remove a name; a missing one is not an error.
 
     Args:
-        path: the name; of a symbolic link, the link.
-        only: remove it only while it names this file.
+        path: the name; a symbolic link itself is removed, not its target.
+        only: remove the name only if it names this file.
 
     Returns:
-        Whether it was there and is gone.
+        Whether the name existed and has been removed.
     """
     try:
         if only is not None and not os.path.samestat(os.stat(path), only):
@@ -232,35 +232,35 @@ def remove(path: str, only: os.stat_result | None = None) -> bool:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data`: a single write may take only a part of it."""
+    """Write all of `data`: a single `os.write` may write only a part."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 class Appender:
-    """Writes at the end of an open file, and lets the disk begin while more is written.
+    """Appends to an open file, and starts writing to the disk while more is appended.
 
     Args:
-        fd: open for writing, empty.
-        staging: that syncs it.
+        fd: an empty file, open for writing.
+        staging: syncs the file.
 
     Attributes:
-        size: bytes that were taken.
+        size: bytes appended.
     """
 
     def __init__(self, fd: int, staging: Staging) -> None:
         self.size = 0
         self._fd = fd
         self._staging = staging
-        self._pending: list[bytes] = []  # variables may be small, and are written together
+        self._pending: list[bytes] = []  # small variables are written together
         self._held = self._begun = 0
 
     def append(self, data: bytes) -> None:
-        """Take bytes.
+        """Append bytes.
 
         Raises:
-            OSError: they could not be written.
+            OSError: the bytes could not be written.
         """
         self._pending.append(data)
         self._held += len(data)
@@ -275,19 +275,19 @@ class Appender:
         """Hand all bytes to the operating system.
 
         Raises:
-            OSError: it refused.
+            OSError: the operating system refused.
         """
         write_all(self._fd, self._pending[0] if len(self._pending) == 1 else b"".join(self._pending))
         self._pending, self._held = [], 0
 
 
 def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> None:
-    """Replace the file at `path`, or make it, so that a reader sees the old bytes or the new ones.
+    """Replace or create the file at `path`, so that a reader sees either the old bytes or the new ones.
 
     Args:
         path: the file; a symbolic link is replaced by a file.
-        data: its bytes, or parts of them in order.
-        sync: wait until they are on the disk.
+        data: its bytes, whole or in parts.
+        sync: wait until the bytes are on the disk.
 
     Raises:
         StorageError, NotFoundError: the operating system refused; the old file is unharmed.
@@ -314,7 +314,7 @@ def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> N
 
 
 def replace_folder(staged: str, final: str) -> None:
-    """Move a finished folder to its place, replacing what is there. On Linux a reader sees the old or the new one.
+    """Move a finished folder to its place, replacing an old one. On Linux a reader sees either the old or the new one.
 
     Raises:
         StorageError: the operating system refused; the old folder is unharmed.
@@ -327,7 +327,7 @@ def replace_folder(staged: str, final: str) -> None:
             os.rename(staged, final)
         else:
             if not _exchanged(staged, final):
-                retired = f"{final}.ckptsurgeon-old"  # for an instant the name is gone: no other way on this system
+                retired = f"{final}.ckptsurgeon-old"  # the name is missing for an instant; unavoidable on this system
                 os.rename(final, retired)
                 os.rename(staged, final)
                 os.rename(retired, staged)
@@ -336,7 +336,7 @@ def replace_folder(staged: str, final: str) -> None:
 
 
 def _exchanged(one: str, other: str) -> bool:
-    """Exchange two names in one step, as Linux can."""
+    """Exchange two names in one step, which Linux can do; return whether it worked."""
     import ctypes
 
     exchange = 2  # RENAME_EXCHANGE of linux/fs.h

@@ -1,6 +1,6 @@
-"""SavedModel folders: a changed one as a new folder. In place their variables are a bundle like any other.
+"""SavedModel folders: writes a changed one as a new folder. In place, their variables are edited like any bundle.
 
-The variables are the bundle `variables/variables`; all else (`saved_model.pb`, assets, fingerprint) is carried.
+The variables are the bundle `variables/variables`; all other files (`saved_model.pb`, assets, fingerprint) are copied.
 `fingerprint.pb` holds a hash of the checkpoint, which is stale after any edit; TensorFlow does not check it.
 """
 
@@ -49,14 +49,14 @@ FORMAT: Format = SavedModel()
 
 
 def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out as a new SavedModel folder at `out`.
+    """Carry out a plan as a new SavedModel folder at `out`.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: something is there already, without `force`.
-        StorageError: the operating system refused; an old folder is unharmed.
+        RefusedError: something exists at `out`, and `force` is not set.
+        StorageError: the operating system refused; an existing folder is unharmed.
     """
     import shutil
 
