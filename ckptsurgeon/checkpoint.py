@@ -1,7 +1,7 @@
 """Variable, Extent and Checkpoint: the small reading interface that all formats provide.
 
 A checkpoint is a mapping of names to variables. Opening one reads only metadata. Its files are a snapshot: TensorFlow
-and this package replace files and never edit them, so an open file keeps its bytes.
+and this package replace files and never edit them, so an open file keeps its old bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .source import Source
 
     class Edit(Protocol):
-        """What a container needs to know of a change (`plan.Change`) to stay consistent with itself."""
+        """The parts of a change (`plan.Change`) that a container needs to keep itself consistent."""
 
         action: str
         variable: Variable
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
         @property
         def donor(self) -> Checkpoint | None:
-            """The checkpoint from which the new values are copied, if they are."""
+            """The checkpoint from which the new values are copied, or None."""
 
 
-# Bytes of an element, by dtype name: NumPy's names and ml_dtypes', else TensorFlow's. TensorFlow stores the kinds of
-# less than a byte (int4, …) in one byte each. Strings and variants have no fixed size and are not listed.
+# Bytes per element, by dtype name: that of NumPy or ml_dtypes, otherwise TensorFlow's. TensorFlow stores dtypes smaller
+# than a byte (int4, …) in one byte each. Strings and variants have no fixed size and are not listed.
 ITEM_SIZE = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
@@ -47,19 +47,19 @@ ITEM_SIZE = {
     "float8_e8m0fnu": 1, "float4_e2m1fn": 1, "int4": 1, "uint4": 1, "int2": 1, "uint2": 1,
 }  # fmt: skip
 
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # of an object-based checkpoint: which object holds which variable
-STORED = "stored"  # the scheme of a streamed checkpoint, which brings the numbers of its layers along
-CHUNK = 1 << 19  # bytes that a copy holds in memory at a time: they stay in the processor's cache from read to write
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # records which object of an object-based checkpoint holds which variable
+STORED = "stored"  # the scheme of a streamed checkpoint, which contains its layer numbers
+CHUNK = 1 << 19  # bytes that a copy holds in memory at a time; they stay in the processor's cache until written
 
 
 class Extent:
-    """Where bytes lie, and enough to copy them without decoding them.
+    """The place of stored bytes, with all that is needed to copy them without decoding.
 
     Attributes:
         file: path of the file.
         offset: of the first byte, in bytes.
-        length: in bytes.
-        crc: the masked CRC-32C that the checkpoint stores for these bytes; None if the format has no checksums.
+        length: length in bytes.
+        crc: the masked CRC-32C that the checkpoint stores for the bytes; None if the format has no checksums.
     """
 
     __slots__ = ("crc", "file", "length", "offset")
@@ -77,7 +77,7 @@ class Variable:
     Attributes:
         name: as `ls` prints it.
         key: the name as the file stores it.
-        dtype: NumPy's or ml_dtypes' name, else TensorFlow's (`qint8`, `string`, `variant`).
+        dtype: the name in NumPy or ml_dtypes, otherwise TensorFlow's (`qint8`, `string`, `variant`).
         shape: its dimensions; `()` for a scalar.
         extents: one, or one for each slice of a partitioned variable.
         slices: None, or for each extent the (start, length) in every dimension; length -1 means all of it.
@@ -114,7 +114,7 @@ class Variable:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether its elements have a fixed size (no string, no variant)."""
+        """Whether the elements have a fixed size (not strings or variants)."""
         return self.dtype in ITEM_SIZE
 
 
@@ -124,9 +124,9 @@ class Checkpoint(Mapping[str, Variable]):
     Attributes:
         path: the name that errors and reports use; of a TensorBundle, its prefix.
         format: its name in listings: `tf-v2`, `npz`, ….
-        has_bare_extents: extents hold the values themselves, little- or big-endian, with nothing in between.
-        has_program_order: variables stand in the order in which the program made them, not by name.
-        byteorder: of the stored numbers, "little" or "big".
+        has_bare_extents: extents hold only the values, little- or big-endian, without anything in between.
+        has_program_order: variables are in the order in which the program created them, not sorted by name.
+        byteorder: byte order of the stored numbers, "little" or "big".
         variables: name -> Variable, in the file's order.
         main_file: the file whose replacement replaces the checkpoint: a bundle's index, a V1 checkpoint's only file.
         shards: number of files that hold values.
@@ -168,18 +168,18 @@ class Checkpoint(Mapping[str, Variable]):
         variable = self.find(name)
         return default if variable is None else variable
 
-    __eq__ = object.__eq__  # Mapping's would compare all variables
+    __eq__ = object.__eq__  # Mapping's `__eq__` would compare all variables
     __hash__ = object.__hash__
 
     def find(self, name: str) -> Variable | None:
-        """The variable of this name, or of this name without a trailing `:0`; None if there is none."""
+        """Return the variable of this name, or of this name without a trailing `:0`; None if there is none."""
         variable = self.variables.get(name)
         if variable is None and name.endswith(":0"):
             variable = self.variables.get(name[:-2])
         return variable
 
     def named(self, text: str) -> Variable | None:
-        r"""The variable that a person means: as `find`, or as listings print its name (what does not print as \xHH)."""
+        r"""Return the variable that a user means: as `find`, or by its name as listings print it (with \xHH)."""
         variable = self.find(text)
         if variable is None and "\\" in text:
             shown = printable(text)
@@ -189,7 +189,7 @@ class Checkpoint(Mapping[str, Variable]):
     # -- bytes
 
     def file(self, path: str) -> Source:
-        """One of the checkpoint's files, opened once and kept open until the checkpoint is closed.
+        """Return one of the checkpoint's files, opened once and kept open until the checkpoint is closed.
 
         Raises:
             NotFoundError: the file is missing.
@@ -207,17 +207,17 @@ class Checkpoint(Mapping[str, Variable]):
         return []
 
     def was_replaced(self) -> bool:
-        """Whether the main file was replaced or removed since it was opened."""
+        """Return whether the main file was replaced or removed since it was opened."""
         return not self.main.is_current()
 
     @property
     def main(self) -> Source:
-        """The main file as it was first opened; closed once the checkpoint is."""
+        """The main file as first opened; it is closed with the checkpoint."""
         if self._main is None:
             self._main = self.file(self.main_file)
         return self._main
 
-    # -- what the container itself records about its variables
+    # -- metadata that the container itself records about its variables
 
     def oddities(self) -> list[str]:
         """Problems in the metadata that do not prevent reading the checkpoint."""
@@ -232,49 +232,49 @@ class Checkpoint(Mapping[str, Variable]):
         return {}
 
     def full_name(self, name: str) -> str | None:
-        """The name of the variable in the program that saved it, if the container records it."""
+        """Return the name of the variable in the program that saved it, if the container records it."""
         return None
 
     def key_of(self, name: str) -> bytes:
-        """The key under which the container would store a new variable of this name."""
+        """Return the key under which the container would store a new variable of this name."""
         return name.encode("utf-8", "surrogateescape")
 
     def consequences(self, changes: Sequence[Edit]) -> dict[str, bytes]:
-        """The new values of the container's own scalar strings, by name, that keep it consistent after the changes.
+        """Return new values for the container's own scalar strings, by name, that keep it consistent after the changes.
 
         Raises:
             RefusedError: the container cannot be kept consistent.
         """
         return {}
 
-    # -- what formats may do without decoding values
+    # -- operations that a format may offer without decoding values
 
     @property
     def container(self) -> str:
-        """The name of its row in the table of formats, which says how such a checkpoint is written."""
+        """The name of the format that writes such a checkpoint, as in the table of formats."""
         return self.format
 
     def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
-        """The values of a variable as they are stored, if that is whole, in C order, a byte at least for each element.
+        """Return a variable's stored bytes, if they are its whole values in C order, a byte or more per element.
 
         Returns:
-            Chunks of bytes, checked against their checksum by the last one if they have one, and their byte order,
-            "little" or "big"; None if the values must be read.
+            Chunks of bytes, and their byte order, "little" or "big"; a checksum, if there is one, is verified before
+            the last chunk is yielded. None if the values must be read by `read` or `elements`.
 
         Raises:
-            UnsupportedError: such values can neither be handed on nor read.
+            UnsupportedError: the values can neither be copied nor read.
         """
         return None
 
     def holds_same_rows(self, variable: Variable, donor: Checkpoint, other: Variable) -> bool | None:
-        """Whether a variable is stored just as another checkpoint's is; None if that is not known without reading."""
+        """Return whether two variables are stored identically; None if only comparing values can show it."""
         return None
 
     # -- bytes of variables
 
     @abstractmethod
     def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """The stored bytes of an extent, at most CHUNK of them at a time, unchecked.
+        """Yield the stored bytes of an extent, unchecked, at most CHUNK of them at a time.
 
         Raises:
             DamagedError: the file ends before the extent does.
@@ -290,7 +290,7 @@ class Checkpoint(Mapping[str, Variable]):
 
     @abstractmethod
     def read(self, name: str) -> NDArray[Any]:
-        """The values of a variable, its checksum verified.
+        """Return the values of a variable, with its checksum verified.
 
         Returns:
             An array of the variable's shape and dtype in native byte order, which owns its memory; strings as objects
@@ -302,11 +302,11 @@ class Checkpoint(Mapping[str, Variable]):
         """
 
     def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
-        """The values of a variable in C order, some at a time where its format allows it.
+        """Yield the values of a variable in C order, in portions if its format allows it.
 
         Yields:
-            One-dimensional arrays of its dtype in native byte order. The checksum is verified by the last one, so
-            call `check` first if work on the earlier ones cannot be undone.
+            One-dimensional arrays of its dtype in native byte order. The checksum is verified before the last one is
+            yielded, so call `check` first if work on the earlier ones cannot be undone.
 
         Raises:
             DamagedError: as `read`.
@@ -315,14 +315,14 @@ class Checkpoint(Mapping[str, Variable]):
 
     @abstractmethod
     def nbytes(self, variable: Variable) -> int | None:
-        """Bytes of the values: elements times item size; of strings the sum of their lengths.
+        """Return the size of the values in bytes: elements times item size; for strings, the sum of their lengths.
 
         None for string variables whose data file is missing.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A digest, as hexadecimal digits, that changes when anything in the checkpoint does."""
+        """Return a hexadecimal digest that changes when anything in the checkpoint does."""
 
     def close(self) -> None:
         """Close all files; the metadata stays usable."""

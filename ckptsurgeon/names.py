@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     AnyNamed = TypeVar("AnyNamed", bound=Named)
 
-# Marks in the keys of an object-based checkpoint (TensorFlow 2, Keras):
+# Markers in the keys of an object-based checkpoint (TensorFlow 2, Keras):
 #     <path of the variable>/.ATTRIBUTES/VARIABLE_VALUE
 #     <path of the variable>/.OPTIMIZER_SLOT/<path of the optimizer>/<slot>/.ATTRIBUTES/VARIABLE_VALUE
 ATTRIBUTES = "/.ATTRIBUTES/"
-VALUE_SUFFIX = ATTRIBUTES + "VARIABLE_VALUE"  # of every variable's key; `ls` leaves it out
+VALUE_SUFFIX = ATTRIBUTES + "VARIABLE_VALUE"  # ends every variable's key; `ls` omits it
 OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
 
-# The wildcards of a pattern: `*` stays within a path component, `**` crosses `/`, `?` is one character, {K} a layer's
-# number, {_K} nothing for layer 0 and then _1, _2, ….
+# The wildcards of a pattern: `*` stays within a path component, `**` crosses `/`, `?` is one character, {K} is a layer
+# number, {_K} is empty for layer 0 and _1, _2, … for the others.
 TOKENS = re.compile(r"\{K\}|\{_K\}|\*\*|\*|\?")
 _TRANSLATED = {
     "{K}": r"([0-9]{1,18})",
@@ -34,12 +34,12 @@ _TRANSLATED = {
     "*": r"([^/]*)",
     "?": r"([^/])",
 }
-# In groups that Python turns into numbers in no time; a name may hold millions of digits.
+# Groups are short so that Python converts them to integers quickly; a name may hold millions of digits.
 DIGITS = re.compile(r"([0-9]{1,18})")
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern of names as a regular expression for the whole name: each wildcard a group, all else literal."""
+    """Compile a pattern of names to a regular expression for whole names; each wildcard becomes a group."""
     parts, at = [], 0
     for token in TOKENS.finditer(pattern):
         parts += [re.escape(pattern[at : token.start()]), _TRANSLATED[token[0]]]
@@ -48,15 +48,15 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def natural_key(name: str) -> list[list[str | int]]:
-    """A sort key under which layer2 comes before layer10."""
+    """Return a sort key that puts layer2 before layer10."""
     return list(map(_component_key, name.replace("/", "/\0").split("\0")))
 
 
-@lru_cache(1 << 12)  # names have most of their components in common
+@lru_cache(1 << 12)  # most components occur in many names
 def _component_key(component: str) -> list[str | int]:
     return [int(part) if at % 2 else part for at, part in enumerate(DIGITS.split(component))]
 
 
 def natural_order(variables: Iterable[AnyNamed]) -> list[AnyNamed]:
-    """Variables sorted by name, layer2 before layer10."""
+    """Return variables sorted by name, layer2 before layer10."""
     return sorted(variables, key=lambda variable: natural_key(variable.name))

@@ -1,6 +1,6 @@
-"""Plan: what an operation will do, variable by variable, decided before anything is written; and the Report of it.
+"""Plan: what an operation will do to each variable, decided before anything is written; and the Report about it.
 
-A plan is data. `surgeon` makes it from metadata, `formats.save` carries it out, `--dry-run` prints it.
+A plan is data. `surgeon` makes it from metadata, `formats.save` carries it out, and `--dry-run` prints it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Copy:
     """The stored bytes of a donor's variable, copied without decoding them.
 
     Attributes:
-        donor: the checkpoint, open.
+        donor: the donor, open.
         variable: the donor's variable.
     """
 
@@ -50,7 +50,7 @@ class Fill:
     """One number for all elements.
 
     Attributes:
-        number: that fits the variable's dtype.
+        number: the number, which fits the variable's dtype.
     """
 
     __slots__ = ("number",)
@@ -73,12 +73,12 @@ class Text:
 
 
 class Elements:
-    """Values that are computed while they are written, some at a time.
+    """Values that are computed in portions while they are written.
 
     Attributes:
-        make: each call gives all elements in C order, as one-dimensional arrays of the variable's dtype, in native
+        make: each call yields all elements in C order, as one-dimensional arrays of the variable's dtype, in native
             byte order.
-        cast_from: their dtype before a cast; None without one.
+        cast_from: the elements' dtype before a cast; None if there is no cast.
     """
 
     __slots__ = ("cast_from", "make")
@@ -98,10 +98,10 @@ class Change:
     Attributes:
         action: `grafted`, `added`, `set`, `filled`, `cast`, `averaged`, `updated` (follows from other changes),
             `unpartitioned`, `transposed`, `renamed`, `dropped`, `extracted`, `copied`, `skipped` or `kept`.
-        variable: the recipient's; of an added, cast or unpartitioned one the future variable, which has no extents yet.
-        content: its new bytes; None if it keeps them or is dropped.
+        variable: the recipient's; for an added, cast or unpartitioned variable the future one, without extents yet.
+        content: its new bytes; None if it keeps its bytes or is dropped.
         source: name of the donor's variable, or the old name of a renamed one, or None.
-        reason: why, if that is not obvious.
+        reason: the reason, if it is not obvious.
         key: the key under which it is stored afterwards; the variable's own unless it is renamed.
         name: its name afterwards.
         cast_from: the donor's dtype, if it differs from that of the values already there.
@@ -133,13 +133,13 @@ class Change:
 
 
 class Result:
-    """One variable of what an operation leaves.
+    """One variable of an operation's result.
 
     Attributes:
         key: the key under which it is stored.
-        variable: its dtype, shape and slices; of a kept one also where its bytes lie.
+        variable: its dtype, shape and slices; if it is kept, also the place of its bytes.
         content: its bytes; a `Copy` from the recipient itself means that they stay.
-        kept: whether they do.
+        kept: whether the bytes stay.
     """
 
     __slots__ = ("content", "kept", "key", "variable")
@@ -155,7 +155,7 @@ class Plan:
     """What an operation will do to a checkpoint.
 
     Attributes:
-        recipient: the checkpoint, open; all of it that no change names is carried byte for byte.
+        recipient: the checkpoint, open; everything that no change names is kept byte for byte.
         changes: in natural order of names.
     """
 
@@ -167,11 +167,11 @@ class Plan:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether carrying it out would leave the recipient as it is."""
+        """Whether the plan would leave the recipient as it is."""
         return all(change.content is None and change.action not in ("dropped", "renamed") for change in self.changes)
 
     def results(self) -> list[Result]:
-        """All variables that the operation leaves: the recipient's in its own order, then the added ones."""
+        """Return all variables of the result: the recipient's in its own order, followed by the added ones."""
         changes = {change.variable.name: change for change in self.changes if change.action != "added"}
         found = []
         for name, variable in self.recipient.variables.items():
@@ -188,10 +188,10 @@ class Plan:
         return found
 
     def size(self, whole: bool) -> int:
-        """Bytes of values that carrying it out writes, as far as metadata show: strings may take more.
+        """Return how many bytes of values the plan writes, as far as metadata show: strings may take more.
 
         Args:
-            whole: whether unchanged variables count too.
+            whole: whether to include unchanged variables.
         """
         total = 0
         for result in self.results():
@@ -205,7 +205,7 @@ class Plan:
 
 
 def plan_of(checkpoint: Checkpoint, changes: list[Change]) -> Plan:
-    """The plan of these changes and of what follows from them.
+    """Return the plan of these changes and their consequences within the container.
 
     Raises:
         RefusedError: the container cannot be kept consistent.
@@ -258,12 +258,12 @@ class Report:
 
     @property
     def changed(self) -> list[dict[str, object]]:
-        """The rows of all variables but the kept ones."""
+        """The rows of all variables except the kept ones."""
         return [row for row in self.rows if row["action"] != "kept"]
 
 
 def _size(change: Change) -> int:
-    """Bytes of a change's values."""
+    """Return the number of bytes of a change's values."""
     content, variable = change.content, change.variable
     if content is None:
         return 0 if change.action not in ("extracted", "copied") else variable.size * ITEM_SIZE.get(variable.dtype, 0)

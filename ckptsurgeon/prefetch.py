@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     Item = TypeVar("Item")
 
-_DEPTH = 4  # items held ready
-_POLL = 0.1  # seconds between checks of a blocked thread whether it should stop
+_DEPTH = 4  # items buffered
+_POLL = 0.1  # seconds after which a blocked thread checks again whether it should stop
 
 
 def prefetched(items: Iterator[Item]) -> Iterator[Item]:
@@ -40,7 +40,7 @@ def prefetched(items: Iterator[Item]) -> Iterator[Item]:
                 if stopped.is_set():
                     return
             put(False, None)
-        except BaseException as error:  # raised again where the items are used
+        except BaseException as error:  # re-raised in the consumer's thread
             put(False, error)
 
     thread = threading.Thread(target=run, daemon=True)

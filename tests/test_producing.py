@@ -368,8 +368,10 @@ def test_what_cannot_be_extracted(tmp_path: Path) -> None:
         producing.extract(path, out, match=["**/Adagrad"])
     with pytest.raises(UsageError, match="nothing matches"):
         producing.extract(path, out, match=["nothing"])
-    with pytest.raises(UsageError, match="use convert"):
+    with pytest.raises(RefusedError, match=r"never written; name it .*o\.safetensors"):
         producing.extract(path, f"{out}.pt", layers="0")
+    with pytest.raises(UsageError, match="use convert"):
+        producing.extract(path, f"{out}.onnx", layers="0")
     with pytest.raises(NotFoundError, match="no such folder"):
         producing.extract(path, str(tmp_path / "no" / "o"), layers="0")
     assert models.snapshot(tmp_path) == before

@@ -1,4 +1,4 @@
-"""Copies checkpoints file by file; the copy becomes visible by its last rename. Knows no format."""
+"""Copies checkpoints file by file; the last rename makes the copy visible. Independent of the format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _INDEXES = (".safetensors.index.json", ".weights.json")
-_NUMBERED = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")  # of the first file of a set without an index
+_NUMBERED = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")  # end of a file's name in a set without an index
 
 
 def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
@@ -31,7 +31,7 @@ def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: f
         Warnings.
 
     Raises:
-        RefusedError: there is one already, without `force`.
+        RefusedError: `out` already exists, and `force` is not set.
         StorageError: the operating system refused; an old checkpoint is unharmed.
     """
 
@@ -48,7 +48,7 @@ def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: f
 
 
 def copy_meta(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
-    """Copy the `.meta` file that TensorFlow 1 writes beside a checkpoint, if there is one."""
+    """Copy the `.meta` file that TensorFlow 1 writes next to a checkpoint, if there is one."""
     meta = checkpoint.main_file.removesuffix(".index") + ".meta"
     if os.path.isfile(meta):
         with errors.files(meta), open_source(meta) as file:
@@ -57,29 +57,29 @@ def copy_meta(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
 
 
 def is_gone(path: str) -> bool:
-    """Remove a file that was staged; whether it is gone."""
+    """Remove a staged file, and return whether it is gone."""
     try:
         remove(path)
-    except OSError:  # the copy stands all the same
+    except OSError:  # the copy is complete nevertheless
         return False
     return True
 
 
 def copy_set(checkpoint: Checkpoint, files: list[str], out: str, sync: bool, hint: str | None) -> list[str]:
-    """Copy the files of a set, under names like OUT's, and last its index, which makes them one.
+    """Copy the files of a set under names derived from OUT, and its index last, which completes the checkpoint.
 
     Args:
         checkpoint: open.
-        files: those with values; its main file may be one of them.
+        files: the files with values; the checkpoint's main file may be one of them.
         out: the main file of the copy.
         sync: wait until everything is on the disk.
-        hint: what to do where `out` is no name of such a set.
+        hint: the error's hint if `out` is not a valid name for such a set.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: a file of the copy exists already, or `out` is no name of a set of this kind.
+        RefusedError: a file of the copy already exists, or `out` is not a valid name for a set of this kind.
     """
     new = _names(checkpoint, files, out, hint)
     paths = [os.path.join(os.path.dirname(out), name) for name in new.values()]
@@ -103,10 +103,10 @@ def copy_set(checkpoint: Checkpoint, files: list[str], out: str, sync: bool, hin
 
 
 def _names(checkpoint: Checkpoint, files: list[str], out: str, hint: str | None) -> dict[str, str]:
-    """The names of the files of a set, and those of their copies.
+    """Map the names of a set's files to the names of their copies.
 
     Raises:
-        RefusedError: OUT is no name of a set of this kind.
+        RefusedError: OUT is not a valid name for a set of this kind.
     """
     main, old = os.path.basename(checkpoint.main_file), [os.path.basename(each) for each in files]
     ending = next((each for each in _INDEXES if main.endswith(each)), "")

@@ -1,4 +1,4 @@
-"""Names what cannot be opened for what it is, by its first bytes or by a folder's files. Nothing is loaded or run."""
+"""Identifies files of other formats by their first bytes, and folders by their files. Nothing is loaded or run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
 from ..source import open_source
 from .files import zipped
 
-_TAR = 257  # offset of a tar file's mark
-_HEAD = 4096  # bytes that are looked at
-_MOST_MEMBERS = 10_000  # of a zip file, whose names are looked at
+_TAR = 257  # offset of a tar file's magic
+_HEAD = 4096  # bytes inspected at the start of a file
+_MOST_MEMBERS = 10_000  # members of a zip file whose names are inspected
 
-# What a file is, by what it begins with, and what to do with it.
+# First bytes of a file, what kind of file they identify, and what the user can do with it.
 _STARTS = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", None),
     (b"\x93NUMPY", "a NumPy array", None),
@@ -31,13 +31,13 @@ _STARTS = (
 )
 _LFS = b"version https://git-lfs"
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
-# torch.save before 1.6: a pickle of this number, of protocol 2.
+# torch.save before 1.6: begins with a protocol 2 pickle of a magic number.
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-_TEXT_PICKLE = re.compile(rb"\([dl]p[0-9]+\n|c[\w.]+\n\w+\n")  # of protocol 0: a dict, a list, or a call
+_TEXT_PICKLE = re.compile(rb"\([dl]p[0-9]+\n|c[\w.]+\n\w+\n")  # protocol 0: a dict, a list, or a call
 _ORBAX = ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA", "commit_success.txt")
 _ZARR = (".zarray", ".zgroup", "zarr.json")
 
-# Dicts within dicts get dotted names; of a training state, the model's part alone.
+# Flattens nested dicts into dotted names; converts only the model's part of a training state.
 _ONE_LINE = (
     'python -c "import sys, torch; from safetensors.torch import save_file; {load}; '
     "s = next((s[k] for k in ('state_dict', 'model_state_dict', 'model') if isinstance(s.get(k), dict)), s); "
@@ -51,14 +51,14 @@ _LOAD_SCRIPT = "s = torch.jit.load(sys.argv[1], map_location='cpu').state_dict()
 
 
 def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
-    """What a file or a folder is that is no checkpoint of a known format.
+    """Identify a file or folder that is not a checkpoint of a known format.
 
     Args:
-        path: of a file, or of a folder.
+        path: of a file or a folder.
         expected: what the caller can open, for the message.
 
     Returns:
-        The error that says so; None if nothing tells.
+        An error that names the kind of file; None if it is unknown.
     """
     if os.path.isdir(path):
         return _folder(path)
@@ -121,7 +121,7 @@ def _folder(path: str) -> CkptSurgeonError | None:
 
 
 def by_pytorch(what: str, path: str, source: str | None = None, load: str = _LOAD) -> UnsupportedError:
-    """The error that a file is PyTorch's, with the line that converts it where PyTorch is installed."""
+    """The error for a PyTorch file, with a command that converts it where PyTorch is installed."""
     import shlex
 
     source = source or path
@@ -131,7 +131,7 @@ def by_pytorch(what: str, path: str, source: str | None = None, load: str = _LOA
 
 
 def _zip(path: str) -> CkptSurgeonError:
-    """What a zip file is, by the names in it."""
+    """The error for a zip file, which is identified by the names of its members."""
     try:
         with open_source(path) as file:
             found = zipped.ZipDirectory(file.read, file.size).members
@@ -152,7 +152,7 @@ def _zip(path: str) -> CkptSurgeonError:
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Whether a file begins as pickles do: of protocol 2 to 5 with its number and a plausible next mark, or as text."""
+    """Whether a file begins like a pickle: protocol 2 to 5 and a plausible next opcode, or the text protocol 0."""
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return head[2:3] in (
             b"\x95",
@@ -174,13 +174,13 @@ def _is_pickle(head: bytes) -> bool:
 
 
 def _has_user_block(path: str) -> bool:
-    """Whether it is an HDF5 file after a block of the user's own, which takes 512 bytes times a power of two."""
+    """Whether a file is HDF5 after a user block, whose size is 512 bytes times a power of two."""
     with open_source(path) as file:
         return any(file.read(at, 8) == _STARTS[0][0] for at in (512, 1024, 2048, 4096))
 
 
 def _is_onnx(head: bytes, path: str) -> bool:
-    """Whether it begins as a ModelProto does: ir_version, then the producer's name. ONNX has no mark of its own."""
+    """Whether a file begins like a ModelProto: ir_version, then the producer's name. ONNX files have no magic bytes."""
     if len(head) < 8 or head[0] != 8 or not 1 <= head[1] <= 32:
         return False
     if path.endswith(".onnx"):

@@ -1,7 +1,7 @@
-"""The format contract: what the program asks of a format. `table` lists the formats; docs/adding-a-format.md shows how.
+"""The format contract: what every format must provide. `table` lists them; see docs/adding-a-format.md to add one.
 
-A format's folder holds `format.py`, with one class that keeps this contract, and whatever that class calls: `reading`
-for the open checkpoint, `writing` for plans, and so on. Readers never import writers.
+A format's folder holds `format.py`, with one class that fulfils this contract, and the modules that class uses:
+`reading` for the open checkpoint, `writing` for plans, and so on. Readers never import writers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..plan import Plan
     from ..publish import Lock
 else:
-    Protocol = object  # typing's import takes as long as half a listing
+    Protocol = object  # importing typing takes half as long as a listing
 
 
 class Found:
@@ -23,8 +23,8 @@ class Found:
 
     Attributes:
         format: the name of its row in the table of formats.
-        path: a prefix, a file, or the name that the user gave to several files.
-        files: its files, the main file first; of a V2 checkpoint the index alone.
+        path: a prefix, a file, or the name by which the user referred to several files.
+        files: its files, the main file first; for a V2 checkpoint only the index.
         folder: the SavedModel folder, or None.
     """
 
@@ -49,13 +49,14 @@ class Format(Protocol):
             format.save_in_place(plan, lock, link=False, sync=True, wait=30.0)
 
     Lifetime: there is one object of each format for the whole process. It holds no state, so every method may be called
-    in any order, again, and for several checkpoints at once. A `Checkpoint` that `open` returned is the caller's to
-    close. `save_*`, `copy` and `compact` publish by a single rename or leave everything as it was.
+    in any order, repeatedly, and for several checkpoints at once. The caller must close the `Checkpoint` that `open`
+    returns. `save_*`, `copy` and `compact` publish by a single rename or leave everything as it was.
 
     Attributes:
         name: the name of its row in the table.
-        is_tensorflow: TensorFlow's own: a name without an ending, `.meta` beside it, may hold an object graph.
-        has_state: a `checkpoint` state file may stand beside it.
+        is_tensorflow: a TensorFlow format: names have no ending, a `.meta` file may stand next to the checkpoint, and
+            the checkpoint may hold an object graph.
+        has_state: a `checkpoint` state file may stand next to a checkpoint.
         is_folder: a new checkpoint of this format is a folder.
         writes_whole: an operation in place writes all values, not only those that change.
         shares_files: `link` can share a donor's files.
@@ -70,17 +71,17 @@ class Format(Protocol):
 
     # -- reading
 
-    # Whether a path (an existing file or folder, or a prefix) is a checkpoint of this format, by content.
-    # None: it is something else. DamagedError: it is one, but a file of it is missing.
+    # Recognises, by content, a path (an existing file or folder, or a prefix) that is a checkpoint of this format.
+    # None: the path is something else. DamagedError: it is such a checkpoint, but one of its files is missing.
     def recognise(self, path: str) -> Found | None: ...
 
-    # Opens what `recognise` found; reads metadata alone.
+    # Opens the checkpoint that `recognise` found; reads only metadata.
     def open(self, found: Found) -> Checkpoint: ...
 
     # Paths of all files of a checkpoint that was found.
     def files(self, found: Found) -> list[str]: ...
 
-    # Keys of metadata beside the variables that no other format holds, which a conversion must warn of.
+    # Keys of metadata that no other format can hold; a conversion must warn that they are lost.
     def own_metadata(self, checkpoint: Checkpoint) -> list[str]: ...
 
     # -- writing
@@ -88,8 +89,8 @@ class Format(Protocol):
     # The file whose rename publishes a new checkpoint at `out`.
     def main_file(self, out: str) -> str: ...
 
-    # Raises unless a plan can be carried out: in its recipient (out None), or as a new checkpoint of this format, also
-    # from a recipient of another one. This includes whether one rename can replace the recipient.
+    # Raises if a plan cannot be carried out in its recipient (out None), or as a new checkpoint of this format, even
+    # if the recipient has another format. Also raises if a single rename cannot replace the recipient.
     def check(self, plan: Plan, out: str | None) -> None: ...
 
     # Carries a plan out in its recipient, which is of this format and locked; returns warnings.
@@ -98,18 +99,18 @@ class Format(Protocol):
     # Carries a plan out as a new checkpoint, whatever format its recipient has; returns warnings.
     def save_as(self, plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]: ...
 
-    # As `save_in_place`, and leaves no byte that no variable refers to.
+    # As `save_in_place`, but also removes all bytes that no variable refers to.
     def compact(self, plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]: ...
 
-    # Copies a checkpoint, all checksums of which were verified, file by file; returns warnings.
+    # Copies a checkpoint whose checksums were all verified, file by file; returns warnings.
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]: ...
 
-    # The plan for a new file with the layout and names of `template`, which is of this format, and the values of
-    # `plan`; and warnings. UsageError where the format's layout does not come from a template.
+    # The plan for a new file with the values of `plan` and the layout and names of `template`, which has this format;
+    # and warnings. UsageError if the format does not support templates.
     def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]: ...
 
-    # Removes a checkpoint; missing files are no error.
+    # Removes a checkpoint; missing files are not an error.
     def remove(self, path: str) -> None: ...
 
-    # The files of the checkpoint at `path` that must be synced so that it outlives a power cut.
+    # The files of the checkpoint at `path` that must be synced so that it survives a power failure.
     def to_sync(self, path: str) -> Iterable[str]: ...

@@ -1,4 +1,4 @@
-"""From any spelling of a checkpoint's path to its files; what a file is, told by its first bytes."""
+"""Finds the files of a checkpoint from any spelling of its path, and identifies files by their first bytes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _EXPECTED = "a checkpoint of TensorFlow, PyTorch, Keras, safetensors, npz or npy
 
 
 def locate(path: str) -> Found:
-    """The checkpoint that a path means.
+    """Find the checkpoint that a path refers to.
 
     Args:
-        path: a prefix; its `.index`, a `.data-…` or `.meta`; a V1 file, or the `-?????-of-NNNNN` of several; a
-            SavedModel folder; a folder with a `checkpoint` file; a safetensors file, the index of several, or a folder
-            of Hugging Face's; an npz or npy file; an HDF5 file, the `.weights.json` of several, or a Keras file.
+        path: a prefix; its `.index`, `.data-…` or `.meta` file; a V1 file, or the `-?????-of-NNNNN` pattern of a set;
+            a SavedModel folder; a folder with a `checkpoint` file; a safetensors file, the index of a set, or a Hugging
+            Face folder; an npz or npy file; an HDF5 file, the `.weights.json` of a set, or a Keras file.
 
     Raises:
-        NotFoundError: nothing is there, or no checkpoint.
-        UnsupportedError: something else is there, which the message names.
-        DamagedError: a folder's state file is damaged, a file is empty, or one of several is missing.
+        NotFoundError: the path does not exist, or holds no checkpoint.
+        UnsupportedError: the path is something else, which the message names.
+        DamagedError: a folder's state file is damaged, a file is empty, or a file of a set is missing.
         StorageError: the operating system refused.
     """
     with errors.files(path):
         if not path:
             raise NotFoundError("no such checkpoint", path="''")
-        found = table.of(table.DEFAULT).recognise(path)  # a bundle wins over a file of its name, as in TensorFlow
+        found = table.of(table.DEFAULT).recognise(path)  # a bundle wins over a file of the same name, as in TensorFlow
         if found is not None:
             return found
         if os.path.isdir(path):
@@ -54,7 +54,7 @@ def locate(path: str) -> Found:
 
 
 def _recognised(path: str, formats: Iterable[Format]) -> Found | None:
-    """The checkpoint that a path means exactly, of the first of these formats that recognises it."""
+    """The checkpoint at exactly this path, in the first of these formats that recognises it."""
     for format in formats:
         found = format.recognise(path)
         if found is not None:
@@ -73,7 +73,7 @@ def _stripped(path: str) -> Iterator[str]:
 
 
 def _of_folder(folder: str) -> Found:
-    from . import state  # imported where a folder is named: its patterns take as long to compile as a small listing
+    from . import state  # imported only for folders: compiling its patterns takes as long as a small listing
 
     saved = table.of("saved-model").recognise(folder)
     if saved is not None:
@@ -83,7 +83,7 @@ def _of_folder(folder: str) -> Found:
     except DamagedError as error:
         from . import foreign
 
-        raise foreign.explain(folder, _EXPECTED) or error from None  # Orbax too has a file called `checkpoint`
+        raise foreign.explain(folder, _EXPECTED) or error from None  # Orbax also has a file named `checkpoint`
     if known is None:
         from . import foreign
 
@@ -113,7 +113,7 @@ def in_folder(folder: str) -> list[Found]:
     """The checkpoints whose files lie in a folder.
 
     Raises:
-        NotFoundError: there is none, or no such folder.
+        NotFoundError: the folder holds no checkpoint, or does not exist.
     """
     from . import state
 
@@ -132,7 +132,7 @@ def in_folder(folder: str) -> list[Found]:
                 else:
                     each = _recognised(path, (format for format in table.in_order() if format is not default))
             except CkptSurgeonError:
-                continue  # one of several files is missing; whoever opens it will be told
+                continue  # a file of a set is missing; opening the checkpoint reports it
             if each is not None:
                 found.setdefault(tuple(each.files), each)
         if not found:
@@ -146,7 +146,7 @@ def files_of(found: Found) -> list[str]:
 
 
 def _explain(path: str) -> CkptSurgeonError:
-    """Why a file that exists is no checkpoint that can be opened."""
+    """The error that explains why an existing file cannot be opened as a checkpoint."""
     from . import foreign, state
 
     if path.endswith(".index") or ".data-" in os.path.basename(path):

@@ -1,4 +1,4 @@
-"""Opens checkpoints from any spelling of their path, for reading or, locked, for writing in place."""
+"""Opens checkpoints from any spelling of their path, for reading, or under a lock for writing in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-_TRIES = 100  # how often a checkpoint may be replaced while it is opened before the attempt is given up
+_TRIES = 100  # attempts to open a checkpoint that keeps being replaced
 
 
 def open(path: str | os.PathLike[str]) -> Checkpoint:
@@ -30,16 +30,16 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
             stdin.
 
     Raises:
-        NotFoundError: there is none.
-        UnsupportedError: something else is there.
-        DamagedError: its metadata contradict themselves.
+        NotFoundError: there is no checkpoint at this path.
+        UnsupportedError: the path is something else.
+        DamagedError: the checkpoint's metadata contradict themselves.
     """
     name = os.fspath(path)
     return _open_stdin() if name == "-" else retry(lambda: _open(locating.locate(name)))
 
 
 def spool_beside(path: str) -> None:
-    """Read stdin to its end, and keep its bytes on the disk where a checkpoint lies, for `open("-")`.
+    """Read stdin to its end, and keep its bytes on the same disk as a checkpoint, for `open("-")`.
 
     Args:
         path: any spelling of the checkpoint.
@@ -73,11 +73,11 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
         folder: path.
 
     Returns:
-        Dicts with the keys checkpoint (its path), format, bytes (of all its files) and latest (whether the folder's
-        `checkpoint` file names it so).
+        Dicts with the keys checkpoint (its path), format, bytes (total size of its files) and latest (whether the
+        folder's `checkpoint` file names it as the latest).
 
     Raises:
-        NotFoundError: there is no such folder, or no checkpoint in it.
+        NotFoundError: the folder does not exist, or holds no checkpoint.
     """
     from . import state
 
@@ -94,10 +94,10 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
 
 
 def retry(attempt: Callable[[], Result]) -> Result:
-    """Do `attempt` again as long as a checkpoint was replaced while it was read.
+    """Call `attempt`, and call it again whenever a checkpoint was replaced while being read.
 
     Raises:
-        ChangedError: every one of a hundred attempts met a new checkpoint.
+        ChangedError: a checkpoint was replaced during each of a hundred attempts.
     """
     for _ in range(_TRIES - 1):
         try:
@@ -111,7 +111,7 @@ def retry(attempt: Callable[[], Result]) -> Result:
 
 
 def _call_stdin_so(error: CkptSurgeonError) -> None:
-    """Make an error name stdin, and not the file that keeps its bytes."""
+    """Make an error name stdin instead of the file that keeps its bytes."""
     from . import stdin
 
     for each in error.problems if isinstance(error, Problems) else [error]:
@@ -120,14 +120,14 @@ def _call_stdin_so(error: CkptSurgeonError) -> None:
 
 
 class locked:
-    """A checkpoint opened for writing in place: no other writer may touch it for the length of the block.
+    """A context manager that opens a checkpoint for writing in place and locks out other writers.
 
     Args:
         path: any spelling of the checkpoint.
         wait: seconds to wait for another writer.
 
     Raises:
-        BusyError: another process was writing it all the time; and as `open`.
+        BusyError: another process held the lock all the time; and as `open`.
 
     Attributes:
         checkpoint: open.

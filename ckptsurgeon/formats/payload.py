@@ -1,6 +1,7 @@
-"""The values of any result as plain bytes: little-endian, in C order, whole, a byte at least for each element.
+"""The values of any result as plain bytes: little-endian, in C order, unsliced, at least one byte per element.
 
-That is what safetensors and NumPy's files hold. What a donor stores so is handed on in chunks without being decoded.
+safetensors and NumPy files hold values in this form. Donor values already stored this way are copied in chunks
+without decoding.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def name_of(result: Result) -> str:
-    """The name of a result, as `ls` would print it: its key less what its own container adds to names."""
+    """The name of a result, as `ls` would print it: its key without the suffix that its container adds to names."""
     key, variable = result.key.decode("utf-8", "surrogateescape"), result.variable
     old = variable.key.decode("utf-8", "surrogateescape")
     added = old[len(variable.name) :] if old.startswith(variable.name) else ""
@@ -28,15 +29,15 @@ def name_of(result: Result) -> str:
 
 
 def chunks(content: Content, variable: Variable) -> Iterator[bytes]:
-    """The values of a numeric variable, at most CHUNK bytes at a time where they can be copied so; checked.
+    """The verified values of a numeric variable, at most CHUNK bytes at a time if they can be copied in chunks.
 
     Args:
-        content: where they come from.
-        variable: what they are to be: dtype and shape.
+        content: where the values come from.
+        variable: gives the dtype and shape of the values.
 
     Raises:
-        DamagedError: stored bytes contradict their checksum, if they have one; told before the last chunk.
-        UnsupportedError: the donor's container does not say what its values are.
+        DamagedError: stored bytes contradict their checksum, if they have one; raised before the last chunk.
+        UnsupportedError: the donor's container does not define how to decode its values.
     """
     if isinstance(content, Copy):
         stored = _stored(content)
@@ -60,7 +61,7 @@ def chunks(content: Content, variable: Variable) -> Iterator[bytes]:
 
 
 def _stored(content: Copy) -> Iterator[bytes] | None:
-    """The stored bytes of a donor's variable, if they are plain or only of the other byte order."""
+    """A donor variable's stored bytes, swapped if big-endian; None if they are not plain."""
     found = content.donor.payload(content.variable)
     if found is None:
         return None
@@ -69,7 +70,7 @@ def _stored(content: Copy) -> Iterator[bytes] | None:
 
 
 def swapped(stored: Iterator[bytes], dtype: str) -> Iterator[bytes]:
-    """Chunks of whole numbers with the bytes of each in the other order."""
+    """Swap the byte order of all numbers, in chunks that hold only complete numbers."""
     component = ITEM_SIZE[dtype] // (2 if dtype.startswith("complex") else 1)
     for chunk in stored:
         if component == 1:

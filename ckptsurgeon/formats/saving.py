@@ -1,6 +1,6 @@
-"""What all formats can do with a plan: check it, carry it out, in its recipient or as a new checkpoint, or stream it.
+"""Checks a plan, carries it out in its recipient or as a new checkpoint, or streams it, in any format.
 
-Formats import their writers where something is written, so that a listing does not pay for them.
+Formats import their writers only when something is written, to keep listings fast.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def save(
 
     Args:
         plan: what to do.
-        lock: on the recipient, from `locked`; needed without `out`.
+        lock: on the recipient, from `locked`; required unless `out` is given.
         out: write a new checkpoint there instead.
-        format: of the new checkpoint, the name of its row in the table of formats; None: the recipient's.
+        format: the new checkpoint's format, by the name of its row in the table; None: the recipient's format.
         link: share the donor's data files instead of copying from them.
-        force: replace a checkpoint that stands at `out`.
+        force: replace an existing checkpoint at `out`.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer of `out`.
 
@@ -73,34 +73,34 @@ def left_out(checkpoint: Checkpoint, kind: str) -> list[str]:
 
 
 def check(plan: Plan, out: str | None, format: str | None) -> None:
-    """Whether `save` would carry a plan out, as far as metadata tell.
+    """Check from the metadata whether `save` could carry a plan out.
 
     Args:
         plan: what to do.
-        out: where; None: in its recipient.
-        format: as `save` takes it.
+        out: path of the new checkpoint; None: in the recipient.
+        format: as in `save`.
 
     Raises:
-        CkptSurgeonError: the format cannot hold what the plan leaves, or no single rename replaces it.
+        CkptSurgeonError: the format cannot hold the plan's result, or a single rename cannot replace the checkpoint.
     """
     table.of(format or plan.recipient.container).check(plan, out)
 
 
 def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
-    """A plan for a new file with a template's layout and names; see `keras_writing.like`.
+    """Make the plan for a new file with a template's layout and names; see `Format.like`.
 
     Raises:
-        UsageError: the template is no Keras or HDF5 file.
+        UsageError: the template is not a Keras or HDF5 file.
     """
     found, warnings = table.of_checkpoint(template).like(plan, template)
     return found, left_out(plan.recipient, template.container) + warnings
 
 
 def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> list[str]:
-    """Carry a plan out in its recipient and leave no byte that no variable refers to: a bundle becomes one shard.
+    """Carry a plan out in its recipient and remove all bytes that no variable refers to: a bundle becomes one shard.
 
     Args:
-        plan: what to do besides.
+        plan: changes to make at the same time.
         lock: on the recipient, from `locked`.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer.
@@ -115,14 +115,14 @@ def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> li
 
 
 def stream(plan: Plan, layers: Mapping[str, int]) -> None:
-    """Send what a plan leaves to stdout, as safetensors.
+    """Write the result of a plan to stdout, as safetensors.
 
     Args:
         plan: what to do.
         layers: name -> number of its layer, for the metadata.
 
     Raises:
-        UnsupportedError: no safetensors file can hold a variable.
+        UnsupportedError: safetensors cannot store a variable.
     """
     import sys
 
@@ -132,11 +132,11 @@ def stream(plan: Plan, layers: Mapping[str, int]) -> None:
 
 
 def _check_room(needed: int, path: str) -> None:
-    """Raise, before anything is written, where the disk has no room for it.
+    """Raise StorageError, before anything is written, if the disk does not have enough room.
 
     Args:
         needed: bytes.
-        path: of the file that is written, or of one beside it.
+        path: of the file to be written, or of any file in the same folder.
     """
     folder = os.path.dirname(path.rstrip(os.sep)) or "."
     with errors.files(folder):
@@ -154,7 +154,7 @@ def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = Tru
 
     Raises:
         DamagedError: a checksum is wrong; nothing was written.
-        RefusedError: there is one already, without `force`; or no single rename puts all its files in place.
+        RefusedError: `out` already exists, and `force` is not set; or a single rename cannot put all files in place.
         StorageError: the operating system refused; an old checkpoint is unharmed.
     """
     needed = 0
@@ -168,7 +168,7 @@ def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = Tru
 
 
 def write_state(out: str, sync: bool = True) -> None:
-    """Write the `checkpoint` file of the folder of a new checkpoint, unless it has one."""
+    """Write a `checkpoint` file into the folder of a new checkpoint, unless the folder has one."""
     from . import state
 
     folder = os.path.dirname(out) or "."
@@ -184,7 +184,7 @@ def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True) ->
 
 
 def remove(path: str) -> None:
-    """Remove all files of a checkpoint that is one file, or a TensorFlow V2 one; missing files are no error.
+    """Remove all files of a single-file or TensorFlow V2 checkpoint; missing files are not an error.
 
     Args:
         path: the file, or the prefix.
@@ -194,14 +194,14 @@ def remove(path: str) -> None:
 
 
 def sync(*checkpoints: str, also: Iterable[str] = ()) -> None:
-    """Wait until all files of checkpoints, and their names, are on the disk.
+    """Wait until all files of the checkpoints, and their directory entries, are on the disk.
 
     Args:
-        checkpoints: each of one file, or the prefix of a TensorFlow V2 one.
-        also: other files to wait for in the same go.
+        checkpoints: paths of single-file checkpoints, or prefixes of TensorFlow V2 checkpoints.
+        also: other files to sync at the same time.
 
     Raises:
-        NotFoundError: a checkpoint is not there.
+        NotFoundError: a checkpoint does not exist.
     """
     from ..publish import fsync_all
 

@@ -17,9 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_SIZE = 1 << 20  # bytes; TensorFlow's own hold a few paths
+MAX_SIZE = 1 << 20  # bytes; state files written by TensorFlow hold only a few paths
 NAME = "checkpoint"
-_MAX_PATH = 4096  # characters of a path: operating systems take no longer one, and to resolve it would take long
+_MAX_PATH = 4096  # characters of a path: operating systems allow no more, and longer ones are slow to resolve
 
 _FIELD = re.compile(
     rb"""\s*(?:\#[^\n]*|(\w+)\s*:\s*(?:((?:"(?:[^"\\\n]|\\.)*"\s*|'(?:[^'\\\n]|\\.)*'\s*)+)|([-+\w.]+)))[;,]?"""
@@ -31,10 +31,10 @@ _LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f
 
 
 class State:
-    """What a state file says.
+    """The content of a state file.
 
     Attributes:
-        all: prefixes of all that are kept, oldest first.
+        all: prefixes of all kept checkpoints, oldest first.
     """
 
     __slots__ = ("_folder", "_latest", "all")
@@ -49,8 +49,8 @@ class State:
         """Prefix of the latest checkpoint, in the folder or below it.
 
         Raises:
-            RefusedError: it lies elsewhere. A folder that came from somebody must not choose which of one's own files
-                is opened.
+            RefusedError: the checkpoint lies outside the folder. A folder from an untrusted source must not decide
+                which of the user's files is opened.
         """
         if not _leaves(self._folder, self._latest):
             return self._latest
@@ -67,11 +67,11 @@ class State:
 def read(folder: str) -> State | None:
     """The state of a folder, its paths joined to the folder; None if it has no state file.
 
-    A path that leads nowhere, because the folder was moved since, becomes the same name inside the folder. Nothing in
-    a path is a pattern.
+    If a path does not exist because the folder was moved, the same name inside the folder is used instead. Paths are
+    never treated as patterns.
 
     Raises:
-        DamagedError: not a state file, too large, or it names no checkpoint.
+        DamagedError: the file is not a state file, is too large, or names no checkpoint.
     """
     path = os.path.join(folder, NAME)
     with errors.files(path):
@@ -92,10 +92,10 @@ def write(folder: str, latest: str, kept: Iterable[str], sync: bool = True) -> N
     """Write the state file of a folder, with paths relative to it.
 
     Args:
-        folder: where.
+        folder: the folder.
         latest: prefix of the latest checkpoint.
-        kept: prefixes of all that are kept, oldest first.
-        sync: wait until it is on the disk.
+        kept: prefixes of all kept checkpoints, oldest first.
+        sync: wait until the file is on the disk.
 
     Raises:
         StorageError: the operating system refused; the old file is unharmed.
@@ -151,14 +151,14 @@ def _exists(prefix: str) -> bool:
 
 
 def _leaves(folder: str, prefix: str) -> bool:
-    """Whether a checkpoint lies elsewhere than in a folder or below it, once symbolic links are resolved.
+    """Whether a checkpoint lies outside a folder, once symbolic links are resolved.
 
-    Links among the checkpoint's own files are the business of whoever made the folder, as everywhere else.
+    Symbolic links among the checkpoint's own files are allowed, as everywhere else in the program.
     """
     try:
         there = os.path.realpath(os.path.dirname(prefix))
         home = os.path.realpath(folder)
-    except ValueError:  # what no file system can spell is nowhere
+    except ValueError:  # no file system can store such a path
         return True
     return not (there + os.sep).startswith(home.rstrip(os.sep) + os.sep)
 

@@ -1,4 +1,4 @@
-"""A checkpoint that comes through a pipe: kept in a file without a name, so that nothing of it can be left behind."""
+"""A checkpoint read from a pipe: kept in a file without a name, so that it never leaves a file behind."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..checkpoint import CHUNK
 from ..errors import UsageError
 from ..publish import remove, write_all
 
-_spooled: list[int] = []  # the descriptor, once stdin was read: it can be read only once
+_spooled: list[int] = []  # the file descriptor, once stdin was read: stdin can be read only once
 
 
 def spool(folder: str | None = None) -> str:
-    """A path under which the bytes of stdin can be opened as often as one likes.
+    """Keep the bytes of stdin, and return a path under which they can be opened any number of times.
 
     Args:
-        folder: where they are kept; where temporary files are, if it is None or cannot be written.
+        folder: where to keep them; the folder for temporary files if it is None or not writable.
 
     Raises:
         UsageError: stdin is a terminal.
@@ -39,19 +39,19 @@ def spool(folder: str | None = None) -> str:
 
 
 def is_spooled(path: str | None) -> bool:
-    """Whether a path is the one under which the bytes of stdin can be opened."""
+    """Whether a path is one that `spool` returned."""
     return bool(_spooled) and path == f"/dev/fd/{_spooled[0]}"
 
 
 def _nameless(folder: str) -> int:
-    """A new file in a folder, open, that no name leads to."""
+    """Open a new, nameless file in a folder."""
     if hasattr(os, "O_TMPFILE"):
         try:
             return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:
-            pass  # not on this file system: it gets a name for an instant
+            pass  # not supported by this file system: the file has a name for an instant
     path = os.path.join(folder, f".ckptsurgeon-tmp.stdin-{os.getpid()}")
-    remove(path)  # of a crashed process of this number
+    remove(path)  # left by a crashed process with the same id
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.unlink(path)
     return fd

@@ -1,4 +1,4 @@
-"""The formats, one line each. The order is the order in which a path is tried."""
+"""The table of formats, one line each, in the order in which a path is tested against them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from .format import Format
 
-# Each row: the name in listings, the name for `--to` (None: not written by `convert`), the endings of file names that
-# mean it, and the module of this package whose attribute FORMAT keeps the contract of format.py. Modules are imported
-# when they are asked for, so that a listing pays for one format alone.
+# Each row: the name in listings, the name for `--to` (None: not written by `convert`), the file name endings that
+# select the format, and the module of this package whose attribute FORMAT fulfils the contract of format.py. Modules
+# are imported on demand, so that a listing imports only the format that it needs.
 ROWS = (
     ("tf-v2", "bundle", (), "bundle.format"),
     ("saved-model", None, (), "bundle.saved_model"),
@@ -26,7 +26,7 @@ ROWS = (
     ("torch", None, (".pt", ".pth"), "torch.format"),
 )
 
-DEFAULT = "tf-v2"  # the format of a name without an ending, as TensorFlow's are
+DEFAULT = "tf-v2"  # the format of names without an ending, like TensorFlow's
 STREAMED = "safetensors"  # the format of checkpoints in pipes
 
 _MODULES = {name: module for name, _, _, module in ROWS}
@@ -49,16 +49,16 @@ def of_checkpoint(checkpoint: Checkpoint) -> Format:
 
 
 def in_order() -> Iterator[Format]:
-    """All formats, in the order in which a path is tried."""
+    """All formats, in the order in which a path is tested against them."""
     return (of(name) for name in _MODULES)
 
 
 def written() -> dict[str, str]:
-    """The formats that `convert` writes: their names for `--to` -> their names in the table."""
+    """The formats that `convert` writes: name for `--to` -> name in the table."""
     return {to: name for name, to, _, _ in ROWS if to is not None}
 
 
 def by_ending(path: str) -> str | None:
-    """The name of the format that the ending of a path means; None for a path without such an ending."""
+    """The name of the format that the ending of a path selects; None if the ending belongs to no format."""
     ending = os.path.splitext(path)[1]
     return next((name for name, _, endings, _ in ROWS if ending in endings), None)

@@ -1,4 +1,4 @@
-"""Which step comes next: the order of train, graft and average, as a pure function of what has been done.
+"""The order of train, graft and average steps, as a pure function of what has been done so far.
 
     round r of a ring, M models:     train 1, graft 1->2, train 2, graft 2->3, …, train M,     2M-1 steps
                                      graft M->1, graft M->2, …, graft M->M-1                    M-1 steps
@@ -6,8 +6,8 @@
                                      average, graft trunk->1, …, graft trunk->M                 M+1 steps
     round r of the warmup of either: train 1, …, train M                                          M steps
 
-Steps are numbered from 1 over the whole run, and so are rounds; round r trains on batch r-1. Nothing here
-reads a file, a clock or a random number.
+Steps are numbered from 1 over the whole run, and so are rounds; round r trains on batch r-1. Nothing here reads a
+file, a clock or a random number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Literal, Protocol
 
-# What an averaging step makes: not a model, but named and kept like one.
+# The result of an averaging step: not a model, but named and stored like one.
 TRUNK = "trunk"
 
 Kind = Literal["train", "graft", "average"]
@@ -26,16 +26,16 @@ Kind = Literal["train", "graft", "average"]
 
 @dataclass(frozen=True)
 class Step:
-    """One train, one graft or one average.
+    """One train, graft or average step.
 
     Attributes:
-        number: its place in the run, from 1; its checkpoint is named after it.
-        round: the round that it belongs to, from 1.
-        kind: what is done.
+        number: its number in the run, from 1; its checkpoint is named after it.
+        round: its round, from 1.
+        kind: train, graft or average.
         model: the model that gets a new checkpoint; `TRUNK` for an average.
-        donor: the model whose layers are grafted into it, or `TRUNK`; None for any other step.
+        donor: the model whose layers are grafted, or `TRUNK`; None for other steps.
         batch: the mini-batch that all models of the round train on, from 0.
-        last: whether the round ends with it.
+        last: whether it is the last step of its round.
     """
 
     number: int
@@ -49,12 +49,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """There is no next step.
+    """The run has no next step.
 
     Attributes:
-        reason: 'converged', or 'limit' when the rounds are used up.
-        round: how many rounds were done.
-        criterion: what says so: 'weights' of all models, 'trunk', 'held-out loss', or 'rounds'.
+        reason: 'converged', or 'limit' if the limit of rounds is reached.
+        round: the number of completed rounds.
+        criterion: what ended the run: 'weights' (of all models), 'trunk', 'held-out loss', or 'rounds'.
     """
 
     reason: Literal["converged", "limit"]
@@ -68,7 +68,7 @@ class Done:
 
 
 class Past(Protocol):
-    """What the schedule needs to know of a run's history."""
+    """The parts of a run's history that the schedule needs."""
 
     @property
     def step(self) -> int:
@@ -80,27 +80,27 @@ class Past(Protocol):
 
     @property
     def stale(self) -> int:
-        """For how many measurements the mean held-out loss has not been smaller than ever before."""
+        """The number of measurements since the mean held-out loss was last smaller than ever before."""
 
 
 class Limits(Protocol):
-    """When a run ends."""
+    """The conditions that end a run."""
 
     @property
     def tolerance(self) -> float | None:
-        """The change of its weights at which a model counts as converged; None: weights do not end the run."""
+        """The largest change of its weights at which a model has converged; None: weights do not end the run."""
 
     @property
     def trunk_tolerance(self) -> float | None:
-        """The change of the trunk's weights at which the run has converged; None: it does not end the run."""
+        """The largest change of the trunk at which the run has converged; None: the trunk does not end the run."""
 
     @property
     def patience(self) -> int | None:
-        """The measurements without a smaller held-out loss after which the run has converged; None: none do."""
+        """The measurements without a smaller held-out loss after which a run has converged; None: no such limit."""
 
     @property
     def window(self) -> int:
-        """The rounds of a block, at whose end the change is measured."""
+        """The number of rounds in a block, at the end of which the change is measured."""
 
     @property
     def rounds(self) -> int | None:
@@ -113,8 +113,8 @@ class Schedule:
 
     Attributes:
         models: the names of the models in their order, 2 or more.
-        kind: how they share the trunk.
-        warmup: the rounds before they begin to share it.
+        kind: how the models share the trunk.
+        warmup: the number of rounds before sharing begins.
     """
 
     models: tuple[str, ...]
@@ -123,7 +123,7 @@ class Schedule:
 
     @property
     def writers(self) -> tuple[str, ...]:
-        """What checkpoints are written for: the models, and the trunk where there is an averaging step."""
+        """The names that checkpoints are written for: the models and, if there are averaging steps, the trunk."""
         return (*self.models, TRUNK) if self.kind == "average" else self.models
 
     @cached_property
@@ -132,7 +132,7 @@ class Schedule:
 
     @cached_property
     def _round(self) -> tuple[tuple[Kind, str, str | None], ...]:
-        """Kind, model and donor of the steps of a round."""
+        """Return kind, model and donor of each step of a round."""
         last = self.models[-1]
         steps: list[tuple[Kind, str, str | None]] = []
         if self.kind == "average":
@@ -155,23 +155,23 @@ class Schedule:
         return 1 + warm * len(self._trains) + (round - 1 - warm) * len(self._round)
 
     def whole_rounds(self, step: int) -> int:
-        """Return how many rounds are whole when `step` is the last finished step."""
+        """Return the number of complete rounds when `step` is the last finished step."""
         warm = self.warmup * len(self._trains)
         if step < warm:
             return step // len(self._trains)
         return self.warmup + (step - warm) // len(self._round)
 
     def writer(self, number: int) -> str:
-        """Return the model that step `number`, counted from 1, writes a checkpoint of."""
+        """Return the model (or `TRUNK`) for which step `number`, counted from 1, writes a checkpoint."""
         return self._place(number)[2][1]
 
     def step(self, number: int) -> Step:
-        """Return step `number`, counted from 1, of an endless run."""
+        """Return step `number`, counted from 1, of a run without end."""
         round, last, (kind, model, donor) = self._place(number)
         return Step(number, round, kind, model, donor, round - 1, last)
 
     def _place(self, number: int) -> tuple[int, bool, tuple[Kind, str, str | None]]:
-        """Return the round of a step, whether it is its last one, and what it does."""
+        """Return a step's round, whether it is the last step of the round, and what it does."""
         warm = self.warmup * len(self._trains)
         steps, before, at = (self._trains, 0, number - 1)
         if number > warm:
@@ -180,7 +180,7 @@ class Schedule:
         return before + rounds + 1, index == len(steps) - 1, steps[index]
 
     def together(self, number: int) -> tuple[int, ...]:
-        """Return the steps that can be done at the same time as train step `number`: it, and all up to a graft."""
+        """Return the train steps that can run at the same time as `number`: it and those up to the next other step."""
         step, found = self.step(number), [number]
         while not step.last and step.kind == "train":
             step = self.step(step.number + 1)
@@ -190,12 +190,12 @@ class Schedule:
 
 
 def next_step(schedule: Schedule, stop: Limits, past: Past) -> Step | Done:
-    """Return the step that follows `past`, or that the run is done (only ever said between two rounds).
+    """Return the step that follows `past`, or `Done` (only between two rounds).
 
     Args:
-        schedule: the order.
-        stop: when the run ends.
-        past: what has been done.
+        schedule: the order of the steps.
+        stop: the conditions that end the run.
+        past: the history so far.
     """
     rounds = schedule.whole_rounds(past.step)
     if past.step == schedule.first_step(rounds + 1) - 1:
@@ -208,13 +208,13 @@ def next_step(schedule: Schedule, stop: Limits, past: Past) -> Step | Done:
 
 
 def may_end(step: Step, stop: Limits) -> bool:
-    """Whether the run may be done after a step: at the limit of rounds, or where the change of weights is measured."""
+    """Return whether the run may end after a step: at the limit of rounds, or when weight changes are measured."""
     at_limit = stop.rounds is not None and step.round >= stop.rounds
     return step.last and (at_limit or step.round % stop.window == 0)
 
 
 def _converged(stop: Limits, past: Past) -> str | None:
-    """Return what has converged, if anything has."""
+    """Return the criterion by which the run has converged, or None."""
     change = past.change
     if change is not None:
         models = [value for name, value in change.items() if name != TRUNK]
@@ -228,5 +228,5 @@ def _converged(stop: Limits, past: Past) -> str | None:
 
 
 def step_seed(seed: int, model: str, step: int) -> int:
-    """Return the 31-bit seed of one step of a model; step 0 makes its initial weights."""
+    """Return the 31-bit seed of one step of a model; step 0 creates its initial weights."""
     return int.from_bytes(sha256(f"{seed}/{model}/{step}".encode()).digest()[:4], "big") >> 1

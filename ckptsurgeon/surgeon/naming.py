@@ -1,4 +1,4 @@
-"""Pairs the variables of two checkpoints: which one of the recipient corresponds to which one of the donor."""
+"""Pairs the variables of two checkpoints: which recipient variable corresponds to which donor variable."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ if TYPE_CHECKING:
     from .selection import Selection
 
 
-_MOST_SHOWN = 6  # names of a list in a message
+_MOST_SHOWN = 6  # most names listed in a message
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 class Pairs:
-    """Which variable of the recipient corresponds to which of the donor.
+    """Which recipient variable corresponds to which donor variable.
 
-    The one of the same name. Where there is none, and layers or schemes were asked for, the one in the layer of the
-    same number whose rest of the name is the same, else the only one there of the same role (kernel, bias). Where both
-    containers number their layers themselves, layers come before names: `optimizer/_trainable_variables/4` may be one
-    layer's kernel here and another's bias there; and what is left of a layer pairs by its place there, if shapes agree.
+    Variables pair by name. If no variable has the donor's name and layers or schemes were given, the variable in the
+    layer of the same number pairs whose rest of the name is equal, or else the only one there with the same role
+    (kernel, bias). If both containers number their layers themselves, layers take precedence over names:
+    `optimizer/_trainable_variables/4` may be a kernel in one checkpoint and the bias of another layer in the other.
+    Variables of a layer that are still unpaired then pair by their position in the layer, if shapes agree.
 
     Args:
-        donor: open.
-        recipient: open.
-        selection: with its layers and the donor's scheme.
-        recipient_scheme: how the recipient names its layers; None: found from its names.
+        donor: the donor, open.
+        recipient: the recipient, open.
+        selection: the selection, with its layers and the donor's scheme.
+        recipient_scheme: the scheme of the recipient's layer names; None: inferred from its names.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class Pairs:
         self._looked = False
 
     def target(self, variable: Variable) -> Variable | None:
-        """The recipient's variable onto which the donor's is written; None if the recipient has none.
+        """Return the recipient's variable that receives the donor's values; None if the recipient has none.
 
         Raises:
-            UsageError: nothing fits a scheme that was asked for.
+            UsageError: a requested scheme does not fit.
             RefusedError: the variables of its layer do not pair.
         """
         same = self._recipient.find(variable.name)
@@ -67,10 +68,10 @@ class Pairs:
         return layers.target(number, variable, self._selection.layers is not None and not self._selection.exclude)
 
     def lacking(self, found: set[str]) -> list[Variable]:
-        """The variables in the recipient's selected layers, slots excepted, that get no values from the donor.
+        """Return the variables in the recipient's selected layers that get no values from the donor, except slots.
 
         Args:
-            found: names of those that do.
+            found: names of the variables that get values.
         """
         layers = self._both() if self._selection.layers is not None else None
         if layers is None:
@@ -79,7 +80,7 @@ class Pairs:
         return [self._recipient[name] for name in layers.names(numbers) if name not in found]
 
     def all(self) -> dict[str, str]:
-        """All that pairs under different names, slots and an optimizer's own variables too: donor's -> recipient's."""
+        """Return all pairs with different names, including slots and optimizer variables: donor's -> recipient's."""
         layers = self._both()
         found = layers.pairs() if layers else {}
         if not found:
@@ -95,7 +96,7 @@ class Pairs:
         return found | {name: other for name, other in own.items() if name not in names[1] and other not in names[0]}
 
     def _both(self) -> _Layers | None:
-        """The layers of both; None if no layers were asked for, or no scheme fits the recipient."""
+        """Return the layers of both; None if no layers were requested, or no scheme fits the recipient."""
         asked = self._selection.scheme or self._recipient_scheme or self._selection.layers
         if not self._looked and asked is not None:
             self._looked = True
@@ -111,7 +112,7 @@ class Pairs:
         return self._layers
 
     def _shared(self, theirs: schemes.Scheme) -> str | None:
-        """The donor's scheme, if the recipient has layers by it."""
+        """Return the name of the donor's scheme if it finds layers in the recipient, or None."""
         if isinstance(theirs, schemes.TableScheme):
             return theirs.name if theirs.name in self._recipient.layer_tables() else None
         return theirs.name if theirs.layers(self._recipient) else None
@@ -138,11 +139,11 @@ class _Layers:
         self._pairs: dict[int, dict[str, str]] = {}
 
     def names(self, numbers: Iterable[int]) -> list[str]:
-        """The recipient's variables, slots apart, in the layers of these numbers."""
+        """Return the recipient's variables, except slots, in the layers with these numbers."""
         return [name for number in numbers for name in self._recipients.get(number, {})]
 
     def pairs(self) -> dict[str, str]:
-        """What pairs under different names in all layers; nothing if these are not numbered alike."""
+        """Return the pairs with different names in all layers; empty if the two do not have the same layer numbers."""
         found: dict[str, str] = {}
         if self._donors.keys() == self._recipients.keys():
             for number, donors in self._donors.items():
@@ -152,15 +153,15 @@ class _Layers:
         return found
 
     def target(self, number: int, variable: Variable, whole: bool) -> Variable | None:
-        """The recipient's variable that corresponds to one of the donor's; None if its layer has none left.
+        """Return the recipient's variable that corresponds to the donor's; None if its layer has no unpaired one left.
 
         Args:
-            number: of the layer.
+            number: number of the layer.
             variable: the donor's.
-            whole: the recipient's layer may not hold variables that the donor's lacks.
+            whole: refuse variables in the recipient's layer that the donor's layer lacks.
 
         Raises:
-            RefusedError: they do not pair.
+            RefusedError: the variables of the layer do not pair.
         """
         donors, recipients = self._donors.get(number, {}), self._recipients.get(number, {})
         if number not in self._pairs:
@@ -188,11 +189,11 @@ class _Layers:
         return None if name is None else self._recipient[name]
 
     def _paired(self, donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[str, str]:
-        """The variables of one layer that pair: by their names, and where containers number layers, by place too.
+        """Pair the variables of one layer: by name, and if both containers number layers, also by position.
 
-        By place all or nothing. Those of one shape are told apart by nothing but their order: it must be the program's,
-        and one. Legacy files of Keras have a layer's parts as they were made, newer ones by the alphabet; but what is
-        in one group stands there as it was made.
+        By position, all variables or none are paired. Variables of equal shape differ only in their order, so both
+        containers must have them in the order of the program. Legacy Keras files list a layer's parts in creation
+        order, newer ones alphabetically; within a single group both have creation order.
         """
         found = _paired(donors, recipients)
         if not self.numbered_by_both or len(found) == len(donors):
@@ -211,7 +212,7 @@ class _Layers:
 
 
 class _Weight:
-    """What identifies a variable within its layer: the rest of its name, or only the last component if `short`."""
+    """The features that identify a variable in its layer: the rest of its name or, if `short`, its last component."""
 
     __slots__ = ("_names", "end", "rest", "role", "shape")
 
@@ -221,16 +222,16 @@ class _Weight:
         self._names = f"{variable.name} {rest}" if short else ""
 
     def words_of_names(self) -> set[str]:
-        """The words of the name and the full name, if only their last component identifies the variable."""
+        """Return the words of the name and the full name; empty unless only the last component is used."""
         return {word.lower() for word in _WORD.findall(self._names)}
 
     def contradicts(self, other: _Weight) -> bool:
-        """Whether the shape or role rules out that the two correspond."""
+        """Return whether the shape or the role rules out that the two correspond."""
         return self.shape != other.shape or (self.role != other.role and None not in (self.role, other.role))
 
 
 def _own(checkpoint: Checkpoint) -> dict[str, str]:
-    """An optimizer's own variables, which are not slots, by the last part of their names: iteration, learning_rate."""
+    """Return an optimizer's own variables, not its slots, by the last part of their names: iteration, learning_rate."""
     slots = schemes.slots(checkpoint)
     found: dict[str, list[str]] = {}
     for name in schemes.optimizer_variables(checkpoint) - slots.keys():
@@ -240,7 +241,7 @@ def _own(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _unambiguous(slots: dict[tuple[str, int], str]) -> dict[str, str]:
-    """Slots by kind, where the kind is a name and the variable has one slot of it."""
+    """Return slots by kind, for kinds that are names and of which the variable has only one slot."""
     return {
         kind: slot
         for (kind, number), slot in slots.items()
@@ -249,13 +250,13 @@ def _unambiguous(slots: dict[tuple[str, int], str]) -> dict[str, str]:
 
 
 def _shown(names: list[str]) -> str:
-    """Names as a message lists them."""
+    """Format names for a message."""
     more = [f"{len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN else []
     return " and ".join(names[:_MOST_SHOWN] + more)
 
 
 def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[int, dict[str, _Weight]]:
-    """For each layer, the part of a variable's name after the layer's or, if `short`, its last component."""
+    """Return for each layer its variables with the rest of the name or, if `short`, the last component."""
     slots = schemes.slots(checkpoint)
     found: dict[int, dict[str, _Weight]] = {}
     for number, variables in scheme.layers(checkpoint).items():
@@ -270,12 +271,12 @@ def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[
             weights[name] = _Weight(variable, rest, short)
         for name, weight in weights.items():
             if weight.rest.isdecimal() and f"{name.rpartition('/')[0]}/2" in weights:
-                weight.role = None  # of three, as an LSTM has, vars/1 is no bias
+                weight.role = None  # of three weights, as in an LSTM, vars/1 is not a bias
     return found
 
 
 def _ordered(weights: dict[str, _Weight], by_name: bool) -> list[str]:
-    """Variables in the order of their groups, by name or as the container has them, in each by their numbers."""
+    """Sort variables by group (by group name, or in the container's order), and within a group by their numbers."""
     groups = list(dict.fromkeys(name.rpartition("/")[0] for name in weights))
     rank = {group: at for at, group in enumerate(sorted(groups, key=natural_key) if by_name else groups)}
     parts = [(name.rpartition("/")[0], name.rpartition("/")[2], name) for name in weights]
@@ -284,7 +285,7 @@ def _ordered(weights: dict[str, _Weight], by_name: bool) -> list[str]:
 
 
 def _paired(donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[str, str]:
-    """The variables of one layer that pair: by each key in turn, those whose key is unique on both sides."""
+    """Pair the variables of one layer: by each key in turn, those whose key is unique on both sides."""
     found: dict[str, str] = {}
     keys: tuple[Callable[[str, _Weight], object], ...] = (
         lambda name, each: (name, each.rest),
@@ -311,7 +312,7 @@ def _paired(donors: dict[str, _Weight], recipients: dict[str, _Weight]) -> dict[
 
 
 def _unique_by(weights: dict[str, _Weight], key_of: Callable[[str, _Weight], object]) -> dict[object, str]:
-    """Variables indexed by a key that is unique within the layer; variables whose key is None are left out."""
+    """Index variables by a key that is unique within the layer; variables whose key is None are left out."""
     by_key: dict[object, list[str]] = {}
     for name, each in weights.items():
         by_key.setdefault(key_of(name, each), []).append(name)

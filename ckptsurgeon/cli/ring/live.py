@@ -1,8 +1,8 @@
-"""The live view of a run on a terminal: a few lines that are drawn over, warnings above them.
+"""The live view of a run on a terminal: a few lines that are redrawn, with warnings above them.
 
-A thread draws, a few times a second while rounds go by, and once a second in a long round, so that its time is seen to
-pass. The driver only leaves word of each round: neither a slow terminal nor one that was stopped (Ctrl-S) or closed
-holds it up.
+A thread draws: a few times per second while rounds finish, and once per second during a long round, to show the elapsed
+time. The driver only records each round, so that a terminal that is slow, stopped (Ctrl-S) or closed does not delay
+the run.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from ...ring.history import History, Measured
     from ...ring.schedule import Limits
 
-_LOOK = 0.2  # seconds between two looks at whether there is anything new to draw
-_TICK = 1.0  # seconds after which the time itself is news
+_LOOK = 0.2  # seconds between checks for something new to draw
+_TICK = 1.0  # seconds after which the elapsed time is redrawn
 _SPEED_OVER = 30.0  # seconds over which speed is measured
-_TREND = 10  # measurements that an estimate of convergence goes by
+_TREND = 10  # number of measurements from which convergence is estimated
 _GAP = "   "
 
 
 class Point(NamedTuple):
-    """When how much was done."""
+    """The progress at a point in time."""
 
     time: float
     step: int
@@ -39,12 +39,12 @@ class Point(NamedTuple):
 
 
 class Progress:
-    """What there is to see of a run, as of the last round.
+    """The visible progress of a run, as of the last round.
 
     Args:
-        stop: when the run ends.
-        trunk: the name of the trunk among what is measured.
-        now: when the driver began.
+        stop: the conditions that end the run.
+        trunk: the name of the trunk in measurements.
+        now: the time at which the driver began.
     """
 
     def __init__(self, stop: Limits, trunk: str, now: float) -> None:
@@ -52,19 +52,19 @@ class Progress:
         self._trunk = trunk
         self._began = now
         self._points: deque[Point] = deque()
-        self._rounds = 0  # that were taken in
+        self._rounds = 0  # rounds added
         self._trends: tuple[deque[tuple[int, float]], ...] = (deque(maxlen=_TREND), deque(maxlen=_TREND))
         self._losses: Mapping[str, float | None] = {}
         self._measured: Measured | None = None
 
     def add(self, history: History, now: float) -> None:
-        """Take in a round."""
+        """Add a round."""
         self._rounds += 1
         if self._rounds == 1:
             first = history.schedule.first_step(history.round) - 1
             self._points.append(Point(self._began, first, history.round - 1))
         self._points.append(Point(now, history.step, history.round))
-        if self._rounds == 2:  # speed no longer goes by the first round, in which trainers started
+        if self._rounds == 2:  # exclude the first round, in which trainers started, from the speed
             self._points.popleft()
         while len(self._points) > 2 and self._points[1].time <= now - _SPEED_OVER:
             self._points.popleft()
@@ -79,12 +79,12 @@ class Progress:
                     trend.append((history.round, value / limit))
 
     def lines(self, now: float, width: int, height: int) -> tuple[list[str], list[str]]:
-        """What is said of the run as a whole, and the table of its models, its head first.
+        """Return the lines about the run as a whole, and the table of its models, header first.
 
         Args:
-            now: the time.
+            now: the current time.
             width: columns of the terminal.
-            height: its lines; together there are no more than these.
+            height: lines of the terminal; the two results together have at most this many.
         """
         facts = _wrapped(self._facts(now), width)[:height]
         table = _aligned(self._columns(), width) if self._points else []
@@ -115,7 +115,7 @@ class Progress:
         return facts
 
     def _left(self) -> tuple[str, float]:
-        """How many rounds there are to come, infinite where there is no telling, and how sure that is."""
+        """Return how sure the estimate is, in words, and the number of remaining rounds; infinite if unknown."""
         stop, now = self._stop, self._points[-1].round
         converged = min(crossing(trend) for trend in self._trends)
         limit = math.inf if stop.rounds is None else stop.rounds
@@ -125,7 +125,7 @@ class Progress:
         return "at most " if may_converge else "", max(0.0, limit - now)
 
     def _columns(self) -> list[tuple[str, list[str]]]:
-        """The heads of the table's columns and what stands below: what is known of each model, and of the trunk."""
+        """Return the table's columns, each with its header and its values for the models and the trunk."""
         measured, stop = self._measured, self._stop
         known: list[tuple[str, Mapping[str, float | None]]] = [("loss", self._losses)]
         if measured is not None:
@@ -138,10 +138,10 @@ class Progress:
 
 
 def crossing(trend: Sequence[tuple[int, float]]) -> float:
-    """The round at which a quantity that falls like a power of the round comes to 1; infinite if it does not fall.
+    """Return the round at which a quantity that falls like a power of the round reaches 1; infinite if it never does.
 
     Args:
-        trend: rounds, from 1, and what was measured then, above 0.
+        trend: pairs of a round, from 1, and the value measured then, above 0.
     """
     points = [(math.log(round), math.log(value)) for round, value in trend if math.isfinite(value)]
     if len(points) < 3:
@@ -155,7 +155,7 @@ def crossing(trend: Sequence[tuple[int, float]]) -> float:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person reads it: 0:07, 12:34, 1:02:03, 3 days 4:05:06."""
+    """Format a time for a person: 0:07, 12:34, 1:02:03, 3 days 4:05:06."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -164,7 +164,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number that keeps its width while it changes."""
+    """Format a number so that its width does not change with its value."""
     if value is None:
         return "-"
     plain = value == 0 or 1e-3 <= abs(value) < 1e4 or not math.isfinite(value)
@@ -172,7 +172,7 @@ def number(value: float | None) -> str:
 
 
 def _wrapped(facts: Sequence[str], width: int) -> list[str]:
-    """Facts side by side, in as many lines as it takes."""
+    """Join facts side by side, in as many lines as necessary."""
     lines = [facts[0]]
     for fact in facts[1:]:
         if len(lines[-1]) + len(_GAP) + len(fact) <= width:
@@ -183,7 +183,7 @@ def _wrapped(facts: Sequence[str], width: int) -> list[str]:
 
 
 def _aligned(columns: Sequence[tuple[str, list[str]]], width: int) -> list[str]:
-    """A table of the columns that fit, numbers to the right."""
+    """Format the columns that fit as a table, with numbers right-aligned."""
     lines = [""] * (1 + len(columns[0][1]))
     for place, (head, cells) in enumerate(columns):
         room = max(map(len, (head, *cells)))
@@ -195,7 +195,7 @@ def _aligned(columns: Sequence[tuple[str, list[str]]], width: int) -> list[str]:
 
 
 class Live:
-    """Draws the progress of a run on the terminal that is standard output, until it is closed.
+    """Draws the progress of a run on the terminal at standard output, until closed.
 
     Args:
         progress: what to draw; `round` adds to it.
@@ -205,7 +205,7 @@ class Live:
         self._progress = progress
         self._fd = sys.stdout.fileno()
         self._warns = sys.stderr.isatty()
-        self._lock = threading.Lock()  # of what follows, never held while the terminal is written to
+        self._lock = threading.Lock()  # guards the attributes below; never held while writing to the terminal
         self._above: list[str] = []
         self._news = False
         self._drawn: list[str] = []
@@ -215,13 +215,13 @@ class Live:
         self._thread.start()
 
     def round(self, history: History) -> None:
-        """Take in a round."""
+        """Add a round."""
         with self._lock:
             self._progress.add(history, time.monotonic())
             self._news = True
 
     def warn(self, line: str) -> None:
-        """Show a warning: above the view, unless standard error is not the terminal."""
+        """Show a warning: above the view, or on standard error if that is not the terminal."""
         line = f"ckptsurgeon: warning: {line}"
         if not self._warns:
             print(line, file=sys.stderr)
@@ -231,9 +231,9 @@ class Live:
             self._news = True
 
     def close(self) -> None:
-        """Draw a last time; what is printed from here on comes below."""
+        """Draw one last time; later output appears below the view."""
         self._ended.set()
-        self._thread.join(_TICK)  # in vain if the terminal is stopped
+        self._thread.join(_TICK)  # times out if the terminal is stopped
 
     def _draw_until_ended(self) -> None:
         drawn = -_TICK
@@ -245,17 +245,17 @@ class Live:
                     self._draw(now)
             if self._news or self._drawn:
                 self._draw(time.monotonic())
-        except OSError:  # the terminal is gone; the run is not
+        except OSError:  # the terminal is gone, but the run continues
             return
 
     def _draw(self, now: float) -> None:
-        """Write warnings and the view over what was drawn last, in one go, so that nothing flickers."""
+        """Write warnings and the view over the last drawing, in a single write to avoid flickering."""
         width, height = os.get_terminal_size(self._fd)
         with self._lock:
             above, self._above, self._news = self._above, [], False
-            # the cursor is below the view, and a terminal that scrolls would take the first line out of reach
+            # the cursor is below the view; if the terminal scrolled, the first line would be out of reach
             facts, table = self._progress.lines(now, max(1, width), max(1, height - 1))
-        # a terminal that became narrower has wrapped the lines that are now too long for it
+        # a terminal that became narrower has wrapped the lines that are now too long
         up = sum(max(1, -(-len(line) // max(1, width))) for line in self._drawn)
         self._drawn = [*facts, *table]
         shown = [*above, *facts, *map(render.bold, table[:1]), *table[1:]]

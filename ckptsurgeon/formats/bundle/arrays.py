@@ -1,4 +1,4 @@
-"""Values of a TensorBundle as NumPy arrays, and arrays as its bytes."""
+"""Converts the values of a TensorBundle to NumPy arrays, and arrays to its bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def read(shards: Shards, variable: Variable) -> NDArray[Any]:
-    """The values of a variable, its checksums verified; see `Checkpoint.read`."""
+    """Return the values of a variable, with its checksums verified; see `Checkpoint.read`."""
     if variable.dtype == "variant":
         raise UnsupportedError(f"{variable.name} is a variant: its values belong to TensorFlow", path=shards.path)
     kind = numeric.dtype(variable.dtype)
@@ -42,7 +42,7 @@ def read(shards: Shards, variable: Variable) -> NDArray[Any]:
 
 
 def elements(shards: Shards, variable: Variable) -> Iterator[NDArray[Any]]:
-    """The values of a variable, some at a time; see `Checkpoint.elements`."""
+    """Yield the values of a variable in portions; see `Checkpoint.elements`."""
     extents = _in_c_order(variable) if variable.is_numeric else None
     if extents is None:
         yield read(shards, variable).reshape(-1)
@@ -55,7 +55,7 @@ def elements(shards: Shards, variable: Variable) -> Iterator[NDArray[Any]]:
 
 
 def _in_c_order(variable: Variable) -> list[Extent] | None:
-    """The extents whose values, one after the other, are in C order; None if there are no such."""
+    """Return the extents whose values, one after the other, are in C order; None if this is impossible."""
     if variable.slices is None:
         return list(variable.extents)
     rest = variable.shape[1:]
@@ -67,7 +67,7 @@ def _in_c_order(variable: Variable) -> list[Extent] | None:
 
 
 def values_of(content: Copy | Values | Elements, variable: Variable) -> NDArray[Any]:
-    """All new values of a variable, in memory."""
+    """Return all new values of a variable, in memory."""
     if isinstance(content, Copy):
         return content.donor.read(content.variable.name)
     if isinstance(content, Values):
@@ -76,7 +76,7 @@ def values_of(content: Copy | Values | Elements, variable: Variable) -> NDArray[
 
 
 def _check_room(shards: Shards, variable: Variable) -> None:
-    """Raise, before memory is allocated, unless the files hold as many bytes, counting shared ones each time."""
+    """Check before allocating memory that the files are as large as the extents, counting shared bytes each time."""
     room = sum(shards.open(path).size for path in {extent.file for extent in variable.extents})
     needed = sum(extent.length for extent in variable.extents)
     if needed > room:
@@ -109,10 +109,10 @@ def _read_extent(shards: Shards, extent: Extent, values: NDArray[Any]) -> None:
 
 
 def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int]:
-    """The stored bytes of values of a dtype, and their masked checksum.
+    """Return the stored bytes of values, and their masked checksum.
 
     Args:
-        values: of `numeric.dtype(dtype)`, in any byte order, or objects of type bytes for strings.
+        values: values of `numeric.dtype(dtype)`, in any byte order; for strings, objects of type bytes.
         dtype: the variable's.
         byteorder: the bundle's, "little" or "big".
     """
@@ -124,7 +124,7 @@ def encode(values: NDArray[Any], dtype: str, byteorder: str) -> tuple[bytes, int
 
 
 def to_bytes(values: NDArray[Any], byteorder: str) -> bytes:
-    """Numbers as bytes in C order, whatever order they are in."""
+    """Return numbers as bytes in C order, whatever the array's memory order."""
     values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
     if byteorder != sys.byteorder and values.dtype.itemsize > 1:
         values = values.byteswap()
@@ -132,7 +132,7 @@ def to_bytes(values: NDArray[Any], byteorder: str) -> bytes:
 
 
 def encode_number(number: float, dtype: str, byteorder: str) -> bytes:
-    """One element of a dtype.
+    """Return the bytes of one element of a dtype.
 
     Raises:
         RefusedError: the number does not fit the dtype.
@@ -142,7 +142,7 @@ def encode_number(number: float, dtype: str, byteorder: str) -> bytes:
 
 
 def split(values: NDArray[Any], variable: Variable) -> list[NDArray[Any]]:
-    """The values of each extent of a variable."""
+    """Return the values of each extent of a variable."""
     if variable.slices is None:
         return [values]
     return [
@@ -152,7 +152,7 @@ def split(values: NDArray[Any], variable: Variable) -> list[NDArray[Any]]:
 
 
 def dtype_of(values: NDArray[Any], name: str) -> str:
-    """The dtype name under which values are stored.
+    """Return the name of the dtype under which values are stored.
 
     Raises:
         RefusedError: TensorFlow has no such dtype, or an object is not of type bytes.

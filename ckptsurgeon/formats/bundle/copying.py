@@ -1,4 +1,4 @@
-"""Copies a whole bundle: its data files under names of our own, then index and data by one publication."""
+"""Copies a whole bundle: data files under temporary names first, then index and data in one publication."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .writing import save_at
 
 
 def copy(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-    """Copy a bundle, all checksums of which were verified, to the prefix `out`; and the `.meta` beside it.
+    """Copy a bundle whose checksums have all been verified to the prefix `out`, with the `.meta` file next to it.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: there is one already, without `force`.
-        StorageError: the operating system refused; an old checkpoint is unharmed.
+        RefusedError: a checkpoint exists at `out`, and `force` is not set.
+        StorageError: the operating system refused; an existing checkpoint is unharmed.
     """
     assert isinstance(checkpoint, Bundle)
     return _copy(checkpoint, out, force, sync, wait) + copy_meta(checkpoint, out, sync)

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class BundleGraph:
-    """The object graph of a bundle, by the names of variables.
+    """The object graph of a bundle, addressed by the names of variables.
 
-    The graph is read once, by the first method that needs it; `consequences` needs it only for changes that concern it.
+    The graph is read once, by the first method that needs it; `consequences` needs it only for changes that affect it.
     Reading raises DamagedError if the graph or its checksum is wrong, NotFoundError if its shard is missing.
 
     Args:
         path: the bundle's prefix, for error messages.
-        variables: all variables of the bundle by name, the graph's own among them.
+        variables: all variables of the bundle by name, including the graph's own.
         data: the bundle's data files.
     """
 
@@ -43,7 +43,7 @@ class BundleGraph:
 
     @property
     def _graph(self) -> Graph:
-        """The graph, read when it is first asked for."""
+        """The graph, read on first use."""
         if self._read is None:
             extent = self._variables[GRAPH].extents[0]
             try:
@@ -54,26 +54,26 @@ class BundleGraph:
         return self._read
 
     def full_names(self) -> dict[str, str]:
-        """The names that variables had in their program."""
+        """Return the names that variables had in their program."""
         if self._full_names is None:
             self._full_names = self._named(self._graph.full_names())
         return self._full_names
 
     def slot_owners(self) -> dict[str, str]:
-        """Slots and their variables."""
+        """Return slot -> its variable."""
         shapes = {key: self._variables[name].shape for key, name in self._names.items()}
         owners = self._named(self._graph.slot_owners(shapes))
         return {slot: self._names[owner] for slot, owner in owners.items() if owner in self._names}
 
     def layer_tables(self) -> dict[str, dict[str, int]]:
-        """Layers by scheme."""
+        """Return the layers by scheme."""
         return {scheme: self._named(table) for scheme, table in self._graph.layers(self._names).items() if table}
 
     def _named(self, by_key: dict[str, Value]) -> dict[str, Value]:
         return {self._names[key]: value for key, value in by_key.items() if key in self._names}
 
     def consequences(self, changes: Sequence[Edit]) -> dict[str, bytes]:
-        """The graph's new bytes, under its name, if the changes concern it."""
+        """Return the graph's new bytes under its name, if the changes affect it; otherwise an empty dict."""
         if any(change.variable.name == GRAPH for change in changes):
             return {}  # an explicit change of the graph takes precedence
         dropped = [_text(change.key) for change in changes if change.action == "dropped"]

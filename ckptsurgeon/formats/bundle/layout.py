@@ -1,4 +1,4 @@
-"""Lays out what a plan leaves: the rows of the new index, and the shards that they point into."""
+"""Lays out the result of a plan: the rows of the new index, and the shards to which they point."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def carried_rows(plan: Plan) -> dict[bytes, bytes]:
-    """The recipient's index without dropped variables, and with renamed ones under their new keys."""
+    """Return the recipient's index without dropped variables, and with renamed ones under their new keys."""
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
     rows = dict(bundle.rows)
@@ -42,13 +42,13 @@ def carried_rows(plan: Plan) -> dict[bytes, bytes]:
 
 
 def _all_keys(variable: Variable, key: bytes | None = None) -> list[bytes]:
-    """The keys of all rows of a variable: of its extents and, if it is partitioned, the one that describes it."""
+    """Return the keys of all rows of a variable: its extents and, if it is partitioned, the row that describes it."""
     rows = row_keys(variable, key)
     return rows if variable.slices is None else [key or variable.key, *rows]
 
 
 def linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[bytes, bytes], list[LinkSource]]:
-    """Rows and shards that link the recipient's live shards, then with `link` the donor's, then the new bytes."""
+    """Return rows and shards: links to the recipient's live shards, with `link` the donor's, then the new bytes."""
     bundle = plan.recipient
     assert isinstance(bundle, Bundle)
     rows = carried_rows(plan)
@@ -66,7 +66,7 @@ def linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[b
         if numbers[shard] != shard:
             rows[key] = moved_row(rows[key], numbers[shard])
     shards = [_source(bundle, shard_path(bundle.prefix, shard, bundle.shards), may_copy=True) for shard in live]
-    donated: dict[str, int] = {}  # a donor's file -> its number; each is opened and vouched for once
+    donated: dict[str, int] = {}  # a donor's file -> its number; each file is opened and checked once
     for result in changed:
         content = linked.get(id(result))
         if content is None:
@@ -87,7 +87,7 @@ def linked_set(plan: Plan, publication: Publication, link: bool) -> tuple[dict[b
 
 
 def _describe(result: Result, rows: dict[bytes, bytes]) -> None:
-    """Add rows, without a place, for a variable that has no rows yet."""
+    """Add the index rows of a variable that has none yet, without a place."""
     variable, dtype = result.variable, NUMBERS[result.variable.dtype]
     nowhere = Place(0, 0, 0, 0)
     if variable.slices is not None:
@@ -101,7 +101,7 @@ def _describe(result: Result, rows: dict[bytes, bytes]) -> None:
 
 
 def _number_of(source: LinkSource, shards: list[LinkSource]) -> int:
-    """The number of a file among the shards, which it joins if it is not there yet under any name."""
+    """Return the number of a file among the shards; it is appended unless it is already there under any name."""
     for number, shard in enumerate(shards):
         if shard.fd is not None and source.fd is not None and os.path.sameopenfile(shard.fd, source.fd):
             return number
@@ -113,9 +113,9 @@ def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> LinkSource:
     """Open a shard to be hard-linked without reading it.
 
     Raises:
-        ChangedError: the checkpoint was replaced since it was opened, so the file may be another than its index means.
-        DamagedError: the file is younger than its index, as when a save is under way, and does not hold what the
-            index describes. Only in this case is it read.
+        ChangedError: the checkpoint was replaced after it was opened, so its index may describe a different file.
+        DamagedError: the file is younger than its index (a save may be in progress) and does not hold what the index
+            describes. Only in this case is the file read.
     """
     assert isinstance(checkpoint, Bundle)
     file = local(checkpoint.file(path))
@@ -129,7 +129,7 @@ def _source(checkpoint: Checkpoint, path: str, may_copy: bool) -> LinkSource:
 
 
 def single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, bytes], list[LinkSource]]:
-    """Rows and one shard with all live bytes, in the order in which the recipient holds them, then the added ones."""
+    """Return rows and one shard with all live bytes, in the recipient's order of bytes, followed by the added ones."""
     recipient = plan.recipient
     byteorder, rows = recipient.byteorder, {b"": header_row(1)}
     if isinstance(recipient, Bundle):
@@ -160,7 +160,7 @@ def single_shard(plan: Plan, publication: Publication) -> tuple[dict[bytes, byte
 
 
 def _simplified(result: Result) -> Result:
-    """A result as a bundle holds it: what one slice covers is not partitioned, unless the bundle has it so already."""
+    """Return a result in a bundle's form: one slice that covers all is not partitioned, unless the bundle has it so."""
     variable, donor = result.variable, result.content.donor if isinstance(result.content, Copy) else None
     if (result.kept and isinstance(donor, Bundle)) or not same_partition(variable.slices, None, variable.shape):
         return result

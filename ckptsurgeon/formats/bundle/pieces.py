@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     Piece = Callable[[], tuple[Iterable[bytes], int | None]]
 
-_LARGE = 1 << 23  # bytes of an extent from which on a reading thread pays off
+_LARGE = 1 << 23  # bytes; a reading thread pays off for extents of this size or more
 
 
 def pieces_of(byteorder: str, result: Result) -> list[Piece]:
-    """For each extent of a variable what gives its new bytes as chunks, and their masked checksum if it is known."""
+    """Return for each extent of a variable its new bytes in chunks, and their masked checksum if it is known."""
     variable, content = result.variable, result.content
     if isinstance(content, Copy) and _is_alike(content, variable, byteorder):
         return [
@@ -46,7 +46,7 @@ def pieces_of(byteorder: str, result: Result) -> list[Piece]:
 
 
 def _is_alike(content: Copy, variable: Variable, byteorder: str) -> bool:
-    """Whether a donor's stored bytes suit the recipient, apart from the byte order of numbers."""
+    """Return whether a donor's stored bytes suit the recipient, apart from the byte order of numbers."""
     return (
         isinstance(content.donor, Bundle)
         and same_partition(content.variable.slices, variable.slices, variable.shape)
@@ -55,11 +55,11 @@ def _is_alike(content: Copy, variable: Variable, byteorder: str) -> bool:
 
 
 class _Parts:
-    """The values of a variable, cut as it is partitioned; read when the first part is asked for, let go after the last.
+    """Cuts the values of a variable into its slices; reads them for the first part, releases them after the last.
 
     Args:
-        content: where they come from.
-        variable: whose partition counts.
+        content: where the values come from.
+        variable: the variable whose slices are used.
     """
 
     def __init__(self, content: Copy | Values | Elements, variable: Variable) -> None:
@@ -68,7 +68,7 @@ class _Parts:
         self._left: list[NDArray[Any]] = []
 
     def next(self) -> NDArray[Any]:
-        """The next part."""
+        """Return the next part."""
         from . import arrays
 
         if not self._left:
@@ -90,7 +90,7 @@ def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[
 
 
 def _naming(variable: Variable, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Chunks of a variable; a DamagedError gets the variable's name."""
+    """Yield the chunks of a variable; adds the variable's name to a DamagedError."""
     try:
         yield from chunks
     except DamagedError as error:

@@ -1,14 +1,14 @@
 """One publication of a TensorBundle: stage new bytes, then switch from the old set of files to the new one.
 
-A rename replaces one file, and a bundle is several; but the number of shards is part of every shard's name. So a new
-version gets shards under another number beside the old ones, each a hard link to a file that exists already: a shard
-that stays live, a donor's, or the staged new bytes. The rename of the index then switches from all old to all new,
-and the old names are removed. In order:
+A rename replaces one file, but a bundle consists of several. The number of shards is part of every shard's name, so a
+new version gets shards under another number next to the old ones. Each is a hard link to a file that exists already: a
+shard that stays live, a donor's shard, or the staged new bytes. The rename of the index then switches from all old
+files to all new ones, and the old names are removed. In order:
 
-    lock the index to be replaced, and the staged one; remove what a crash left
+    lock the index to be replaced, and the staged one; remove what a crash left behind
     write the new bytes; link every shard of the new set; write the new index; fsync all of them and the folder
     if another process saved in the meantime, undo; otherwise rename the index (the commit), and fsync the folder
-    remove the old names, each only while it is the file that was linked, and what a later save superseded
+    remove each old name if it still is the file that was linked, and the files that a later save superseded
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class LinkSource:
 
     Attributes:
         path: its name.
-        fd: an open descriptor, by which the link is checked; None: our own staged bytes.
-        may_copy: whether it may be copied where links fail.
+        fd: an open descriptor, by which the link is verified; None for our own staged bytes.
+        may_copy: whether the file may be copied if linking fails.
     """
 
     __slots__ = ("fd", "may_copy", "path")
@@ -53,14 +53,14 @@ class Publication:
     """One publication of a bundle at a prefix: stage new bytes, then commit; undone if its block fails.
 
     Args:
-        prefix: where.
+        prefix: where to publish.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer.
-        lock: on the index to be replaced; None if there is no index.
-        present: its number of shards; 0 if there is no index, or it cannot be read.
+        lock: a lock on the index to be replaced; None if there is no index.
+        present: number of shards of that index; 0 if there is no index, or it cannot be read.
 
     Attributes:
-        warnings: what the user should know.
+        warnings: messages for the user.
     """
 
     def __init__(self, prefix: str, sync: bool, wait: float, lock: Lock | None, present: int = 0) -> None:
@@ -75,11 +75,11 @@ class Publication:
         self._index_temporary = prefix + ".ckptsurgeon-tmp.index"
         self._data_fd = -1
         self._data: Appender | None = None
-        # The staged index is locked too: it bars two writers of a prefix that has no index yet, and, once renamed, a
-        # writer that comes before the old names are removed.
+        # The staged index is locked too: this excludes a second writer of a prefix that has no index yet and, after the
+        # rename, a writer that arrives before the old names are removed.
         with errors.files(self._folder):
             self._own_lock = staging_lock(self._index_temporary, wait)
-            self._staging.made(self._index_temporary, os.fstat(self._own_lock.fd))
+            self._staging.made(self._index_temporary, self._own_lock.status)
             try:
                 if lock is None and os.path.lexists(self.index_path):  # published while we waited for the lock
                     raise self._somebody_saved()
@@ -90,12 +90,12 @@ class Publication:
                 raise
 
     def stage(self, chunks: Iterable[bytes], crc: int | None, shard: int) -> Place:
-        """Append bytes to the new data, which will be the shard of that number.
+        """Append bytes to the new data, which will become shard number `shard`.
 
         Args:
             chunks: the bytes.
-            crc: their masked checksum, if it is not simply that of the bytes; None: computed.
-            shard: number in the new set.
+            crc: their masked checksum, if it is not simply that of the bytes; None: computed here.
+            shard: number of the shard in the new set.
         """
         if self._data is None:
             self._data_fd = self._staging.create(self._data_path)
@@ -117,18 +117,18 @@ class Publication:
         """Publish rows and shards.
 
         Args:
-            rows: the index; the number of shards in its header is set here.
-            shards: for each shard of the new set what it links to; `staged_data` stands for the staged bytes.
-            exact: number the set by its size, in names that no index uses; otherwise by the smallest number that
-                suffices, is not the present one, and has no files.
-            index: the file of these rows, if it is to be written as it is and the number of shards stays.
+            rows: the rows of the index; the number of shards in the header is set here.
+            shards: what each shard of the new set links to; `staged_data` stands for the staged bytes.
+            exact: number the set by its size, in names that no index uses; otherwise by the smallest sufficient number
+                that is not the present one and has no files.
+            index: the index file made of these rows, to be written unchanged if the number of shards stays the same.
 
         Returns:
             The paths of the new shards.
 
         Raises:
             BusyError: another process saved in the meantime; nothing was changed.
-            ChangedError: a file that was to be linked was replaced; start over.
+            ChangedError: a file to be linked was replaced; start over.
         """
         with errors.files(self._data_path):
             if self._data:
@@ -158,7 +158,7 @@ class Publication:
 
     @property
     def staged_data(self) -> LinkSource:
-        """The staged new bytes, as `commit` takes a shard."""
+        """The staged new bytes, in the form that `commit` takes."""
         return LinkSource(self._data_path, None, True)
 
     @property
@@ -191,14 +191,14 @@ class Publication:
                 remove(self._data_path)
                 if paths and replaced:
                     self._sweep(count, replaced, statuses)
-            except OSError as error:  # the result stands all the same; the next writer removes what is left
+            except OSError as error:  # the result is complete; the next writer removes the leftovers
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
 
     def _somebody_saved(self) -> BusyError:
         return BusyError("somebody saved it meanwhile", path=self.prefix, hint="nothing was changed; try again")
 
     def close(self, failed: bool) -> None:
-        """Let go; a publication that was not committed leaves nothing behind."""
+        """Release locks and files; a publication that was not committed leaves nothing behind."""
         with contextlib.suppress(OSError):  # already reported at the commit
             self._staging.finish_sync()
         if failed:
@@ -214,7 +214,7 @@ class Publication:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(failed=error is not None)
-        errors.files(self.prefix).__exit__(kind, error, trace)  # what the operating system refused, in one line
+        errors.files(self.prefix).__exit__(kind, error, trace)  # turns an OSError into a one-line error
 
     def _link(self, source: LinkSource, path: str) -> None:
         with errors.files(source.path):
@@ -256,9 +256,9 @@ class Publication:
                 os.fsync(fd)
 
     def _sweep(self, count: int, replaced: os.stat_result, ours: list[os.stat_result]) -> None:
-        """Remove shards of other numbers: what we linked, under its old names, and what a later save superseded.
+        """Remove shards of other numbers: the old names of linked files, and files that a later save superseded.
 
-        A file that is younger than the replaced index may be a save under way, whatever its number.
+        A file younger than the replaced index may belong to a save in progress, whatever its number.
         """
         for path, number, status in shard_files(self.prefix):
             if number == count:
@@ -270,7 +270,7 @@ class Publication:
 
 
 def _index_of(rows: Mapping[bytes, bytes], count: int) -> bytes:
-    """The index file with these rows and this number of shards."""
+    """Return the index file with these rows and this number of shards."""
     parts: list[bytes] = []
     table = TableBuilder(parts.append)
     table.add(b"", header_row(count, rows[b""]))
@@ -282,7 +282,7 @@ def _index_of(rows: Mapping[bytes, bytes], count: int) -> bytes:
 
 
 def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
-    """The data files next to a prefix, of any index: path, number of shards in the name, status."""
+    """Return the data files next to a prefix, of any index: path, number of shards in the name, status."""
     folder, base = os.path.split(prefix)
     shape = re.compile(re.escape(base) + r"\.data-\d{5,}-of-(\d{5,})", re.DOTALL)
     found = []
@@ -298,10 +298,10 @@ def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
 
 
 def recover(prefix: str, present: int, data_path: str) -> None:
-    """Remove what a crashed publication left: shards of another number that are links of ours.
+    """Remove what a crashed publication left behind: shards of another number that are links made by us.
 
-    They are recognised by what they link to, a live shard or the staged data, so those names are removed last. An empty
-    file beside such a link filled a number. The caller holds the lock.
+    They are recognised by the file that they link to, a live shard or the staged data, so those names are removed last.
+    An empty file next to such a link only filled up the number of shards. The caller holds the lock.
     """
     standing = shard_files(prefix)
     ours = [status for _, number, status in standing if number == present]

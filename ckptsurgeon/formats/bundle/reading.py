@@ -2,7 +2,7 @@
 
 The index is a table: the empty key holds the header, every other key a tensor's entry (dtype, shape, shard, offset,
 size, checksum), and keys that begin with a zero byte the slices of partitioned tensors. Data shards are bare bytes.
-Opening reads the index; a shard is opened when its bytes are asked for. Sources: `tensorflow/core/util/tensor_bundle/`,
+Opening reads the index; a shard is opened when its bytes are needed. Sources: `tensorflow/core/util/tensor_bundle/`,
 `tensorflow/core/protobuf/tensor_bundle.proto`. `writing.py` is the other half.
 """
 
@@ -39,15 +39,15 @@ class Bundle(Checkpoint):
 
     Args:
         prefix: path without `.index`.
-        folder: the SavedModel folder that it belongs to, or None.
+        folder: the SavedModel folder that contains it, or None.
 
     Raises:
         NotFoundError: no such index.
         DamagedError: the index is cut short, has a wrong checksum, or contradicts itself.
 
     Attributes:
-        folder: the SavedModel folder that it belongs to, or None.
-        rows: the index as it stands: key -> encoded entry; the empty key is the header.
+        folder: the SavedModel folder that contains it, or None.
+        rows: the rows of the index: key -> encoded entry; the empty key is the header.
         shards: number of data shards.
         stray: keys of slices that belong to no tensor.
     """
@@ -72,8 +72,8 @@ class Bundle(Checkpoint):
                 raise
 
     def _read_index(self, file: Source) -> None:
-        # In the order of keys come the header, the slices, and what has a name: a variable after its slices, and the
-        # whole key of an object-based one after what would be its short name.
+        # Keys are sorted: first the header, then the slices, then the named rows. So a variable comes after its slices,
+        # and the full key of an object-based variable after a key equal to its short name.
         slice_rows: dict[bytes, bytes] = {}
         for key, value in read_rows(file.read, file.size):
             self.rows[key] = value
@@ -92,7 +92,7 @@ class Bundle(Checkpoint):
             raise DamagedError("damaged: the index has no header, or is not the index of a TensorFlow V2 checkpoint")
         for key, value in slice_rows.items():
             try:
-                self._piece(value)  # they are carried, so they must be valid too
+                self._piece(value)  # stray slices are kept, so they must be valid too
             except DamagedError as error:
                 raise _within(error, repr(key[:200])) from error
         self.stray = list(slice_rows)
@@ -159,7 +159,7 @@ class Bundle(Checkpoint):
                 raise DamagedError("damaged: no such shard", expected=f"0 to {self.shards - 1}", found=shard)
             if offset < 0 or length < 0 or offset + length >> 63:
                 raise DamagedError("damaged: impossible place", found=f"{length} bytes at {offset}")
-            size *= item or 1  # a string takes at least one
+            size *= item or 1  # a string takes at least one byte
             if size != length and (item or size > length):
                 more = "" if item else " or more"
                 raise DamagedError("damaged: wrong size", expected=f"{size} bytes{more}", found=length)
@@ -207,7 +207,7 @@ class Bundle(Checkpoint):
         return key if _ATTRIBUTES in key or GRAPH not in self.variables else key + _VALUE_SUFFIX
 
     def consequences(self, changes: Sequence[Edit]) -> dict[str, bytes]:
-        """As `Checkpoint.consequences`: the object graph follows."""
+        """As `Checkpoint.consequences`: the object graph is updated."""
         return self._graph.consequences(changes) if self._graph else {}
 
     def file(self, path: str) -> Source:
@@ -230,7 +230,7 @@ class Bundle(Checkpoint):
 
     @property
     def container(self) -> str:
-        """As `Checkpoint.container`: of a bundle in a SavedModel folder, the folder."""
+        """As `Checkpoint.container`: the row for SavedModel folders if the bundle is in one."""
         return self.format if self.folder is None else "saved-model"
 
     def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
@@ -271,19 +271,19 @@ class Bundle(Checkpoint):
         return arrays.read(self.data, self[name])
 
     def elements(self, variable: Variable) -> Iterator[NDArray[Any]]:
-        """As `Checkpoint.elements`: of a variable that is whole and numeric some at a time."""
+        """As `Checkpoint.elements`: in portions if the variable is numeric and not partitioned."""
         from . import arrays
 
         return arrays.elements(self.data, variable)
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`; of a variant, the stored bytes. None also if the data are damaged."""
+        """As `Checkpoint.nbytes`; for a variant, the stored bytes. None also if the data are damaged."""
         if variable.dtype != "string":
             extents = variable.extents
             return extents[0].length if len(extents) == 1 else sum(extent.length for extent in extents)
         total = 0
         if variable.size == 1 and len(variable.extents) == 1:
-            stored = variable.extents[0].length - 4  # one length and its checksum stand before the bytes
+            stored = variable.extents[0].length - 4  # the bytes are preceded by one length and its checksum
             for digits in range(1, 11):
                 if stored >= digits and len(varint(stored - digits)) == digits:
                     return stored - digits
@@ -297,19 +297,19 @@ class Bundle(Checkpoint):
         return total
 
     def fingerprint(self) -> str:
-        """SHA-256 of the index, which holds a checksum of every byte of data, as hexadecimal digits."""
+        """Return the SHA-256, in hexadecimal, of the index, which holds a checksum of every byte of data."""
         import hashlib
 
         return hashlib.sha256(self.index_bytes()).hexdigest()
 
     def index_bytes(self) -> bytes:
-        """The index file as it stands."""
+        """Return the bytes of the index file."""
         file = self.file(self.main_file)
         return file.read(0, file.size)
 
 
 def _within(error: DamagedError, where: str) -> DamagedError:
-    """The same error with the entry of the index in which it occurred."""
+    """Return the same error with the index entry in which it occurred."""
     return DamagedError(f"{error.what} in the entry of {where}", expected=error.expected, found=error.found)
 
 

@@ -1,4 +1,4 @@
-"""Decodes, makes and redirects rows of a TensorBundle's index; unknown fields are carried byte for byte."""
+"""Decodes, creates and redirects rows of a TensorBundle's index; unknown fields are kept byte for byte."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _HEADER_VERSION = bytes.fromhex("1a020801")  # VersionDef{producer: 1}
 
 
 def split_entry(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]]:
-    """Splits a BundleEntryProto, which describes one tensor or slice and where it lies.
+    """Split a BundleEntryProto, which describes one tensor or slice and its place.
 
     Returns:
         Its dtype and shape, encoded, as `decode_form` takes them; the shard; offset and size in bytes; the masked
-        CRC-32C of the stored bytes; the still encoded slices: where there are any, only the first means something.
+        CRC-32C of the stored bytes; and the encoded slices (if there are any, only dtype, shape and slices matter).
 
     Raises:
-        DamagedError: a field is of another kind, or there twice.
+        DamagedError: a field has the wrong wire type, or is repeated.
     """
     plain = _split_plain(message)
     if plain is not None:
@@ -73,9 +73,9 @@ def split_entry(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]]
 
 
 def _split_plain(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]] | None:
-    """As `split_entry`, of just the fields, in the order, that TensorFlow writes for a tensor of one extent, or None.
+    """As `split_entry`, for an entry with just the fields, in order, that TensorFlow writes for a tensor of one extent.
 
-    Opening a large index spends its time here.
+    Returns None for any other entry. Most of the time for opening a large index is spent here.
     """
     end = len(message) - 5
     if end < 4 or message[0] != _DTYPE or message[1] >= 0x80 or message[2] != _SHAPE or message[3] >= 0x80:
@@ -97,12 +97,12 @@ def _split_plain(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]
     return message[:form], shard, offset, size, _CRC_BYTES(message, end + 1)[0], []
 
 
-@lru_cache(1 << 10)  # most occur often: slots have their variable's, and one checkpoint has the next one's
+@lru_cache(1 << 10)  # most repeat: a slot has its variable's form, and a checkpoint the previous checkpoint's
 def decode_form(form: bytes) -> tuple[str, tuple[int, ...], int, int]:
-    """The dtype and shape in a form, the bytes of an element (0: of no fixed size), and the number of elements.
+    """Return dtype, shape, bytes per element (0: no fixed size), and number of elements of an encoded form.
 
     Raises:
-        DamagedError: unknown, or impossible.
+        DamagedError: the dtype or the shape is unknown or impossible.
     """
     number, encoded = 0, b""
     for field, _, value, _ in fields(form):
@@ -115,7 +115,7 @@ def decode_form(form: bytes) -> tuple[str, tuple[int, ...], int, int]:
 
 
 class Place:
-    """Where an extent goes: a shard of the new set, the offset in it, the length and the masked checksum."""
+    """The place of an extent: a shard of the new set, the offset in it, the length and the masked checksum."""
 
     __slots__ = ("crc", "length", "offset", "shard")
 
@@ -127,20 +127,20 @@ class Place:
 
 
 def header_row(shards: int, old: bytes = b"") -> bytes:
-    """A BundleHeaderProto: the old one with another number of shards, or a new little-endian one."""
+    """Return a BundleHeaderProto: the old one with another number of shards, or a new little-endian one."""
     if not old:
         return varint_field(1, shards) + _HEADER_VERSION
     return varint_field(1, shards) + b"".join(raw for number, _, _, raw in fields(old) if number != 1)
 
 
 def entry_row(old: bytes, place: Place) -> bytes:
-    """A BundleEntryProto that points elsewhere; dtype, shape and unknown fields are carried byte for byte."""
+    """Return a BundleEntryProto that points to a new place; dtype, shape and unknown fields are kept byte for byte."""
     carried = [(number, raw) for number, _, _, raw in fields(old) if number not in (3, 4, 5, 6)]
     return _in_order([*carried, (3, _place_fields(place))])
 
 
 def new_entry_row(dtype: int, shape: bytes, place: Place) -> bytes:
-    """A BundleEntryProto of a DataType and an encoded TensorShapeProto."""
+    """Return a BundleEntryProto of a DataType and an encoded TensorShapeProto."""
     return varint_field(1, dtype) + bytes_field(2, shape) + _place_fields(place)
 
 
@@ -154,12 +154,12 @@ def _place_fields(place: Place) -> bytes:
 
 
 def _in_order(parts: list[tuple[int, bytes]]) -> bytes:
-    """Encoded fields in the order of their numbers."""
+    """Return encoded fields in the order of their numbers."""
     return b"".join(raw for _, raw in sorted(parts, key=lambda part: part[0]))
 
 
 def shard_of(key: bytes, row: bytes) -> int | None:
-    """The shard that an entry points into; None for the header and the row that describes a partitioned tensor."""
+    """Return the shard of an entry; None for the header and for the row that describes a partitioned tensor."""
     if not key:
         return None
     shard = 0
@@ -172,17 +172,17 @@ def shard_of(key: bytes, row: bytes) -> int | None:
 
 
 def moved_row(row: bytes, shard: int) -> bytes:
-    """An entry whose shard got another number."""
+    """Return an entry with another shard number."""
     carried = [(number, raw) for number, _, _, raw in fields(row) if number != 3]
     return _in_order([*carried, (3, varint_field(3, shard))])
 
 
 def row_keys(variable: Variable, key: bytes | None = None) -> list[bytes]:
-    """The keys of the index rows that hold a variable's extents, in the order of the extents.
+    """Return the keys of the index rows that hold a variable's extents, in the order of the extents.
 
     Args:
-        variable: whose partition counts.
-        key: its key, if not its own.
+        variable: the variable, whose slices are used.
+        key: its key, if different from its own.
     """
     key = key or variable.key
     if variable.slices is None:

@@ -1,6 +1,6 @@
-"""SavedModel folders: a changed one as a new folder. In place their variables are a bundle like any other.
+"""SavedModel folders: writes a changed one as a new folder. In place, their variables are edited like any bundle.
 
-The variables are the bundle `variables/variables`; all else (`saved_model.pb`, assets, fingerprint) is carried.
+The variables are the bundle `variables/variables`; all other files (`saved_model.pb`, assets, fingerprint) are copied.
 `fingerprint.pb` holds a hash of the checkpoint, which is stale after any edit; TensorFlow does not check it.
 """
 
@@ -62,18 +62,18 @@ def _copy_values(bundle: Bundle, prefix: str) -> None:
 
 
 def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out as a new SavedModel folder at `out`.
+    """Carry out a plan as a new SavedModel folder at `out`.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: something is there already, without `force`.
-        StorageError: the operating system refused; an old folder is unharmed.
+        RefusedError: something exists at `out`, and `force` is not set.
+        StorageError: the operating system refused; an existing folder is unharmed.
     """
     import shutil
 
-    from ...publish import fsync_all, replace_folder
+    from ...publish import fsync_all
     from . import writing
     from .reading import Bundle
 
@@ -105,7 +105,41 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
                 warnings = writing.save_as(plan, prefix, link, False, sync, wait)
             if sync:
                 fsync_all([os.path.join(folder, name) for folder, _, names in os.walk(staged) for name in ("", *names)])
-            replace_folder(staged, out.rstrip(os.sep))
+            _replace_folder(staged, out.rstrip(os.sep))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
     return warnings
+
+
+def _replace_folder(staged: str, final: str) -> None:
+    """Move a finished folder to its place, replacing an old one. On Linux a reader sees either the old or the new one.
+
+    Raises:
+        StorageError: the operating system refused; the old folder is unharmed.
+    """
+    import shutil
+
+    from ...publish import fsync, held_signals
+
+    parent = os.path.dirname(final) or "."
+    with errors.files(final), held_signals():
+        if not os.path.lexists(final):
+            os.rename(staged, final)
+        else:
+            if not _exchanged(staged, final):
+                retired = f"{final}.ckptsurgeon-old"  # the name is missing for an instant; unavoidable on this system
+                os.rename(final, retired)
+                os.rename(staged, final)
+                os.rename(retired, staged)
+            shutil.rmtree(staged) if not os.path.islink(staged) else os.unlink(staged)
+        fsync(parent)
+
+
+def _exchanged(one: str, other: str) -> bool:
+    """Exchange two names in one step, which Linux can do; return whether it worked."""
+    import ctypes
+
+    exchange = 2  # RENAME_EXCHANGE of linux/fs.h
+    here = -100  # AT_FDCWD
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0

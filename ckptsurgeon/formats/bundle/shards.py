@@ -21,13 +21,13 @@ def shard_path(prefix: str, shard: int, shards: int) -> str:
 
 
 class Shards:
-    """The data files of an open bundle: all that helpers need to know of it.
+    """The data files of an open bundle, with everything that helpers need to know of the bundle.
 
     Attributes:
         path: the bundle's prefix, for error messages.
-        byteorder: of the stored numbers, "little" or "big".
+        byteorder: byte order of the stored numbers, "little" or "big".
         open: opens a data file by its path, once, as `Checkpoint.file` does.
-        was_replaced: whether the bundle was replaced since it was opened.
+        was_replaced: returns whether the bundle was replaced since it was opened.
     """
 
     __slots__ = ("byteorder", "open", "path", "was_replaced")
@@ -56,7 +56,7 @@ class Shards:
                 yield chunk
 
     def checked_chunks(self, extent: Extent) -> Iterator[bytes]:
-        """The chunks of a numeric extent; the last one is yielded only if the checksum of all is right.
+        """Yield the chunks of a numeric extent; the last one only if the checksum of the whole extent is right.
 
         Raises:
             DamagedError: the checksum is wrong.
@@ -81,7 +81,7 @@ class Shards:
     def damaged(
         self, extent: Extent, what: str, expected: object, found: object, hint: str | None = None
     ) -> CkptSurgeonError:
-        """The error for wrong bytes in an extent: ChangedError if the checkpoint was replaced, else DamagedError."""
+        """Return the error for wrong bytes in an extent: ChangedError if the checkpoint was replaced since opening."""
         if self.was_replaced():
             return ChangedError("was replaced while it was read; try again", path=self.path)
         return DamagedError(what, path=extent.file, expected=expected, found=found, hint=hint)

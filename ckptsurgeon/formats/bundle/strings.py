@@ -1,4 +1,4 @@
-"""Strings and variants of a TensorBundle: streams whose checksum is not that of their bytes. Without NumPy.
+"""Strings and variants of a TensorBundle: streams with checksums that are not simply those of their bytes. No NumPy.
 
     strings    varint length of each, masked CRC-32C of the lengths, all bytes; the entry's CRC runs over the lengths
                as integers of 4 bytes (8 from 2^32 on), that masked CRC, and the bytes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def load(shards: Shards, extent: Extent) -> bytes:
-    """The stored bytes of an extent, unchecked, all in memory.
+    """Read the stored bytes of an extent into memory, unchecked.
 
     Raises:
         StorageError: there is not enough memory.
@@ -38,14 +38,14 @@ def load(shards: Shards, extent: Extent) -> bytes:
 
 
 def string_lengths(shards: Shards, extent: Extent, count: int) -> tuple[list[int], int]:
-    """The lengths of the `count` strings of an extent, and how many bytes of it the lengths take.
+    """Return the lengths of the `count` strings of an extent, and how many bytes of it the lengths take.
 
     Raises:
         DamagedError: the extent is too small, or the lengths do not add up to it.
         ChangedError: the same, because the checkpoint was replaced since it was opened.
     """
     if not extent.length and not count:
-        return [], 0  # without even a checksum, which TensorFlow accepts and does not write
+        return [], 0  # no checksum either; TensorFlow accepts this, but never writes it
     head = Extent(extent.file, extent.offset, min(extent.length, 10 * count), None)
     data = load(shards, head)
     lengths, at = [], 0
@@ -62,13 +62,13 @@ def string_lengths(shards: Shards, extent: Extent, count: int) -> tuple[list[int
 
 
 def lengths_crc(lengths: list[int], byteorder: str) -> int:
-    """CRC-32C of string lengths."""
+    """Return the CRC-32C of string lengths."""
     order = _order(byteorder)
     return crc32c(b"".join(n.to_bytes(4 if n <= 0xFFFFFFFF else 8, order) for n in lengths))
 
 
 def encode_strings(strings: list[bytes], byteorder: str) -> tuple[bytes, int]:
-    """The stream of `strings`, and its masked checksum."""
+    """Return the stream of `strings`, and its masked checksum."""
     lengths = [len(string) for string in strings]
     crc = lengths_crc(lengths, byteorder)
     check = mask(crc).to_bytes(4, _order(byteorder))
@@ -78,7 +78,7 @@ def encode_strings(strings: list[bytes], byteorder: str) -> tuple[bytes, int]:
 
 
 def read_strings(shards: Shards, extent: Extent, count: int) -> list[bytes]:
-    """The `count` strings of an extent, their checksum verified.
+    """Return the `count` strings of an extent, with their checksum verified.
 
     Raises:
         DamagedError, ChangedError: as `check_stream`.
@@ -114,7 +114,7 @@ def check_stream(shards: Shards, extent: Extent, dtype: str, count: int) -> None
 
 
 def checked_stream(shards: Shards, extent: Extent, dtype: str, count: int) -> Iterator[bytes]:
-    """The chunks of stored strings or variants; all are read and checked before the first one is yielded."""
+    """Yield the chunks of stored strings or variants, after all of them have been read and checked."""
     check_stream(shards, extent, dtype, count)
     return shards.chunks(extent)
 
@@ -153,7 +153,7 @@ def _variants_crc(shards: Shards, extent: Extent, count: int) -> int:
 
 
 def _compare(shards: Shards, extent: Extent, check: bytes, crc: int) -> None:
-    """Compare a checksum within a stream with the one that was computed."""
+    """Compare a checksum within a stream with the computed one."""
     expected = mask(crc).to_bytes(4, _order(shards.byteorder))
     if check != expected:
         raise shards.damaged(extent, "damaged: wrong checksum of lengths", check.hex(), expected.hex())

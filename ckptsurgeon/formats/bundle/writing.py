@@ -1,4 +1,4 @@
-"""Writes TensorFlow V2 checkpoints: a plan into its recipient, in place or as a new checkpoint; and whole new ones."""
+"""Writes TensorFlow V2 checkpoints: carries out a plan in place or as a new checkpoint, and writes new ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out in its recipient, whose index is locked; `link` shares the donor's shards, unread.
+    """Carry out a plan in its recipient, whose index is locked; `link` links the donor's shards without reading them.
 
     Returns:
         Warnings.
@@ -46,10 +46,10 @@ def save_in_place(plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -
 
 
 def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out as a new bundle at the prefix `out`: only live bytes, in one shard, or with `link` none copied.
+    """Carry out a plan as a new bundle at the prefix `out`: live bytes in one shard, or with `link` links, no copies.
 
     Raises:
-        RefusedError: there is one already, without `force`; and as `save_in_place`.
+        RefusedError: a checkpoint exists at `out`, and `force` is not set; and as `save_in_place`.
     """
     check(plan, out)
 
@@ -62,7 +62,7 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
 
 
 def check(plan: Plan, out: str | None) -> None:
-    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as metadata show.
+    """Check from the metadata whether a plan can be carried out at `out`, or with None in its recipient.
 
     Raises:
         UnsupportedError, Problems: dtypes that TensorFlow does not have.
@@ -76,17 +76,17 @@ def check(plan: Plan, out: str | None) -> None:
 
 
 def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wait: float = 30.0) -> None:
-    """Write a whole new checkpoint in one shard; one that stands there is replaced atomically.
+    """Write a whole new checkpoint in one shard; an existing one is replaced atomically.
 
     Args:
-        prefix: where.
+        prefix: where to write.
         arrays: name -> values of any shape; strings as objects of type bytes. Stored in the order of names.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer.
 
     Raises:
-        RefusedError: no variable, a name that cannot be stored, or values that cannot.
-        StorageError: the operating system refused; an old checkpoint is unharmed.
+        RefusedError: there are no variables, or a name or values cannot be stored.
+        StorageError: the operating system refused; an existing checkpoint is unharmed.
     """
     from .arrays import dtype_of, encode
 
@@ -108,10 +108,10 @@ def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True, wa
 
 
 def _keys(prefix: str, names: Iterable[str]) -> dict[bytes, str]:
-    """The names by the keys under which they are stored.
+    """Return key -> name, for the keys under which the names are stored.
 
     Raises:
-        RefusedError: no names, a name that is empty, begins with a zero byte or is not text, or two with one key.
+        RefusedError: no names; a name that is empty, begins with a zero byte or is not text; two names with one key.
     """
     keys: dict[bytes, str] = {}
     for name in names:
@@ -139,9 +139,9 @@ def delete(prefix: str) -> None:
 def save_at(
     prefix: str, commit: Callable[[Publication, bool], list[str]], force: bool, sync: bool, wait: float
 ) -> list[str]:
-    """Commit at a prefix where a checkpoint may stand, which is then replaced in two steps.
+    """Commit at a prefix where a checkpoint may exist, which is then replaced in two steps.
 
-    First by a set of another number, as in place; then, since the old names are free, by links under the usual ones.
+    First by a set with another number, as in place; then, once the old names are free, by links under the usual names.
     """
     index = prefix + ".index"
     if not os.path.lexists(index):
@@ -155,7 +155,7 @@ def save_at(
 
 
 def compact(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out in its recipient, whose index is locked: only live bytes, in one shard, under the usual names.
+    """Carry out a plan in its recipient, whose index is locked: live bytes only, in one shard, under the usual names.
 
     Raises:
         As `save_in_place`.
@@ -172,20 +172,20 @@ def compact(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
 def _replace(
     prefix: str, commit: Callable[[Publication, bool], list[str]], lock: Lock, present: int, sync: bool, wait: float
 ) -> list[str]:
-    """Replace a checkpoint as a whole: by a set of another number, then under the usual names, if these are free."""
+    """Replace a whole checkpoint: by a set with another number, then under the usual names, if these are free."""
     with Publication(prefix, sync, wait, lock, present) as publication:
         paths = commit(publication, False)
         live = [path for path in paths if os.path.getsize(path)] or paths[:1]
         if not any(number == len(live) for _, number, _ in shard_files(prefix)):
             try:
                 _renumber(prefix, live, publication.index_lock, sync, wait)
-            except CkptSurgeonError as error:  # the result stands all the same, under another number
+            except CkptSurgeonError as error:  # the result is complete, under another number
                 publication.warnings.append(f"written, but not under the usual names: {error}")
         return publication.warnings
 
 
 def _renumber(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:
-    """Give a set whose last shards are empty the number that it would have without them."""
+    """Rename a set whose last shards are empty to the number that it has without them."""
     with Bundle(prefix) as bundle, Publication(prefix, sync, wait, lock, bundle.shards) as publication:
         shards = [LinkSource(path, local(bundle.file(path)).fd, False) for path in paths]
         publication.commit(bundle.rows, shards, exact=True)
@@ -196,4 +196,4 @@ def _shards_at(prefix: str) -> int:
         with Bundle(prefix) as bundle:
             return bundle.shards
     except CkptSurgeonError:
-        return 0  # damaged, and about to be replaced as a whole
+        return 0  # damaged, and about to be replaced completely

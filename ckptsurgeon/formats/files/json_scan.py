@@ -1,7 +1,7 @@
-"""Walks JSON text as it stands, a token at a time: memory follows what is taken, not what the text could become.
+"""Scans JSON text a token at a time: only the parts that the caller takes become objects and use memory.
 
-The `json` module makes twenty bytes of objects from one byte of hostile text, and calls itself for each level of
-nesting. Here it is given a string or a flat object at a time, whose length is bounded.
+The `json` module creates up to twenty bytes of objects per byte of hostile text, and recurs for each level of nesting.
+This module passes it only one string or flat object at a time, of bounded length.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _SPACE = re.compile(rb"[ \t\n\r]*")
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})(?![0-9.eE])")
 _LITERAL = re.compile(rb"[-+.0-9a-zA-Z]{1,64}")
 _NOT_PLAIN = re.compile(rb"[\x00-\x1f\\]")
-_DEEPEST = 64  # levels of nesting in what is skipped
+_DEEPEST = 64  # levels of nesting in skipped values
 LONGEST = 1 << 16  # bytes of a name
 
 
 class JsonScanner:
-    """A place in a JSON text.
+    """A position in a JSON text.
 
     Args:
         data: the text, UTF-8.
 
     Attributes:
         data: as given.
-        at: the place, in bytes.
+        at: the position, in bytes.
     """
 
     __slots__ = ("at", "data")
@@ -42,19 +42,19 @@ class JsonScanner:
         self.at = 0
 
     def peek(self) -> bytes:
-        """The next byte that is no white space; empty at the end."""
+        """Skip white space, and return the next byte without taking it; empty at the end."""
         space = _SPACE.match(self.data, self.at)
         self.at = space.end() if space else self.at
         return self.data[self.at : self.at + 1]
 
     def take(self, token: bytes) -> None:
-        """Go past a token of one byte, which must be there."""
+        """Take a token of one byte; raise DamagedError if the next token is another."""
         if self.peek() != token:
             self._unexpected(token.decode())
         self.at += 1
 
     def object_keys(self) -> Iterator[str]:
-        """The keys of the object that stands here; whoever asks for the next one has gone past the last one's value."""
+        """The keys of the object at this position; the caller must take or skip each value before the next key."""
         self.take(b"{")
         if self.peek() == b"}":
             self.at += 1
@@ -69,7 +69,7 @@ class JsonScanner:
             self.take(b",")
 
     def string(self, most: int) -> str:
-        """The string that stands here, of `most` bytes at most."""
+        """Take a string of at most `most` bytes."""
         start = self.at + 1 if self.peek() == b'"' else self._unexpected('"')
         end = self._string_end(start, start + most)
         piece = self.data[start:end]
@@ -78,13 +78,13 @@ class JsonScanner:
             text = piece.decode()
             if _NOT_PLAIN.search(piece):
                 text = json.loads(f'"{text}"')
-                text.encode()  # escapes may spell half a surrogate pair, which is no text
+                text.encode()  # raises for escapes that spell half a surrogate pair
         except ValueError as error:
             raise DamagedError("damaged: a JSON string is not valid text", found=f"byte {start}") from error
         return text
 
     def flat_object(self, most: int) -> dict[str, object]:
-        """The object that stands here, which holds none, of `most` bytes at most; its numbers are integers."""
+        """Take an object of at most `most` bytes that holds no other objects and no numbers except integers."""
         if self.peek() != b"{":
             self._unexpected("{")
         end = self.data.find(b"}", self.at, self.at + most) + 1
@@ -98,7 +98,7 @@ class JsonScanner:
         return value
 
     def integer(self) -> int:
-        """The integer that stands here, of less than 20 digits."""
+        """Take an integer of fewer than 20 digits."""
         self.peek()
         found = _INTEGER.match(self.data, self.at)
         if found is None:
@@ -107,7 +107,7 @@ class JsonScanner:
         return int(found[0])
 
     def skip(self) -> None:
-        """Go past the value that stands here, whatever it is."""
+        """Skip the value at this position, whatever its type."""
         open_ones: list[bytes] = []
         while True:
             token = self.peek()
@@ -130,12 +130,12 @@ class JsonScanner:
                 return
 
     def end(self) -> None:
-        """Nothing but white space may follow."""
+        """Raise DamagedError if anything but white space follows."""
         if self.peek():
             self._unexpected("the end")
 
     def _string_end(self, start: int, most: int) -> int:
-        """The place of the quote that ends the string that begins at `start`."""
+        """The position of the quote that ends the string that begins at `start`."""
         end = start
         while True:
             end = self.data.find(b'"', end, most + 1)

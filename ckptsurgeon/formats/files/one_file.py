@@ -1,4 +1,4 @@
-"""What formats whose checkpoints are files, each replaced by one rename, have in common in the table of formats."""
+"""The base class of formats whose checkpoints are single files, each replaced by one rename."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OneFile:
-    """The members of `format.Format` that do not depend on what is in the file.
+    """The members of `format.Format` that do not depend on the content of the file.
 
     A subclass adds name, recognise, open, check, save_in_place and save_as.
     """
@@ -46,7 +46,7 @@ class OneFile:
         raise AssertionError(self.name)
 
     def compact(self, plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
-        """As `Format.compact`: an operation in place writes the file whole anyway."""
+        """As `Format.compact`: every operation in place rewrites the whole file anyway."""
         return [] if plan.changes_nothing else self.save_in_place(plan, lock, False, sync, wait)
 
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""Puts a checkpoint that is one file in the place of another, or where none is, by one rename. Knows no format."""
+"""Replaces or creates a single-file checkpoint by one rename. Independent of the format."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """A file under construction; what the operating system refuses names it.
+    """A file that is being written; errors of the operating system name its path.
 
     Args:
         path: of the file.
-        fd: open for writing, empty.
-        staging: that syncs it.
+        fd: descriptor of the empty file, open for writing.
+        staging: syncs the file.
     """
 
     def __init__(self, path: str, fd: int, staging: Staging) -> None:
@@ -32,7 +32,7 @@ class Output:
 
     @property
     def size(self) -> int:
-        """Bytes that were written."""
+        """Number of bytes written so far."""
         return self._appender.size
 
     def write(self, data: bytes) -> None:
@@ -49,18 +49,18 @@ class Output:
             os.lseek(self._fd, self.size, os.SEEK_SET)
 
     def flush(self) -> None:
-        """Hand on what was kept back."""
+        """Write the buffered bytes to the file."""
         with errors.files(self.path):
             self._appender.flush()
 
 
 def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[str]:
-    """Make the file `out`.
+    """Write the file `out`.
 
     Args:
-        out: where.
-        fill: writes its bytes.
-        force: replace what stands there.
+        out: path of the file.
+        fill: writes the bytes of the file.
+        force: replace an existing file.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer.
 
@@ -68,9 +68,9 @@ def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[
         Warnings.
 
     Raises:
-        RefusedError: there is a checkpoint already, without `force`; or a TensorFlow V2 one of this name, which would
-            go on to be what the name means.
-        BusyError: somebody else writes it.
+        RefusedError: `out` already exists, and `force` is not set; or a TensorFlow V2 checkpoint has this name and
+            would hide the new file.
+        BusyError: another process is writing the file.
         StorageError: the operating system refused; an old file is unharmed.
     """
     if not os.path.basename(out) or "\0" in out or os.path.isdir(out):
@@ -86,13 +86,13 @@ def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[
 
 
 def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -> list[str]:
-    """Replace a file that is locked, or with None make one that is not there yet.
+    """Replace a locked file, or create a new one if `lock` is None.
 
     Returns:
         Warnings.
 
     Raises:
-        BusyError: somebody saved meanwhile; nothing was changed.
+        BusyError: another process saved in the meantime; nothing was changed.
         StorageError: the operating system refused; the old file is unharmed.
     """
     staging = Staging(sync)
@@ -101,7 +101,7 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
     warnings: list[str] = []
     with errors.files(folder):
         own = staging_lock(temporary, wait)
-        staging.made(temporary, os.fstat(own.fd))
+        staging.made(temporary, own.status)
     try:
         output = Output(temporary, own.fd, staging)
         fill(output)
@@ -119,10 +119,10 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
                 _put(staging, temporary, path)
             try:
                 staging.sync(folder)
-            except OSError as error:  # the result stands all the same
+            except OSError as error:  # the result is in place nevertheless
                 warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
     except BaseException:
-        with contextlib.suppress(OSError):  # that the disk failed is told already
+        with contextlib.suppress(OSError):  # the disk failure is already being raised
             staging.finish_sync()
         staging.undo()
         raise

@@ -1,4 +1,4 @@
-"""Checkpoints in files without checksums: notices when a file was replaced since it was opened.
+"""Checkpoints in files without checksums: detects whether a file was replaced since it was opened.
 
 If such a file were replaced during a read, old metadata would be combined with new values.
 """
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class WatchedFiles(Checkpoint):
-    """A checkpoint that notices when one of its files is replaced."""
+    """A checkpoint that detects whether one of its files was replaced."""
 
     def __init__(self, path: str, main_file: str) -> None:
         super().__init__(path, main_file)
         self._watched: dict[str, Source] = {}  # the files as they were first opened
 
     def was_replaced(self) -> bool:
-        """As `Checkpoint.was_replaced`, of any of the files."""
+        """As `Checkpoint.was_replaced`, for any of the files."""
         return not all(file.is_current() for file in self._watched.values())
 
     def watch(self, path: str) -> Source:
-        """Open a file and notice from now on when it is replaced."""
+        """Open a file, and detect from now on whether it is replaced."""
         file = self._watched[path] = self.file(path)
         return file
 
@@ -61,14 +61,14 @@ class WatchedFiles(Checkpoint):
                 yield chunk
 
     def cut_short(self, extent: Extent, size: int) -> CkptSurgeonError:
-        """The error for a file that ends inside an extent: ChangedError if it was replaced, else DamagedError."""
+        """The error for a file that ends inside an extent: ChangedError if it was replaced, otherwise DamagedError."""
         if self.was_replaced():
             return ChangedError("was replaced while it was read; try again", path=self.path)
         expected = f"at least {extent.offset + extent.length} bytes"
         return DamagedError("cut short", path=extent.file, expected=expected, found=size)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all files, one after the other, as hexadecimal digits."""
+        """SHA-256 of all files in sequence, as hexadecimal digits."""
         import hashlib
 
         digest = hashlib.sha256()

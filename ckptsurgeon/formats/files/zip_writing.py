@@ -1,4 +1,4 @@
-"""Writes zip files: members one after the other, then their directory. `zipped` reads them and knows the layout."""
+"""Writes zip files: the members in sequence, then their directory. `zipped` reads them and defines the layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def local_header(member: ZipMember) -> bytes:
-    """What stands before a member's packed bytes."""
+    """The local header, which precedes a member's packed bytes."""
     extra, size, packed_size = member.extra, member.size, member.packed
     if max(size, packed_size) >= FULL:
         extra = struct.pack("<2H2Q", 1, 16, size, packed_size) + extra
@@ -28,13 +28,13 @@ def local_header(member: ZipMember) -> bytes:
 
 
 def store(output: Output, member: ZipMember, size: int, chunks: Iterator[bytes]) -> ZipMember:
-    """Write a member that is not packed, header and all; its checksum, known at the end only, is put in afterwards.
+    """Write an unpacked member with its header; the checksum, known only at the end, is filled in afterwards.
 
     Args:
-        output: where.
-        member: gets its size and checksum.
-        size: of all chunks together, in bytes.
-        chunks: what is in it.
+        output: the zip file.
+        member: its size and checksum are set.
+        size: total size of the chunks, in bytes.
+        chunks: the member's content.
     """
     import zlib
 
@@ -52,7 +52,7 @@ def store(output: Output, member: ZipMember, size: int, chunks: Iterator[bytes])
 
 
 def entry(member: ZipMember, offset: int) -> bytes:
-    """A member's entry in the directory, if its local header stands at `offset`."""
+    """The directory entry of a member whose local header is at `offset`."""
     large, numbers = b"", []
     for number in (member.size, member.packed, offset):
         if number >= FULL:
@@ -73,7 +73,7 @@ def _needed(member: ZipMember) -> int:
 
 
 def end(count: int, offset: int, length: int, comment: bytes) -> bytes:
-    """What follows a directory of `count` members and `length` bytes at `offset`."""
+    """The end records of a zip file with a directory of `count` members and `length` bytes at `offset`."""
     large = b""
     if count >= 0xFFFF or offset >= FULL or length >= FULL:
         large = END64.pack(b"PK\x06\x06", END64.size - 12, 45, 45, 0, 0, count, count, length, offset)

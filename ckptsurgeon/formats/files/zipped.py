@@ -1,8 +1,8 @@
-"""Zip files as they stand: the directory read, every bound checked, and members carried without unpacking them.
+"""Reads zip files: checks every bound of the directory, and gives members' packed bytes without unpacking them.
 
-Python's `zipfile` gives neither a member's packed bytes nor a bound on what it keeps in memory, and its import alone
-takes longer than a listing. Source: PKWARE's APPNOTE. What this reader refuses: several disks, encryption, names that
-stand there twice or lead out of a folder, members that overlap, bytes before the first member that no entry names.
+Python's `zipfile` gives no access to a member's packed bytes and does not bound its memory, and importing it takes
+longer than a listing. Source: PKWARE's APPNOTE. This reader refuses several disks, encryption, duplicate names, names
+that lead out of the folder, overlapping members, and bytes before the first member that no entry names.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     Read = Callable[[int, int], bytes]  # (offset, length) -> bytes, fewer at the end of the file
 
 MAGIC = b"PK\x03\x04"
-EMPTY = b"PK\x05\x06"  # a zip file without members begins with its end
+EMPTY = b"PK\x05\x06"  # a zip file without members begins with its end record
 STORED, DEFLATED = 0, 8
 _ENCRYPTED, DESCRIPTOR, _UTF8 = 1, 8, 1 << 11
-ENTRY = struct.Struct("<4s6H3I5H2I")  # a member in the directory
-LOCAL = struct.Struct("<4s5H3I2H")  # before a member's bytes
+ENTRY = struct.Struct("<4s6H3I5H2I")  # entry of a member in the directory
+LOCAL = struct.Struct("<4s5H3I2H")  # header before a member's bytes
 END = struct.Struct("<4s4H2IH")  # after the directory
-END64 = struct.Struct("<4sQ2H2I4Q")  # before that, in large files
-LOCATOR = struct.Struct("<4sIQI")  # of END64
-FULL = 0xFFFFFFFF  # in a field of 32 bits: the number stands in a field of 64
-_PER_MEMBER = 1200  # bytes of memory, with what a checkpoint keeps of it
-_SPARE = 160 << 20  # that members may take beyond the file's size: 100,000 of them are honest
-_EPOCH = 33 << 16  # the earliest time that a zip file knows: a checkpoint that we write holds no time stamps
+END64 = struct.Struct("<4sQ2H2I4Q")  # before END, in large files
+LOCATOR = struct.Struct("<4sIQI")  # gives the offset of END64
+FULL = 0xFFFFFFFF  # in a 32-bit field: the number is in a 64-bit field
+_PER_MEMBER = 1200  # bytes of memory, including the checkpoint's objects for the member
+_SPARE = 160 << 20  # bytes of memory allowed beyond the file's size: legitimate files may have 100,000 members
+_EPOCH = 33 << 16  # the earliest time that a zip file can hold: the checkpoints we write hold no time stamps
 
 
 class ZipMember:
     """One file in a zip file.
 
     Attributes:
-        name: as it is stored.
-        text: its name.
-        flags, method, time, made, needed, internal, external, comment: as they are stored.
-        extra: as it is stored, less the field of large sizes.
-        crc: CRC-32 of its bytes.
-        packed: bytes that it takes.
-        size: bytes that it has.
+        name: as stored.
+        text: the decoded name.
+        flags, method, time, made, needed, internal, external, comment: as stored.
+        extra: as stored, without the field of large sizes.
+        crc: CRC-32 of the unpacked bytes.
+        packed: number of packed bytes.
+        size: number of unpacked bytes.
         data: offset of the first packed byte.
     """
 
@@ -65,7 +65,7 @@ class ZipMember:
         """The same member under another name.
 
         Raises:
-            RefusedError: no reader would take it.
+            RefusedError: the name is not valid in a zip file.
         """
         problem = name_problem(name)
         if problem:
@@ -78,15 +78,15 @@ class ZipMember:
 
 
 class ZipDirectory:
-    """What a zip file holds.
+    """The directory of a zip file.
 
     Args:
-        read: gives bytes of the file.
+        read: reads bytes of the file.
         size: of the file.
 
     Raises:
         DamagedError: it is cut short, or contradicts itself.
-        UnsupportedError: encrypted, on several disks, or unsupported compression.
+        UnsupportedError: the file is encrypted, on several disks, or uses an unsupported compression.
 
     Attributes:
         members: in the directory's order.
@@ -148,7 +148,7 @@ def _find(read: Read, size: int) -> tuple[int, int, int, bytes]:
 
 
 def _entry(data: bytes, at: int) -> tuple[ZipMember, int, int]:
-    """A member, the offset of its local header, and where the next entry begins."""
+    """Parse an entry: the member, the offset of its local header, and the offset of the next entry."""
     if len(data) - at < ENTRY.size:
         raise DamagedError("cut short within the directory")
     (magic, made, needed, flags, method, time, date, crc, packed, size, name_length, extra_length, comment_length, disk,
@@ -197,7 +197,7 @@ def _text(name: bytes, flags: int) -> str:
 
 
 def name_problem(text: str) -> str | None:
-    """Why no member should have a name; None if it may."""
+    """Why a name is not allowed for a member; None if it is allowed."""
     if not text or "\0" in text:
         return "is empty or has a zero byte"
     if text.startswith(("/", "\\")) or ".." in text.replace("\\", "/").split("/"):
@@ -206,7 +206,7 @@ def name_problem(text: str) -> str | None:
 
 
 def _split_extra(extra: bytes) -> tuple[bytes, bytes | None]:
-    """Extra fields less the one of large sizes, and that one's content."""
+    """The extra fields without the field of large sizes, and the content of that field."""
     kept, large, at = b"", None, 0
     while len(extra) - at >= 4:
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -219,10 +219,10 @@ def _split_extra(extra: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _place(read: Read, member: ZipMember, offset: int, end: int) -> int:
-    """Find a member's bytes; where they end.
+    """Set the offset of a member's packed bytes, and return where they end.
 
     Raises:
-        DamagedError: not before `end`, or its own header contradicts the directory.
+        DamagedError: the bytes do not end before `end`, or the local header contradicts the directory.
     """
     head = read(offset, LOCAL.size) if offset <= end - LOCAL.size else b""
     if len(head) < LOCAL.size or not head.startswith(MAGIC):
@@ -252,10 +252,10 @@ def packed(read: Read, member: ZipMember) -> Iterator[bytes]:
 
 
 def unpacked(read: Read, member: ZipMember, checked: bool = True) -> Iterator[bytes]:
-    """The bytes of a member, at most CHUNK at a time.
+    """The unpacked bytes of a member, at most CHUNK at a time.
 
     Raises:
-        DamagedError: more or fewer than the directory says, or of another checksum; before the last chunk is given.
+        DamagedError: the size or checksum differs from the directory's; raised before the last chunk.
     """
     import zlib
 
@@ -297,13 +297,13 @@ def _inflated(read: Read, member: ZipMember) -> Iterator[bytes]:
 
 
 def head_of(read: Read, member: ZipMember, length: int) -> bytes:
-    """The first bytes of a member, unchecked; reads no more than as many."""
+    """The first `length` bytes of a member, unverified; reads at most `length` bytes of the file."""
     data = read(member.data, min(length, member.packed))
     if member.method == STORED:
         return data
     import zlib
 
     try:
-        return zlib.decompressobj(-15).decompress(data, length)  # packed bytes are hardly more than unpacked ones
+        return zlib.decompressobj(-15).decompress(data, length)  # packed bytes are hardly more than unpacked bytes
     except zlib.error as error:
         raise DamagedError("damaged: cannot decompress a zip member") from error

@@ -80,7 +80,7 @@ class KerasZip(Hdf5):
         raise DamagedError("a Keras file without weights", expected=WEIGHTS)
 
     def _text(self, member: ZipMember) -> bytes:
-        """The bytes of a small member."""
+        """Return the bytes of a small member."""
         if member.size > _MOST_CONFIG:
             what = f"{member.text[:200]} is too large"
             raise UnsupportedError(what, expected=f"at most {_MOST_CONFIG} bytes", found=member.size)
@@ -103,7 +103,7 @@ class KerasZip(Hdf5):
         return FileRange(name, fd, 0, member.size)
 
     def file(self, path: str) -> Source:
-        """As `Checkpoint.file`, also of what was unpacked."""
+        """As `Checkpoint.file`, also for unpacked members."""
         if path != self.main_file and path not in self._open_files:
             for part, member in zip(self.parts, self.weights, strict=True):
                 if part.file == path:
@@ -111,7 +111,7 @@ class KerasZip(Hdf5):
         return super().file(path)
 
     def bytes_at(self, offset: int, length: int) -> bytes:
-        """Bytes of the zip file, fewer at its end."""
+        """Return bytes of the zip file; fewer at its end."""
         return self.file(self.main_file).read(offset, length) if length > 0 and offset >= 0 else b""
 
     def check(self, variable: Variable) -> None:
@@ -134,10 +134,10 @@ def parsed(text: bytes) -> object:
 
 
 def shard_names(text: bytes) -> list[str]:
-    """The files of a set, as listed in its index, in order.
+    """Return the files of a set in order, as listed in its index.
 
     Raises:
-        DamagedError: it is not such an index, or names files outside its folder.
+        DamagedError: the text is not such an index, or names files outside its folder.
     """
     index = parsed(text)
     weights = index.get("weight_map") if isinstance(index, dict) else None
@@ -153,5 +153,5 @@ def shard_names(text: bytes) -> list[str]:
 
 
 def is_keras(names: set[str]) -> bool:
-    """Whether a zip file with members of these names is a Keras file."""
+    """Return whether a zip file with members of these names is a Keras file."""
     return CONFIG in names and any(name.startswith("model.weights") for name in names)

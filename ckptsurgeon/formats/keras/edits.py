@@ -76,7 +76,7 @@ class Edits:
         return self.listing.datasets.get(result.variable.name)
 
     def _is_same(self, result: Result) -> bool:
-        """Whether a result has the dtype and shape that its variable has now."""
+        """Return whether a result has its variable's current dtype and shape."""
         old = self.listing.variables.get(result.variable.name)
         return old is not None and (old.dtype, old.shape) == (result.variable.dtype, result.variable.shape)
 
@@ -116,7 +116,7 @@ class Edits:
     # -- bytes
 
     def of_part(self, number: int) -> Iterator[bytes]:
-        """The bytes of one of the files, with the new values in place."""
+        """Yield the bytes of one of the files, with the new values in place."""
         part = self.file.parts[number]
         edits = []
         for result in self.results:
@@ -143,16 +143,16 @@ class Edits:
         return self.file.chunks(Extent(part.file, part.base + start, end - start, None))
 
     def _values(self, result: Result, dataset: Dataset | None) -> Iterator[bytes]:
-        """The values of a result as its dataset holds them."""
+        """Return the values of a result in the byte order of its dataset."""
         found = payload.chunks(result.content, result.variable)
         is_big = dataset is not None and dataset.order == ">" and self._is_same(result)
         return payload.swapped(found, result.variable.dtype) if is_big else found
 
     def _check_room(self, beside: str) -> None:
-        """Raise, before anything is written, if the disk has no room for both the new file and the result.
+        """Check, before anything is written, that the disk has room for both the new file and the result.
 
         Args:
-            beside: a path in the folder where both are made.
+            beside: a path in the folder where both are created.
         """
         folder, needed = os.path.dirname(beside) or ".", 2 * self._size
         with errors.files(folder):
@@ -163,10 +163,10 @@ class Edits:
             raise StorageError(what, path=folder, expected=f"{needed} bytes", found=f"{free} free")
 
     def whole(self, beside: str) -> int:
-        """Write one new file, unnamed, from all parts; return its descriptor, which the caller closes.
+        """Write one new, unnamed file from all parts; return its descriptor, which the caller closes.
 
         Args:
-            beside: a path in the folder where it is made.
+            beside: a path in the folder where the file is created.
         """
         path = f"{beside}.ckptsurgeon-tmp.hdf5"
         self._check_room(path)
@@ -201,7 +201,7 @@ class Edits:
             os.pwrite(fd, chunk, at * CHUNK)
 
     def _request(self, strict: bool) -> tuple[dict[str, Any], list[Iterator[bytes]]]:
-        """The request that describes the new file, and the values to send after it."""
+        """Return the request that describes the new file, and the values to send after it."""
         datasets: list[dict[str, Any]] = [
             {"path": path, "source": [number, path], "form": None}
             for number, paths in enumerate(self.listing.types)
@@ -224,7 +224,7 @@ class Edits:
         """The groups of the new file.
 
         Raises:
-            RefusedError, Problems: no file can have these names.
+            RefusedError, Problems: a file cannot have these names.
         """
         pairs = [(self._dataset(result), result) for result in self.results]
         moves = [(None if dataset is None else each.variable.name, payload.name_of(each)) for dataset, each in pairs]
@@ -234,7 +234,7 @@ class Edits:
         return sum(result.variable.size * ITEM_SIZE.get(result.variable.dtype, 1) for result in self.results)
 
     def _form(self, result: Result, dataset: Dataset | None) -> tuple[dict[str, Any], Iterator[bytes]]:
-        """How to create a new dataset, and its values."""
+        """Return how to create a new dataset, and its values."""
         variable = result.variable
         same = dataset is not None and self.listing.variables[variable.name].dtype == variable.dtype
         form: dict[str, Any] = {"dtype": variable.dtype, "shape": variable.shape, "same": same}

@@ -17,7 +17,7 @@ _FURTHEST = 1 << 20  # largest user block before the HDF5 data, in bytes
 
 
 def kind_of(path: str) -> str | None:
-    """Whether a file is `hdf5` or `keras-zip`; None if it is something else."""
+    """Return `hdf5` or `keras-zip` for such a file; None for any other."""
     with open_source(path) as file:
         head = file.read(0, len(MAGIC))
         if head == MAGIC:
@@ -37,10 +37,10 @@ def kind_of(path: str) -> str | None:
 
 
 def locate(path: str) -> tuple[str, list[str]] | None:
-    """The checkpoint that a path means: a file, the index of several, or the folder of a model that is no zip file.
+    """Find the checkpoint at a path: a file, the index of a set, or the folder of an unzipped model.
 
     Returns:
-        Its format and its files, the main one first; None if it is not HDF5 or Keras.
+        Its format and its files, the main file first; None if it is not HDF5 or Keras.
 
     Raises:
         DamagedError: a file of a set is missing, or its index is invalid.

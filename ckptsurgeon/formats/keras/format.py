@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class Hdf5Format(OneFile):
-    """An HDF5 file, Keras's or not, or several with a .weights.json. See `format.Format` for the members."""
+    """An HDF5 file, from Keras or not, or a set with a .weights.json. See `format.Format` for the members."""
 
     name = "hdf5"
 
     def recognise(self, path: str) -> Found | None:
-        """As `Format.recognise`: a file, the index of several, or the folder of an unzipped .keras file."""
+        """As `Format.recognise`: a file, the index of a set, or the folder of an unzipped .keras file."""
         if not os.path.exists(path):
             return None
         from . import finding
@@ -54,7 +54,7 @@ class Hdf5Format(OneFile):
         return writing.save_as(plan, out, self.name, force, sync, wait)
 
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-        """As `Format.copy`; of a set, its index last."""
+        """As `Format.copy`; the index of a set is copied last."""
         from .. import copying
         from .reading import Hdf5
 

@@ -41,7 +41,7 @@ _LARGE = 2048  # bytes; values this large are appended to the file, never packed
 
 
 def listed(groups: dict[str, dict[str, object]]) -> list[str]:
-    """The datasets of a legacy file in the order of its lists; empty for other files."""
+    """Return the datasets of a legacy file in the order of its lists; empty for other files."""
     root = legacy_root(groups)
     if root is None:
         return []
@@ -55,7 +55,7 @@ def listed(groups: dict[str, dict[str, object]]) -> list[str]:
 
 
 def tables(listing: Listing) -> dict[str, dict[str, int]]:
-    """Layer numbers, if the file determines them: scheme's name -> variable's name -> number."""
+    """Return scheme's name -> variable's name -> layer number, for schemes that the file determines."""
     root = legacy_root(listing.groups[0])
     if root is not None:
         found = _in_order(
@@ -73,7 +73,7 @@ def tables(listing: Listing) -> dict[str, dict[str, int]]:
 
 
 def _in_order(listing: Listing, layers: Iterable[str]) -> dict[str, int]:
-    """Variable's name -> number of its layer, counting only layers that have variables."""
+    """Return variable's name -> number of its layer, counting only layers that have variables."""
     ranks = {layer: rank for rank, layer in enumerate(dict.fromkeys(layers))}
     owners = {}
     for name in listing.variables:
@@ -88,7 +88,7 @@ def _in_order(listing: Listing, layers: Iterable[str]) -> dict[str, int]:
 
 
 def _units(listing: Listing) -> dict[str, list[str]]:
-    """The groups that are layers of the outermost model, with the names of their variables."""
+    """Return the groups that are layers of the outermost model, with the names of their variables."""
     groups = {path: attributes for each in listing.groups for path, attributes in each.items()}
     children: dict[str, list[str]] = {}
     for path in groups:
@@ -116,7 +116,7 @@ def _units(listing: Listing) -> dict[str, list[str]]:
 
 
 def _by_place(listing: Listing, units: dict[str, list[str]]) -> list[str] | None:
-    """The layers in the order they were written, attributes sorted by name; None if that is not certain."""
+    """Return the layers in the order they were written, attributes sorted by name; None if that is not certain."""
     heads: dict[str, list[str]] = {}
     for unit in units:
         heads.setdefault(unit.partition("/")[0], []).append(unit)
@@ -130,7 +130,7 @@ def _by_place(listing: Listing, units: dict[str, list[str]]) -> list[str] | None
 
 
 def _traces(listing: Listing, units: dict[str, list[str]]) -> Traces:
-    """Collect what shows when layers were written."""
+    """Collect the evidence of when layers were written."""
     headers = [(listing.place_of(name), unit) for unit, names in units.items() for name in names]
     groups = [
         ((number, address), unit)
@@ -140,7 +140,7 @@ def _traces(listing: Listing, units: dict[str, list[str]]) -> Traces:
     ]
     end = max(groups, default=((-1, 0), ""))[0]
     if 2 * sum(max(listing.place_of(name) for name in names) > end for names in units.values()) < len(units):
-        headers += groups  # Keras creates groups layer by layer; this program creates all of them first
+        headers += groups  # Keras creates groups layer by layer; ckptsurgeon creates all of them first
     classes: dict[str, list[tuple[int, str]]] = {}
     large: dict[str, tuple[int, int]] = {}
     for unit, names in units.items():
@@ -157,14 +157,14 @@ def _traces(listing: Listing, units: dict[str, list[str]]) -> Traces:
 
 
 def _values_at(listing: Listing, name: str) -> tuple[int, int] | None:
-    """Where the values of a variable begin; None if they might fit into a hole."""
+    """Return where the values of a variable begin; None if they might fit into a hole."""
     dataset = listing.datasets[name]
     large = dataset.place >= 0 and listing.variables[name].size * dataset.item >= _LARGE
     return (dataset.part, dataset.place) if large else None
 
 
 def _by_config(listing: Listing, units: dict[str, list[str]]) -> list[str] | None:
-    """The layers in the order of the model's config; None if it does not name all of them."""
+    """Return the layers in the order of the model's config; None if the config does not name all of them."""
     listed = in_config(listing.config)
     if not listed:
         return None
@@ -187,7 +187,7 @@ def _by_config(listing: Listing, units: dict[str, list[str]]) -> list[str] | Non
 
 
 def full_names(listing: Listing) -> dict[str, str]:
-    """Names of weights as the program knows them: stored in legacy files, else layer name plus role."""
+    """Return the names that weights have in the program: stored in legacy files, otherwise layer name plus role."""
     found: dict[str, str] = {}
     root = legacy_root(listing.groups[0])
     if root is not None:
@@ -222,10 +222,10 @@ def full_names(listing: Listing) -> dict[str, str]:
 
 
 def slot_owners(listing: Listing, names: dict[str, str], layers: dict[str, int]) -> dict[str, str]:
-    """Optimizer slots -> their variables, by name or by the order of the weights.
+    """Return optimizer slot -> its variable, matched by name or by the order of the weights.
 
     Args:
-        listing: of the checkpoint.
+        listing: the checkpoint's metadata.
         names: the full names of its weights.
         layers: name of a variable -> number of its layer.
     """

@@ -17,7 +17,7 @@ class Dataset:
         path: its path in that file.
         order: byte order of its numbers: "<", ">" or "|".
         item: bytes per element; 0 for strings of variable length.
-        place: offset of its values in that file if they are stored contiguously and as they are, else -1.
+        place: offset of its values in that file if they are stored contiguously and unencoded, otherwise -1.
         stored: bytes that it takes in the file.
         address: offset of its header; one object may have several names. Addresses increase in creation order; data
             offsets do not, because libhdf5 packs small datasets together.
@@ -58,12 +58,12 @@ class Listing:
         self.config: object = None
 
     def place_of(self, name: str) -> tuple[int, int]:
-        """Where a variable's header is: the number of the file, and the offset."""
+        """Return the place of a variable's header: the number of the file, and the offset."""
         dataset = self.datasets[name]
         return dataset.part, dataset.address
 
     def given_name(self, folder: str) -> str | None:
-        """The name of the layer or optimizer that a group `vars` belongs to, if the group's attribute gives it."""
+        """Return the name of the layer or optimizer that owns a group `vars`, if the group's attribute gives it."""
         for each in self.groups:
             name = each.get(folder, {}).get("name")
             if isinstance(name, str) and name:

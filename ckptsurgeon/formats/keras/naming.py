@@ -21,16 +21,16 @@ class Arrangement:
     """The groups of a file to be written.
 
     Args:
-        listing: of the file that it is made from.
+        listing: the metadata of the file from which it is made.
         moves: for each variable of the new file, its name in `listing` (None if it is new) and its new name.
-        path: what errors name.
+        path: the path for error messages.
 
     Raises:
         RefusedError, Problems: an HDF5 file cannot have these names.
 
     Attributes:
-        groups: [number of the part or -1, path in it, new path], parents first.
-        lists: new path of a group -> its lists that are no longer as they were.
+        groups: [number of the part or -1, path in the part, new path], parents first.
+        lists: new path of a group -> those of its lists that have changed.
     """
 
     def __init__(self, listing: Listing, moves: list[tuple[str | None, str]], path: str) -> None:
@@ -52,13 +52,13 @@ class Arrangement:
         self._list()
 
     def _attributes(self, path: str) -> dict[str, list[str]]:
-        """The lists of layers and weights in a group's attributes."""
+        """Return the lists of layers and weights in a group's attributes."""
         attributes = self._listing.groups[self._parts[path]][path]
         found = {name: joined(attributes, name) for name in ("layer_names", "weight_names")}
         return {name: each for name, each in found.items() if each is not None}
 
     def _map(self) -> dict[str, str | None]:
-        """The new path of every group; None for a group that is removed."""
+        """Return old path -> new path of every group; None for a group that is removed."""
         members: dict[str, list[str]] = {}
         for name in self._listing.variables:
             at = len(name)
@@ -148,7 +148,7 @@ class Arrangement:
                 self.lists.setdefault(new_root, {})["layer_names"] = layers
 
     def _weights(self, path: str, new: str, before: list[str], inner: list[str]) -> list[str]:
-        """The weights of a group in their old order, new ones at the end."""
+        """Return the weights of a group in their old order, new ones at the end."""
         found = []
         for each in before:
             name = inside(path, each)

@@ -22,7 +22,7 @@ LISTED = (
 )  # all members are layers; the second is from TF 2.12
 COUNTER = re.compile(r"_[1-9][0-9]{0,8}\Z")
 
-# What the numbers in `vars` mean, by class, for each number of weights.
+# Class -> the meanings of the numbers in `vars`, for each possible number of weights.
 MEANINGS = {
     "dense": (("kernel",), ("kernel", "bias"), ("kernel", "bias", "kernel_scale")),
     "batch_normalization": (("gamma", "beta", "moving_mean", "moving_variance"),),
@@ -38,7 +38,7 @@ for _same in ("conv1d", "conv2d", "conv3d", "conv1d_transpose", "conv2d_transpos
 
 
 def joined(attributes: dict[str, object], name: str) -> list[str] | None:
-    """A list of names, from one attribute or from several numbered ones; None if it is missing."""
+    """Return a list of names, from one attribute or from several numbered ones; None if it is missing."""
     whole = attributes.get(name)
     if isinstance(whole, list):
         return [str(each) for each in whole]
@@ -51,7 +51,7 @@ def joined(attributes: dict[str, object], name: str) -> list[str] | None:
 
 
 def legacy_root(groups: dict[str, dict[str, object]]) -> str | None:
-    """The group that lists the layers of a legacy file: `model_weights` in a whole model, else the root."""
+    """Return the group that lists a legacy file's layers: `model_weights` in a whole model, otherwise the root."""
     for root in (WEIGHTS, ""):
         if root in groups and joined(groups[root], "layer_names") is not None:
             return root
@@ -59,12 +59,12 @@ def legacy_root(groups: dict[str, dict[str, object]]) -> str | None:
 
 
 def inside(folder: str, name: str) -> str:
-    """The path of something in a group."""
+    """Return the path of a member of a group."""
     return f"{folder}/{name}" if folder else name
 
 
 def owner_of(name: str, groups: Iterable[str]) -> str | None:
-    """The innermost of the given groups that contains a dataset; None if none does."""
+    """Return the innermost of the given groups that contains a dataset, or None."""
     known = groups if isinstance(groups, dict | set) else set(groups)
     at = len(name)
     while (at := name.rfind("/", 0, at)) > 0:
@@ -74,7 +74,7 @@ def owner_of(name: str, groups: Iterable[str]) -> str | None:
 
 
 def is_container(inner: list[str], names_layers: bool) -> bool:
-    """Whether a group is a list of layers, not a layer: it has no group `vars`.
+    """Return whether a group is a list of layers, not a layer: it has no group `vars`.
 
     Recent releases give every layer a group `vars`; in older files, a list is recognised by its numbered members.
     """
@@ -84,7 +84,7 @@ def is_container(inner: list[str], names_layers: bool) -> bool:
 
 
 def class_of(path: str) -> str:
-    """The class of a layer, or the attribute that holds it, from its group's name."""
+    """Return the class of a layer, or the attribute that holds it, from its group's name."""
     return COUNTER.sub("", path.rpartition("/")[2]).lstrip("_")
 
 
@@ -96,7 +96,7 @@ def snake_case(name: str) -> str:
 
 
 def in_config(config: object) -> list[tuple[str, str, bool]]:
-    """The layers listed in a model's config: class name as in group names, layer name, and whether it is trained."""
+    """Return the layers in a model's config: class name as in group names, layer name, and whether it is trained."""
     inner = config.get("config") if isinstance(config, dict) else None
     layers = inner.get("layers") if isinstance(inner, dict) else None
     found = []

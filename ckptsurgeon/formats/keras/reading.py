@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_RANK = 32  # limit of libhdf5
 _LARGEST = 1 << 62
-_MOST_DEATHS = 3  # crashes while reading values, which may take seconds each; then no more is read
+_MOST_DEATHS = 3  # crashes while reading values, each after seconds perhaps; then reading stops
 
 
 class Hdf5(WatchedFiles):
     """A checkpoint in HDF5, open for reading.
 
     Args:
-        path: as the user knows it.
-        files: its only file; or the index of several, then these in order.
+        path: the path that the user gave.
+        files: its only file; or the index of a set, followed by the set's files in order.
 
     Raises:
         NotFoundError: a file is missing.
-        DamagedError: it contradicts itself, or libhdf5 crashes.
-        UnsupportedError: it leads out of itself, or its compression is unsupported.
+        DamagedError: a file contradicts itself, or libhdf5 crashes.
+        UnsupportedError: a file refers to other files, or uses an unsupported compression.
 
     Attributes:
-        files: those with values.
+        files: the files with values.
         parts: the HDF5 files, each a range of a file.
-        listing: what their metadata say.
+        listing: the metadata of all parts.
     """
 
     format = "hdf5"
@@ -165,7 +165,7 @@ class Hdf5(WatchedFiles):
         return self._owners
 
     def full_name(self, name: str) -> str | None:
-        """As `Checkpoint.full_name`: layer name and role of a weight; for a slot also its optimizer."""
+        """As `Checkpoint.full_name`: layer name and role of a weight; for a slot, its optimizer too."""
         found = self._full_names().get(name)
         if found is None and name in self.variables:
             return slots.name_of(self.listing, name, self.slot_owners(), self._full_names())
@@ -179,14 +179,14 @@ class Hdf5(WatchedFiles):
     # -- Checkpoint
 
     def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
-        """As `Checkpoint.payload`: all but strings."""
+        """As `Checkpoint.payload`: everything except strings."""
         if not variable.is_numeric:
             return None
         order = self.listing.datasets[variable.name].order
         return self.stored_values(variable), "big" if order == ">" else "little"
 
     def stored_values(self, variable: Variable) -> Iterator[bytes]:
-        """The values of a variable in C order and the file's order of bytes, in chunks of whole elements."""
+        """Yield the values of a variable in C order and the file's byte order, in chunks of whole elements."""
         dataset = self.listing.datasets[variable.name]
         length = variable.size * dataset.item
         if dataset.place >= 0:
@@ -226,10 +226,10 @@ class Hdf5(WatchedFiles):
             else:
                 self._is_reading = False
                 if not finished and child is self._process:
-                    self._end_process()  # the rest of its answer would be taken for the next one
+                    self._end_process()  # the rest of this answer would be taken for the next one
 
     def check(self, variable: Variable) -> None:
-        """As `Checkpoint.check`: whether the bytes are there and can be unpacked."""
+        """As `Checkpoint.check`: checks that the bytes are there and can be unpacked."""
         dataset = self.listing.datasets[variable.name]
         if dataset.place >= 0:
             part, end = self.parts[dataset.part], dataset.place + variable.size * dataset.item
@@ -294,7 +294,7 @@ class Hdf5(WatchedFiles):
             yield values.byteswap() if swaps else values
 
     def strings(self, variable: Variable) -> list[bytes]:
-        """The values of a string variable."""
+        """Return the values of a string variable."""
         data = b"".join(self._values(variable, 0))
         found: list[bytes] = []
         at = 0

@@ -1,4 +1,4 @@
-"""Finds the variable each Keras optimizer slot belongs to: by name in legacy files, else by order. Pure.
+"""Finds the variable each Keras optimizer slot belongs to: by name in legacy files, otherwise by order. Pure.
 
 An optimizer of Keras 3 or tf_keras stores one or two scalars, then the slots: either all slots of the first trained
 weight, then of the next, or the first slot of all weights, then the second. Weights are in model order. A layer's own
@@ -33,7 +33,10 @@ _PARTS = ("forward_layer", "backward_layer", "query_dense", "key_dense", "value_
 
 
 def by_name(listing: Listing, names: dict[str, str]) -> dict[str, str]:
-    """Keras 3: `adam/<variable with _ for />_momentum`; Keras 2: `Adam/m/<variable>:0`, `Adam/<variable>/m:0`."""
+    """Match slots by name.
+
+    Keras 3: `adam/<variable with _ for />_momentum`; Keras 2: `Adam/m/<variable>:0`, `Adam/<variable>/m:0`.
+    """
     weights: dict[str, str] = {}
     for name, told in names.items():
         if not name.startswith(f"{OPTIMIZER}/"):
@@ -62,10 +65,10 @@ def by_name(listing: Listing, names: dict[str, str]) -> dict[str, str]:
 
 
 def by_order(listing: Listing, table: dict[str, int]) -> dict[str, str]:
-    """Slots matched by number, if their shapes fit the weights in exactly one way.
+    """Match slots by number, if their shapes fit the weights in exactly one way.
 
     Args:
-        listing: of the checkpoint.
+        listing: the checkpoint's metadata.
         table: name of a weight -> number of its layer.
     """
     shapes: list[tuple[int, ...]] = []
@@ -87,7 +90,7 @@ def by_order(listing: Listing, table: dict[str, int]) -> dict[str, str]:
 
 
 def _arrangements(slots: int, weights: int, together: int) -> Iterator[list[list[int]]]:
-    """The possible layouts of the slots: for each weight, the numbers of its slots.
+    """Yield the possible layouts of the slots: for each weight, the numbers of its slots.
 
     Args:
         slots: number of slots.
@@ -113,7 +116,7 @@ def _arrangements(slots: int, weights: int, together: int) -> Iterator[list[list
 def _fitted(
     listing: Listing, layers: list[tuple[list[str], bool]], numbers: list[list[int]], shapes: list[tuple[int, ...]]
 ) -> dict[int, str] | None:
-    """Slot number -> weight, for one layout; None if the shapes do not fit."""
+    """Return slot number -> weight for one layout; None if the shapes do not fit."""
     found: dict[int, str] = {}
     at = 0
     for names, is_ordered in layers:
@@ -134,7 +137,7 @@ def _fitted(
 
 
 def _trained(listing: Listing, table: dict[str, int]) -> Iterator[tuple[list[str], bool]]:
-    """The trained weights of each layer, and whether their order is certain; one group for subclassed models."""
+    """Yield the trained weights of each layer, and whether their order is certain; one group for subclassed models."""
     by_layer: dict[int, list[str]] = {}
     is_list = all(name.startswith(tuple(f"{each}/" for each in LISTED)) for name in table)
     frozen = {name for _, name, trained in in_config(listing.config) if not trained}
@@ -148,7 +151,7 @@ def _trained(listing: Listing, table: dict[str, int]) -> Iterator[tuple[list[str
 
 
 def _in_layer(listing: Listing, names: list[str]) -> tuple[list[str], bool]:
-    """The weights of a layer in the layer's own order, and whether that order is certain."""
+    """Return the weights of a layer in the layer's own order, and whether that order is certain."""
     certain = True
     children: dict[str, dict[str, tuple[int, int]]] = {}  # group -> its subgroups, and where each begins
     for name in names:
@@ -178,12 +181,12 @@ def _in_layer(listing: Listing, names: list[str]) -> tuple[list[str], bool]:
 
 
 def _has_place(listing: Listing, folder: str) -> bool:
-    """Whether a group has a place for weights of its own."""
+    """Return whether a group has a place for weights of its own."""
     return any(f"{folder}/{VARS}" in each for each in listing.groups)
 
 
 def _is_trained(listing: Listing, name: str) -> bool:
-    """Whether an optimizer trains a weight, judging by its layer's class."""
+    """Return whether an optimizer trains a weight, judging by its layer's class."""
     folder, _, number = name.rpartition("/")
     layer = folder.rpartition("/")[0]
     told = listing.given_name(folder)
@@ -197,7 +200,7 @@ def _is_trained(listing: Listing, name: str) -> bool:
 
 
 def name_of(listing: Listing, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
-    """The name of a numbered slot, as Keras gives it: `adam/dense_kernel_momentum`; None if unknown."""
+    """Return the name that Keras gives to a numbered slot: `adam/dense_kernel_momentum`; None if unknown."""
     owner = owners.get(name)
     if owner is None or not name.startswith(_FOLDER) or owner not in names:
         return None

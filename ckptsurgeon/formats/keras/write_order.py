@@ -33,10 +33,10 @@ _NEAR = 2  # layers written this close together may have interleaved headers
 
 
 class Traces:
-    """Everything in a file that shows when its layers were written.
+    """The evidence in a file of when its layers were written.
 
     Attributes:
-        headers: place of each header, and its layer.
+        headers: the place of each header, and its layer.
         classes: for each class, its layers in the order of their numbers.
         large: layers with values too large for a hole -> where these values begin.
         names: total size of the sibling groups' names, in bytes; holes grow to about this size.
@@ -56,7 +56,7 @@ class Traces:
 
 
 def in_time(traces: Traces) -> list[str] | None:
-    """The layers in the order in which they were written; None if the order is not certain."""
+    """Return the layers in the order in which they were written; None if the order is not certain."""
     last = {layer: place for place, layer in traces.headers}
     edges: Edges = {layer: set() for layer in last}
     for chain in (*traces.classes, sorted(traces.large, key=traces.large.__getitem__)):
@@ -102,7 +102,7 @@ def _is_doubtful(
     since: dict[str, int],
     first_large: float,
 ) -> bool:
-    """Whether a layer may be hidden unnoticed: much later layers are next to it, and no certain order rules it out."""
+    """Return whether a layer may be hidden unnoticed: much later layers are next to it, and no order excludes this."""
     beside: dict[str, int] = {}
     for one, other in neighbours:
         beside[one] = max(beside.get(one, -1), since[other])
@@ -120,7 +120,7 @@ def _follow(edges: Edges, chain: Sequence[str]) -> None:
 
 
 def _sorted(edges: Edges) -> tuple[list[str] | None, bool]:
-    """A topological order, or None if the edges form a cycle; and whether it is the only one."""
+    """Return a topological order, or None if the edges form a cycle; and whether it is the only one."""
     before = dict.fromkeys(edges, 0)
     for afters in edges.values():
         for after in afters:

@@ -1,8 +1,8 @@
 """Writes HDF5 and Keras zip files: carries out a plan in place or as a new file.
 
-Everything else is kept: attributes, empty groups, creation properties of datasets, and the other members of a zip file
-byte for byte with their times. In a set of files, one can be replaced in place if only that file changes and no names
-do; written as a new file, a set becomes one file.
+Everything that the plan does not change is kept: attributes, empty groups, creation properties of datasets, and the
+other members of a zip file byte for byte with their times. A file of a set can be replaced in place if it is the only
+one that changes and no names change; written as a new file, a set becomes one file.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out in its recipient, which is locked: one file, or of a set the one file that changes.
+    """Carry out a plan in its recipient, which is locked: a single file, or the only file of a set that changes.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: several files of a set would change, which no single rename replaces; or what no such file can
-            hold.
-        BusyError: somebody saved meanwhile; nothing was changed.
+        RefusedError: several files of a set would change, which no single rename replaces; or the file cannot hold the
+            result.
+        BusyError: another process saved in the meantime; nothing was changed.
         DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
         StorageError: the operating system refused; the recipient is unharmed.
     """
@@ -62,13 +62,13 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
 
 
 def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out as the new file `out`.
+    """Carry out a plan as the new file `out`.
 
     Args:
-        plan: what to do.
-        out: where.
-        format: "hdf5", or "keras-zip", whose recipient must be one.
-        force: replace what stands there.
+        plan: the plan.
+        out: path of the new file.
+        format: "hdf5", or "keras-zip" if the recipient is a Keras zip file.
+        force: replace an existing checkpoint.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer.
 
@@ -78,9 +78,9 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
     Raises:
         UsageError: the recipient is not such a file, so the layout is unknown; the weights of a Keras zip file can be
             written as HDF5.
-        RefusedError: there is a checkpoint already, without `force`.
-        UnsupportedError: no such file can hold a variable.
-        Problems: several of them.
+        RefusedError: a checkpoint exists at `out`, and `force` is not set.
+        UnsupportedError: such a file cannot hold a variable.
+        Problems: several such errors.
     """
     edits, recipient = _as_new(plan, format), plan.recipient
     if isinstance(recipient, KerasZip) and format == "keras-zip":
@@ -89,10 +89,10 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
 
 
 def check(plan: Plan, out: str | None, format: str) -> None:
-    """Check from the metadata whether `save_in_place`, or with `out` `save_as`, can carry out a plan.
+    """Check from the metadata whether `save_in_place`, or `save_as` if `out` is given, can carry out a plan.
 
     Raises:
-        UsageError, UnsupportedError, RefusedError, Problems: as these.
+        UsageError, UnsupportedError, RefusedError, Problems: as `save_in_place` and `save_as`.
     """
     edits = _in_place(plan) if out is None else _as_new(plan, format)
     if edits.renames:
@@ -100,7 +100,7 @@ def check(plan: Plan, out: str | None, format: str) -> None:
 
 
 def _in_place(plan: Plan) -> Edits:
-    """The edits to the recipient, if a single rename can replace it."""
+    """Return the edits to the recipient, if a single rename can replace it."""
     edits, recipient = Edits(plan), plan.recipient
     assert isinstance(recipient, Hdf5)
     if isinstance(recipient, KerasZip):
@@ -116,7 +116,7 @@ def _in_place(plan: Plan) -> Edits:
 
 
 def _as_new(plan: Plan, format: str) -> Edits:
-    """The edits for a new file, if the recipient determines its layout."""
+    """Return the edits for a new file, if the recipient determines its layout."""
     recipient = plan.recipient
     if not isinstance(recipient, Hdf5) or (format == "keras-zip" and not isinstance(recipient, KerasZip)):
         hint = "--like TEMPLATE names a Keras file whose layout and names to use"
@@ -134,17 +134,17 @@ def _check_zip(edits: Edits, file: KerasZip) -> None:
 
 
 def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
-    """A plan that puts the results of another plan into a copy of a Keras file, the template.
+    """Make a plan that puts the results of another plan into a copy of a Keras file, the template.
 
     Args:
         plan: its results have the names of the template.
-        template: open.
+        template: the Keras file, open.
 
     Returns:
         The plan, and warnings: how many of the template's optimizer variables keep their values.
 
     Raises:
-        RefusedError, Problems: their variables differ.
+        RefusedError, Problems: the variables of the two differ.
     """
     from ... import schemes
     from .. import payload
@@ -177,7 +177,7 @@ def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
 
 
 def _filler(edits: Edits, beside: str) -> replacing.Fill:
-    """The function that writes a plain HDF5 file."""
+    """Return the function that writes a plain HDF5 file."""
 
     def fill(output: Output) -> None:
         if not edits.anew and len(edits.file.parts) == 1:

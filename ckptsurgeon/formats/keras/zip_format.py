@@ -22,7 +22,7 @@ class KerasZipFormat(Hdf5Format):
         return KerasZip(found.path, found.files)
 
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-        """As `Format.copy`: one file, however many are in it."""
+        """As `Format.copy`: one file, with all its members."""
         from .. import copying
 
         return copying.copy_file(checkpoint, out, force, sync, wait)

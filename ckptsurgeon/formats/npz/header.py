@@ -1,4 +1,4 @@
-r"""The header of a NumPy array's file (.npy), read without NumPy and without evaluating anything; and written.
+r"""Reads and writes the header of a NumPy array file (.npy), without NumPy and without evaluating anything.
 
     \x93NUMPY, version (2 bytes), length of the text (2 bytes; from version 2 on 4), text, values
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAGIC = b"\x93NUMPY"
-LONGEST = 10_000  # bytes of text, as NumPy's own limit
+LONGEST = 10_000  # bytes of text, the limit that NumPy itself sets
 START = 12  # bytes before the text, at most
 _ALIGNMENT = 64
 _DEEPEST = 16
@@ -32,13 +32,13 @@ class ArrayForm:
     """How an array is stored.
 
     Attributes:
-        dtype: of the variable, as `Variable.dtype`; `object` where pickled Python objects follow, and of what NumPy
-            alone knows its own names: `void16`, `datetime64[s]`.
+        dtype: as `Variable.dtype`; `object` for pickled Python objects, and NumPy's own names for dtypes that only
+            NumPy has: `void16`, `datetime64[s]`.
         shape: of the array.
-        order: `<`, `>` or `|` (of single bytes).
-        letter: NumPy's letter of the kind of dtype; `V` for records.
-        item: bytes of an element; 0 of objects.
-        fortran: whether the first dimension runs fastest.
+        order: `<`, `>`, or `|` for single bytes.
+        letter: NumPy's letter for the kind of dtype; `V` for records.
+        item: bytes per element; 0 for objects.
+        fortran: whether the first dimension varies fastest.
         start: bytes before the values.
     """
 
@@ -70,12 +70,12 @@ class ArrayForm:
 
     @property
     def runs_backwards(self) -> bool:
-        """Whether the order of dimensions makes a difference, and is Fortran's."""
+        """Whether the array is in Fortran order and differs from the same array in C order."""
         return self.fortran and sum(each != 1 for each in self.shape) > 1 and 0 not in self.shape
 
     @property
     def values(self) -> int | None:
-        """Bytes of the values; None of pickled objects, of which nothing tells."""
+        """Size of the values in bytes; None for pickled objects, whose size is unknown."""
         if self.letter == "O":
             return None
         size = self.item
@@ -85,10 +85,10 @@ class ArrayForm:
 
 
 def parse(head: bytes) -> ArrayForm | None:
-    """The form of an array whose file begins with these START + LONGEST bytes, or with all that there are.
+    """Parse the header of an array file, given its first START + LONGEST bytes, or all its bytes if it is shorter.
 
     Returns:
-        None: it is no array.
+        None if the file is not an array.
 
     Raises:
         DamagedError: the header is cut short, too long, or contradicts itself.
@@ -121,7 +121,7 @@ def header(descr: str, shape: tuple[int, ...]) -> bytes:
 
 
 def descr_of(dtype: str) -> str | None:
-    """How a header spells a numeric dtype; None if NumPy has none, so that a file would not say what it is."""
+    """The `descr` of a numeric dtype in a header; None if NumPy lacks the dtype, so that no header can express it."""
     match = re.fullmatch(r"(bool|int|uint|float|complex)([0-9]*)", dtype)
     item = ITEM_SIZE.get(dtype, 0)
     if match is None or not item or (match[2] and int(match[2]) != 8 * item):
@@ -131,7 +131,7 @@ def descr_of(dtype: str) -> str | None:
 
 
 def _simple(descr: str) -> tuple[str, str, int, str]:
-    """Of a dtype that is no record: byte order, letter, bytes of an element, name."""
+    """Parse the `descr` of a dtype that is not a record: byte order, letter, bytes per element, name."""
     match = _DESCR.fullmatch(descr)
     if match is None:
         raise DamagedError("damaged: unknown array dtype", found=descr[:40])
@@ -157,12 +157,12 @@ def _simple(descr: str) -> tuple[str, str, int, str]:
     if size not in {"b": (1,), "f": (1, 2, 4, 8, 12, 16), "c": (8, 16, 24, 32)}.get(letter, (1, 2, 4, 8)):
         raise DamagedError("damaged: unknown array dtype", found=descr[:40])
     if letter == "f" and size == 1:
-        return order, letter, size, "float8_e5m2"  # the one of ml_dtypes' that NumPy writes so
+        return order, letter, size, "float8_e5m2"  # the only dtype of ml_dtypes that NumPy writes this way
     return order, letter, size, "bool" if letter == "b" else f"{_LETTERS[letter]}{8 * size}"
 
 
 def _record(descr: Any) -> int:
-    """Bytes of a record; the nesting is bounded by the text's."""
+    """Size of a record in bytes; the nesting of the text bounds that of the record."""
     if not isinstance(descr, list) or not descr:
         raise DamagedError("damaged: unknown array dtype", found=str(descr)[:40])
     total = 0
@@ -225,7 +225,7 @@ def _parse(text: str) -> Any:
 
 
 def _closed(brackets: str, items: list[Any], comma: bool) -> Any:
-    """The list, tuple or dict of the items between two brackets."""
+    """Make a list, tuple or dict of the items between two brackets."""
     if brackets == "[]":
         return items
     if brackets == "()":

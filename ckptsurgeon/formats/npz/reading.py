@@ -1,9 +1,9 @@
-"""Reads NumPy's files: npz, a zip file of arrays, and npy, one array, which is a checkpoint of one variable.
+"""Reads NumPy files: npz, a zip file of arrays, and npy, a single array, which is a checkpoint of one variable.
 
-Nothing is ever unpickled: an array of Python objects is listed with the dtype `object`, carried when untouched, and
-never read. So are records and what else only NumPy knows. Strings of fixed length come as strings; a member that is no
-array is a string too, with all its bytes. Opening reads the zip file's directory and the header of each array.
-`npz_write.py` is the other half.
+Nothing is ever unpickled: an array of Python objects is listed with the dtype `object`, copied when unchanged, and
+never read. The same holds for records and other dtypes that only NumPy has. Strings of fixed length are read as
+strings; a member that is not an array is a scalar string of all its bytes. Opening reads the zip file's directory and
+the header of each array. `writing` writes these files.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from .header import ArrayForm
 
 ENDING = ".npy"
-# What a packed member may expand to: above this many bytes no more than this many times its size.
+# Limits the size of an unpacked member to the larger of _FLOOR bytes and _RATIO times its packed size.
 _FLOOR = 32 << 20
 _RATIO = 100
-# Memory: what a string takes in an array, and what all may take beyond half as much for each of their bytes.
+# Memory in bytes: overhead of each string, and what an array's strings may take besides half of that per packed byte.
 _PER_STRING = 50
 _STRINGS = 48 << 20
 
@@ -41,7 +41,7 @@ _STRINGS = 48 << 20
 def kind_of(path: str) -> str | None:
     """Whether a file is an `npz` or an `npy`, by its content; None if it is something else.
 
-    Of zip files those with an array in them, less Keras's; a damaged one is an npz if it is called so.
+    A zip file is an npz if it holds an array and is not a Keras file; a damaged one if its name ends in `.npz`.
     """
     with open_source(path) as file:
         head = file.read(0, len(header.MAGIC))
@@ -58,7 +58,7 @@ def kind_of(path: str) -> str | None:
 
 
 def _names(members: list[str]) -> dict[str, str]:
-    """What members are called as variables: less `.npy`, but where another one has that name."""
+    """Map member names to variable names: `.npy` is stripped unless that name is already taken."""
     names = {text: text for text in members if not text.endswith(ENDING)}
     taken = set(names)
     for text in sorted((text for text in members if text.endswith(ENDING)), key=len):
@@ -77,12 +77,12 @@ class Npz(Checkpoint):
     Raises:
         NotFoundError: no such file.
         DamagedError: it is cut short, or contradicts itself.
-        UnsupportedError: encrypted, or unsupported compression.
+        UnsupportedError: the zip file is encrypted or uses an unsupported compression.
 
     Attributes:
-        forms: variable's name -> how it is stored; None of a member that is no array.
+        forms: variable's name -> how it is stored; None for a member that is not an array.
         members: variable's name -> the zip file's member.
-        comment: the zip file's.
+        comment: the zip file's comment.
     """
 
     format = "npz"
@@ -124,16 +124,16 @@ class Npz(Checkpoint):
         self.variables[name] = Variable(name, name.encode(), dtype, shape, (extent,))
 
     def bytes_at(self, offset: int, length: int) -> bytes:
-        """Bytes of the file, fewer at its end."""
+        """Read bytes of the file, fewer at its end."""
         return self.file(self.main_file).read(offset, length) if length > 0 and offset >= 0 else b""
 
     # -- Checkpoint
 
     def file(self, path: str) -> Source:
-        """As `Checkpoint.file`; of a file that was closed since, the same one.
+        """As `Checkpoint.file`; a file that was closed and is opened again must be the same file.
 
         Raises:
-            ChangedError: it is gone, or another one.
+            ChangedError: the file is gone, or was replaced.
         """
         try:
             file = super().file(path)
@@ -146,7 +146,7 @@ class Npz(Checkpoint):
         return file
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """As `Checkpoint.chunks`, of a packed array its packed bytes."""
+        """As `Checkpoint.chunks`; for a packed array, its packed bytes."""
         end = extent.offset + extent.length
         for at in range(extent.offset, end, CHUNK):
             with errors.files(extent.file):
@@ -156,7 +156,7 @@ class Npz(Checkpoint):
             yield chunk
 
     def content(self, name: str) -> Iterator[bytes]:
-        """All bytes of a variable's member, the array's header too, unpacked; the last chunk if they are sound."""
+        """All unpacked bytes of a variable's member, including the array header; verified before the last chunk."""
         found = self._stream(self.members[name])
         while True:
             try:
@@ -173,11 +173,11 @@ class Npz(Checkpoint):
         return zipped.unpacked(self.bytes_at, member)
 
     def stored_values(self, variable: Variable) -> Iterator[bytes]:
-        """The values of a variable as they are stored, unpacked, in chunks of whole elements.
+        """The unpacked values of a variable, in their stored order, in chunks of whole elements.
 
         Raises:
             DamagedError: as `content`.
-            UnsupportedError: it would take far more room than the file.
+            UnsupportedError: the values would be far larger than their packed bytes.
         """
         member = self.members[variable.name]
         if member.size > max(_FLOOR, _RATIO * member.packed):
@@ -211,10 +211,10 @@ class Npz(Checkpoint):
             pass
 
     def read(self, name: str) -> NDArray[Any]:
-        """As `Checkpoint.read`; text comes as UTF-8.
+        """As `Checkpoint.read`; text is returned as UTF-8.
 
         Raises:
-            UnsupportedError: pickled objects, records, or what else only NumPy knows.
+            UnsupportedError: pickled objects, records, or another dtype that only NumPy has.
         """
         variable = self[name]
         form = self.forms[variable.name]
@@ -266,7 +266,7 @@ class Npz(Checkpoint):
         elif form.item:
             codec = "utf-32-be" if form.order == ">" else "utf-32-le"
             pieces = (data[at : at + form.item] for at in range(0, len(data), form.item))
-            try:  # NumPy itself takes no care of numbers that are no characters
+            try:  # NumPy itself does not check that the numbers are valid characters
                 found = [
                     piece.decode(codec, "surrogatepass").rstrip("\0").encode("utf-8", "surrogatepass")
                     for piece in pieces
@@ -279,7 +279,7 @@ class Npz(Checkpoint):
         return values
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`; of what cannot be read, the bytes that it takes unpacked."""
+        """As `Checkpoint.nbytes`; for values that cannot be read, their unpacked size."""
         form = self.forms[variable.name]
         if form is None:
             return self.members[variable.name].size
@@ -303,7 +303,10 @@ class Npz(Checkpoint):
 
 
 class Npy(Npz):
-    """An npy file, open for reading: one variable with the file's name less `.npy`, else `array`, and no checksum."""
+    """An npy file, open for reading: one variable, without a checksum, named after the file without `.npy`.
+
+    The variable is named `array` if the file's name is only `.npy` or does not end in it.
+    """
 
     format = "npy"
 

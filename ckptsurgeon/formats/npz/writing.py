@@ -1,8 +1,8 @@
-"""Writes NumPy's files: a plan into its recipient, in place, or as a new npz or npy file.
+"""Writes NumPy files: carries a plan out in place, or as a new npz or npy file.
 
-Members that no change touches are carried as they stand, packed or not, with their times, attributes and comments. New
-ones are stored as `numpy.savez` stores them, little-endian and in C order, under the earliest time that a zip file
-knows. A donor's array from another such file keeps its own header.
+Unchanged members are copied as they are, packed or not, with their times, attributes and comments. New members are
+stored as `numpy.savez` stores them, little-endian and in C order, with the earliest time stamp that a zip file can
+hold. An array from another NumPy file keeps its own header.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..files.replacing import Output
 
-_LONGEST_NAME = 0xFFFF  # bytes, as a zip file has it
+_LONGEST_NAME = 0xFFFF  # bytes, the limit of the zip format
 
 
 def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
@@ -32,9 +32,9 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
         Warnings.
 
     Raises:
-        UnsupportedError, RefusedError, Problems: no such file can hold a variable.
-        BusyError: somebody saved meanwhile; nothing was changed.
-        DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
+        UnsupportedError, RefusedError, Problems: the file cannot hold a variable.
+        BusyError: another process saved in the meantime; nothing was changed.
+        DamagedError: stored bytes to be copied are damaged; the recipient is unharmed.
         StorageError: the operating system refused; the recipient is unharmed.
     """
     recipient = plan.recipient
@@ -49,16 +49,16 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
         Warnings.
 
     Raises:
-        RefusedError: there is a checkpoint already, without `force`; and as `save_in_place`.
+        RefusedError: a checkpoint already exists, and `force` is not set; and as `save_in_place`.
     """
     return replacing.save_as(out, _writer(plan, out, format).fill, force, sync, wait)
 
 
 def check(plan: Plan, out: str | None, format: str) -> None:
-    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+    """Check from its metadata whether a plan can be carried out at `out`, or in its recipient if `out` is None.
 
     Raises:
-        UnsupportedError, RefusedError, Problems: it cannot.
+        UnsupportedError, RefusedError, Problems: the plan cannot be carried out.
     """
     _writer(plan, out or plan.recipient.path, format)
 
@@ -125,7 +125,7 @@ class _Npz:
 
 
 def _member_name(result: Result, plan: Plan) -> tuple[str, bool]:
-    """The name of the member that holds a result, and whether it does so as it is, not as an array."""
+    """The name of the member that holds a result, and whether the member is its plain bytes instead of an array."""
     recipient, old = plan.recipient, result.variable.name
     if not isinstance(recipient, Npz):
         return payload.name_of(result) + ENDING, False
@@ -137,7 +137,7 @@ def _member_name(result: Result, plan: Plan) -> tuple[str, bool]:
 
 
 def _carried(result: Result) -> Copy | None:
-    """The recipient's own variable, if its member stays as it is."""
+    """The recipient's own variable, if its member is copied unchanged."""
     content = result.content
     if result.kept and isinstance(content, Copy) and isinstance(content.donor, Npz):
         return content if content.donor.format == "npz" else None
@@ -169,7 +169,7 @@ def _add(output: Output, result: Result, name: str, as_it_is: bool) -> zipped.Zi
 
 
 def _array(result: Result, as_it_is: bool = False) -> tuple[int, Iterator[bytes]]:
-    """Length and bytes of an array's file; `as_it_is`: of a scalar string, the bytes alone."""
+    """Length and bytes of an array file; with `as_it_is`, only the bytes of a scalar string."""
     content, variable = result.content, result.variable
     if isinstance(content, Copy) and isinstance(content.donor, Npz):
         donor, name = content.donor, content.variable.name
@@ -185,7 +185,7 @@ def _array(result: Result, as_it_is: bool = False) -> tuple[int, Iterator[bytes]
 
 
 def _strings(result: Result, as_it_is: bool) -> tuple[int, Iterator[bytes]]:
-    """Strings, each with zero bytes up to the longest one's length."""
+    """Length and bytes of an array file of strings, each padded with zero bytes to the longest one's length."""
     content, name = result.content, result.variable.name
     if isinstance(content, Text):
         strings = [content.value]
@@ -209,7 +209,7 @@ def _joined(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _problems(result: Result, name: str, path: str) -> list[CkptSurgeonError]:
-    """What keeps a result from being stored under a name."""
+    """The problems that prevent a result from being stored under a name."""
     found: list[CkptSurgeonError] = []
     dtype, content = result.variable.dtype, result.content
     from_same = isinstance(content, Copy) and isinstance(content.donor, Npz)

@@ -1,8 +1,8 @@
-"""Finds safetensors files: one, a set `<stem>-?????-of-?????.safetensors`, or what an index or a folder means.
+"""Finds safetensors checkpoints: a file, a set `<stem>-?????-of-?????.safetensors`, or the files of an index or folder.
 
-A folder is one as Hugging Face lays it out. The index `<stem>.safetensors.index.json` holds `weight_map`, which says
-for each variable in which file beside the index it is. The hub's cache links such files to a folder `blobs` of the same
-repository; no other link may lead out of the folder.
+Folders follow the Hugging Face layout. The index `<stem>.safetensors.index.json` holds `weight_map`, which maps each
+variable to the file, in the folder of the index, that holds it. The hub's cache links such files to the folder `blobs`
+of the same repository; no other link may lead out of the folder.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ INDEX = ".safetensors.index.json"
 _MEMBER = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors", re.DOTALL)
 _LONGEST_INDEX = 1 << 28  # bytes
 _MOST_FILES = 10_000
-_USUAL = ("model", "diffusion_pytorch_model", "adapter_model")  # which Hugging Face's libraries look for in a folder
+_USUAL = ("model", "diffusion_pytorch_model", "adapter_model")  # names that Hugging Face's libraries look for
 
 
 def locate(path: str) -> list[str] | None:
-    """The files of the safetensors checkpoint that a path means: its index, if it has one, then those with values.
+    """The files of the safetensors checkpoint at a path: its index, if it has one, then the files with values.
 
     Args:
         path: a file, the index of a set, a file of a set, the name that the set would have as one file, or a folder.
 
     Returns:
-        None if it means something else.
+        None if the path is not a safetensors checkpoint.
 
     Raises:
-        DamagedError: a file of a set is missing, or the index names what no index may.
+        DamagedError: a file of a set is missing, or the index is invalid or names a file outside its folder.
         NotFoundError: a folder holds several checkpoints.
     """
     if os.path.isdir(path):
@@ -67,7 +67,7 @@ def is_one(path: str) -> bool:
 
 
 def weight_map(data: bytes) -> Iterator[tuple[str, str]]:
-    """Of the text of an index each variable's name, and the file that holds it."""
+    """Parse the text of an index: each variable's name, and the file that holds it."""
     scanner = JsonScanner(data)
     found = False
     for key in scanner.object_keys():
@@ -85,14 +85,14 @@ def weight_map(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def members(index: str, data: bytes) -> list[str]:
-    """The paths of the files that an index names, in the order of their names.
+    """The paths of the files that an index names, sorted by name.
 
     Args:
-        index: its path.
-        data: its text.
+        index: path of the index.
+        data: text of the index.
 
     Raises:
-        DamagedError: none, too many, or one that is not there or lies outside the index's folder.
+        DamagedError: the index names no files, too many, or a file that is missing or lies outside its folder.
     """
     with errors.files(index):
         names: set[str] = set()
@@ -113,7 +113,7 @@ def _member(folder: str, name: str) -> str:
         raise DamagedError(f"a file of the checkpoint is missing: {name}")
     target, home = os.path.realpath(path), os.path.realpath(folder)
     homes = [home]
-    if os.path.basename(os.path.dirname(home)) == "snapshots":  # of the hub's cache: snapshots/<revision>/<link>
+    if os.path.basename(os.path.dirname(home)) == "snapshots":  # the hub's cache: snapshots/<revision>/<link>
         homes.append(os.path.join(os.path.dirname(os.path.dirname(home)), "blobs"))
     if not any(target.startswith(each.rstrip(os.sep) + os.sep) for each in homes):
         raise DamagedError(f"{name} is a link that leads out of its folder", found=target)
@@ -133,7 +133,7 @@ def _set(stem: str, count: int) -> list[str]:
 
 
 def _in_folder(folder: str) -> list[str] | None:
-    """The one checkpoint of a folder, or the one with the name that Hugging Face's libraries would look for."""
+    """The only checkpoint of a folder, or the one with a name that Hugging Face's libraries look for."""
     for usual in _USUAL:
         for ending in (INDEX, ENDING):
             path = os.path.join(folder, usual + ending)

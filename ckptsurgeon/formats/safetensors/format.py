@@ -36,7 +36,7 @@ class Safetensors(OneFile):
         return SafeTensors(found.path, found.files)
 
     def own_metadata(self, checkpoint: Checkpoint) -> list[str]:
-        """As `Format.own_metadata`: the user's, less the numbers of layers that we stream."""
+        """As `Format.own_metadata`: the user's metadata, without the layer numbers that a streamed checkpoint keeps."""
         from .reading import LAYERS, SafeTensors
 
         assert isinstance(checkpoint, SafeTensors)
@@ -61,7 +61,7 @@ class Safetensors(OneFile):
         return writing.save_as(plan, out, force, sync, wait)
 
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-        """As `Format.copy`; of a set, its index last."""
+        """As `Format.copy`; the index of a set is copied last."""
         from .. import copying
         from .reading import SafeTensors
 

@@ -1,13 +1,13 @@
-"""Reads safetensors: one file, or a set of them with or without an index, as if it were one.
+"""Reads safetensors: a file, or a set of files, with or without an index, as a single checkpoint.
 
 A file is the length of its header (8 bytes, little-endian), the header, which is JSON, and the values without a gap:
 
     {"__metadata__": {key: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …}
 
-Offsets count from the header's end; numbers are little-endian, in C order. There are no checksums: a bit that flips
-in the values cannot be noticed. What the format allows and this reader refuses: names and metadata keys that stand
-there twice, other fields in an entry (a new file would lose them), and headers whose variables take far more memory
-than the file is long. Opening reads the header. `safetensors_write.py` is the other half.
+Offsets count from the header's end; numbers are little-endian, in C order. There are no checksums: a flipped bit in
+the values cannot be detected. This reader refuses some files that the format allows: those with duplicate names or
+metadata keys, with other fields in an entry (a new file would lose them), and with headers whose variables take far
+more memory than the size of the file. Opening reads the header. `writing` writes these files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# dtype of the format -> ours, and bits of an element. In the library's order: it sorts variables by it, the last first.
+# dtype of the format -> our dtype, and bits per element. The library sorts variables by this order, the last first.
 KINDS = {
     "BOOL": ("bool", 8), "F4": ("float4_e2m1fn", 4), "F6_E2M3": ("float6_e2m3fn", 6), "F6_E3M2": ("float6_e3m2fn", 6),
     "U8": ("uint8", 8), "I8": ("int8", 8), "F8_E5M2": ("float8_e5m2", 8), "F8_E4M3": ("float8_e4m3fn", 8),
@@ -47,17 +47,17 @@ LAYERS = "ckptsurgeon.layers"
 MAX_HEADER = 100_000_000  # bytes, the library's limit
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _LONGEST_ENTRY = 1 << 14  # bytes of JSON
-# Memory: what a variable or a pair of metadata takes beside its name, and what all may take beyond the files' bytes.
+# Memory in bytes: overhead of each variable and metadata pair, and the allowance for all of them besides file sizes.
 _PER_VARIABLE = 420
 _PER_PAIR = 200
-_SPARE = 64 << 20  # 100,000 variables are honest
+_SPARE = 64 << 20  # legitimate files may have 100,000 variables
 
 
 class SafeTensors(WatchedFiles):
     """A safetensors checkpoint, open for reading.
 
     Args:
-        path: as the user knows it.
+        path: the name by which the user refers to the checkpoint.
         files: its index, if it has one, then the files with values.
 
     Raises:
@@ -66,8 +66,8 @@ class SafeTensors(WatchedFiles):
         UnsupportedError: a dtype that this version does not know.
 
     Attributes:
-        files: those with values.
-        metadata: of each file the text of its metadata as it stands; None where there is none.
+        files: the files with values.
+        metadata: file -> the unparsed text of its metadata; None if it has no metadata.
     """
 
     format = "safetensors"
@@ -81,7 +81,7 @@ class SafeTensors(WatchedFiles):
         self.metadata: dict[str, bytes | None] = {}
         self._room = _SPARE
         self._strays: list[str] = []
-        self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # most occur often
+        self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # shared, since most shapes occur often
         try:
             for file in self.files:
                 with errors.files(file):
@@ -122,7 +122,7 @@ class SafeTensors(WatchedFiles):
             raise DamagedError(what, expected=f"{end} bytes", found=size)
 
     def _entries(self, file: str, scanner: JsonScanner, start: int) -> list[Variable]:
-        """The variables of a header, whose file's values begin at `start`."""
+        """Parse the variables of a header; the values of its file begin at `start`."""
         found: list[Variable] = []
         names: set[str] = set()
         for name in scanner.object_keys():
@@ -163,9 +163,9 @@ class SafeTensors(WatchedFiles):
         return Variable(name, key, kind[0], self._shapes.setdefault(shape, shape), (Extent(file, begin, length, None),))
 
     def _take_metadata(self, file: str, scanner: JsonScanner) -> None:
-        """Keep the metadata as they stand."""
+        """Keep the unparsed text of the metadata."""
         if scanner.peek() == b"n":
-            scanner.skip()  # null: none
+            scanner.skip()  # null: no metadata
             return
         begin = scanner.at
         keys: set[str] = set()
@@ -184,7 +184,7 @@ class SafeTensors(WatchedFiles):
             raise DamagedError("damaged: the header has far more entries than the file can hold")
 
     def _compare_with(self, index: str) -> None:
-        """Whether an index says what the files do."""
+        """Raise DamagedError if an index contradicts the files, and note variables that the index does not list."""
         source = self.watch(index)
         data = source.read(0, source.size)
         if members(index, data) != self.files:
@@ -202,7 +202,7 @@ class SafeTensors(WatchedFiles):
     # -- metadata
 
     def metadata_items(self) -> dict[str, str]:
-        """The metadata of all files: what the first one of those that know a key says."""
+        """The metadata of all files; for a key in several files, the value from the first."""
         found: dict[str, str] = {}
         for data in self.metadata.values():
             scanner = JsonScanner(data or b"{}")
@@ -211,11 +211,11 @@ class SafeTensors(WatchedFiles):
         return found
 
     def layer_tables(self) -> dict[str, dict[str, int]]:
-        """As `Checkpoint.layer_tables`: what a streamed checkpoint's metadata say."""
+        """As `Checkpoint.layer_tables`: the table in a streamed checkpoint's metadata."""
         try:
             table = self._layers()
         except DamagedError:
-            return {}  # which `oddities` tells
+            return {}  # `oddities` reports the damage
         return {STORED: table} if table else {}
 
     def _layers(self) -> dict[str, int]:
@@ -244,14 +244,14 @@ class SafeTensors(WatchedFiles):
     # -- Checkpoint
 
     def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
-        """As `Checkpoint.payload`: all but what is packed, several elements to a byte."""
+        """As `Checkpoint.payload`: dtypes whose elements take at least a byte."""
         if BITS[variable.dtype] == 6:
             what = f"{variable.name}: values of dtype {variable.dtype} cannot be read"
             raise UnsupportedError(what, path=self.path, hint="safetensors files alone hold them")
         return (self.chunks(variable.extents[0]), "little") if BITS[variable.dtype] >= 8 else None
 
     def check(self, variable: Variable) -> None:
-        """As `Checkpoint.check`: whether the bytes are there; the format has no checksums."""
+        """As `Checkpoint.check`: only checks that the file is long enough, since the format has no checksums."""
         for extent in variable.extents:
             size = self.file(extent.file).size
             if extent.offset + extent.length > size:
@@ -261,7 +261,7 @@ class SafeTensors(WatchedFiles):
         """As `Checkpoint.read`.
 
         Raises:
-            UnsupportedError: six-bit floats, which nobody says how to unpack.
+            UnsupportedError: six-bit floats, whose packing is not documented.
         """
         variable = self[name]
         if BITS[variable.dtype] == 6:
@@ -280,7 +280,7 @@ class SafeTensors(WatchedFiles):
             for chunk in self.chunks(variable.extents[0]):
                 data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
                 at += len(chunk)
-            if packed:  # the first of two in the low bits, as PyTorch has it
+            if packed:  # the first element of each pair is in the low bits, as in PyTorch
                 values = np.stack([data & 15, data >> 4], -1).view(numeric.dtype(variable.dtype))
                 return values.reshape(variable.shape)
         except ValueError as error:
@@ -293,21 +293,21 @@ class SafeTensors(WatchedFiles):
         return values
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`; of kinds of less than a byte, the stored bytes."""
+        """As `Checkpoint.nbytes`; for dtypes smaller than a byte, the number of stored bytes."""
         return sum(extent.length for extent in variable.extents)
 
 
 def _counts(value: object) -> list[int] | None:
-    """A list of integers that are not negative; None if it is none."""
+    """The value if it is a list of non-negative integers; otherwise None."""
     is_one = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
     return value if is_one and isinstance(value, list) else None
 
 
 def _shape(value: object) -> tuple[tuple[int, ...], int]:
-    """A shape, and how many elements it has.
+    """A shape, and its number of elements.
 
     Raises:
-        DamagedError: none, or more than any tensor could have, be another dimension 0 or not.
+        DamagedError: not a shape, or too many elements, counted without dimensions of 0.
     """
     dimensions = _counts(value)
     if dimensions is None or len(dimensions) > MAX_RANK:

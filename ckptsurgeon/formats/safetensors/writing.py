@@ -1,9 +1,9 @@
-"""Writes safetensors: a plan into its recipient, in place, as a new file, or as a stream.
+"""Writes safetensors: carries a plan out in place, as a new file, or as a stream.
 
-The header needs no values, only sizes, so a checkpoint goes out from its first byte to its last, a chunk at a time.
-Variables stay in the recipient's order as long as every number is aligned there, as PyTorch wants it; else, and of
-another format's checkpoint, they stand in the library's order: by dtype, the widest first, then by name. Metadata are
-carried as they stand; only the layers' numbers in them follow a rename.
+The header needs no values, only sizes, so a checkpoint is written from its first byte to its last, a chunk at a time.
+Variables stay in the recipient's order if that aligns every number, as PyTorch requires; otherwise, and if the
+recipient has another format, they are sorted as the library sorts them: by dtype, the widest first, then by name.
+Metadata are copied unchanged, except that layer numbers follow renamed and dropped variables.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 _CODES = {dtype: code for code, (dtype, _) in KINDS.items()}
 _RANKS = {dtype: rank for rank, dtype in enumerate(BITS)}
-_ALIGNMENT = 8  # of the first value, as the library pads its header
+_ALIGNMENT = 8  # of the first value: the library pads its header to this
 
 
 def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out in its recipient, which is locked: one file, or of a set the one file that changes.
+    """Carry a plan out in its recipient, which is locked: rewrite its file, or the only file of a set that changes.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: several files of a set would change, which no single rename replaces; or what no safetensors file
-            can hold.
-        BusyError: somebody saved meanwhile; nothing was changed.
-        DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
+        RefusedError: several files of a set would change, which a single rename cannot replace; or no safetensors file
+            can hold the result.
+        BusyError: another process saved in the meantime; nothing was changed.
+        DamagedError: stored bytes to be copied are damaged; the recipient is unharmed.
         StorageError: the operating system refused; the recipient is unharmed.
     """
     recipient = plan.recipient
@@ -61,17 +61,17 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
 
 
 def _in_place(plan: Plan, recipient: SafeTensors) -> tuple[str, _Layout]:
-    """The file that is replaced, and what it is to be."""
+    """The file to be replaced, and its new content."""
     file = _only_file(plan, recipient)
     results = [result for result in plan.results() if _is_in(result, file, recipient)]
     return file, _Layout(results, _carried_metadata(plan, recipient, file), recipient, file)
 
 
 def check(plan: Plan, out: str | None) -> None:
-    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as its metadata tell.
+    """Check from its metadata whether a plan can be carried out at `out`, or in its recipient if `out` is None.
 
     Raises:
-        RefusedError, UnsupportedError, Problems: it cannot.
+        RefusedError, UnsupportedError, Problems: the plan cannot be carried out.
     """
     if out is not None:
         _whole(plan, out, None)
@@ -87,26 +87,26 @@ def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[
         Warnings.
 
     Raises:
-        RefusedError: there is a checkpoint already, without `force`.
-        UnsupportedError: no safetensors file can hold a variable.
-        Problems: several of them.
+        RefusedError: a checkpoint already exists, and `force` is not set.
+        UnsupportedError: safetensors cannot store a variable.
+        Problems: several of these errors.
     """
     layout = _whole(plan, out, None)
     return layout.warnings + replacing.save_as(out, layout.fill, force, sync, wait)
 
 
 def stream(plan: Plan, write: Callable[[bytes], object], layers: Mapping[str, int] | None = None) -> None:
-    """Send what a plan leaves as a safetensors file to where it can only be written from first to last.
+    """Write the result of a plan sequentially as a safetensors file, for example to a pipe.
 
     Args:
         plan: what to do.
-        write: takes the next bytes, all of them.
+        write: called with the next bytes; must write all of them.
         layers: name -> number of its layer, kept in the metadata under the key `ckptsurgeon.layers`.
 
     Raises:
-        UnsupportedError, Problems: no safetensors file can hold a variable; nothing was sent.
-        DamagedError: a donor's bytes are damaged; what was sent is shorter than its header says, so nobody takes it
-            for a checkpoint.
+        UnsupportedError, Problems: safetensors cannot store a variable; nothing was sent.
+        DamagedError: a donor's bytes are damaged; the sent bytes end before the length in their header, so that no
+            reader accepts them as a checkpoint.
     """
     try:
         layout = _whole(plan, plan.recipient.path, layers)
@@ -148,7 +148,7 @@ def _json(items: Mapping[str, str]) -> bytes:
 
 
 def _carried_metadata(plan: Plan, recipient: SafeTensors, file: str) -> bytes | None:
-    """The metadata of a file as they stand, but for the layers' numbers of renamed and dropped variables."""
+    """The unparsed metadata of a file, with the layer numbers updated for renamed and dropped variables."""
     text = recipient.metadata[file]
     table = next(iter(recipient.layer_tables().values()), {})
     gone = [each for each in plan.changes if each.variable.name in table and each.action in ("renamed", "dropped")]
@@ -161,10 +161,10 @@ def _carried_metadata(plan: Plan, recipient: SafeTensors, file: str) -> bytes | 
 
 
 def _only_file(plan: Plan, recipient: SafeTensors) -> str:
-    """The one file that a plan changes.
+    """The only file that a plan changes.
 
     Raises:
-        RefusedError: there are several, or the index would have to change too.
+        RefusedError: the plan does not change exactly one file, or the index would have to change too.
     """
     if len(recipient.files) == 1 and recipient.main_file == recipient.files[0]:
         return recipient.files[0]
@@ -181,7 +181,7 @@ def _only_file(plan: Plan, recipient: SafeTensors) -> str:
 
 
 def _is_in(result: Result, file: str, recipient: SafeTensors) -> bool:
-    """Whether a result belongs into a file of the recipient."""
+    """Whether a result is stored in a given file of the recipient."""
     extents = result.variable.extents
     return len(recipient.files) == 1 or (bool(extents) and extents[0].file == file)
 
@@ -190,17 +190,17 @@ class _Layout:
     """A file to be written.
 
     Args:
-        results: what it holds.
-        metadata: their text, or None.
-        recipient: whose order is kept.
+        results: the variables that the file holds.
+        metadata: text of the metadata, or None.
+        recipient: the checkpoint whose order of variables is kept.
         path: of the file, for messages.
 
     Raises:
         UnsupportedError, RefusedError, Problems: no safetensors file can hold this.
 
     Attributes:
-        head: its bytes before the values.
-        warnings: what the user should know.
+        head: the bytes before the values.
+        warnings: for the user.
     """
 
     def __init__(self, results: list[Result], metadata: bytes | None, recipient: object, path: str) -> None:
@@ -236,7 +236,7 @@ class _Layout:
             output.write(chunk)
 
     def values(self) -> Iterator[bytes]:
-        """All that follows the header."""
+        """All bytes after the header."""
         for result in self._results:
             size = 0
             for chunk in _values(result):
@@ -264,7 +264,7 @@ def _list(shape: tuple[int, ...]) -> str:
 
 
 def _check(results: list[Result], names: list[str], path: str) -> None:
-    """Raise all that keeps the results from being stored."""
+    """Raise all problems that prevent the results from being stored."""
     problems: list[CkptSurgeonError] = []
     taken: set[str] = set()
     for name, result in zip(names, results, strict=True):
@@ -294,7 +294,7 @@ def _check(results: list[Result], names: list[str], path: str) -> None:
 
 
 def _values(result: Result) -> Iterator[bytes]:
-    """The values of a variable as the format has them."""
+    """The values of a variable as bytes in the format's encoding."""
     content = result.content
     if _is_packed(result) and isinstance(content, Copy):
         return content.donor.chunks(content.variable.extents[0])
@@ -303,12 +303,12 @@ def _values(result: Result) -> Iterator[bytes]:
 
 
 def _is_packed(result: Result) -> bool:
-    """Whether its values are stored already as the format has them."""
+    """Whether a result's values are already stored in the format's encoding."""
     return isinstance(result.content, Copy) and isinstance(result.content.donor, SafeTensors)
 
 
 def _packed(elements: Iterator[bytes]) -> Iterator[bytes]:
-    """Elements of four bits each, two to a byte, the first in the low bits."""
+    """Pack elements of four bits, two to a byte, the first in the low bits."""
     rest = b""
     for chunk in elements:
         data = rest + chunk

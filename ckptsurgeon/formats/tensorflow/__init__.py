@@ -1,1 +1,1 @@
-"""What TensorFlow's V1 and V2 checkpoints share: tables, protobuf wire format, tensor messages."""
+"""Code shared by TensorFlow's V1 and V2 checkpoints: tables, protobuf wire format, tensor messages."""

@@ -1,4 +1,4 @@
-"""Reads the table in which TensorFlow keeps rows of bytes by key, LevelDB's. Knows no tensors.
+"""Reads LevelDB tables, in which TensorFlow stores rows of bytes by key. Independent of tensors.
 
     [data block][trailer] … [metaindex block][trailer] [index block][trailer] [footer]
 
@@ -7,10 +7,10 @@
     trailer    1 byte: 0 = raw, 1 = Snappy; fixed32: masked CRC-32C of the stored block and that byte
     footer     handles (varint offset, varint size) of metaindex and index, zeros up to byte 40, magic
 
-A key begins with the first `shared` bytes of the key before it; rows at restart points share nothing. The index block
-has for each data block a key not less than its last and the block's handle. Source: `xla/tsl/lib/io/format.cc`,
-`table_builder.cc`, `block_builder.cc`. A table's order, checksums and bounds are checked as it is read, which
-TensorFlow does only in part.
+A key begins with the first `shared` bytes of the preceding key; rows at restart points share nothing. For each data
+block the index block holds the block's handle and a key not less than the block's last key. Source:
+`xla/tsl/lib/io/format.cc`, `table_builder.cc`, `block_builder.cc`. A table's order, checksums and bounds are checked
+as it is read; TensorFlow checks only some of them.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER_SIZE = 48
 TRAILER_SIZE = 5
 BLOCK_SIZE = 262144  # TensorFlow's target for a data block, restart points included
-RESTART_INTERVAL = 16  # of data blocks; in the index block every row is a restart point
-_MOST_CACHED = 4 * BLOCK_SIZE  # of a block whose rows are kept; a larger one holds one huge row
+RESTART_INTERVAL = 16  # rows of a data block; in the index block every row is a restart point
+_MOST_CACHED = 4 * BLOCK_SIZE  # bytes of the largest block whose rows are cached; a larger one holds one huge row
 RAW, _SNAPPY = 0, 1
-_SNAPPY_RATIO = 22  # the format emits at most 64 bytes for 3
-_KEYS_RATIO = 32  # of a block's keys to the block: at most 16 with restart points as TensorFlow sets them
+_SNAPPY_RATIO = 22  # Snappy expands 3 bytes to at most 64
+_KEYS_RATIO = 32  # largest ratio of a block's keys to its size: at most 16 with the restart points that TensorFlow sets
 
 
 def read_rows(read: Callable[[int, int], bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The rows of a table, in order, one block in memory at a time.
+    """Yield the rows of a table in order, with one block in memory at a time.
 
     Args:
-        read: gives the bytes at (offset, length) of the file.
+        read: returns the bytes at (offset, length) of the file.
         size: of the file, in bytes.
 
     Raises:
-        DamagedError: not a table, cut short, a wrong checksum, or rows out of order.
+        DamagedError: the file is not a table, is cut short, has a wrong checksum, or its rows are out of order.
     """
     yield from Table(read, size).rows()
 
 
 class Table:
-    """A table of which footer and index are in memory; its other blocks are read when they are asked for.
+    """A table with its footer and index in memory; its other blocks are read on demand.
 
     Args:
-        read: gives the bytes at (offset, length) of the file.
+        read: returns the bytes at (offset, length) of the file.
         size: of the file, in bytes.
 
     Raises:
-        DamagedError: not a table, cut short, or a wrong checksum of its index.
+        DamagedError: the file is not a table, is cut short, or has a wrong checksum of its index.
     """
 
     __slots__ = ("_blocks", "_cached", "_metaindex", "_read", "_rows", "_separators")
@@ -79,7 +79,7 @@ class Table:
         self._read = read
         self._separators: list[bytes] = []
         self._blocks: list[tuple[int, int]] = []
-        self._cached = -1  # number of the block whose rows are kept
+        self._cached = -1  # number of the block whose rows are cached
         self._rows: dict[bytes, bytes] = {}
         done = 0
         for separator, handle in _block_rows(_read_block(read, *index), None):
@@ -91,12 +91,12 @@ class Table:
             self._blocks.append((offset, length))
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
-        """All rows in order, one block in memory at a time.
+        """Yield all rows in order, with one block in memory at a time.
 
         Raises:
             DamagedError: a wrong checksum, or rows out of order.
         """
-        _read_block(self._read, *self._metaindex)  # always empty, but it shows damage like any other
+        _read_block(self._read, *self._metaindex)  # always empty, but checked for damage like any other block
         last: bytes | None = None
         for number, separator in enumerate(self._separators):
             for key, value in _block_rows(_read_block(self._read, *self._blocks[number]), last):
@@ -111,12 +111,12 @@ class Table:
         return next(iter(self._rows_of(0).items()), None) if self._blocks else None
 
     def block_of(self, key: bytes) -> tuple[int, int] | None:
-        """Offset and length of the one block in which a key can stand, by the index; None if no block can hold it."""
+        """Offset and length of the only block that can hold a key, by the index; None if no block can hold it."""
         number = bisect_left(self._separators, key)
         return self._blocks[number] if number < len(self._blocks) else None
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key, or None; the one block in which it can stand is read and checked.
+        """The value of a key, or None; reads and checks the only block that can hold the key.
 
         Raises:
             DamagedError: a wrong checksum, or rows out of order.
@@ -183,13 +183,13 @@ def _decompress(block: bytes) -> bytes:
     if declared > _SNAPPY_RATIO * len(block) + 64:
         raise DamagedError("damaged: a Snappy block declares an impossible length", found=declared)
     try:
-        return bytes(cramjam.snappy.decompress_raw(block))  # of the declared length, or an error
+        return bytes(cramjam.snappy.decompress_raw(block))  # raises if the length is not the declared one
     except cramjam.DecompressionError as error:
         raise DamagedError(f"damaged: invalid Snappy data in a block ({error})") from error
 
 
 def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-    """The rows of one block; their keys must be greater than `last` and rise."""
+    """The rows of one block; the keys must be greater than `last` and in ascending order."""
     size = len(block)
     restarts = int.from_bytes(block[-4:], "little") if size >= 4 else 0
     end = size - 4 - 4 * restarts
@@ -197,11 +197,11 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
         raise DamagedError("damaged: impossible number of restart points in a block", found=restarts)
     points = struct.unpack_from(f"<{restarts}I", block, end)
     at = reached = 0
-    room = _KEYS_RATIO * size  # for keys: shared bytes would let a small block hold gigabytes of them
+    room = _KEYS_RATIO * size  # for keys: with shared bytes a small block could expand to gigabytes of keys
     key = b""
     while at < end:
         start = at
-        # Almost all lengths are below 128; the loop is where a listing spends its time.
+        # Almost all lengths are below 128; a listing spends most of its time in this loop.
         shared, unshared, length = block[at], block[at + 1], block[at + 2]
         if shared < 0x80 and unshared < 0x80 and length < 0x80:
             at += 3
@@ -227,5 +227,5 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
 
 
 def _shown(key: bytes) -> str:
-    """A key in a message; damaged ones may be megabytes long."""
+    """A key for a message, shortened because a damaged key may be megabytes long."""
     return repr(key) if len(key) <= 200 else f"{key[:200]!r}…"

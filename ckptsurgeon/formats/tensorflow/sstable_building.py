@@ -1,4 +1,4 @@
-"""Writes the table that `sstable` reads and draws. Knows no tensors."""
+"""Writes the table that `sstable` reads and describes. Independent of tensors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class TableBuilder:
-    """Writes a table, cut into blocks just as TensorFlow cuts it, so that equal rows give equal bytes.
+    """Writes a table with the same blocks as TensorFlow, so that equal rows give equal bytes.
 
     Args:
-        write: takes the bytes, in order.
+        write: called with the bytes, in order.
     """
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
@@ -31,7 +31,7 @@ class TableBuilder:
         """Add a row.
 
         Args:
-            key: greater than all keys before it, as unsigned bytes; the first may be empty.
+            key: greater than all earlier keys, compared as unsigned bytes; the first may be empty.
             value: any bytes.
         """
         if self._block.rows and len(key) + len(value) >= 2 * BLOCK_SIZE:
@@ -45,7 +45,7 @@ class TableBuilder:
             self._flush()
 
     def finish(self) -> None:
-        """Write what is left: the last data block, metaindex, index and footer."""
+        """Write the rest of the table: the last data block, metaindex, index and footer."""
         if self._block.rows:
             self._flush()
         metaindex = self._write_block(_BlockBuilder(RESTART_INTERVAL))
@@ -60,7 +60,7 @@ class TableBuilder:
 
     def _write_block(self, block: _BlockBuilder) -> bytes:
         parts = [*block.finish(), bytes((RAW,))]
-        if block.size < 2 * BLOCK_SIZE:  # a larger one holds a huge row, of which this would make copies
+        if block.size < 2 * BLOCK_SIZE:  # a larger block holds a huge row, which joining would copy
             parts = [b"".join(parts)]
         length = crc = 0
         for part in parts:
@@ -118,7 +118,7 @@ def _shared_length(one: bytes, other: bytes) -> int:
 
 
 def _separator(last: bytes, following: bytes) -> bytes:
-    """A short key k with last <= k < following, chosen as LevelDB chooses it."""
+    """A short key k with last <= k < following, chosen like LevelDB does."""
     at = _shared_length(last, following)
     if at < min(len(last), len(following)) and last[at] < 0xFF and last[at] + 1 < following[at]:
         return last[:at] + bytes((last[at] + 1,))
@@ -126,7 +126,7 @@ def _separator(last: bytes, following: bytes) -> bytes:
 
 
 def _successor(last: bytes) -> bytes:
-    """A short key k >= last, chosen as LevelDB chooses it."""
+    """A short key k >= last, chosen like LevelDB does."""
     for at, byte in enumerate(last):
         if byte != 0xFF:
             return last[:at] + bytes((byte + 1,))

@@ -27,9 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Variable
 
-    Slice = tuple[tuple[int, int], ...]  # (start, length) in every dimension; length -1: all of it
+    Slice = tuple[tuple[int, int], ...]  # (start, length) per dimension; length -1: the whole dimension
 
-# DataType number -> dtype name. 0 is invalid, 20 (resource) cannot be stored, from 101 on are references.
+# DataType number -> dtype name. 0 is invalid, 20 (resource) cannot be stored, and numbers from 101 are references.
 DTYPES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64",
     9: "int64", 10: "bool", 11: "qint8", 12: "quint8", 13: "qint32", 14: "bfloat16", 15: "qint16", 16: "quint16",
@@ -39,7 +39,7 @@ DTYPES = {
 }  # fmt: skip
 NUMBERS = {name: number for number, name in DTYPES.items()}
 
-MAX_RANK = 254  # TensorShape's own limit
+MAX_RANK = 254  # the limit of TensorShape
 _MAX_ELEMENTS = 1 << 63
 _KEY_START = ordered_unsigned(0)  # of a slice's key
 _PRIME = (1 << 127) - 1
@@ -49,7 +49,7 @@ def dtype_name(number: int) -> str:
     """The dtype of a DataType number.
 
     Raises:
-        DamagedError: no dtype that a checkpoint can hold.
+        DamagedError: the number is not a dtype that a checkpoint can hold.
     """
     name = DTYPES.get(number)
     if name is None:
@@ -61,8 +61,8 @@ def decode_shape(message: bytes) -> tuple[int, ...]:
     """The dimensions of a TensorShapeProto.
 
     Raises:
-        DamagedError: unknown rank, more than 254 dimensions, a negative one, or more than 2^63 elements (counted
-            without the zeros, so that a 0 does not hide an overflow).
+        DamagedError: unknown rank, more than 254 dimensions, a negative dimension, or 2^63 elements or more (counted
+            without dimensions of 0, which could hide an overflow).
     """
     shape: list[int] = []
     elements = 1
@@ -92,7 +92,7 @@ def decode_slice(message: bytes, shape: tuple[int, ...]) -> Slice:
     """The extents of a TensorSliceProto.
 
     Raises:
-        DamagedError: not of the rank of `shape`, or not inside it.
+        DamagedError: the slice has another rank than `shape`, an invalid length, or is not inside `shape`.
     """
     extents: list[tuple[int, int]] = []
     for number, kind, value, _ in fields(message):
@@ -115,7 +115,7 @@ def decode_slice(message: bytes, shape: tuple[int, ...]) -> Slice:
 
 
 def encode_slice(extents: Slice) -> bytes:
-    """A TensorSliceProto; a dimension left open stays so."""
+    """A TensorSliceProto; the length of a dimension is left out if it is -1."""
     return b"".join(
         bytes_field(1, varint_field(1, start) + (varint_field(2, length) if length >= 0 else b""))
         for start, length in extents
@@ -123,7 +123,7 @@ def encode_slice(extents: Slice) -> bytes:
 
 
 def same_partition(one: tuple[Slice, ...] | None, other: tuple[Slice, ...] | None, shape: tuple[int, ...]) -> bool:
-    """Whether two ways to cut a tensor of `shape`, None for not at all, cut it alike and in the same order."""
+    """Whether two partitions of a tensor of `shape` have the same slices in the same order; None: not partitioned."""
     if one == other:
         return True
 
@@ -142,15 +142,15 @@ def slice_shape(extents: Slice, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def check_cover(slices: list[Slice], shape: tuple[int, ...]) -> None:
-    """Slices inside a tensor must cover it, each element once.
+    """Raise unless slices inside a tensor cover each of its elements exactly once.
 
-    The volume of a slice is a product of differences, end less start, and the volumes of slices that cover a tensor
-    add up to its own. That alone would not tell an overlap beside a gap. But it holds for any measure, so the lengths
-    are measured with random numbers in the place of the coordinates: slices that do not cover the tensor so add up
-    with a chance of 2^-110 (Schwartz-Zippel). No two slices need to be compared.
+    The volume of a slice is a product of differences, end minus start, and the volumes of slices that cover a tensor
+    add up to the volume of the tensor. That sum is also right if an overlap and a gap cancel out. But it must be right
+    for every measure of lengths, so random numbers replace the coordinates: if the slices do not cover the tensor, the
+    sum is right only with a probability of 2^-110 (Schwartz-Zippel). No pairs of slices need to be compared.
 
     Raises:
-        DamagedError: they do not.
+        DamagedError: the slices overlap or leave a gap.
     """
     marks: list[dict[int, int]] = [{} for _ in shape]
 
@@ -174,7 +174,7 @@ def check_cover(slices: list[Slice], shape: tuple[int, ...]) -> None:
 def slice_key(name: bytes, extents: Slice) -> bytes:
     """The key under which a slice of the tensor `name` is stored (`EncodeTensorNameSlice`).
 
-    The extents are taken as they stand: a full dimension spelt out has another key than one left open.
+    The extents are encoded unchanged: the key differs between a length of -1 and the full length of the dimension.
     """
     return _KEY_START + ordered_string(name) + _slice_ending(extents)
 
@@ -186,10 +186,10 @@ def _slice_ending(extents: Slice) -> bytes:
 
 
 def check_version(message: bytes) -> None:
-    """Whether a VersionDef lets a reader of version 1 in.
+    """Raise unless a VersionDef allows readers of version 1.
 
     Raises:
-        DamagedError: it asks for a newer reader, or names version 1 as bad.
+        DamagedError: the VersionDef requires a newer reader, or lists version 1 as bad.
     """
     producer = min_consumer = 0
     bad: list[int] = []

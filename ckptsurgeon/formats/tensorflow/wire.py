@@ -1,6 +1,6 @@
 """Primitives of TensorFlow's files: varints, masked CRC-32C, protobuf's wire format, ordered codes.
 
-Knows no tables and no tensors. All readers are bounded by the bytes they were given. Sources: protobuf's encoding
+Independent of tables and tensors. No reader goes beyond the bytes that it is given. Sources: protobuf's encoding
 guide; `xla/tsl/lib/hash/crc32c.h` for the mask; `tensorflow/core/lib/strings/ordered_code.cc` for ordered codes.
 """
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, occur in none of these messages
-_COUNTED = (VARINT, BYTES)  # begin with a varint
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 (groups) do not occur in these messages
+_COUNTED = (VARINT, BYTES)  # wire types whose values begin with a varint
 
 _MASK_DELTA = 0xA282EAD8
 
 
 def crc32c(data: bytes, crc: int = 0) -> int:
-    """CRC-32C (Castagnoli) of `data`, or of what had `crc` followed by `data`."""
+    """CRC-32C (Castagnoli) of `data`, or of `data` appended to bytes whose CRC is `crc`."""
     extended: int = extend(crc, data)
     return extended
 
 
 def mask(crc: int) -> int:
-    """The form in which a CRC is stored, so that the CRC of bytes that hold CRCs is no trivial one."""
+    """The stored form of a CRC, masked so that the CRC of data that contains its own CRC is not degenerate."""
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """The varint at `at`, and where it ends.
+    """The varint at `at`, and the offset of its end.
 
     Raises:
-        DamagedError: it runs past `end`, or is longer than 10 bytes or 64 bits.
+        DamagedError: the varint runs past `end`, or is longer than 10 bytes or 64 bits.
     """
     value = shift = 0
     while at < end and shift < 70:
@@ -69,29 +69,29 @@ def varint(value: int) -> bytes:
 
 
 def signed64(value: int) -> int:
-    """A varint's 64 bits as the int64 that they mean."""
+    """Interpret a varint's 64 bits as an int64."""
     return value - (1 << 64) if value >> 63 else value
 
 
 def fields(message: Any, at: int = 0) -> Iterator[tuple[int, int, Any, Any]]:
-    """The fields of a protobuf message, in the order in which they stand.
+    """The fields of a protobuf message, in stored order.
 
     Args:
-        message: bytes, or a memoryview, of which the values then are views too.
-        at: where to begin.
+        message: bytes, or a memoryview; the values of a memoryview are views too.
+        at: offset of the first field.
 
     Yields:
-        For each field its number, wire type, value (int, or bytes if length-delimited) and own bytes, tag included,
-        so that unknown ones can be carried as they are.
+        For each field its number, wire type, value (int, or bytes if length-delimited) and encoded bytes with the tag,
+        so that unknown fields can be copied unchanged.
 
     Raises:
         DamagedError: not a message: a length or number runs past the end, or a wire type is unknown. The fields
-            before the damage come first.
+            before the damage are yielded first.
     """
     end = len(message)
     while at < end:
         start = at
-        # Almost all numbers take one byte; here is where opening a large checkpoint spends its time.
+        # Almost all numbers take one byte; opening a large checkpoint spends most of its time here.
         tag = message[at]
         at += 1
         if tag >= 0x80:
@@ -123,22 +123,22 @@ def fields(message: Any, at: int = 0) -> Iterator[tuple[int, int, Any, Any]]:
 
 
 def varint_field(number: int, value: int) -> bytes:
-    """A varint field, or nothing where the value is 0: proto3 leaves defaults out."""
+    """A varint field, or no bytes if the value is 0: proto3 leaves defaults out."""
     return varint(number << 3 | VARINT) + varint(value) if value else b""
 
 
 def fixed32_field(number: int, value: int) -> bytes:
-    """A fixed32 field, or nothing where the value is 0."""
+    """A fixed32 field, or no bytes if the value is 0."""
     return varint(number << 3 | FIXED32) + value.to_bytes(4, "little") if value else b""
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
-    """A length-delimited field; an empty one is written, since messages may be present and empty."""
+    """A length-delimited field; written even if it is empty, since an empty message may be present."""
     return varint(number << 3 | BYTES) + varint(len(value)) + value
 
 
 def ordered_string(value: bytes) -> bytes:
-    """A string such that encodings compare as the strings do, whatever follows them."""
+    """Encode a string so that encodings sort like the strings, whatever bytes follow them."""
     if b"\x00" not in value and b"\xff" not in value:
         return value + b"\x00\x01"
     parts = value.split(b"\xff")
@@ -146,13 +146,13 @@ def ordered_string(value: bytes) -> bytes:
 
 
 def ordered_unsigned(value: int) -> bytes:
-    """A uint64: the count of its significant bytes, then these, the highest first."""
+    """Encode a uint64: the number of its significant bytes, then these bytes, the highest first."""
     significant = value.to_bytes((value.bit_length() + 7) // 8, "big")
     return bytes((len(significant),)) + significant
 
 
 def ordered_signed(value: int) -> bytes:
-    """An int64 in n bytes of 7n bits: a header of n ones, exclusive-ored with the value in two's complement."""
+    """Encode an int64 of up to 7n bits in n bytes: a header of n ones, XORed with the value in two's complement."""
     length = 1
     while not -(1 << (7 * length - 1)) <= value < 1 << (7 * length - 1):
         length += 1

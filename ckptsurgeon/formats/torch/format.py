@@ -39,7 +39,7 @@ class PyTorch(OneFile):
         return Torch(found.path, found.files)
 
     def check(self, plan: Plan, out: str | None) -> None:
-        """As `Format.check`: refused, with the command that makes a file that can be written."""
+        """As `Format.check`: refused, with a command that converts the file to a format that can be written."""
         from .refusing import not_written
 
         if out is None:

@@ -2,13 +2,13 @@
 
     <archive>/data.pkl      a pickle: dictionaries of tensors, each a view of a storage
     <archive>/data/<key>    the bytes of a storage, not packed
-    <archive>/byteorder     `little` or `big`; files of before 2.1 lack it and are little-endian
+    <archive>/byteorder     `little` or `big`; missing from files before 2.1, which are little-endian
 
-Opening reads the zip file's directory and data.pkl, which `unpickling` turns into records. The names of a flat state
-dict are its keys; of dictionaries and lists within others the keys and indices are joined by `/`. What is not a
-tensor (an epoch, a learning rate) is left out. Tensors that lie in C order have an extent that is exactly their
-values; transposed, expanded and lazily conjugated ones have one from their first to their last element, and `read`
-puts them in order. The checksum is the zip file's, of a whole storage.
+Opening reads the zip file's directory and data.pkl, which `unpickling` turns into records. The variables of a flat
+state dict are named by its keys; the keys and indices of nested dictionaries and lists are joined by `/`. Values that
+are not tensors (an epoch, a learning rate) are left out. The extent of a tensor in C order holds exactly its values;
+the extent of a transposed, expanded or lazily conjugated tensor spans its first to its last element, and `read` puts
+the values in order. Checksums are the zip file's, one for each storage.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 PICKLE = "data.pkl"
 ONLY = "tensor"  # the name of a tensor that was saved without a dictionary around it
-_NO_CHECKSUM = 0  # of all members, after torch.serialization.set_crc32_options(False)
-_DEEPEST = 64  # dictionaries and lists within each other
+_NO_CHECKSUM = 0  # stored for all members after torch.serialization.set_crc32_options(False)
+_DEEPEST = 64  # levels of nested dictionaries and lists
 _LONGEST_NAME = 1 << 16  # bytes
-# Memory: what a variable takes beside its name, and what all objects may take beyond the file's size.
+# Memory in bytes: overhead of each variable, and the allowance for all objects besides the file's size.
 _PER_VARIABLE = 420
-_SPARE = 96 << 20  # 100,000 tensors are honest
-# What an expanded tensor may take: above this many bytes no more than this many times what is stored of it.
+_SPARE = 96 << 20  # legitimate files may have 100,000 tensors
+# Limits the size of an expanded tensor to the larger of _FLOOR bytes and _RATIO times its stored size.
 _FLOOR = 32 << 20
 _RATIO = 100
 
@@ -57,7 +57,7 @@ def is_archive(path: str) -> bool:
 
 
 def _archive(names: list[str]) -> str | None:
-    """What the names of all members begin with; None if they are not a PyTorch file's."""
+    """The prefix of all member names; None if the members are not those of a PyTorch file."""
     found = [name[: -len(PICKLE)] for name in names if name == PICKLE or name.endswith("/" + PICKLE)]
     if len(found) != 1 or found[0].count("/") > 1:
         return None
@@ -69,16 +69,16 @@ class Torch(WatchedFiles):
     """A PyTorch file, open for reading.
 
     Args:
-        path: as the user knows it.
-        files: the one file.
+        path: the name by which the user refers to the file.
+        files: a list of one file.
 
     Raises:
         NotFoundError: no such file.
         DamagedError: it is cut short, or contradicts itself.
-        UnsupportedError: its pickle holds more than tensors, or refers to a name that is not known.
+        UnsupportedError: its pickle uses opcodes or names that tensors do not need, or the zip file is not supported.
 
     Attributes:
-        tensors: variable's name -> where its values lie in which storage.
+        tensors: variable's name -> its storage, and the location of its values in the storage.
         members: storage's key -> the zip file's member.
     """
 
@@ -88,7 +88,7 @@ class Torch(WatchedFiles):
         super().__init__(path, files[0])
         self.tensors: dict[str, Tensor] = {}
         self.members: dict[str, ZipMember] = {}
-        self._checked: dict[str, DamagedError | None] = {}  # storage's key -> what is wrong with its bytes
+        self._checked: dict[str, DamagedError | None] = {}  # storage's key -> the error; None if intact
         try:
             with errors.files(self.main_file):
                 self._open(self.watch(self.main_file).size)
@@ -103,7 +103,7 @@ class Torch(WatchedFiles):
             raise
 
     def bytes_at(self, offset: int, length: int) -> bytes:
-        """Bytes of the file, fewer at its end."""
+        """Read bytes of the file, fewer at its end."""
         return self.file(self.main_file).read(offset, length) if length > 0 and offset >= 0 else b""
 
     def _open(self, size: int) -> None:
@@ -126,7 +126,7 @@ class Torch(WatchedFiles):
             self._add(name, tensor)
 
     def _content(self, member: ZipMember) -> bytes:
-        """All bytes of a member, their checksum verified."""
+        """Read all bytes of a member, and verify their checksum."""
         _must_be_stored(member)
         try:
             return b"".join(zipped.unpacked(self.bytes_at, member, member.crc != _NO_CHECKSUM))
@@ -141,7 +141,7 @@ class Torch(WatchedFiles):
         if member is None:
             if storage.length:
                 raise DamagedError("damaged: a storage without its member", found=f"data/{storage.key[:80]}")
-            member = zipped.ZipMember("data/" + storage.key)  # of no bytes
+            member = zipped.ZipMember("data/" + storage.key)  # an empty member
         _must_be_stored(member)
         if storage.length > member.size:
             what = f"damaged: wrong size of storage {storage.key[:80]}"
@@ -173,7 +173,7 @@ class Torch(WatchedFiles):
         yield from self.chunks(extent)
 
     def _content_chunks(self, key: str) -> Iterator[bytes]:
-        """All bytes of a storage; the last chunk if its checksum is right, which is remembered."""
+        """All bytes of a storage; its checksum is verified before the last chunk, and the result is remembered."""
         try:
             with errors.files(self.main_file):
                 member = self.members[key]
@@ -185,7 +185,7 @@ class Torch(WatchedFiles):
         self._checked[key] = None
 
     def check(self, variable: Variable) -> None:
-        """As `Checkpoint.check`: the zip file's checksum of the storage, which is read once however many share it."""
+        """As `Checkpoint.check`: the zip file's checksum of the storage; a storage shared by tensors is read once."""
         key = self.tensors[variable.name].storage.key
         if key not in self._checked:
             for _ in self._content_chunks(key):
@@ -198,7 +198,7 @@ class Torch(WatchedFiles):
         """As `Checkpoint.read`.
 
         Raises:
-            UnsupportedError: an expanded tensor that would take far more memory than is stored of it.
+            UnsupportedError: an expanded tensor would take far more memory than its stored bytes.
         """
         variable = self[name]
         tensor, extent = self.tensors[variable.name], variable.extents[0]
@@ -241,7 +241,7 @@ class Torch(WatchedFiles):
         return values
 
     def nbytes(self, variable: Variable) -> int | None:
-        """As `Checkpoint.nbytes`; of an expanded tensor more than is stored."""
+        """As `Checkpoint.nbytes`; for an expanded tensor this exceeds the number of stored bytes."""
         return variable.size * ITEM_SIZE[variable.dtype]
 
 
@@ -252,15 +252,15 @@ def _must_be_stored(member: ZipMember) -> None:
 
 
 def _tensors(root: object, most: int) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in an object, with their names; each container is entered once for every way that leads to it.
+    """The tensors in an object, with their names; a container is visited once for each path that leads to it.
 
     Args:
-        root: what `unpickling.load` gave.
-        most: objects that may be looked at, so that lists which hold one list many times cannot take for ever.
+        root: the object that `unpickling.load` returned.
+        most: limit on visited objects; without it, lists that repeat the same list could take forever.
 
     Raises:
-        DamagedError: more objects than that, or containers that hold themselves or are nested too deeply.
-        UnsupportedError: a tensor whose key is neither text nor a number.
+        DamagedError: more than `most` objects, or containers that contain themselves or are nested too deeply.
+        UnsupportedError: the key of a tensor is neither text nor a number.
     """
     if isinstance(root, Tensor):
         yield ONLY, root
@@ -290,7 +290,7 @@ def _tensors(root: object, most: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def _joined(prefix: str | None, key: object) -> str | None:
-    """The name of what stands under a key; None below a key that is neither text nor a number."""
+    """The name of the value under a key; None if this key or one above it is neither text nor a number."""
     if type(key) in (int, float, bool):
         key = str(key)
     if prefix is None or not isinstance(key, str):

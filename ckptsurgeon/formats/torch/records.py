@@ -1,8 +1,8 @@
-"""The records that a PyTorch pickle becomes, and the table of names that it may refer to.
+"""The records that represent the objects of a PyTorch pickle, and the table of names that a pickle may refer to.
 
-A pickle builds objects by naming functions and calling them. Here a name is looked up in `GLOBALS`, which holds inert
-entries of ours, and a "call" is one of the short functions below, each of which checks its arguments and returns a
-record. Nothing of PyTorch or of any other package is imported or called.
+A pickle builds objects by naming functions and calling them. Here a name is looked up in `GLOBALS`, which holds only
+inert entries, and a "call" runs one of the short functions below, which check their arguments and return a record.
+Nothing from PyTorch or any other package is imported or called.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
     Make = Callable[[tuple[object, ...]], object]
 
-MAX_RANK = 64  # PyTorch's own limit on a tensor's dimensions
-_MOST_MARKS = 16  # a tensor's metadata have at most two
-_BYTES = "bytes"  # the dtype of a storage without one
+MAX_RANK = 64  # PyTorch's limit on a tensor's dimensions
+_MOST_MARKS = 16  # items in a tensor's metadata; PyTorch writes at most two
+_BYTES = "bytes"  # stands for the dtype of an untyped storage
 
 
 class Global:
-    """A name that the pickle refers to and that `GLOBALS` knows.
+    """A name that a pickle may refer to; an entry of `GLOBALS`.
 
     Attributes:
-        name: as the pickle spells it, `torch.FloatStorage`.
-        dtype: of a storage class or a dtype; None of other names and of dtypes that are not supported.
-        make: what a call of it becomes; None where it cannot be called.
+        name: as spelt in the pickle, such as `torch.FloatStorage`.
+        dtype: of a storage class or a dtype; None for other names and for unsupported dtypes.
+        make: function that makes the record for a call of this name; None if the name cannot be called.
     """
 
     __slots__ = ("dtype", "make", "name")
@@ -39,7 +39,7 @@ class Global:
 
 
 class Dict:
-    """A dictionary of the pickle, as pairs in their order; keys are never hashed, so no choice of keys is slow."""
+    """A dictionary of the pickle, as ordered pairs; keys are never hashed, so hostile keys cannot make it slow."""
 
     __slots__ = ("items",)
 
@@ -52,7 +52,7 @@ class Storage:
 
     Attributes:
         key: of the archive's member `data/<key>`.
-        dtype: of its elements; "bytes" of a storage without a dtype.
+        dtype: of its elements; "bytes" for an untyped storage.
         count: number of elements.
     """
 
@@ -65,7 +65,7 @@ class Storage:
 
     @property
     def length(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.count * (1 if self.dtype == _BYTES else ITEM_SIZE[self.dtype])
 
 
@@ -73,12 +73,12 @@ class Tensor:
     """A view of a storage.
 
     Attributes:
-        storage: where its values lie.
+        storage: holds the values.
         dtype: as `Variable.dtype`.
         offset: of its first element, in elements.
         shape, strides: in elements.
         conjugate: whether the values are the conjugates of those stored.
-        negative: whether they are the stored ones with the other sign.
+        negative: whether the values are the stored ones with the opposite sign.
     """
 
     __slots__ = ("conjugate", "dtype", "negative", "offset", "shape", "storage", "strides")
@@ -103,7 +103,7 @@ class Tensor:
 
     @property
     def span(self) -> int:
-        """Number of elements of the storage from the first one that belongs to the tensor to the last."""
+        """Number of storage elements from the tensor's first element to its last."""
         if not self.size:
             return 0
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
@@ -147,14 +147,14 @@ def _is_count(value: object) -> bool:
 
 
 def _numbers(value: object, what: str) -> tuple[int, ...]:
-    """A tuple of sizes or strides, of at most MAX_RANK numbers."""
+    """Check that a value is a tuple of at most MAX_RANK sizes or strides, and return it."""
     if not isinstance(value, tuple) or len(value) > MAX_RANK or not all(map(_is_count, value)):
         raise DamagedError(f"damaged: invalid {what} of a tensor")
     return value
 
 
 def _tensor(arguments: tuple[object, ...], dtype: str | None) -> Tensor:
-    """A tensor from (storage, offset, sizes, strides), checked against the storage's length."""
+    """Make a tensor from (storage, offset, sizes, strides), checked against the storage's length."""
     if len(arguments) < 4:
         raise DamagedError("damaged: a tensor with too few arguments", expected="at least 4", found=len(arguments))
     storage, offset, sizes, strides = arguments[:4]
@@ -178,7 +178,7 @@ def _tensor(arguments: tuple[object, ...], dtype: str | None) -> Tensor:
 
 
 def _flag(tensor: Tensor, metadata: object) -> Tensor:
-    """Take the two marks that PyTorch keeps of a lazily conjugated or negated tensor."""
+    """Set a tensor's `conjugate` and `negative` from its metadata, where PyTorch marks lazily computed tensors."""
     marks = metadata.items if isinstance(metadata, Dict) else []
     if len(marks) > _MOST_MARKS:
         raise DamagedError("damaged: a tensor with impossible metadata", found=f"{len(marks)} items")
@@ -241,7 +241,7 @@ def _dict(arguments: tuple[object, ...]) -> Dict:
 
 
 def _defaultdict(arguments: tuple[object, ...]) -> Dict:
-    """defaultdict(class), whose class is left out."""
+    """defaultdict(class); the class is left out."""
     return _dict(arguments[1:])
 
 

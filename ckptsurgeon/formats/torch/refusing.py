@@ -1,4 +1,4 @@
-"""PyTorch files are read and never written: the error that says so, with the command that makes a file to change."""
+"""The error for attempts to write a PyTorch file, with a command that converts it to a writable format."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ...errors import RefusedError
 
 
 def not_written(path: str) -> RefusedError:
-    """The error that a PyTorch file cannot be changed.
+    """The error for a PyTorch file that cannot be written.
 
     Args:
-        path: of the file that was to be changed, or whose format a new file was to have.
+        path: of the file that was to be changed or created in this format.
     """
     import shlex
 

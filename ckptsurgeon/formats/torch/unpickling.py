@@ -1,9 +1,9 @@
-"""Interprets the pickle of a PyTorch file: the few opcodes that tensors and dictionaries need, as data only.
+"""Interprets the pickle of a PyTorch file: only the opcodes that tensors and dictionaries need, without running code.
 
-A pickle is a program for a small stack machine. Python's own interpreter of it imports and calls whatever the program
-names; this one knows the opcodes in `_CODES` and the names in `records.GLOBALS`, and refuses all others, so that the
-worst program can only build lists. It is a pure function: bytes in, records out. Its memory and time are linear in the
-bytes: each opcode makes at most one object, objects are counted, keys are not hashed, and nothing recurs.
+A pickle is a program for a small stack machine. Python's own interpreter imports and calls whatever the program names;
+this interpreter knows only the opcodes in `_CODES` and the names in `records.GLOBALS`, and refuses all others, so that
+even a hostile program can only build lists. It is a pure function: bytes in, records out. Its memory and time are
+linear in the bytes: each opcode makes at most one object, objects are counted, keys are not hashed, and nothing recurs.
 
 Source: `pickletools` in Python's library, which describes every opcode.
 """
@@ -19,14 +19,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Memory of an object beside its elements and text, in bytes; rather more than it takes.
+# Memory of an object without its elements and text, in bytes; estimated on the high side.
 _PER_OBJECT = 56
 _PER_RECORD = 136
-_PER_ITEM = 72  # of a dictionary, a pair and its place
+_PER_ITEM = 72  # of a dictionary: a pair and its slot
 _PER_PLACE = 8
 _LONGEST_NAME = 200  # characters of a module or of a global's name
 
-# Opcodes that are refused, for the message; those of `_CODES` are known there.
+# Names of refused opcodes, for the message; `_CODES` holds the accepted opcodes.
 _REFUSED = {
     b"0": "POP", b"1": "POP_MARK", b"2": "DUP", b"F": "FLOAT", b"I": "INT", b"L": "LONG",
     b"P": "PERSID", b"S": "STRING", b"T": "BINSTRING", b"U": "SHORT_BINSTRING", b"V": "UNICODE", b"B": "BINBYTES",
@@ -42,11 +42,11 @@ def load(data: bytes, room: int) -> object:
 
     Args:
         data: the pickle.
-        room: bytes of memory that its objects may take.
+        room: limit on the memory of its objects, in bytes.
 
     Raises:
-        DamagedError: it is cut short, contradicts itself, or would take more memory.
-        UnsupportedError: an opcode or a name that is not needed for tensors.
+        DamagedError: the pickle is cut short, contradicts itself, or would exceed the limit.
+        UnsupportedError: the pickle uses an opcode or a name that tensors do not need.
     """
     machine = _Machine(data, room)
     if data[:1] != b"\x80":
@@ -81,10 +81,10 @@ class _Machine:
     Attributes:
         data: the pickle.
         at: offset of the next byte.
-        code_at: offset of the opcode that is being carried out.
+        code_at: offset of the opcode that is being executed.
         stack: of objects.
-        marks: heights of the stack where MARK stands.
-        memo: objects that are referred to again.
+        marks: stack heights at the open MARKs.
+        memo: objects that the pickle may refer to again.
     """
 
     __slots__ = ("_room", "at", "code_at", "data", "marks", "memo", "stack")
@@ -98,17 +98,17 @@ class _Machine:
         self._room = room
 
     def spend(self, memory: int) -> None:
-        """Count memory.
+        """Count memory against the limit.
 
         Raises:
-            DamagedError: there is no more room.
+            DamagedError: the limit is exceeded.
         """
         self._room -= memory
         if self._room < 0:
             raise DamagedError("damaged: a pickle with far more objects than its file has room for")
 
     def take(self, length: int) -> bytes:
-        """The next bytes."""
+        """Take the next bytes."""
         end = self.at + length
         if end > len(self.data):
             raise DamagedError("damaged: a pickle that is cut short")
@@ -117,7 +117,7 @@ class _Machine:
         return found
 
     def number(self, length: int) -> int:
-        """The next bytes as a number without a sign."""
+        """Take the next bytes as an unsigned number."""
         return int.from_bytes(self.take(length), "little")
 
     def push(self, value: object, memory: int = _PER_OBJECT) -> None:
@@ -126,13 +126,13 @@ class _Machine:
         self.stack.append(value)
 
     def pop(self) -> object:
-        """Take the last object from the stack."""
+        """Remove the top object from the stack, and return it."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise DamagedError(f"damaged: a pickle takes from an empty stack at byte {self.code_at}")
         return self.stack.pop()
 
     def top(self) -> object:
-        """The last object on the stack, which stays there."""
+        """The top object of the stack, which is not removed."""
         value = self.pop()
         self.stack.append(value)
         return value
@@ -161,7 +161,7 @@ class _Machine:
         self.push(text, _PER_OBJECT + (length if text.isascii() else 4 * length))
 
     def line(self) -> str:
-        """The next bytes up to a line's end: a part of a global's name."""
+        """Take the next bytes up to the end of the line: a part of a global's name."""
         end = self.data.find(b"\n", self.at, self.at + _LONGEST_NAME + 1)
         if end < 0:
             raise DamagedError(f"damaged: opcode GLOBAL without a name at byte {self.code_at}")
@@ -173,7 +173,7 @@ class _Machine:
         return text
 
     def remember(self, index: int) -> None:
-        """Keep the last object under a number: the next one that is free, or one that is taken."""
+        """Store the top object in the memo, under the next free index or in place of an earlier object."""
         value = self.top()
         if index > len(self.memo):
             what = "damaged: a pickle's memo with a gap"
@@ -185,7 +185,7 @@ class _Machine:
             self.memo[index] = value
 
     def recall(self, index: int) -> None:
-        """Put a kept object on the stack."""
+        """Put an object from the memo on the stack."""
         if index >= len(self.memo):
             raise DamagedError("damaged: a pickle refers to an object that it has not made", found=index)
         self.push(self.memo[index], 0)
@@ -201,7 +201,7 @@ class _Machine:
         self.push(found, 0)
 
     def call(self, code: str) -> None:
-        """Replace a global and its arguments by the record that they mean."""
+        """Replace a global and its arguments on the stack by the record for the call."""
         arguments, function = self.pop(), self.pop()
         if not isinstance(arguments, tuple) or not isinstance(function, Global):
             raise DamagedError(f"damaged: opcode {code} of something other than a function and its arguments")
@@ -220,7 +220,7 @@ class _Machine:
         found.extend(values)
 
     def assign(self, values: list[object]) -> None:
-        """Add keys and values, in turn, to the dictionary on top of the stack."""
+        """Add alternating keys and values to the dictionary on top of the stack."""
         found = self.top()
         if not isinstance(found, Dict) or len(values) % 2:
             raise DamagedError(f"damaged: a pickle sets items of what is not a dictionary at byte {self.code_at}")
@@ -234,7 +234,7 @@ def _mark(machine: _Machine) -> None:
 
 
 def _build(machine: _Machine) -> None:
-    """Leave out the attributes of a dictionary (`_metadata`: versions of modules) or of a tensor."""
+    """Discard the attributes of a dictionary (`_metadata`: versions of modules) or of a tensor."""
     machine.pop()
     if not isinstance(machine.top(), Dict | Tensor):
         raise UnsupportedError(f"opcode BUILD of an unknown object at byte {machine.code_at} of the pickle")

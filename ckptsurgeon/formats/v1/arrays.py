@@ -1,4 +1,4 @@
-"""Values of a TensorFlow V1 checkpoint as NumPy arrays, and arrays as its TensorProtos."""
+"""Converts the values of a TensorFlow V1 checkpoint to NumPy arrays, and arrays to its TensorProtos."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .slices import Slices
 
-_WINDOW = 1 << 16  # bytes, or values, that are decoded or encoded at a time: several arrays of 8 times that are made
+_WINDOW = 1 << 16  # bytes or values handled at a time; several arrays of 8 times that size are made
 _LONGEST = 10  # bytes of a varint
 _SEVEN = np.uint64(7)
 
 
 def read(slices: Slices, variable: Variable) -> NDArray[Any]:
-    """The values of a variable, its checksums verified; see `Checkpoint.read`.
+    """Return the values of a variable, with its checksums verified; see `Checkpoint.read`.
 
-    Nothing is allocated before the file has shown that it holds as many values.
+    No memory is allocated before it is certain that the file holds that many values.
     """
     if variable.dtype not in FIELDS:
         what = f"{variable.name}: values of dtype {variable.dtype} in a V1 checkpoint"
@@ -75,18 +75,18 @@ def check(pieces: Iterable[bytes], dtype: str) -> None:
     """Check that encoded integers, booleans or halves are in the range of their dtype.
 
     Raises:
-        DamagedError: they are not.
+        DamagedError: a value is out of range.
     """
     for _ in _numbers(pieces, dtype):
         pass
 
 
 def _numbers(pieces: Iterable[bytes], dtype: str) -> Iterator[NDArray[Any]]:
-    """The values of encoded numbers, some at a time, in native byte order."""
+    """Yield the values of encoded numbers in portions, in native byte order."""
     kind = numeric.dtype(dtype)
     if FIELDS[dtype][1] != VARINT:
         pieces = list(pieces)
-        if pieces:  # nearly always one; of a complex number the two halves may stand in different ones
+        if pieces:  # nearly always one piece; the two parts of a complex number may be in different ones
             yield np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), kind.newbyteorder("<"))
         return
     stored = np.dtype(np.uint16) if dtype == "float16" else kind
@@ -100,7 +100,7 @@ def _numbers(pieces: Iterable[bytes], dtype: str) -> Iterator[NDArray[Any]]:
 
 
 def _varints(packed: bytes) -> Iterator[NDArray[np.int64]]:
-    """Packed varints, the last of which is whole, as the int64 that they mean, at least one at a time."""
+    """Decode packed varints, the last of which is complete, to int64; yields one or more at a time."""
     data = np.frombuffer(packed, np.uint8)
     at = 0
     while at < len(data):
@@ -129,10 +129,10 @@ def _too_long() -> DamagedError:
 
 
 def encode(values: NDArray[Any], dtype: str) -> bytes:
-    """The TensorProto of values, as TensorFlow puts it into a V1 checkpoint: without dtype and shape.
+    """Return the TensorProto of values, as TensorFlow puts it into a V1 checkpoint: without dtype and shape.
 
     Args:
-        values: of `numeric.dtype(dtype)`, in any byte order, or objects of type bytes for strings.
+        values: values of `numeric.dtype(dtype)`, in any byte order; for strings, objects of type bytes.
         dtype: the variable's, one of `FIELDS`.
     """
     field, wire = FIELDS[dtype]
@@ -150,7 +150,7 @@ def encode(values: NDArray[Any], dtype: str) -> bytes:
 
 
 def _packed(values: NDArray[Any]) -> bytes:
-    """Integers as varints, negative ones in 10 bytes."""
+    """Encode integers as varints; negative ones take 10 bytes."""
     wide = values.astype(np.int64).view(np.uint64)
     lengths = np.ones(len(wide), np.int64)
     for digit in range(1, _LONGEST):

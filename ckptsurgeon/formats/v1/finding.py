@@ -1,4 +1,4 @@
-"""Recognises V1 checkpoints: one file, or several whose names share their beginning."""
+"""Recognises V1 checkpoints: one file, or several whose names share a prefix."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ...errors import DamagedError
 from ...source import open_source
 from ..tensorflow.sstable import MAGIC
 
-_SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # one of several files, or all of them at once
+_SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # one file of a set or, with `?`, the whole set
 
 
 def locate(path: str) -> tuple[str, list[str]] | None:
-    """The V1 checkpoint with exactly this path, or that consists of files with this beginning.
+    """Find the V1 checkpoint with exactly this path, or the set of files with this prefix.
 
     Returns:
-        What to call it, and its files; None if there is none.
+        The checkpoint's path and its files; None if there is no V1 checkpoint.
 
     Raises:
-        DamagedError: some of several files are missing.
+        DamagedError: some files of a set are missing.
     """
     shard = _SHARD.fullmatch(path)
     if os.path.isfile(path):
@@ -42,7 +42,7 @@ def _shards(stem: str, count: int) -> tuple[str, list[str]] | None:
 
 
 def _sharded(stem: str) -> tuple[str, list[str]] | None:
-    """The V1 checkpoint whose files begin with `stem`, if there is just one."""
+    """Return the V1 checkpoint whose files have the prefix `stem`, if there is exactly one."""
     folder, base = os.path.split(stem)
     if not base or not os.path.isdir(folder or "."):
         return None

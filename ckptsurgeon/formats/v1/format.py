@@ -22,7 +22,7 @@ class TensorFlowV1(OneFile):
     has_state = True
 
     def recognise(self, path: str) -> Found | None:
-        """As `Format.recognise`: a file, or what the names of several begin with."""
+        """As `Format.recognise`: a file, or the prefix of a set."""
         from . import finding
 
         files = finding.locate(path)
@@ -53,7 +53,7 @@ class TensorFlowV1(OneFile):
         return writing.save_as(plan, out, force, sync, wait)
 
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-        """As `Format.copy`; one of several files is refused."""
+        """As `Format.copy`; a single file of a set is refused."""
         from .. import copying
 
         if checkpoint.shards > 1:

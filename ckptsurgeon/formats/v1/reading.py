@@ -1,10 +1,10 @@
 """Reads TensorFlow V1 checkpoints: tables of saved tensor slices, one file or a set `<prefix>-?????-of-?????`.
 
-The empty key of each file holds its meta (name, shape, dtype and slices of what this file has), every other key one
+The empty key of each file holds its meta (name, shape, dtype and slices of the file's tensors), every other key one
 slice: SavedTensorSlices{data: SavedSlice{name, slice, TensorProto}}, where the TensorProto has neither dtype nor shape
-but only values, integers as varints. A set is the union of its files. Opening reads of each file the index of the
-table and the first block. Sources: `tensorflow/core/util/tensor_slice_writer.cc`, `tensor_slice_reader.cc`,
-`saved_tensor_slice.proto`. `writing.py` is the other half.
+but only values, with integers as varints. A set is the union of its files. Opening reads each table's index and first
+block. Sources: `tensorflow/core/util/tensor_slice_writer.cc`, `tensor_slice_reader.cc`, `saved_tensor_slice.proto`.
+`writing.py` is the counterpart.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _VALUE_SUFFIX = VALUE_SUFFIX.encode()
 
 
 def _place_in_set(file: str) -> tuple[int, int] | None:
-    """Number and count in the name of a file of a set, as in `model-00000-of-00003`; None of another file."""
+    """Return number and count from the name of a file of a set, as in `model-00000-of-00003`; None for other names."""
     head, _, count = file.rpartition("-of-")
     number = head.rpartition("-")[2]
     if len(number) == len(count) == 5 and (number + count).isascii() and (number + count).isdigit():
@@ -49,7 +49,7 @@ class V1(WatchedFiles):
     """A TensorFlow V1 checkpoint, open for reading.
 
     Args:
-        path: the prefix; of a single file its path.
+        path: the prefix; for a single file its path.
         files: paths of all its files, in the order of their numbers.
 
     Raises:
@@ -58,10 +58,10 @@ class V1(WatchedFiles):
 
     Attributes:
         files: as given.
-        metas: of each variable, by key, the encoded SavedSliceMetas: one for each file that has slices of it.
-        more: the first file's meta without its tensors: encoded fields, its VersionDef among them.
-        more_outside: the encoded fields of the first file's first row but the meta.
-        slices: the rows with values.
+        metas: key of a variable -> its encoded SavedSliceMetas: one for each file that has slices of it.
+        more: the first file's meta without its tensors: encoded fields, including its VersionDef.
+        more_outside: the encoded fields of the first file's first row other than the meta.
+        slices: the rows that hold values.
     """
 
     format = "tf-v1"
@@ -75,7 +75,7 @@ class V1(WatchedFiles):
         self.more_outside: list[bytes] = []
         self._tables: dict[str, Table] = {}
         self.slices = Slices(path, self._tables)
-        self._forms: dict[bytes, tuple[str, tuple[int, ...], tuple[Slice, ...]]] = {}  # by encoding: most occur often
+        self._forms: dict[bytes, tuple[str, tuple[int, ...], tuple[Slice, ...]]] = {}  # by encoding; most occur often
         self._blocks: dict[tuple[str, tuple[int, int]], Extent] = {}
         try:
             self._open()
@@ -120,7 +120,7 @@ class V1(WatchedFiles):
             if number == 1 and kind == BYTES and meta is None:
                 meta = value
             elif number <= 2:
-                meta = None  # a header of a TensorBundle's index, a slice's data, or two metas
+                meta = None  # the header of a TensorBundle's index, a slice's data, or two metas
                 break
             else:
                 outside.append(raw)
@@ -138,7 +138,7 @@ class V1(WatchedFiles):
                 raise DamagedError("damaged: a field of the meta has the wrong wire type")
             more.append(raw)
         here: set[bytes] = set()
-        for message in tensors:  # after the version, which decides whether they can be understood
+        for message in tensors:  # after the version, which decides whether they can be decoded
             self._add(file, table, message, found, here)
         if file == self.files[0]:
             self.more, self.more_outside = more, outside
@@ -187,7 +187,7 @@ class V1(WatchedFiles):
         return variable
 
     def oddities(self) -> list[str]:
-        """As `Checkpoint.oddities`: damaged blocks, and rows that belong to nothing. Reads all tables whole."""
+        """As `Checkpoint.oddities`: damaged blocks, and rows that belong to no variable. Reads the whole tables."""
         expected: dict[str, set[bytes]] = {file: {b""} for file in self.files}
         for variable in self.variables.values():
             for extent, key in zip(variable.extents, row_keys(variable.key, variable), strict=True):
@@ -204,17 +204,17 @@ class V1(WatchedFiles):
         return found
 
     def holds_same_rows(self, variable: Variable, donor: Checkpoint, other: Variable) -> bool | None:
-        """As `Checkpoint.holds_same_rows`, of two V1 checkpoints with one partition."""
+        """As `Checkpoint.holds_same_rows`, for two V1 checkpoints with the same slices."""
         if not isinstance(donor, V1) or variable.slices != other.slices:
             return None
         try:
             numbers = range(len(variable.extents))
             return all(self.tensor(variable, number) == donor.tensor(other, number) for number in numbers)
         except CkptSurgeonError:
-            return False  # the writer will say what is wrong
+            return False  # the writer will report the error
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:
-        """As `Checkpoint.chunks`, of the stored block that holds the slice."""
+        """As `Checkpoint.chunks`; yields the stored block that holds the slice."""
         file = self.file(extent.file)
         end = extent.offset + extent.length
         for at in range(extent.offset, end, CHUNK):
@@ -225,7 +225,7 @@ class V1(WatchedFiles):
             yield chunk
 
     def tensor(self, variable: Variable, number: int) -> memoryview:
-        """The encoded TensorProto of a variable's slice, all of whose values are checked."""
+        """Return the encoded TensorProto of a variable's slice, after checking all of its values."""
         tensor = self.slices.tensor(variable, number)
         values = self.slices.values(variable, number, tensor)
         if variable.dtype in FIELDS and FIELDS[variable.dtype][1] == VARINT:

@@ -1,6 +1,6 @@
-"""Rows of a TensorFlow V1 checkpoint's tables, taken apart and put together. Without NumPy.
+"""Decodes and encodes rows of a TensorFlow V1 checkpoint's tables. Without NumPy.
 
-Their messages, in protobuf's notation; fields that are not named here are carried.
+The messages, in protobuf's notation; other fields are kept:
 
     meta row   SavedTensorSlices{1 meta: {1 tensor: SavedSliceMeta{1 name, 2 shape, 3 type, 4 slice}…, 2 versions}}
     slice row  SavedTensorSlices{2 data: SavedSlice{1 name, 2 slice, 3 data: TensorProto}}
@@ -33,25 +33,25 @@ FIELDS = {
     "qint8": (7, VARINT), "quint8": (7, VARINT), "quint16": (7, VARINT), "qint32": (7, VARINT),
     "int64": (10, VARINT), "bool": (11, VARINT), "float16": (13, VARINT), "string": (8, BYTES),
 }  # fmt: skip
-# What TensorFlow puts into a V1 checkpoint, and reads from one: all of these but quint16, as tried with its ops.
+# The dtypes that TensorFlow writes to and reads from a V1 checkpoint: all but quint16, as tried with its ops.
 WRITTEN = frozenset(FIELDS) - {"quint16"}
 _NAME = bytes((1 << 3 | BYTES,))  # tag of a SavedSliceMeta's name
-_CONTINUED = bytes(range(0x80, 0x100))  # bytes of a varint that are not its last
+_CONTINUED = bytes(range(0x80, 0x100))  # the bytes of a varint except its last
 NEW_VERSION = bytes.fromhex("12020801")  # of a meta: VersionDef{producer: 1}
 
 
 def slices_of(variable: Variable) -> tuple[Slice, ...]:
-    """The slices of a variable as a V1 checkpoint lists them: a whole one is one that leaves all dimensions open."""
+    """Return the slices of a variable as a V1 checkpoint lists them: an unpartitioned one has all dimensions open."""
     return variable.slices if variable.slices is not None else (((0, -1),) * len(variable.shape),)
 
 
 def row_keys(key: bytes, variable: Variable) -> list[bytes]:
-    """The keys of the rows that hold a variable's slices if it is stored under `key`, in the order of the slices."""
+    """Return the keys of the rows of a variable's slices, in the order of the slices, if it is stored under `key`."""
     return [slice_key(key, extents) for extents in slices_of(variable)]
 
 
 def count_of(variable: Variable, number: int) -> int:
-    """The number of elements in one slice of a variable."""
+    """Return the number of elements in one slice of a variable."""
     count = 1
     for size in variable.shape if variable.slices is None else slice_shape(variable.slices[number], variable.shape):
         count *= size
@@ -59,13 +59,13 @@ def count_of(variable: Variable, number: int) -> int:
 
 
 def in_file_order(variable: Variable) -> list[int]:
-    """The numbers of a variable's slices as they lie on disk, so that each block is read once."""
+    """Return the numbers of a variable's slices in their order on disk, so that each block is read once."""
     extents = variable.extents
     return sorted(range(len(extents)), key=lambda number: (extents[number].file, extents[number].offset))
 
 
 def split_meta(message: bytes) -> tuple[bytes, bytes]:
-    """Splits a SavedSliceMeta into the name and all other fields, which many variables share."""
+    """Split a SavedSliceMeta into the name and all other fields, which many variables share."""
     if message[:1] == _NAME and len(message) > 2 and message[1] < 0x80:  # as TensorFlow writes it
         end = 2 + message[1]
         return message[2:end], message[end:]
@@ -79,7 +79,7 @@ def split_meta(message: bytes) -> tuple[bytes, bytes]:
 
 
 def decode_form(message: bytes) -> tuple[str, tuple[int, ...], tuple[Slice, ...]]:
-    """Decodes a SavedSliceMeta without its name into dtype, shape and slices.
+    """Decode a SavedSliceMeta without its name into dtype, shape and slices.
 
     Raises:
         DamagedError: a field is repeated, has the wrong wire type, or an invalid value.
@@ -106,7 +106,7 @@ def decode_form(message: bytes) -> tuple[str, tuple[int, ...], tuple[Slice, ...]
 
 
 def _only(message: bytes | memoryview, wanted: tuple[int, ...]) -> dict[int, memoryview]:
-    """The length-delimited fields of these numbers, each there once at most, as views: rows may be huge."""
+    """Return the length-delimited fields with these numbers, each at most once, as views: rows may be huge."""
     found: dict[int, memoryview] = {}
     for number, kind, value, _ in fields(memoryview(message)):
         if number in wanted:
@@ -117,7 +117,7 @@ def _only(message: bytes | memoryview, wanted: tuple[int, ...]) -> dict[int, mem
 
 
 def tensor_of(row: bytes, variable: Variable, extents: Slice) -> memoryview:
-    """The TensorProto in a row, which must be that of this slice of this variable."""
+    """Return the TensorProto in a row, which must belong to this slice of this variable."""
     outer = _only(row, (1, 2))
     if 1 in outer or 2 not in outer:
         raise DamagedError("damaged: the row of a slice holds no slice")
@@ -130,7 +130,10 @@ def tensor_of(row: bytes, variable: Variable, extents: Slice) -> memoryview:
 
 
 def value_pieces(tensor: memoryview, dtype: str, count: int) -> list[bytes]:
-    """The `count` encoded values of a TensorProto: packed ones as they stand, single ones joined; of strings, each."""
+    """Return the `count` encoded values of a TensorProto in pieces: packed ones as stored, single ones joined.
+
+    Each string is a piece of its own.
+    """
     if dtype not in FIELDS:
         return []
     field, wire = FIELDS[dtype]
@@ -167,7 +170,7 @@ def value_pieces(tensor: memoryview, dtype: str, count: int) -> list[bytes]:
 
 
 def _varints(packed: memoryview) -> int:
-    """The number of varints in packed ones."""
+    """Count the varints in packed data."""
     count = 0
     for at in range(0, len(packed), CHUNK):
         count += len(bytes(packed[at : at + CHUNK]).translate(None, _CONTINUED))
@@ -177,13 +180,13 @@ def _varints(packed: memoryview) -> int:
 
 
 def new_meta(key: bytes, variable: Variable) -> bytes:
-    """The SavedSliceMeta of a variable that is stored under `key`."""
+    """Return the SavedSliceMeta of a variable that is stored under `key`."""
     head = bytes_field(1, key) + bytes_field(2, encode_shape(variable.shape)) + varint_field(3, NUMBERS[variable.dtype])
     return head + b"".join(bytes_field(4, encode_slice(extents)) for extents in slices_of(variable))
 
 
 def carried_meta(key: bytes, messages: list[bytes]) -> bytes:
-    """SavedSliceMetas of one tensor from several files as one, under another name; all else byte for byte."""
+    """Merge the SavedSliceMetas of one tensor from several files, under a new name; other fields are kept unchanged."""
     parts = [bytes_field(1, key) if number == 1 else raw for number, _, _, raw in fields(messages[0])]
     for message in messages[1:]:
         parts += (raw for number, _, _, raw in fields(message) if number == 4)
@@ -191,13 +194,13 @@ def carried_meta(key: bytes, messages: list[bytes]) -> bytes:
 
 
 def new_row(key: bytes, extents: Slice, tensor: bytes | memoryview) -> list[bytes | memoryview]:
-    """The row of a slice, in parts: a TensorProto may be huge."""
+    """Return the row of a slice, in parts: a TensorProto may be huge."""
     head = bytes_field(1, key) + bytes_field(2, encode_slice(extents)) + varint(3 << 3 | BYTES) + varint(len(tensor))
     return [varint(2 << 3 | BYTES) + varint(len(head) + len(tensor)) + head, tensor]
 
 
 def renamed_row(key: bytes, row: bytes) -> bytes:
-    """The row of a slice for a tensor of another name; all else is carried byte for byte."""
+    """Return the row of a slice under another tensor name; all other bytes are unchanged."""
     outer = []
     for number, _, value, raw in fields(row):
         if number == 2:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Slices:
-    """The slices of an open V1 checkpoint: all that helpers need to know of it.
+    """The slices of an open V1 checkpoint, with everything that helpers need to know of the checkpoint.
 
     Attributes:
-        path: of the checkpoint, for error messages.
-        tables: of each file, by its path.
+        path: the checkpoint's path, for error messages.
+        tables: file's path -> its table.
     """
 
     __slots__ = ("path", "tables")
@@ -31,7 +31,7 @@ class Slices:
         self.tables = tables
 
     def message(self, variable: Variable, number: int) -> bytes:
-        """The row of a variable's slice: an encoded SavedTensorSlices with the expected name and slice.
+        """Return the row of a variable's slice: an encoded SavedTensorSlices with the expected name and slice.
 
         Raises:
             DamagedError: the row is missing, belongs to another slice, or has a wrong checksum.
@@ -39,14 +39,14 @@ class Slices:
         return self._row(variable, number)[0]
 
     def tensor(self, variable: Variable, number: int) -> memoryview:
-        """The encoded TensorProto of a variable's slice; its values are not checked."""
+        """Return the encoded TensorProto of a variable's slice; its values are not checked."""
         return self._row(variable, number)[1]
 
     def pieces(self, variable: Variable, number: int) -> list[bytes]:
-        """The encoded values of a variable's slice, in pieces; of strings, one piece each.
+        """Return the encoded values of a variable's slice in pieces; for strings, one piece each.
 
         Raises:
-            DamagedError: the number of values is wrong, or they are encoded in another way.
+            DamagedError: the number of values is wrong, or they are not encoded as the dtype requires.
             UnsupportedError: no V1 checkpoint can hold the dtype.
         """
         if variable.dtype not in FIELDS:
@@ -67,7 +67,7 @@ class Slices:
             return row, tensor_of(row, variable, extents)
 
     def naming(self, variable: Variable, number: int) -> errors.files:
-        """A context that decodes a slice: a DamagedError that leaves it names the variable and the file."""
+        """Return a context for decoding a slice: it adds the variable and the file to a DamagedError."""
         return _naming(variable, variable.extents[number].file)
 
 
@@ -83,6 +83,6 @@ class _naming(errors.files):
 
 
 def within(error: DamagedError, key: bytes, path: str) -> DamagedError:
-    """The same error with the tensor's name and the file."""
+    """Return the same error with the tensor's name and the file."""
     name = key[:200].decode("utf-8", "surrogateescape")
     return DamagedError(f"{error.what}, of {name}", path=path, expected=error.expected, found=error.found)

@@ -1,8 +1,8 @@
-"""Writes TensorFlow V1 checkpoints: a plan into its recipient, in place, or as a new checkpoint of one file.
+"""Writes TensorFlow V1 checkpoints: carries out a plan in place, or as a new checkpoint of one file.
 
-Rows go out in the order of their keys, one variable in memory at a time. What the recipient itself holds as a V1
-checkpoint is carried byte for byte, and so are the values of a V1 donor that is cut into the same slices; all else is
-read and encoded again.
+Rows are written in the order of their keys, with one variable in memory at a time. Rows that a V1 recipient keeps are
+copied byte for byte, and so are the values of a V1 donor with the same slices; all other values are decoded and encoded
+again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     Tensor = bytes | memoryview
     Row = tuple[bytes, bytes]
 
-_LARGEST = 1 << 31  # bytes of a row, as TensorFlow estimates them before it writes
-_SLACK = 1024  # that it adds to the estimate
-# Bytes of an element at most, by its estimate; of others as many as they have.
+_LARGEST = 1 << 31  # bytes of a row, as TensorFlow estimates before writing
+_SLACK = 1024  # bytes that TensorFlow adds to the estimate
+# Largest number of bytes per element in TensorFlow's estimate; other dtypes count with their own size.
 _WORST = {
     "int8": 10, "int16": 10, "int32": 10, "int64": 10, "qint8": 10, "qint32": 10, "uint8": 2, "quint8": 2,
     "uint16": 3, "quint16": 3, "float16": 3, "string": 10,
@@ -40,13 +40,13 @@ _WORST = {
 
 
 def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out in its recipient, a V1 checkpoint of one file, which is locked.
+    """Carry out a plan in its recipient, a V1 checkpoint of one file, which is locked.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: several files, which no single rename replaces; or what no V1 checkpoint can hold.
+        RefusedError: a set of files, which no single rename replaces; or a result that no V1 checkpoint can hold.
         BusyError: another process saved in the meantime; nothing was changed.
         DamagedError: stored bytes that are to be copied are damaged; the recipient is unharmed.
         StorageError: the operating system refused; the recipient is unharmed.
@@ -56,10 +56,10 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
 
 
 def check(plan: Plan, out: str | None) -> None:
-    """Whether a plan can be carried out at `out`, or with None in its recipient, as far as metadata show.
+    """Check from the metadata whether a plan can be carried out at `out`, or with None in its recipient.
 
     Raises:
-        RefusedError, Problems: it cannot.
+        RefusedError, Problems: it cannot be carried out.
     """
     recipient = plan.recipient
     if out is None and recipient.shards > 1:
@@ -69,13 +69,13 @@ def check(plan: Plan, out: str | None) -> None:
 
 
 def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-    """Carry a plan out as a new V1 checkpoint in the one file `out`, whatever format its recipient has.
+    """Carry out a plan as a new V1 checkpoint in the single file `out`, whatever format its recipient has.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: there is a checkpoint already, without `force`; and as `save_in_place`.
+        RefusedError: a checkpoint exists at `out`, and `force` is not set; and as `save_in_place`.
     """
     if not os.path.basename(out) or "\0" in out or os.path.isdir(out):
         raise RefusedError("no checkpoint can have this name", path=repr(out), expected="a file")
@@ -91,7 +91,7 @@ def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[
 
 
 def _save_over_bundle(plan: Plan, out: str, index: str, sync: bool, wait: float) -> list[str]:
-    """Replace a V2 checkpoint: as long as its index stands, nobody sees the V1 file; its removal is the switch."""
+    """Replace a V2 checkpoint: its index takes precedence over the V1 file, so removing the index is the switch."""
     from ..bundle.writing import delete
 
     with Lock(index, wait) as index_lock:
@@ -122,11 +122,11 @@ def _save(plan: Plan, path: str, lock: Lock | None, sync: bool, wait: float) -> 
     return replacing.replace(path, fill, lock, sync, wait)
 
 
-# -- what no V1 checkpoint can hold
+# -- limits of V1 checkpoints
 
 
 def _check(plan: Plan, results: list[Result], path: str) -> None:
-    """Raise all that keeps the results from being stored."""
+    """Raise an error for every reason why the results cannot be stored."""
     problems: list[CkptSurgeonError] = []
     if not results:
         problems.append(RefusedError("a checkpoint needs variables", path=path))
@@ -157,7 +157,7 @@ def _check(plan: Plan, results: list[Result], path: str) -> None:
 
 
 def _is_text(key: bytes) -> bool:
-    """Whether TensorFlow could read the key: it refuses names that are not UTF-8."""
+    """Return whether TensorFlow can read the key: it refuses names that are not UTF-8."""
     try:
         return bool(key.decode())
     except UnicodeDecodeError:
@@ -165,7 +165,7 @@ def _is_text(key: bytes) -> bool:
 
 
 def _estimate(result: Result) -> int:
-    """TensorFlow's estimate of the largest row of a variable; of strings, their lengths are counted where known."""
+    """Return TensorFlow's estimate of a variable's largest row; the lengths of strings are included if known."""
     variable = result.variable
     largest = max(extent_sizes(variable), default=0)
     worst = _WORST.get(variable.dtype) or ITEM_SIZE[variable.dtype]
@@ -181,13 +181,13 @@ def _estimate(result: Result) -> int:
 
 
 def _carried(result: Result) -> Copy | None:
-    """The recipient's own variable, if its rows stay: what it holds is kept, and it is a V1 checkpoint."""
+    """Return the recipient's own variable if its rows are copied: it keeps its values, in a V1 checkpoint."""
     content = result.content
     return content if result.kept and isinstance(content, Copy) and isinstance(content.donor, V1) else None
 
 
 def _meta_row(plan: Plan) -> bytes:
-    """The first row: the recipient's metas, if it is a V1 checkpoint, and those of new variables."""
+    """Return the first row: the metas of a V1 recipient, and those of new variables."""
     recipient = plan.recipient
     if not isinstance(recipient, V1):
         tensors = [bytes_field(1, new_meta(result.key, result.variable)) for result in plan.results()]
@@ -204,7 +204,7 @@ def _meta_row(plan: Plan) -> bytes:
 
 
 def _rows(result: Result) -> Iterator[Row]:
-    """The rows of a variable's slices, in the order of their keys."""
+    """Yield the rows of a variable's slices, in the order of their keys."""
     variable = result.variable
     order = sorted((key, number) for number, key in enumerate(row_keys(result.key, variable)))
     carried = _carried(result)
@@ -220,14 +220,14 @@ def _rows(result: Result) -> Iterator[Row]:
 
 
 def _small(tensor: Tensor, variable: Variable) -> Tensor:
-    """The TensorProto, if a row can hold it: of strings in several slices the lengths were not known before."""
+    """Return the TensorProto if a row can hold it; the lengths of strings in several slices were not known before."""
     if len(tensor) + _SLACK > _LARGEST:
         raise RefusedError(f"{variable.name}: too large for a row of a V1 checkpoint", found=f"{len(tensor)} bytes")
     return tensor
 
 
 def _tensors(result: Result) -> Callable[[int], Tensor]:
-    """A function from the number of a slice to its TensorProto."""
+    """Return a function from the number of a slice to its TensorProto."""
     variable, content = result.variable, result.content
     if isinstance(content, Text):
         value = content.value
@@ -255,7 +255,7 @@ def _tensors(result: Result) -> Callable[[int], Tensor]:
 
 
 def _places(variable: Variable) -> list[Slice]:
-    """The slices of a variable with all lengths spelt out."""
+    """Return the slices of a variable with all lengths given explicitly."""
     shape = variable.shape
     return [
         tuple((start, size if length < 0 else length) for (start, length), size in zip(extents, shape, strict=True))

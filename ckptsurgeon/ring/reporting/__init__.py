@@ -1,1 +1,1 @@
-"""What a person sees of a run: status, event files, plots."""
+"""The reports that a run gives to people: status, event files, plots."""

@@ -4,12 +4,12 @@
     events/trunk/…                                             change
     events/…                                                   steps_per_second
 
-Every model is a run of its own with the same tags, so that TensorBoard overlays their curves; a point's
-step is its round. A driver begins new files, with a mark from which on TensorBoard forgets what older files say: a
-round that was lost and done again is shown once. The format, in `tensorflow/core/lib/io/record_writer.cc` and
+Each model is a separate TensorBoard run with the same tags, so that TensorBoard overlays their curves; a point's step
+is its round. A driver starts new files with a marker that makes TensorBoard discard the later events of older files, so
+a round that was lost and repeated is shown once. The format, in `tensorflow/core/lib/io/record_writer.cc` and
 `tensorflow/core/util/event.proto`: a record is a length, the masked CRC-32C of the length, an Event, and its CRC.
 
-Nothing that happens here stops a run. Points that cannot be written are lost, with a single warning.
+No failure here stops a run. Points that cannot be written are lost, with a single warning.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LARGEST = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
 
 
 def scalars(history: History) -> dict[str, dict[str, float]]:
-    """The values of the last round, by the name of a model or of the trunk and by tag; if measured."""
+    """Return the values of the last round, by name (of a model or the trunk) and tag; only those measured."""
     measured = history.last.measured if history.last else Measured()
     change, held_out, distance = measured.change or {}, measured.held_out or {}, measured.distance or {}
     found: dict[str, dict[str, float | None]] = {
@@ -61,9 +61,9 @@ class Events:
     """The event files of one driver.
 
     Args:
-        folder: where to write them; created at the first write.
-        history: what the run had done when the driver began.
-        warn: is called at most once, with a line for the user, if events cannot be written.
+        folder: the folder for the files; created at the first write.
+        history: the run's history when the driver began.
+        warn: called at most once, with a line for the user, if events cannot be written.
     """
 
     def __init__(self, folder: str, history: History, warn: Callable[[str], None] = lambda line: None) -> None:
@@ -75,11 +75,11 @@ class Events:
         self._written = -_EVERY
 
     def round(self, history: History, seconds: float) -> None:
-        """Take in the round that has just ended.
+        """Record the round that has just ended.
 
         Args:
-            history: after the round.
-            seconds: that it took, or since the driver began.
+            history: the history after the round.
+            seconds: duration of the round, or the time since the driver began.
         """
         now = time.time()
         curves = scalars(history)
@@ -107,18 +107,18 @@ class Events:
                     self._warn = None
 
     def close(self) -> None:
-        """Write what is left; nothing is held open in between."""
+        """Write the remaining events; no file stays open between writes."""
         self.flush()
 
 
 class EventFile:
-    """The events of one run of TensorBoard's, in a new file that is begun with the first of them.
+    """The events of one TensorBoard run, in a file that is created with the first of them.
 
-    The file is opened anew for each write: it may have been removed meanwhile, and a long run holds nothing open.
+    The file is reopened for each write: it may have been removed since, and a long run keeps no files open.
 
     Args:
-        folder: where it will lie.
-        first: the step from which on files of older drivers no longer count.
+        folder: the folder for the file.
+        first: the step from which events in older drivers' files are discarded.
     """
 
     def __init__(self, folder: str, first: int) -> None:
@@ -126,23 +126,23 @@ class EventFile:
         self._first = first
         self._path: str | None = None
         self._size = 0
-        self._began = 0.0  # the wall time of the first event that is not written yet
+        self._began = 0.0  # the wall time of the first unwritten event
         self._pending: list[bytes] = []
 
     def add(self, step: int, wall_time: float, values: Mapping[str, float]) -> None:
-        """Take in the values of a step, by tag; they are written by `flush`."""
+        """Add the values of a step, by tag; `flush` writes them."""
         if not self._pending:
             self._began = wall_time
-            if self._path is not None:  # should that be gone: what else this driver wrote counts on
+            if self._path is not None:  # if that file is gone, this driver's other events stay valid
                 self._first = step
         summary = b"".join([wire.bytes_field(_VALUE, _value(tag, value)) for tag, value in values.items()])
         self._pending.append(_record(_event(wall_time, step, wire.bytes_field(_SUMMARY, summary))))
 
     def flush(self) -> None:
-        """Append what was taken in. Whatever happens, it is not kept: memory is bounded.
+        """Append all pending events. They are discarded even if this fails, so memory is bounded.
 
         Raises:
-            OSError: it could not be written; the file ends with a whole record, or will at the next write.
+            OSError: the events could not be written; the file ends with a whole record, or will after the next write.
         """
         if not self._pending:
             return
@@ -154,7 +154,7 @@ class EventFile:
         self._append(self._path, _head(self._began, self._first) + data, os.O_CREAT)
 
     def _append(self, path: str, data: bytes, flags: int) -> bool:
-        """Append whole records; False if the file is no longer what we left."""
+        """Append whole records; return False if the file is missing or shorter than we left it."""
         try:
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o666)
         except FileNotFoundError:
@@ -163,14 +163,14 @@ class EventFile:
             size = os.fstat(fd).st_size
             if size < self._size:
                 return False
-            if size > self._size:  # the rest of a write that failed or was interrupted
+            if size > self._size:  # remains of a failed or interrupted write
                 os.ftruncate(fd, self._size)
             try:
                 write_all(fd, data)
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(fd, self._size)
-                    if not self._size:  # the next write begins another
+                    if not self._size:  # the next write creates another file
                         os.unlink(path)
                 raise
             self._size += len(data)
@@ -180,7 +180,7 @@ class EventFile:
 
 
 def _new_name(folder: str, wall_time: float) -> str:
-    """The path of a new file, after all that are there: TensorBoard reads them in the order of their names."""
+    """Return the path of a new file that sorts after all existing ones: TensorBoard reads files in order of names."""
     matches = [_NAME.match(name) for name in os.listdir(folder)]
     latest = max((int(match[1]) for match in matches if match), default=0)
     seconds = max(int(wall_time), latest + 1)
@@ -188,7 +188,7 @@ def _new_name(folder: str, wall_time: float) -> str:
 
 
 def _head(wall_time: float, step: int) -> bytes:
-    """The records that a file begins with: its version, and that a session starts with `step`."""
+    """Return the first records of a file: its version, and the start of a session at `step`."""
     version = _event(wall_time, 0, wire.bytes_field(_FILE_VERSION, b"brain.Event:2"))
     start = wire.bytes_field(_SESSION_LOG, wire.varint_field(_STATUS, _START))
     return _record(version) + _record(_event(wall_time, step, start))
@@ -199,8 +199,8 @@ def _event(wall_time: float, step: int, what: bytes) -> bytes:
 
 
 def _value(tag: str, value: float) -> bytes:
-    """A float32, which is what TensorBoard shows; one of a oneof is written even if it is 0."""
-    if abs(value) > _LARGEST:  # NaN is not
+    """Encode a float32, the precision that TensorBoard shows; a field of a oneof is written even if it is 0."""
+    if abs(value) > _LARGEST:  # false for NaN
         value = float("inf") if value > 0 else float("-inf")
     return wire.bytes_field(_TAG, tag.encode()) + _SIMPLE_VALUE_KEY + struct.pack("<f", value)
 

@@ -1,7 +1,7 @@
 """Plots a run: losses, changes of the weights, and distances between the models' trunks.
 
-The journal is read once, line by line, and every curve is thinned as it grows: a run of any length takes the same
-memory. The same journal gives the same bytes.
+The journal is read once, line by line, and every curve is thinned as it grows, so memory does not depend on the length
+of the run. The same journal gives the same bytes.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 2000  # of a curve, at most
+POINTS = 2000  # most points per curve
 _LONGEST_LINE = 1 << 22
-_SMOOTHED = 50  # a curve of more points than this is smoothed: a point is the mean of a fiftieth of them, both ways
-_NAMED = 30  # models in the legend
-_FAR = 30.0  # a limit so many times smaller or larger than all changes is not drawn
+_SMOOTHED = 50  # a longer curve is smoothed: each point is the mean of its neighbours, a fiftieth of all on either side
+_NAMED = 30  # most models in the legend
+_FAR = 30.0  # a limit this many times smaller or larger than all changes is not drawn
 _SIZE, _DPI = (12.0, 9.0), 100  # inches; the picture is 1200 by 900
 _STYLE = {"font.size": 10, "svg.hashsalt": "ring", "lines.linewidth": 1.4, "axes.spines.top": False,
           "axes.spines.right": False}  # fmt: skip
 
-# What is drawn, from top to bottom: tags of `scalars`, and the name of the axis.
+# The panels, from top to bottom: tags of `scalars`, and the label of the axis.
 _PANELS = (
     (("loss", "held_out_loss"), "loss"),
     (("change",), "change of the weights"),
@@ -47,20 +47,20 @@ _PANELS = (
 
 
 class Curve:
-    """Points in the order of their rounds, thinned by means: as many of them as fit are drawn together as one.
+    """Points in the order of their rounds, thinned: `width` consecutive points are drawn as one, their mean.
 
     Attributes:
-        width: how many points make one.
+        width: the number of points that are drawn as one.
     """
 
     def __init__(self) -> None:
         self.width = 1
-        self._x: list[float] = []  # sums over `width` points each, but for the last, which may be of fewer
+        self._x: list[float] = []  # sums of `width` points each; the last may be of fewer
         self._y: list[float] = []
-        self._count = 0  # points in the last sum
+        self._count = 0  # number of points in the last sum
 
     def add(self, x: float, y: float) -> None:
-        """Take in a point."""
+        """Add a point."""
         if self._x and self._count < self.width:
             self._x[-1] += x
             self._y[-1] += y
@@ -86,7 +86,7 @@ class Curves:
 
     Attributes:
         models: the names of the models, in the order of the ring.
-        rounds: how many whole rounds there are.
+        rounds: the number of complete rounds.
         curves: by name (of a model or of the trunk) and tag, as in `scalars`.
     """
 
@@ -96,7 +96,7 @@ class Curves:
 
 
 def read(path: str) -> Curves:
-    """Read the curves of a journal, in memory that does not grow with it.
+    """Read the curves of a journal, in memory that does not depend on its length.
 
     Raises:
         CkptSurgeonError: the run is not initialised, or the journal is damaged.
@@ -111,7 +111,7 @@ def read(path: str) -> Curves:
 
 
 def _rounds(path: str) -> Iterator[History]:
-    """The history after each whole round of a journal."""
+    """Yield the history after each complete round of a journal."""
     with files(path), open(path, "rb") as file:
         content = journal.parse(io.BytesIO(file.readline(_LONGEST_LINE)))
         if content is None:
@@ -123,7 +123,7 @@ def _rounds(path: str) -> Iterator[History]:
                     raise ValueError
                 history.add(parse(line, history))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                journal.load(path)  # which tells damage from what a crash, or a step that is being written, leaves
+                journal.load(path)  # raises if this is damage, not the remains of a crash or an unfinished write
                 return
             if history.last is not None and history.last.step.last:
                 yield history
@@ -133,8 +133,8 @@ def plot(folder: str, out: str) -> Curves:
     """Plot a run.
 
     Args:
-        folder: the run, which may be running.
-        out: the picture; its ending selects the format. An existing file is replaced.
+        folder: the run's folder; the run may be active.
+        out: the picture file; its suffix selects the format. An existing file is replaced.
 
     Returns:
         The curves that were drawn.
@@ -162,14 +162,14 @@ def plot(folder: str, out: str) -> Curves:
 
 @contextlib.contextmanager
 def _matplotlib() -> Iterator[Figure]:
-    """An empty figure, while the user's own style is out of force and no file gets a time stamp or a random name."""
+    """Yield an empty figure, with the user's own style disabled and without time stamps or random names in files."""
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError(f"ring plot needs {error.name}", hint="pip install 'ckptsurgeon[plot]'") from error
     before = os.environ.get("SOURCE_DATE_EPOCH")
-    os.environ["SOURCE_DATE_EPOCH"] = "0"  # what matplotlib writes as the date of pdf, ps and svg
+    os.environ["SOURCE_DATE_EPOCH"] = "0"  # matplotlib writes this date to pdf, ps and svg files
     try:
         with matplotlib.style.context(["default", _STYLE], after_reset=True):
             yield Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
@@ -181,7 +181,7 @@ def _matplotlib() -> Iterator[Figure]:
 
 
 def _draw(figure: Figure, curves: Curves, limits: Mapping[str, float | None]) -> None:
-    """Draw the panels for which there is anything."""
+    """Draw the panels that have data."""
     colours = _colours(curves.models)
     panels = [panel for panel in _PANELS if any(tag in panel[0] for _, tag in curves.curves)]
     axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
@@ -203,7 +203,7 @@ def _draw(figure: Figure, curves: Curves, limits: Mapping[str, float | None]) ->
 
 
 def _add(axis: Axes, curve: Curve, tag: str, colour: Any, is_trunk: bool) -> None:
-    """Draw a curve; a mini-batch's loss faintly, under its moving mean."""
+    """Draw a curve; draw the loss of mini-batches faintly, under its moving mean."""
     x, y = curve.points()
     if tag == "loss":
         if len(y) > _SMOOTHED:
@@ -217,12 +217,12 @@ def _add(axis: Axes, curve: Curve, tag: str, colour: Any, is_trunk: bool) -> Non
 
 
 def _marker(y: Sequence[float]) -> dict[str, Any]:
-    """A line of few points shows them; a single one would not be seen at all."""
+    """Return options that mark the points of a line with few of them: a single point would be invisible."""
     return {"marker": "o", "markersize": 3.5} if len(y) <= 40 else {}
 
 
 def _add_limits(axis: Axes, limits: Mapping[str, float | None]) -> None:
-    """Draw at which change a run ends; one that is far from all changes would press them flat, and is only named."""
+    """Draw the changes at which a run ends; a limit far from all changes would flatten them and is only written."""
     values = [y for y in _values(axis) if y > 0]
     for place, (what, value) in enumerate(limits.items()):
         if value and values and min(values) / _FAR <= value <= max(values) * _FAR:
@@ -236,13 +236,13 @@ def _add_limits(axis: Axes, limits: Mapping[str, float | None]) -> None:
 
 
 def _values(axis: Axes) -> list[float]:
-    """All finite values that are drawn."""
+    """Return all finite values that are drawn."""
     drawn = [float(y) for line in axis.lines for y in np.asarray(line.get_ydata(), dtype=float)]
     return [y for y in drawn if math.isfinite(y)]
 
 
 def _moving_mean(values: Sequence[float], reach: int) -> list[float]:
-    """The mean of each value and `reach` others on both sides, of those that are finite; at the ends of fewer."""
+    """Return for each value the mean of the finite values among it and up to `reach` neighbours on either side."""
     sums, counts = [0.0], [0]
     for value in values:
         sums.append(sums[-1] + (value if math.isfinite(value) else 0.0))
@@ -256,12 +256,12 @@ def _moving_mean(values: Sequence[float], reach: int) -> list[float]:
 
 
 def _scale(axis: Axes) -> None:
-    """Logarithmic where values span more than a power of ten."""
+    """Use a logarithmic scale if the values span more than a power of ten."""
     values = _values(axis)
     positive = [y for y in values if y > 0]
     if positive and min(values) >= 0 and max(positive) > 10 * min(positive):
         axis.set_yscale("log", nonpositive="mask")
-        named = "235" if max(positive) < 100 * min(positive) else ""  # of the lines between powers of ten
+        named = "235" if max(positive) < 100 * min(positive) else ""  # first digits of labels between powers of ten
         axis.yaxis.set_major_formatter(lambda y, place: f"{y:g}")
         axis.yaxis.set_minor_formatter(lambda y, place: f"{y:g}" if f"{y:.0e}"[0] in named else "")
         axis.grid(which="minor", axis="y", alpha=0.15)
@@ -269,7 +269,7 @@ def _scale(axis: Axes) -> None:
 
 
 def _colours(models: Sequence[str]) -> dict[str, Any]:
-    """A colour for each model, and black for the trunk."""
+    """Return a colour for each model, and black for the trunk."""
     import matplotlib
 
     if len(models) <= 10:
@@ -282,7 +282,7 @@ def _colours(models: Sequence[str]) -> dict[str, Any]:
 
 
 def _name_lines(axis: Axes, tags: set[str]) -> None:
-    """What kinds of lines mean, where there are two."""
+    """Explain the kinds of lines, if there are two."""
     from matplotlib.lines import Line2D
 
     if {"loss", "held_out_loss"} <= tags:
@@ -291,7 +291,7 @@ def _name_lines(axis: Axes, tags: set[str]) -> None:
 
 
 def _name_models(figure: Figure, curves: Curves, colours: Mapping[str, Any]) -> None:
-    """Whose colour is which, beside the panels."""
+    """Add a legend of the models' colours next to the panels."""
     from matplotlib.lines import Line2D
 
     names = [*curves.models, *([TRUNK] if (TRUNK, "change") in curves.curves else [])]

@@ -13,20 +13,20 @@ from ..folder import Folder
 
 
 def write(folder: Folder, state: str, reason: str | None, workers: Mapping[str, int | None]) -> None:
-    """Write status.json, in which the driver reports its state.
+    """Write status.json, which reports the driver's state.
 
     Args:
-        folder: the run.
+        folder: the run's folder.
         state: running, stopped, converged, limit or failed.
-        reason: one line that says why; None if there is nothing to say.
-        workers: the process of each trainer that is kept running.
+        reason: one line that gives the reason; None if there is none.
+        workers: process id of each trainer that is kept running.
     """
     values = {"pid": os.getpid(), "state": state, "reason": reason, "workers": dict(workers)}
     write_file(folder.status, (json.dumps(values) + "\n").encode(), sync=False)
 
 
 def read(folder: Folder) -> dict[str, Any]:
-    """Return what `write` wrote, possibly for a driver that is dead; empty if the file is missing or invalid."""
+    """Return the contents of status.json, possibly from a dead driver; empty if it is missing or invalid."""
     try:
         with open(folder.status, "rb") as file:
             values = json.load(file)
@@ -36,7 +36,7 @@ def read(folder: Folder) -> dict[str, Any]:
 
 
 def driver(folder: Folder) -> int | None:
-    """Return the process of the driver that is running or ran last."""
+    """Return the process id of the driver that is running or ran last."""
     pid = read(folder).get("pid")
     return pid if type(pid) is int and pid > 0 else None
 

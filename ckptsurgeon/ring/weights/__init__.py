@@ -1,1 +1,1 @@
-"""The weights of a ring's models: the trunk, what is measured, and when they have converged."""
+"""The weights of a ring's models: the trunk, the measurements, and convergence."""

@@ -1,14 +1,14 @@
 """Measures whether the weights still change, by comparing means over blocks of rounds.
 
-Mini-batch noise never dies out, so single rounds show nothing. For every model the mean of its weights over a
-block of `window` rounds is compared with the mean over the block before:
+Mini-batch noise never disappears, so single rounds are not informative. For each model, the mean of its weights over a
+block of `window` rounds is compared with the mean over the previous block:
 
     change = ||mean now - mean before|| / ||mean before||
 
-Weights are the float variables with at least one axis that are no optimizer's slots: neither `global_step`
-nor a learning rate. The trunk is the same in all models at the end of a round, and so is read once, beside the
-rest of each model. The sums are kept in float64 and saved once a round, so that a run which goes on after a
-crash measures the same changes to the last bit.
+Weights are the float variables with at least one axis that are not optimizer slots; `global_step` and learning rates
+are not weights. The trunk is the same in all models at the end of a round, so it is read only once, in addition to the
+rest of each model. The sums are kept in float64 and saved once per round, so that a run that continues after a crash
+measures exactly the same changes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Vector = NDArray[np.float64]
 
 
 class Weights:
-    """Reads the weights of a run's models from their checkpoints, which always hold the same variables.
+    """Reads the weights of a run's models from their checkpoints, which must always hold the same variables.
 
     Args:
-        trunk: of the models.
+        trunk: the models' trunk.
     """
 
     def __init__(self, trunk: Trunk) -> None:
@@ -44,10 +44,10 @@ class Weights:
         """Return the weights at the end of a round.
 
         Args:
-            checkpoints: by model its checkpoint; all hold the same trunk.
+            checkpoints: model -> its checkpoint; all hold the same trunk.
 
         Returns:
-            By model all its weights but the trunk, in the order of their names; and the trunk as `TRUNK`.
+            Model -> its weights without the trunk, in the order of their names; and `TRUNK` -> the trunk's.
         """
         vectors = {}
         for name, path in checkpoints.items():
@@ -67,7 +67,7 @@ class Weights:
 
 
 class Blocks:
-    """The sums of the present block of rounds, and the means of the block before.
+    """The sums of the current block of rounds, and the means of the previous block.
 
     Args:
         models: the names of the models.
@@ -83,15 +83,15 @@ class Blocks:
         self._means: dict[str, Vector] = {}
 
     def add(self, round: int, vectors: Mapping[str, Vector]) -> dict[str, float] | None:
-        """Take in the weights after a round.
+        """Add the weights after a round.
 
         Args:
-            round: its number.
+            round: the number of the round.
             vectors: as `Weights.read` returns them.
 
         Returns:
-            The change of each model, and of `TRUNK`, at the end of a block that has a block before it; else None.
-            Only whole blocks are compared: one in which measuring started again is skipped.
+            The change of each model and of `TRUNK` at the end of a block that follows another one; otherwise None.
+            Only complete blocks are compared: a block in which measuring restarted is skipped.
         """
         self._sums = {name: self._sums.get(name, 0.0) + vectors[name] for name in self._parts}
         self._count += 1

@@ -14,19 +14,19 @@ from ..spec.records import Spec
 from .convergence import Blocks, Weights
 from .trunk import Trunk
 
-_MOST_ROWS = 10_000  # held-out rows that the loss is measured on
+_MOST_ROWS = 10_000  # most held-out rows on which the loss is measured
 
 
 class Meter:
-    """Measures a run, round after round.
+    """Measures a run, one round after another.
 
     Args:
-        folder: the run.
-        spec: what is trained.
-        trunk: of its models.
+        folder: the run's folder.
+        spec: the run's models and settings.
+        trunk: the models' trunk.
         table: the rows, or None.
-        round: the last whole round, after which measuring continues.
-        warn: is called with a line for the user if measuring starts from the beginning, or a model has no loss.
+        round: the last complete round, after which measuring continues.
+        warn: called with a line for the user if measuring restarts from the beginning, or a model has no loss.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Meter:
         """Measure the end of a round, and sync it to disk.
 
         Args:
-            step: the last step of the round, which is not journalled yet.
-            latest: by model, the step that wrote its checkpoint.
+            step: the last step of the round, which is not yet in the journal.
+            latest: model -> the step that wrote its checkpoint.
         """
         checkpoints = {name: self._folder.checkpoint(name, latest[name]) for name in self._spec.names}
         change, also = None, []
@@ -85,7 +85,7 @@ class Meter:
         programs = {model.name for model in self._spec.models if model.predict is not None}
         for name, path in checkpoints.items():
             if name in programs and self._spec.stop.patience is None:
-                losses[name] = None  # starting a program only for a curve takes too long
+                losses[name] = None  # starting a program just for a curve takes too long
                 continue
             try:
                 outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X)
@@ -94,14 +94,14 @@ class Meter:
                 losses[name] = None
                 if name not in self._without_vote:
                     self._without_vote.add(name)
-                    if not isinstance(error, UnsupportedError):  # it has no vote, which `ring evaluate` reports
+                    if not isinstance(error, UnsupportedError):  # the model has no vote, which `ring evaluate` reports
                         self._warn(f"cannot compute the held-out loss of {name}: {error}")
         return losses
 
 
 def _held_out(spec: Spec, table: data.Table | None) -> data.Table | None:
-    """Return the held-out rows that the loss is measured on; None if there are none."""
+    """Return the held-out rows on which the loss is measured; None if there are none."""
     if spec.data is None or table is None or not spec.data.holdout:
         return None
     batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-    return table.take(next(batches.held_out_parts(_MOST_ROWS)))  # a random part of them
+    return table.take(next(batches.held_out_parts(_MOST_ROWS)))  # a random subset

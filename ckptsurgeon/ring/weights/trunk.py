@@ -29,7 +29,7 @@ from ..spec.toml_keys import FORMATS
 
 Floats = NDArray[np.float64]
 
-# What the user can do about trunks that do not match.
+# The hint for trunks that do not match.
 _MAPS = "name the matching variables in a model's map in ring.toml; .T marks a transposed matrix"
 
 
@@ -52,14 +52,14 @@ class Trunk:
     """The trunks of all models, as found in one checkpoint of each.
 
     Args:
-        spec: what the models are.
-        checkpoints: by model, the path of one of its checkpoints.
+        spec: the run's models.
+        checkpoints: model -> the path of one of its checkpoints.
 
     Attributes:
         members: the variables of each model and of `TRUNK`, in the order of their common names.
 
     Raises:
-        Problems: models cannot share a trunk; a single reason is raised as it is.
+        Problems: the models cannot share a trunk; a single reason is raised directly.
     """
 
     def __init__(self, spec: Spec, checkpoints: Mapping[str, str]) -> None:
@@ -116,8 +116,8 @@ class Trunk:
         """Write the mean of all trunks, computed in float64 in the order of the models, under the common names.
 
         Args:
-            checkpoints: by model, its checkpoint.
-            output: prefix of the checkpoint to write; one that stands there is replaced.
+            checkpoints: model -> its checkpoint.
+            output: prefix of the checkpoint to write; an existing one is replaced.
         """
         one = self.members[self._names[0]]
         means: dict[str, NDArray[Any]] = {}
@@ -131,7 +131,7 @@ class Trunk:
         """Return the distance of each model's trunk from the mean trunk, relative to the norm of the mean.
 
         Args:
-            checkpoints: by model, its checkpoint.
+            checkpoints: model -> its checkpoint.
         """
         size, apart = 0.0, dict.fromkeys(self._names, 0.0)
         for mean, values in self._means(checkpoints):
@@ -163,7 +163,7 @@ class Trunk:
 def _members(
     model: Model, checkpoint: Checkpoint, first: Model, reference: Checkpoint, layers: str
 ) -> Sequence[TrunkVariable]:
-    """Return the trunk of a model; nothing is missing, and all shapes are those of the first model."""
+    """Return the trunk of a model, after checking that it is complete and has the first model's shapes."""
     if model.map:
         return _mapped(model, checkpoint, layers)
     if model is first:
@@ -190,7 +190,7 @@ def _mapped(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVari
 
 
 def _selected(model: Model, checkpoint: Checkpoint, layers: str) -> list[str]:
-    """Return the names of the variables, slots apart, in these layers of a model."""
+    """Return the names of the variables, except slots, in these layers of a model."""
     slots = schemes.slots(checkpoint)
     selection = Selection(layers, scheme=model.scheme)
     return [variable.name for variable in selection.variables(checkpoint) if variable.name not in slots]
@@ -218,7 +218,7 @@ def mismatches(what: str, error: CkptSurgeonError) -> list[CkptSurgeonError]:
 
 
 def ratio(moved: float, size: float) -> float:
-    """Return the ratio of two norms, given their squares; infinite if only the second one is 0."""
+    """Return the ratio of two norms, given their squares; infinite if only the second is 0."""
     if size == 0:
         return 0.0 if moved == 0 else math.inf
     return math.sqrt(moved / size)

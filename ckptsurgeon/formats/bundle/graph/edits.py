@@ -1,7 +1,7 @@
 """Renames, drops and additions of the rows of an object graph.
 
-An edit keeps three things together: a row, its attribute, and the edges to its object. One that is reached but has
-lost its attribute is silently restored as nothing. Edits were tried on TensorFlow 2.21.
+An edit keeps three things consistent: a row, its attribute, and the edges to its object. TensorFlow silently skips an
+object that it can reach but that has lost its attribute. Edits were tried on TensorFlow 2.21.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from .nodes import Objects
     from .paths import Path
 
-    Move = tuple[Path, Path]  # the path that ends in an edge, empty if there is none yet, and its new path
+    Move = tuple[Path, Path]  # the path that ends in an edge, empty if no edge exists yet, and its new path
 
-_TABLE_ROWS = ("-keys", "-values")  # what a table's two rows add to the key that its attribute holds
-_MOST_ENDS = 64  # of a row that are tried
+_TABLE_ROWS = ("-keys", "-values")  # suffixes that a table's two rows add to its attribute's key
+_MOST_ENDS = 64  # most prefixes of a row that are tried as an attribute's key
 
 
 def attribute_key(row: str, keys: Mapping[str, int]) -> str | None:
-    """The key of the attribute that names a row: the row's own, or, for tables and iterators, a prefix of it."""
+    """Return the key of the attribute that names a row: the row's own, or, for tables and iterators, a prefix of it."""
     if row in keys:
         return row
     start = row.rfind(ATTRIBUTES) + len(ATTRIBUTES)
@@ -38,17 +38,17 @@ def attribute_key(row: str, keys: Mapping[str, int]) -> str | None:
 
 
 def _torn(rows: Iterable[str], keys: Mapping[str, int]) -> list[CkptSurgeonError]:
-    """A problem for each table of which one row is named without the other."""
+    """Return a problem for each table of which only one of the two rows is named."""
     count = Counter(row.removesuffix(end) for row in rows for end in _TABLE_ROWS if row.endswith(end))
     torn = [[key + end for end in _TABLE_ROWS] for key in count if key in keys and count[key] < 2]
     return [RefusedError(f"{' and '.join(both)} are one table", hint="name both") for both in torn]
 
 
 def rename(objects: Objects, changes: Mapping[str, str]) -> bytes:
-    """The bytes of a graph whose rows have new keys; see `Graph.rename`."""
+    """Return the bytes of a graph whose rows have new keys; see `Graph.rename`."""
     keys = objects.by_key()
     problems = _torn(changes, keys)
-    moved: dict[str, str] = {}  # by the keys of attributes
+    moved: dict[str, str] = {}  # attribute's old key -> new key
     for old, new in changes.items():
         key = attribute_key(old, keys)
         if key is None or new == old:
@@ -76,10 +76,12 @@ def rename(objects: Objects, changes: Mapping[str, str]) -> bytes:
 
 
 class _Moves:
-    """The edges to move for keys to be paths again, each as near to the root as all keys below it move alike.
+    """Finds the edges to move so that keys are paths again.
+
+    Each edge is as near to the root as possible: all keys below it must move in the same way.
 
     Attributes:
-        found: the moves, and the node to which each edge leads.
+        found: move -> the node to which its edge leads.
     """
 
     def __init__(self, objects: Objects, keys: Mapping[str, int], moved: Mapping[str, str]) -> None:
@@ -88,7 +90,7 @@ class _Moves:
         self._moved = moved
         self._stays: bytearray | None = None
         self._refused: set[Move] = set()
-        self._above: dict[Path, list[Path]] = {}  # path -> those below it to which something moves
+        self._above: dict[Path, list[Path]] = {}  # path -> the paths below it that are targets of moves
         self._movers: dict[Path, int] = {}  # path -> the node that moves there
         paths = [(key, path_of(key), path_of(new)) for key, new in moved.items()]
         together = Counter(move for _, old, new in paths for move in _heads(old, new))
@@ -111,7 +113,7 @@ class _Moves:
                 raise RefusedError(f"{key} cannot become {moved[key]}: {stays}")
 
     def _is_free(self, node: int) -> bool:
-        """Whether nothing lies below a node but what leaves it."""
+        """Return whether every row below a node moves away, and no slots or savers are below it."""
         objects = self._objects
         if self._stays is None:
             self._stays = bytearray(len(objects))
@@ -123,7 +125,7 @@ class _Moves:
         return not self._stays[node]
 
     def _claim(self, move: Move, node: int, single: bool) -> bool:
-        """Note a move, unless it would take the place of another one, or of what comes there with that."""
+        """Note a move and return True, unless it collides with the target of another move or with a path below one."""
         new = move[1]
         if move in self.found:
             return True
@@ -147,7 +149,7 @@ class _Moves:
 
 
 def _below(keys: Iterable[str], heads: set[Path]) -> Counter[Path]:
-    """The number of keys below each of these paths."""
+    """Count the keys below each of these paths."""
     found: Counter[Path] = Counter()
     lengths = sorted({len(head) for head in heads})
     for key in keys if heads else ():
@@ -159,7 +161,7 @@ def _below(keys: Iterable[str], heads: set[Path]) -> Counter[Path]:
 
 
 def _heads(old: Path | None, new: Path | None) -> list[Move]:
-    """The beginnings of two paths after which they are alike, the shortest first; the root cannot be moved."""
+    """Return the pairs of prefixes after which two paths are equal, the shortest first; the root cannot be moved."""
     alike = 0
     if not old or not new:
         return []
@@ -169,7 +171,7 @@ def _heads(old: Path | None, new: Path | None) -> list[Move]:
 
 
 def _is_free(patch: Patch, start: int, keys: Iterable[str]) -> bool:
-    """Whether nothing will lie below a node but what leaves it."""
+    """Return whether every row below a node will move away, and no slots or savers will be below it."""
     objects = patch.objects
     seen, waiting = {start}, [start]
     while waiting:
@@ -188,10 +190,10 @@ def _is_free(patch: Patch, start: int, keys: Iterable[str]) -> bool:
 
 
 def _lead(patch: Patch, moves: Mapping[Move, int], moved: Mapping[str, str]) -> None:
-    """Take edges away where paths end that move, and make the new ones.
+    """Remove the edges at the ends of paths that move, and make the new ones.
 
-    The two edges of a Keras 2 layer go together: whoever comes to its place gets both, so that no program finds two
-    different layers under the two names of one of its own.
+    The two edges of a Keras 2 layer go together: a node that moves to the layer's place gets both, so that no program
+    finds two different layers under the two names of one layer.
     """
     places = {head: (patch.at(head[:-1]) or 0, head[-1]) for head, _ in moves if head}
     holes: dict[tuple[int, str], int] = {}  # the place of an edge -> its number
@@ -205,7 +207,7 @@ def _lead(patch: Patch, moves: Mapping[Move, int], moved: Mapping[str, str]) -> 
             if there != number and not _is_free(patch, there, moved):
                 raise RefusedError(f"{'/'.join(new_head)}: another object has this path")
             holes[place], seconds[place] = patch.take(*place)
-        # In its old place, if that is of the same object: the order of layers is theirs.
+        # Reuse the old position if the parent is the same: edge positions give the order of the layers.
         hole = holes.pop(places[head], -1) if head and places[head][0] == parent else -1
         patch.link(parent, name, number, hole)
         for second in seconds.get(place, ()):
@@ -213,7 +215,7 @@ def _lead(patch: Patch, moves: Mapping[Move, int], moved: Mapping[str, str]) -> 
 
 
 def drop(objects: Objects, rows: Iterable[str]) -> bytes:
-    """The bytes of a graph that has forgotten rows; see `Graph.drop`."""
+    """Return the bytes of a graph without some rows; see `Graph.drop`."""
     rows = dict.fromkeys(rows)
     keys = objects.by_key()
     problems = _torn(rows, keys)
@@ -240,7 +242,7 @@ def drop(objects: Objects, rows: Iterable[str]) -> bytes:
 
 
 def add(objects: Objects, variables: Mapping[str, str]) -> bytes:
-    """The bytes of a graph that has more variables; see `Graph.add`."""
+    """Return the bytes of a graph with more variables; see `Graph.add`."""
     if not variables:
         return objects.data
     keys = objects.by_key()

@@ -1,8 +1,8 @@
-"""The object graph of TensorFlow 2's checkpoints: read, and kept true while rows are renamed, dropped and added.
+"""The object graph of TensorFlow 2's checkpoints: reads it, and updates it when rows are renamed, dropped or added.
 
 The string `_CHECKPOINTABLE_OBJECT_GRAPH` holds objects, named edges between them, and the keys of each object's rows.
-TensorFlow restores by walking edges by name from object 0, and reads the rows whose keys the objects' attributes say,
-wherever these seem to lead.
+TensorFlow restores by walking edges by name from object 0. It reads the rows whose keys the objects' attributes hold,
+even if the text of a key spells a different path.
 
     TrackableObjectGraph   1 nodes
     TrackableObject        1 children, 2 attributes, 3 slot_variables, 4 registered_saver, 5 has_checkpoint_values
@@ -10,8 +10,8 @@ wherever these seem to lead.
     SerializedTensor       1 name, 2 full_name, 3 checkpoint_key
     SlotVariableReference  1 original_variable_node_id, 2 slot_name, 3 slot_variable_node_id
 
-Source: `tensorflow/core/protobuf/trackable_object_graph.proto`; edits were tried on TensorFlow 2.21. Bytes of keys
-that are not UTF-8 become lone surrogates.
+Source: `tensorflow/core/protobuf/trackable_object_graph.proto`; edits were tried on TensorFlow 2.21. Key bytes that are
+not UTF-8 become lone surrogates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Graph:
 
     Args:
         data: the serialized TrackableObjectGraph.
-        objects: its decoded objects, if they were read already.
+        objects: its decoded objects, if they have already been read.
 
     Raises:
         DamagedError: the bytes are not an object graph, or an edge points to a missing node.
@@ -46,57 +46,59 @@ class Graph:
 
     @property
     def objects(self) -> Objects:
-        """The objects, as the last edit left them; 0 is the root. There may be cycles."""
+        """The objects after the last edit; 0 is the root. There may be cycles."""
         if self._objects is None:
             self._objects = Objects(self._data)
         return self._objects
 
     def copy(self) -> Graph:
-        """The same graph, to be edited by itself."""
+        """Return an independent copy, to be edited separately."""
         return Graph(self._data, self.objects)
 
     def encode(self) -> bytes:
-        """The graph's bytes; where nothing was edited, those that were read."""
+        """Return the graph's bytes; if nothing was edited, the bytes that were read."""
         return self._data
 
     def keys(self) -> dict[str, int]:
-        """The node to which each attribute's key belongs; where several have one key, the first."""
+        """Return the node of each attribute's key; if several attributes share a key, the first one's."""
         return self.objects.by_key()
 
     def full_names(self) -> dict[str, str]:
-        """The names that variables had in their program, by key; they are neither unique nor always there."""
+        """Return the names that variables had in their program, by key; they may be missing or not unique."""
         return slots.full_names_of(self.objects)
 
     def at(self, path: Iterable[str], start: int = 0) -> int | None:
-        """The node to which a path of edges leads, or None."""
+        """Return the node to which a path of edges leads, or None."""
         return self.objects.at(path, start)
 
     def slot_owners(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, str]:
-        """Slot's key -> its variable's key; see `slots.SlotOwners.all`."""
+        """Return slot's key -> its variable's key; see `slots.SlotOwners.all`."""
         if self._owners is None:
             self._owners = slots.SlotOwners(self.objects)
         return self._owners.all(shapes)
 
     def layers(self, keys: Iterable[str]) -> dict[str, dict[str, int]]:
-        """Scheme -> key -> number of the layer; see `layers.layers`."""
+        """Return scheme -> key -> number of the layer; see `layers.layers`."""
         return layers.layers(self.objects, keys, self.slot_owners())
 
     def rename(self, changes: Mapping[str, str]) -> None:
-        """Give rows new keys (old -> new), whose paths then lead to the same objects, and the old ones no longer.
+        """Give rows new keys (old -> new); the new paths then lead to the same objects, and the old paths do not.
 
-        Where all rows below an edge move together, the edge itself moves, and the object stays as it is. A slot's
-        key is changed alone; a row that is not in the graph is passed over.
+        If all rows below an edge move together, the edge itself moves, and the object stays as it is. For a slot only
+        the key changes; a row that is not in the graph is skipped.
 
         Raises:
-            RefusedError: a key loses its end, is there already, or another object has its path. Nothing was changed.
+            RefusedError: the text after the path would change, the new key exists already, or another object has its
+                path. The graph is unchanged.
         """
         self._edit(edits.rename, changes)
 
     def drop(self, rows: Iterable[str]) -> None:
-        """Forget rows: their attributes, all edges to their objects, and that they have slots or are some.
+        """Remove rows: their attributes, all edges to their objects, and the slot records that refer to them.
 
         Raises:
-            RefusedError: one of a table's rows would stay, or the slot of a variable that goes. Nothing was changed.
+            RefusedError: one of a table's two rows would stay, or the slot of a removed variable. The graph is
+                unchanged.
         """
         self._edit(edits.drop, rows)
 
@@ -104,16 +106,16 @@ class Graph:
         """Add variables (key -> full name, which may be empty), and the objects along their paths.
 
         Raises:
-            RefusedError: a path leads to a variable already, or a key is no variable's. Nothing was changed.
+            RefusedError: a path leads to a variable already, or a key is not a variable's key. The graph is unchanged.
         """
         self._edit(edits.add, variables)
 
     def _edit(self, edit: Callable[[Objects, Argument], bytes], argument: Argument) -> None:
-        """Make an edit, or none at all."""
+        """Make an edit; if it fails, the graph is unchanged."""
         try:
             data = edit(self.objects, argument)
         except CkptSurgeonError as error:
-            # The frames that it comes from hold it, and the objects too: a circle that would keep their memory.
+            # The traceback's frames hold the error and the objects: a reference cycle that would keep their memory.
             raise error.with_traceback(None) from None
         if data != self._data:
-            self._data, self._objects, self._owners = data, None, None  # read again only if more is asked
+            self._data, self._objects, self._owners = data, None, None  # read again only when needed

@@ -1,13 +1,13 @@
 """Layers in model order, by the edges of an object graph.
 
-Everything goes by edges, not by the text of keys: Keras 3 stores the weights of a compiled model as
+Layers are found by edges, not by the text of keys: Keras 3 stores the weights of a compiled model as
 `optimizer/_trainable_variables/N`, and only the graph shows that the same nodes are `_kernel` and `bias` of a layer.
 
-    Keras 2        model --layer_with_weights-K--> layer; the first releases had --layer-K--> alone
+    Keras 2        model --layer_with_weights-K--> layer; the first releases had only --layer-K-->
     Keras 3        model --_operations--> list --K--> layer; a Sequential has its list in `_functional`
-    by attribute   model --any name--> layer, or list --K--> layer: models that are classes of their own, tf.Module
+    by attribute   model --any name--> layer, or list --K--> layer: custom model classes, tf.Module
 
-`slots` finds the variables of slots. Observed on Keras 3.15 and tf_keras 2.21.
+`slots` finds each slot's variable. Observed on Keras 3.15 and tf_keras 2.21.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 KERAS_2, KERAS_3, BY_ATTRIBUTE = "keras-2", "keras-3", "attributes"  # schemes
 
-_MAX_DEPTH = 32  # of models in models: more of them only a hostile graph has
-# Models that share so many of their objects only a hostile graph has.
-_SPARE_STEPS, _MOST_STEPS = 500_000, 4  # in any case; for each object and edge
-_ENTRY_STEPS = 4  # what an entry in a table of layers counts, since it takes memory
-_TELLING = ("_iterations", "iter", "learning_rate", "_functional", "_operations", TRAINABLE)  # names of edges
-# Edges to what belongs to no layer, or to lists of what stands elsewhere too.
+_MAX_DEPTH = 32  # of nested models; only a hostile graph has more
+# Limits on work: only a hostile graph has models that share more of their objects than this.
+_SPARE_STEPS, _MOST_STEPS = 500_000, 4  # for any graph; for each object and edge
+_ENTRY_STEPS = 4  # steps that an entry in a table of layers counts as, because it takes memory
+_TELLING = ("_iterations", "iter", "learning_rate", "_functional", "_operations", TRAINABLE)  # edge names looked up
+# Edges to objects that belong to no layer, or to lists of objects that are also reached by another edge.
 _BESIDE = frozenset(
     ("optimizer", "keras_api", "metrics", "_metrics", "compiled_metrics", "compiled_loss", "_compile_metrics",
      "_compile_loss", "_loss_tracker", "loss_tracker", "signatures", "save_counter", "seed_generator",
@@ -40,15 +40,15 @@ _BESIDE = frozenset(
 
 
 def layers(objects: Objects, keys: Iterable[str], owners: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """The layers of each model that a checkpoint tracks.
+    """Return the layers of each model that a checkpoint tracks.
 
-    Models within a model are layers of it. A variable that two layers share belongs to the first, a slot to its
-    variable's layer. Where the weights of a Keras model are tracked without the model (by its optimizer alone, or in
-    an exported SavedModel), full names tell the layers, if they are unique.
+    Nested models count as layers. A variable that two layers share belongs to the first, a slot to its variable's
+    layer. If the weights of a Keras model are tracked without the model (only by its optimizer, or in an exported
+    SavedModel), layers are found by full names, provided these are unique.
 
     Args:
-        objects: of the checkpoint.
-        keys: of the rows that count.
+        objects: the checkpoint's objects.
+        keys: keys of the rows to consider.
         owners: slot's key -> its variable's key.
 
     Returns:
@@ -60,7 +60,7 @@ def layers(objects: Objects, keys: Iterable[str], owners: Mapping[str, str]) -> 
 
 
 class _Finder:
-    """The search for the layers of a graph."""
+    """Searches a graph for its layers."""
 
     def __init__(self, objects: Objects, keys: Container[str], owners: Mapping[str, str]) -> None:
         self.objects = objects
@@ -70,18 +70,18 @@ class _Finder:
         self.owners = owners
         if not all(slot in keys for slot in owners):
             self.owners = {slot: owner for slot, owner in owners.items() if slot in keys}
-        self._slots: dict[str, list[str]] = {}  # by variable, made when it is first asked for
+        self._slots: dict[str, list[str]] = {}  # variable -> its slots; filled on first use
         self.named = named = objects.named(_TELLING)
         old = named["iter"].keys() & named["learning_rate"].keys()
         self.optimizers = {*objects.keepers, *named["_iterations"], *old} - {0}
         self._parents: Parents | None = None
-        # Each list is looked into once, however many edges lead there.
+        # Each list is read once, however many edges lead to it.
         self._lists: dict[int, tuple[Sequence[int], Sequence[int]]] = {}
         self._size = len(objects) + len(objects.children)
         self._steps = _SPARE_STEPS + _MOST_STEPS * self._size
 
     def schemes(self) -> dict[str, dict[str, int]]:
-        """As `layers`."""
+        """Return the result of `layers`."""
         models = self._models()
         found: dict[str, dict[str, int]] = {}
         for path, number in models.items():
@@ -97,19 +97,19 @@ class _Finder:
         weights = self._stray_weights(bool(found))
         if weights:
             by_name = self._by_full_name(weights)
-            # Some of a model's layers are not reached by edges: ranks among the others would mislead.
+            # Some of a model's layers are not reached by edges, so layer numbers of the other schemes would mislead.
             return {KERAS_3: by_name} if by_name else {}
         return names
 
     def _list(self, number: int) -> tuple[Sequence[int], Sequence[int]]:
-        """As `listed`."""
+        """Return `listed(number)`, cached."""
         found = self._lists.get(number)
         if found is None:
             found = self._lists[number] = listed(self.objects, number)
         return found
 
     def _children(self, number: int) -> list[tuple[str, int]]:
-        """The objects of a node that may hold variables: its children, a list's items in its place."""
+        """Return a node's children that may hold variables; a list is replaced by its items."""
         found: list[tuple[str, int]] = []
         seen = {number}
         looked: set[int] = set()
@@ -126,7 +126,7 @@ class _Finder:
         return found
 
     def _holding(self, without: int) -> bytearray:
-        """Of each node, whether a variable is reached from it, ways through optimizers and the node `without` apart."""
+        """Mark the nodes that lead to a variable, not counting ways through optimizers or the node `without`."""
         if self._parents is None:
             self._parents = Parents(self.objects)
         last, before, parent_of = self._parents.last, self._parents.before, self._parents.parent
@@ -148,7 +148,7 @@ class _Finder:
         return seen
 
     def _below(self, start: int, seen: set[int]) -> Iterator[int]:
-        """The variables that are reached from a node without passing those that were seen, which grow."""
+        """Yield the variables reached from a node without passing nodes in `seen`; adds the nodes visited to it."""
         first, names, children = self.objects.first, self.objects.names, self.objects.children
         waiting = [start]
         while waiting and self._steps > 0:
@@ -163,23 +163,23 @@ class _Finder:
                     waiting.append(child)
 
     def _kind(self, number: int) -> str:
-        """Of the model that a node is."""
+        """Return the kind of model that a node is."""
         if any(name.startswith(KERAS_2_EDGES) for name, _ in self.objects.edges(number)):
             return KERAS_2
         inner = self.named["_functional"].get(number, number)
         return KERAS_3 if inner in self.named["_operations"] else BY_ATTRIBUTE
 
     def _is_layer(self, number: int) -> bool:
-        """Whether a node has variables of its own, and is no model."""
+        """Return whether a node has variables of its own and is not a Keras model."""
         has_own = any(child in self.keys for _, child in self.objects.edges(number))
         return has_own and self._kind(number) == BY_ATTRIBUTE
 
     def _models(self) -> dict[str, int]:
-        """The outermost models, by path: what a root, or the only child of one after the other, tracks."""
+        """Return the outermost models by path, descending from the root while there is only one child to follow."""
         path, number, seen = "", 0, {0}
         while self._kind(number) == BY_ATTRIBUTE:
             children = self._children(number)
-            if len(children) != 1 or self._kind(children[0][1]) == BY_ATTRIBUTE:  # else there is but one way on
+            if len(children) != 1 or self._kind(children[0][1]) == BY_ATTRIBUTE:  # otherwise there is only one way
                 holding = self._holding(number)
                 children = [(name, child) for name, child in children if holding[child]]
             if not children or any(self._is_layer(child) for _, child in children):
@@ -189,7 +189,7 @@ class _Finder:
                 several = {f"{path}{name}": child for name, child in children}
                 if BY_ATTRIBUTE not in kinds or self.objects.child(number, "save_counter") is not None:
                     return several
-                if number == 0:  # a class's blocks, or several models: whoever asks has to say
+                if number == 0:  # blocks of one model, or several models: the caller must choose
                     return {".": 0, **several}
                 break
             if children[0][1] in seen or len(seen) > _MAX_DEPTH:
@@ -199,7 +199,7 @@ class _Finder:
         return {path.rstrip("/") or ".": number}
 
     def _layers_of(self, number: int) -> tuple[str, list[int]]:
-        """The kind of a model, and its layers in order, those without variables included."""
+        """Return the kind of a model, and its layers in order, including those without variables."""
         kind = self._kind(number)
         if kind == KERAS_2:
             for start in KERAS_2_EDGES:
@@ -217,7 +217,7 @@ class _Finder:
         return kind, [child for _, child in self._children(number)]
 
     def _ranks(self, model: int, roots: list[int]) -> dict[str, int]:
-        """The number of the layer of each variable, and of its slots; nothing for what only a hostile graph has."""
+        """Return the layer number of each variable and of its slots; empty if the limit on steps is reached."""
         found: dict[str, int] = {}
         rank, seen = 0, {0, model, *roots}
         self._steps -= len(seen)
@@ -239,13 +239,13 @@ class _Finder:
         return found | {slot: rank for owner, rank in found.items() for slot in self._slots.get(owner, ())}
 
     def _stray_weights(self, ranked: bool) -> list[int]:
-        """The weights, in order, of a model that is not tracked, or of which a part is not."""
+        """Return the weights, in order, of a model that is not tracked or is tracked only in part."""
         objects = self.objects
         trainable = self.named[TRAINABLE]
         lists = [trainable[number] for number in sorted(self.optimizers) if number in trainable]
         variables = None if ranked else objects.child(0, "variables")
         lists += [] if variables is None else [variables]
-        self._steps = self._size + 1  # of each object and edge once
+        self._steps = self._size + 1  # enough to visit each object and edge once
         tracked = set(self._below(0, {0})) if lists else set()
         for each in dict.fromkeys(lists):
             numbers = [number for number in self._list(each)[1] if number in self.keys]
@@ -254,7 +254,7 @@ class _Finder:
         return []
 
     def _by_full_name(self, weights: list[int]) -> dict[str, int]:
-        """Layers by what full names begin with, in the order of their weights; none where names are not unique."""
+        """Number layers by the prefixes of full names, in the order of weights; empty if the names are not unique."""
         full_names = full_names_of(self.objects, set(self.keys.values()))
         names = [full_names.get(self.keys[number], "") for number in weights]
         if len(set(names)) < len(names) or not all("/" in name for name in names):

@@ -1,7 +1,7 @@
 """The objects of an object graph, in columns.
 
 A graph of 100,000 weights has a million parts, and a hostile one as many in a mebibyte. So there is no Python object
-for a node or a part: their contents stand in a few long columns, and the bytes stay where they are.
+per node or part: their contents are stored in a few long columns, and the bytes stay where they are.
 
 Source: `tensorflow/core/protobuf/trackable_object_graph.proto`.
 """
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 EDGE, ATTRIBUTE, SLOT_VARIABLE, SAVER, HAS_VALUES = 1, 2, 3, 4, 5  # the fields of a TrackableObject
 
-KERAS_2_EDGES = ("layer_with_weights-", "layer-")  # of a model, to each layer; the first counts those with weights
-_MAX_NODES = 1 << 20  # a model of 100,000 variables has a third of that, its optimizer included
+KERAS_2_EDGES = ("layer_with_weights-", "layer-")  # from a model to its layers; the first: only with weights
+_MAX_NODES = 1 << 20  # a model of 100,000 variables and its optimizer have a third of that
 _MAX_PARTS = 1 << 22
 
 _NODE_TAG, _EDGE_TAG, _ATTRIBUTE_TAG, _SLOT_TAG = (
@@ -37,7 +37,7 @@ _VARIABLE = bytes_field(1, VARIABLE.encode())  # its encoded prefix
 
 
 def new_part(field: int, *values: int | str, unknown: bytes = b"") -> bytes:
-    """A new part of a node, of the values of its fields 1, 2, …; `unknown` fields are carried."""
+    """Encode a new part of a node from the values of its fields 1, 2, …; `unknown` fields are appended unchanged."""
     message = b""
     for number, value in enumerate(values, 1):
         text = b"" if isinstance(value, int) else value.encode("utf-8", "surrogateescape")
@@ -46,10 +46,10 @@ def new_part(field: int, *values: int | str, unknown: bytes = b"") -> bytes:
 
 
 class Objects:
-    """The objects of a graph, as they stand in its bytes.
+    """The objects of a graph, as stored in its bytes.
 
-    Each kind of part is a list of its own, in the file's order: the edges of node n are those from number `first[n]`
-    to `first[n + 1]`.
+    Each kind of part has its own columns, in the file's order: the edges of node n have the numbers from `first[n]` to
+    `first[n + 1] - 1`.
 
     Args:
         data: the serialized TrackableObjectGraph.
@@ -58,12 +58,13 @@ class Objects:
         DamagedError: the bytes are not an object graph, or an edge points to a missing node.
 
     Attributes:
-        data: as given. `tags`, `starts`, `ends`: where in it each node's field begins, its message, and both end.
-        first: of each node, the number of its first edge; one more at the end.
-        names, children: of edges: their names, and the nodes to which they lead.
-        keyed, attributes, keys: the node of each attribute, its name, and the key of its row, or, for tables and
-            iterators, how the keys of its rows begin.
-        keepers, originals, slots: of each slot: the optimizer that keeps it, its variable, and itself.
+        data: as given. `tags`, `starts`, `ends`: for each node, where in it the node's field begins, its message
+            begins, and both end.
+        first: the number of each node's first edge; one more entry at the end.
+        names, children: each edge's name, and the node to which it leads.
+        keyed, attributes, keys: each attribute's node, its name, and the key of its row or, for tables and iterators,
+            the prefix of its rows' keys.
+        keepers, originals, slots: for each slot: the optimizer that keeps it, its variable, and the slot's own node.
         savers: the nodes that have a saver of their own.
         flagged: whether any node records if it has values.
     """
@@ -78,19 +79,19 @@ class Objects:
         self.keyed = array("i")
         self.attributes: list[str] = []
         self.keys: list[str] = []
-        self._full_names = array("i")  # of each attribute, where its full name begins and ends
+        self._full_names = array("i")  # where each attribute's full name begins and ends
         self.keepers, self.originals, self.slots = array("i"), array("i"), array("i")
         self.savers: set[int] = set()
         self.flagged = False
-        self._texts: dict[bytes, str] = {b"": ""}  # names that come again and again, each once
-        self._outside: int | None = None  # a number that no node can have
+        self._texts: dict[bytes, str] = {b"": ""}  # repeated names, each stored once
+        self._outside: int | None = None  # a node number that is out of range
         self._indices: dict[int, dict[str, int]] = {}
         self._variables: dict[int, str] | None = None
         self._read()
         self._texts.clear()
         self.first.append(len(self.children))
         highest = max((max(each) for each in (self.children, self.originals, self.slots) if each), default=0)
-        if self._outside is not None or highest >= len(self):  # there has to be a root
+        if self._outside is not None or highest >= len(self):  # a graph must have a root
             found = highest if self._outside is None else self._outside
             what = "damaged: the object graph refers to a missing node"
             raise DamagedError(what, expected=f"one of {len(self)}", found=f"node {found}")
@@ -99,7 +100,7 @@ class Objects:
         return len(self.starts)
 
     def _read(self) -> None:
-        # Here is where a large graph spends its time: tags and almost all lengths take one byte.
+        # Most of the time for a large graph is spent here: tags and almost all lengths take one byte.
         data, end = self.data, len(self.data)
         tag, start, stop, first = self.tags.append, self.starts.append, self.ends.append, self.first.append
         children, keys, slots = self.children, self.keys, self.slots
@@ -113,7 +114,7 @@ class Objects:
             else:
                 number, kind, _, inner, at = _field(data, at, end)
                 if number != 1 or kind != BYTES:
-                    continue  # unknown, and carried
+                    continue  # an unknown field, which is kept
             tag(tag_at)
             start(inner)
             stop(at)
@@ -143,7 +144,7 @@ class Objects:
                     raise DamagedError(f"damaged: field {field} of a node of the object graph is not a message")
                 tag = field << 3 | kind
             if tag == _EDGE_TAG:
-                # The usual spelling, a number of up to three bytes and a name, is read here, any other one elsewhere.
+                # The usual encoding, a number of up to three bytes and a name, is read here; `_reference` reads others.
                 number, ahead = 0, at
                 if start + 4 < at and data[start] == _NUMBER_TAG:
                     number, ahead = data[start + 1], start + 2
@@ -183,7 +184,7 @@ class Objects:
         self.slots.append(self._within(slot))
 
     def _within(self, number: int) -> int:
-        """A node's number; 0 in place of an impossible one."""
+        """Return a node's number, or 0 instead of an impossible one."""
         if 0 <= number < _MAX_NODES:
             return number
         self._outside = number
@@ -193,7 +194,7 @@ class Objects:
         data = self.data
         name, key = "", b""
         full_start = full_end = 0
-        if data.startswith(_VARIABLE, at):  # as almost all of them begin
+        if data.startswith(_VARIABLE, at):  # true for almost all attributes
             name = VARIABLE
             at += len(_VARIABLE)
         while at < end:
@@ -219,24 +220,24 @@ class Objects:
 
     @property
     def variables(self) -> dict[int, str]:
-        """The key of the variable that each node is."""
+        """The key of each node that is a variable."""
         if self._variables is None:
             each = zip(self.keyed, self.attributes, self.keys, strict=True)
             self._variables = {node: key for node, attribute, key in each if attribute == VARIABLE}
         return self._variables
 
     def full_names(self) -> Iterator[bytes]:
-        """The name of each attribute's variable in the program that saved it."""
+        """Yield the name that each attribute's variable had in the program that saved it."""
         places = iter(self._full_names)
         return (self.data[start:end] for start, end in zip(places, places, strict=True))
 
     def edges(self, node: int) -> zip[tuple[str, int]]:
-        """The names of a node's edges, and where they lead."""
+        """Return the names of a node's edges and the nodes to which they lead."""
         start, end = self.first[node], self.first[node + 1]
         return zip(self.names[start:end], self.children[start:end], strict=True)
 
     def index(self, node: int) -> dict[str, int]:
-        """The numbers of a node's edges, by name."""
+        """Return the numbers of a node's edges, by name."""
         found = self._indices.get(node)
         if found is None:
             start, end = self.first[node], self.first[node + 1]
@@ -244,12 +245,12 @@ class Objects:
         return found
 
     def child(self, node: int, name: str) -> int | None:
-        """The node to which the edge `name` leads."""
+        """Return the node to which the edge `name` leads, or None."""
         at = self.index(node).get(name)
         return None if at is None else self.children[at]
 
     def named(self, names: Iterable[str]) -> dict[str, dict[int, int]]:
-        """Edges by name: name -> node that has such an edge -> node to which it leads."""
+        """Return edges by name: name -> node that has such an edge -> node to which it leads."""
         found: dict[str, dict[int, int]] = {name: {} for name in names}
         for edge, name in enumerate(self.names):
             if name in found:
@@ -257,14 +258,14 @@ class Objects:
         return found
 
     def at(self, path: Iterable[str], start: int = 0) -> int | None:
-        """The node to which a path of edges leads, or None."""
+        """Return the node to which a path of edges leads, or None."""
         number: int | None = start
         for name in path:
             number = None if number is None else self.child(number, name)
         return number
 
     def by_key(self) -> dict[str, int]:
-        """The node to which each attribute's key belongs; where several have one key, the first."""
+        """Return the node of each attribute's key; if several attributes share a key, the first one's."""
         found = dict(zip(self.keys, self.keyed, strict=True))
         if len(found) < len(self.keys):
             for key, node in zip(reversed(self.keys), reversed(self.keyed), strict=True):
@@ -272,21 +273,21 @@ class Objects:
         return found
 
     def attributes_of(self, node: int) -> range:
-        """The numbers of a node's attributes."""
+        """Return the numbers of a node's attributes."""
         return range(bisect_left(self.keyed, node), bisect_left(self.keyed, node + 1))
 
     def slots_of(self, node: int) -> range:
-        """The numbers of the slots that a node keeps."""
+        """Return the numbers of the slots that a node keeps."""
         return range(bisect_left(self.keepers, node), bisect_left(self.keepers, node + 1))
 
 
 class Parents:
-    """The way back along edges.
+    """Edges in reverse: from a node to its parents.
 
     Attributes:
-        last: of each node, the number of the last edge that leads to it, or -1.
-        before: of each edge, the number of the one before that leads to the same node, or -1.
-        parent: of each edge, the node from which it leads.
+        last: for each node, the number of the last edge that leads to it, or -1.
+        before: for each edge, the number of the previous edge that leads to the same node, or -1.
+        parent: for each edge, the node from which it leads.
     """
 
     def __init__(self, objects: Objects) -> None:
@@ -305,7 +306,7 @@ class Parents:
 
 
 def _field(data: bytes, at: int, end: int) -> tuple[int, int, int, int, int]:
-    """The field of a message that ends at `end`: its number, wire type, value if a varint, and where that lies."""
+    """Read a field of a message that ends at `end`: number, wire type, value if a varint, and the content's extent."""
     tag, at = read_varint(data, at, end)
     kind, value, start = tag & 7, 0, at
     if kind == VARINT:
@@ -324,11 +325,11 @@ def _field(data: bytes, at: int, end: int) -> tuple[int, int, int, int, int]:
     return tag >> 3, kind, value, start, at
 
 
-_FIXED = {1: 8, 5: 4}  # bytes of wire types
+_FIXED = {1: 8, 5: 4}  # wire type -> bytes
 
 
 def _reference(data: bytes, at: int, end: int) -> tuple[int, bytes]:
-    """The number and the name in an ObjectReference that is spelt in an unusual way."""
+    """Return the number and the name in an ObjectReference that is encoded in an unusual way."""
     number, name = 0, b""
     while at < end:
         field, kind, value, start, at = _field(data, at, end)

@@ -1,4 +1,4 @@
-"""Changes to an object graph before they are made: edges that come and go, and the bytes that follow from them."""
+"""Pending changes to an object graph: edges to remove and add, and the bytes that result."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _KEY = 3  # the field of a SerializedTensor
 
 
 class Patch:
-    """Changes to the objects of a graph, which themselves stay as they are.
+    """Changes to the objects of a graph; the `Objects` themselves are not modified.
 
     Args:
         objects: to change.
 
     Attributes:
         objects: as given.
-        keys: the keys of attributes that change -> their new ones, or None for those that go.
-        gone_edges, gone_slots: of each edge and slot, whether it goes.
+        keys: old key of an attribute -> its new key, or None for an attribute to remove.
+        gone_edges, gone_slots: for each edge and slot, whether it is removed.
     """
 
     def __init__(self, objects: Objects) -> None:
@@ -41,12 +41,12 @@ class Patch:
         for column in (objects.keyed, objects.keepers, objects.savers):
             for node in column:
                 self._own[node] = 1
-        self._links: dict[int, dict[str, tuple[int, int]]] = {}  # node -> name -> child, edge whose place it takes
-        self._more: dict[int, list[bytes]] = {}  # new parts of nodes, edges apart
-        self._pairs: dict[int, dict[int, list[int]]] = {}  # model of Keras 2 -> layer -> edges
+        self._links: dict[int, dict[str, tuple[int, int]]] = {}  # node -> name -> child, edge that it replaces
+        self._more: dict[int, list[bytes]] = {}  # new parts of nodes other than edges
+        self._pairs: dict[int, dict[int, list[int]]] = {}  # Keras 2 model -> layer -> edges
 
     def child(self, node: int, name: str) -> int | None:
-        """The node to which an edge will lead."""
+        """Return the node to which an edge will lead, or None."""
         link = self._links.get(node, {}).get(name)
         if link is not None:
             return link[0]
@@ -54,14 +54,14 @@ class Patch:
         return None if edge is None or self.gone_edges[edge] else self.objects.children[edge]
 
     def at(self, path: Path) -> int | None:
-        """The node to which a path will lead, or None."""
+        """Return the node to which a path will lead, or None."""
         number: int | None = 0
         for name in path:
             number = None if number is None else self.child(number, name)
         return number
 
     def children(self, node: int) -> Iterator[int]:
-        """The nodes to which a node's edges will lead."""
+        """Yield the nodes to which a node's edges will lead."""
         if node < len(self.objects):
             for edge in range(self.objects.first[node], self.objects.first[node + 1]):
                 if not self.gone_edges[edge]:
@@ -70,24 +70,24 @@ class Patch:
             yield child
 
     def has_own(self, node: int) -> bool:
-        """Whether a node had rows, slots or a saver, or will have them."""
+        """Return whether a node had rows, slots or a saver, or will have some."""
         return node in self._more or (node < len(self._own) and bool(self._own[node]))
 
     def new_node(self) -> int:
-        """The number of a new, empty node."""
+        """Add an empty node and return its number."""
         self._count += 1
         return self._count - 1
 
     def append(self, node: int, part: bytes) -> None:
-        """Give a node another part that is no edge."""
+        """Add a part other than an edge to a node."""
         self._more.setdefault(node, []).append(part)
 
     def link(self, parent: int, name: str, child: int, place: int = -1) -> None:
-        """Make an edge, in the place of one that goes, or at the end."""
+        """Make an edge, in the place of a removed one, or at the end."""
         self._links.setdefault(parent, {})[name] = child, place
 
     def make(self, path: Path) -> int:
-        """The node at the end of a path, made if there is none."""
+        """Return the node at the end of a path; missing nodes are created."""
         number = 0
         for name in path:
             child = self.child(number, name)
@@ -98,10 +98,10 @@ class Patch:
         return number
 
     def take(self, parent: int, name: str) -> tuple[int, list[str]]:
-        """Take an edge away, and with a Keras 2 layer's one its other one.
+        """Remove an edge; for one of the two edges to a Keras 2 layer, also the other one.
 
         Returns:
-            The number of the edge, or -1, and the names of the other ones.
+            The number of the edge, or -1, and the names of the other edges removed.
         """
         objects, links, last = self.objects, self._links.get(parent, {}), -1
         child, seconds = self.child(parent, name), []
@@ -109,7 +109,7 @@ class Patch:
         if parent < len(objects) and name in objects.index(parent):
             index, start, end = objects.index(parent), objects.first[parent], objects.first[parent + 1]
             last = index[name]
-            same = [last] if len(index) == end - start else range(start, end)  # a hostile one has names twice
+            same = [last] if len(index) == end - start else range(start, end)  # a hostile graph may repeat names
             for edge in same:
                 if objects.names[edge] == name:
                     self.gone_edges[edge] = 1
@@ -121,7 +121,7 @@ class Patch:
         return last, seconds
 
     def _pair(self, parent: int) -> dict[int, list[int]]:
-        """The edges of a model of Keras 2 to its layers, by layer."""
+        """Return the edges from a Keras 2 model to its layers, by layer."""
         found = self._pairs.get(parent)
         if found is None:
             found = self._pairs[parent] = {}
@@ -132,7 +132,7 @@ class Patch:
         return found
 
     def encode(self) -> bytes:
-        """The bytes of the graph with all changes; has_checkpoint_values stays as true as it was."""
+        """Return the bytes of the graph with all changes; true has_checkpoint_values flags are recomputed."""
         objects = self.objects
         before, now = self._with_values() if objects.flagged else (b"", b"")
         touched = bytearray(self._count)
@@ -191,9 +191,9 @@ class Patch:
         return edges + b"".join(self._more.get(node, ()))
 
     def _with_values(self) -> tuple[bytearray, bytearray]:
-        """What has_checkpoint_values is of each node when it is true, and what it becomes.
+        """Return the true value of has_checkpoint_values for each node, before and after the changes.
 
-        As TensorFlow counts: it is true of an object that has values or slots, or has such below.
+        By TensorFlow's rule, it is true for an object that has values or slots, or that leads to such an object.
         """
         objects = self.objects
         parents = Parents(objects)
@@ -219,7 +219,7 @@ class Patch:
 def spread(
     found: bytearray, parents: Parents, gone: bytearray | None = None, added: Mapping[int, Iterable[int]] | None = None
 ) -> None:
-    """Mark all nodes from which a marked one is reached, but for edges that are gone, and by others."""
+    """Mark all nodes from which a marked node can be reached; ignores `gone` edges, follows `added` ones as well."""
     last, before, parent_of = parents.last, parents.before, parents.parent
     waiting = array("i", _marked(found))
     while waiting:
@@ -238,7 +238,7 @@ def spread(
 
 
 def _marked(marks: bytearray) -> Iterator[int]:
-    """The numbers of those that are marked."""
+    """Yield the numbers of the marked nodes."""
     at = marks.find(1)
     while at >= 0:
         yield at
@@ -246,7 +246,7 @@ def _marked(marks: bytearray) -> Iterator[int]:
 
 
 def _rekeyed(attribute: bytes, key: str) -> bytes:
-    """An attribute with another key, and all else as it was."""
+    """Return an attribute with another key and otherwise unchanged."""
     new = bytes_field(_KEY, key.encode("utf-8", "surrogateescape"))
     return bytes_field(ATTRIBUTE, b"".join(new if number == _KEY else raw for number, _, _, raw in fields(attribute)))
 

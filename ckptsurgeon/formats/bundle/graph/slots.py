@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TRAINABLE = "_trainable_variables"
 _VARIABLES = "_variables"
-_MAX_DEPTH = 32  # of scopes in a name: more of them only a hostile graph has
+_MAX_DEPTH = 32  # of scopes in a name; only a hostile graph has more
 
 
 class SlotOwners:
@@ -35,10 +35,10 @@ class SlotOwners:
         self._sure, self._by_full_name, self._by_key = _owners(objects)
 
     def all(self, shapes: Shapes | None = None) -> dict[str, str]:
-        """The variable of each slot, where that is sure.
+        """Return the variable of each slot, where it is certain.
 
         Args:
-            shapes: of the rows, by key; a slot found by its full name must have its variable's shape.
+            shapes: shapes of the rows by key; a slot found by its full name must have its variable's shape.
 
         Returns:
             Slot's key -> variable's key.
@@ -52,7 +52,7 @@ class SlotOwners:
 
 
 def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """The owners of slots by edges, by full names, and by what keys begin with."""
+    """Return the owners of slots found by edges, by full names, and by the prefixes of keys."""
     keys = objects.variables
     found: dict[str, str] = {}
     for slot, original in zip(objects.slots, objects.originals, strict=True):
@@ -60,7 +60,7 @@ def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str,
             found.setdefault(keys[slot], keys[original])
     named = objects.named(("_iterations", _VARIABLES, TRAINABLE))
     optimizers = named["_iterations"]
-    # Each list is looked into once, however many optimizers have it: honest ones share none.
+    # Each list is read once, even if many optimizers share it, as only a hostile graph's do.
     slots: dict[int, str] = {}  # of new optimizers: node -> key
     for number in dict.fromkeys(each for keeper, each in named[_VARIABLES].items() if keeper in optimizers):
         slots.update((slot, keys[slot]) for slot in listed(objects, number)[1] if slot in keys)
@@ -87,7 +87,7 @@ def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str,
 def _by_full_name(
     objects: Objects, keys: Mapping[int, str], slots: Mapping[int, str], left: list[str]
 ) -> dict[str, str]:
-    """The owners of slots whose full names end with the full name of one other variable."""
+    """Return the owners of slots whose full names end with the full name of exactly one variable."""
     full_names = full_names_of(objects, set(left))
     ends = {name.rpartition("/")[2].encode("utf-8", "surrogateescape") for name in full_names.values()}
     names: dict[str, str] = {}
@@ -108,7 +108,7 @@ def _by_full_name(
 
 
 def _tails(name: str) -> Iterator[str]:
-    """The parts of a name after each slash, the longest first."""
+    """Yield the parts of a name after each slash, the longest first."""
     slashes = [len(name)]
     while slashes[-1] >= 0 and len(slashes) <= _MAX_DEPTH:
         slashes.append(name.rfind("/", 0, slashes[-1]))
@@ -116,7 +116,7 @@ def _tails(name: str) -> Iterator[str]:
 
 
 def full_names_of(objects: Objects, keys: Container[str] | None = None) -> dict[str, str]:
-    """The full names of variables, or of those of some keys, by key, where they have any."""
+    """Return the full names of variables, or of those with the given keys; variables without one are left out."""
     each = zip(objects.keys, objects.full_names(), strict=True)
     return {
         key: name.decode("utf-8", "surrogateescape") for key, name in each if name and (keys is None or key in keys)
@@ -124,13 +124,13 @@ def full_names_of(objects: Objects, keys: Container[str] | None = None) -> dict[
 
 
 def listed(objects: Objects, number: int) -> tuple[Sequence[int], Sequence[int]]:
-    """The indices and the items of a list's node, rising; empty for what is no list."""
+    """Return the indices and the items of a list's node, in ascending order; both empty if the node is not a list."""
     start, end = objects.first[number], objects.first[number + 1]
     names = objects.names[start:end]
-    if names and index_of(names[0]) < 0:  # as most nodes
+    if names and index_of(names[0]) < 0:  # most nodes are not lists
         return (), ()
     items = objects.children[start:end]
-    if names == list(map(str, range(len(names)))):  # as most lists
+    if names == list(map(str, range(len(names)))):  # most lists are in order
         return range(len(names)), items
     indices = [index_of(name) for name in names]
     if -1 in indices:
@@ -140,5 +140,5 @@ def listed(objects: Objects, number: int) -> tuple[Sequence[int], Sequence[int]]
 
 
 def index_of(name: str) -> int:
-    """The number that a name is, or -1."""
+    """Return the number that a name spells, or -1."""
     return int(name) if name.isdecimal() and name.isascii() and len(name) < 19 else -1

@@ -1,7 +1,7 @@
 """Messages between a process and its child that runs libhdf5: a letter, a length, and that many bytes.
 
-A request is J (JSON), optionally followed by D (data) and a final F (end of data). An answer is any number of D, then J
-or E (an error, as JSON).
+A request is J (JSON), optionally followed by D (data) and a final F (end of data). An answer is any number of D,
+followed by J or E (an error, as JSON).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ParentPipe:
         self._answered = answered
 
     def request(self) -> dict[str, Any] | None:
-        """The next request; None if the parent has ended."""
+        """Return the next request; None if the parent has ended."""
         head = self._read(HEAD.size)
         if head is None:
             return None
@@ -67,7 +67,7 @@ class ParentPipe:
         return found
 
     def data(self) -> Iterator[bytes]:
-        """The data sent after a request."""
+        """Yield the data sent after a request."""
         while head := self._read(HEAD.size):
             kind, length = HEAD.unpack(head)
             if kind == b"F":

@@ -1,4 +1,4 @@
-"""Runs libhdf5 in forked children, under limits: it can crash on a damaged file, or never come to an end.
+"""Runs libhdf5 in forked children, under limits: it can crash on a damaged file, or never finish.
 
 No other process ever calls libhdf5. A child gets the descriptors of its files and can open no others, so a file cannot
 make it read anything else. A child that dies is reported as one DamagedError. `spawning` starts children, `pipe` is the
@@ -38,9 +38,9 @@ class Hdf5Process:
     """A forked process that reads HDF5 files, and may write one.
 
     Args:
-        path: what errors name.
+        path: the path for error messages.
         parts: the files to read.
-        target: an empty file, open for reading and writing, for the new HDF5 file; or None.
+        target: an empty file for the new HDF5 file, open for reading and writing; or None.
 
     Raises:
         UnsupportedError: h5py is missing, or this system cannot fork.
@@ -87,7 +87,7 @@ class Hdf5Process:
             CkptSurgeonError: raised by the child.
         """
         self._seconds = min(_MOST_SECONDS, _SECONDS + (self._size + room) // _SLOWEST)
-        with files(self.path), contextlib.suppress(BrokenPipeError):  # the child died, or its answer says why
+        with files(self.path), contextlib.suppress(BrokenPipeError):  # the child died, or its answer gives the reason
             send(self._to, b"J", json.dumps({**request, "seconds": self._seconds}).encode())
             if data is not None:
                 for chunk in data:

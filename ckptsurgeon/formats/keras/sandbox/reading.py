@@ -1,7 +1,7 @@
 """Lists and reads HDF5 files with h5py. Runs only in a child process; see `process.py`.
 
-Anything that leads out of the file is refused: external and soft links, external storage, virtual datasets. Also
-refused are filters that libhdf5 would have to load, and datasets whose shape claims far more than is stored.
+Anything that refers to another file is refused: external and soft links, external storage, virtual datasets. Filters
+that libhdf5 would have to load are refused too, and so are datasets whose shape claims far more than is stored.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class View(io.RawIOBase):
         self.refused: str | None = None
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As for any file."""
+        """As `io.IOBase.seek`."""
         self._at = offset + (0, self._at, self.size)[whence]
         return self._at
 
     def tell(self) -> int:
-        """As for any file."""
+        """As `io.IOBase.tell`."""
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """As for any file."""
+        """As `io.RawIOBase.readinto`."""
         count = max(0, min(len(buffer), self.size - self._at))
         try:
             count = os.preadv(self._fd, [memoryview(buffer)[:count]], self._base + self._at) if count else 0
@@ -77,7 +77,7 @@ class View(io.RawIOBase):
         return count
 
     def write(self, data: Any) -> int:
-        """As for any file."""
+        """As `io.RawIOBase.write`."""
         try:
             count = os.pwrite(self._fd, data, self._base + self._at)
         except OSError as error:
@@ -88,7 +88,7 @@ class View(io.RawIOBase):
         return count
 
     def truncate(self, size: int | None = None) -> int:
-        """As for any file."""
+        """As `io.IOBase.truncate`."""
         self.size = self._at if size is None else size
         os.ftruncate(self._fd, self._base + self.size)
         return self.size
@@ -107,11 +107,11 @@ class View(io.RawIOBase):
 
 
 def text(data: bytes) -> str:
-    """A name as text; invalid UTF-8 becomes lone surrogates."""
+    """Decode a name; invalid UTF-8 becomes lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
-# -- what is in a file
+# -- contents of a file
 
 
 def walk(file: Any, size: int) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _check_link(group: Any, name: bytes, path: bytes) -> None:
 
 
 def _lists(group: Any) -> dict[str, Any]:
-    """The attributes of a group that name layers, weights or the group itself."""
+    """Return the attributes of a group that name layers, weights or the group itself."""
     found: dict[str, Any] = {}
     for number in range(min(h5py.h5a.get_num_attrs(group), 1 << 16)):
         attribute = h5py.h5a.open(group, index=number)
@@ -215,7 +215,7 @@ def _describe(dataset: Any, size: int) -> dict[str, Any]:
 
 
 def _kind(dataset: Any, kind: Any) -> tuple[str, str, int, bool]:
-    """The name of a dtype, its byte order, its size, and whether the stored bytes are the values."""
+    """Return the name of a dtype, its byte order, its size, and whether the stored bytes are the values."""
     if isinstance(kind, h5t.TypeFloatID):
         for known, (name, order) in _FLOATS.items():
             if kind.equal(known):
@@ -275,12 +275,12 @@ def send_values(parent: ParentPipe, file: h5py.File, path: str) -> dict[str, Any
 
 
 def is_raw(dataset: Any) -> bool:
-    """Whether the stored bytes of a dataset are its values."""
+    """Return whether the stored bytes of a dataset are its values."""
     return _kind(dataset, dataset.get_type())[3]
 
 
 def read_block(dataset: Any, block: tuple[tuple[int, int], ...], dtype: Any, kind: Any | None) -> Any:
-    """Read a block of a dataset: as stored if `kind` is the dataset's own dtype, else converted by libhdf5."""
+    """Read a block of a dataset: as stored if `kind` is the dataset's own dtype, otherwise converted by libhdf5."""
     counts = tuple(stop - start for start, stop in block)
     space = dataset.get_space()
     values: Any = np.empty(counts, dtype)
@@ -292,7 +292,7 @@ def read_block(dataset: Any, block: tuple[tuple[int, int], ...], dtype: Any, kin
 
 
 def blocks(shape: tuple[int, ...], item: int, chunks: tuple[int, ...] | None) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Blocks, each a range per dimension, that cover an array in C order."""
+    """Yield blocks that cover an array in C order; each is a range per dimension."""
     if not prod(shape):
         return
     most = _BARE_BLOCK if chunks is None else _BLOCK
@@ -314,14 +314,14 @@ def blocks(shape: tuple[int, ...], item: int, chunks: tuple[int, ...] | None) ->
 
 
 def copied_plist(dataset: Any) -> Any:
-    """The creation properties of a dataset, without its time stamp."""
+    """Return the creation properties of a dataset, without its time stamp."""
     plist = dataset.get_create_plist().copy()
     plist.set_obj_track_times(False)
     return plist
 
 
 def group_plist(group: Any | None) -> Any:
-    """The creation properties of a group, without its time stamp."""
+    """Return the creation properties of a group, without its time stamp."""
     plist = h5p.create(h5p.GROUP_CREATE) if group is None else group.get_create_plist().copy()
     plist.set_obj_track_times(False)
     return plist

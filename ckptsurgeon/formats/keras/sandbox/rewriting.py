@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .pipe import ParentPipe
 
-_LONGEST = 64512  # bytes of an attribute, as Keras has it
+_LONGEST = 64512  # largest attribute in bytes, as in Keras
 _KEPT_FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_LZF, h5z.FILTER_FLETCHER32)
 _FOREIGN = ("bfloat16", "float8_", "float4_")  # dtypes that NumPy knows once ml_dtypes is imported, but h5py does not
 _LIBVER = {0: "earliest", 1: "earliest", 2: "v108"}
@@ -35,7 +35,7 @@ class _SentValues:
         self._held = bytearray()
 
     def take(self, length: int) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         while len(self._held) < length:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -46,7 +46,7 @@ class _SentValues:
         return found
 
     def end(self) -> None:
-        """Check that no data is left."""
+        """Check that all data has been read."""
         if self._held or next(self._chunks, None) is not None:
             raise DamagedError("received too many values")
 
@@ -54,11 +54,11 @@ class _SentValues:
 def write(parent: ParentPipe, sources: list[h5py.File], view: reading.View, request: dict[str, Any]) -> dict[str, Any]:
     """Write a file as the parent describes it: its groups, their lists, and its datasets.
 
-    libhdf5 puts headers into holes in the file. If that changed their order, the parent can request a file in which
-    holes are not reused, which few other programs write.
+    libhdf5 puts headers into holes in the file. If that changes their order, the parent can request a file in which
+    holes are not reused, a kind that few other programs write.
 
     Returns:
-        Whether the headers of the datasets are in creation order.
+        A dict; `ordered`: whether the headers of the datasets are in creation order.
     """
     plist = sources[0].id.get_create_plist()
     version = _LIBVER.get(plist.get_version()[0], "v110")
@@ -181,9 +181,9 @@ def _create(out: h5py.File, path: str, form: dict[str, Any], like: Any | None, v
 
     Args:
         out: the file.
-        path: of the dataset.
+        path: path of the new dataset.
         form: dtype, shape, item, whether the dtype is that of `like`; for strings, the length of the data sent.
-        like: the other one, or None.
+        like: the dataset whose properties are used, or None.
         values: its values.
     """
     shape, dtype, item = tuple(form["shape"]), form["dtype"], form["item"]

@@ -29,7 +29,7 @@ _spawners: dict[int, Spawner] = {}  # by process id: a forked program needs its 
 
 
 def spawner() -> Spawner:
-    """The spawner of this process, started if necessary.
+    """Return the spawner of this process, which is started if necessary.
 
     Raises:
         UnsupportedError: this system cannot fork.
@@ -107,7 +107,7 @@ class Spawner:
 
 
 def _receive(channel: socket.socket) -> dict[str, Any] | None:
-    """The next message; None if the other side has closed the socket."""
+    """Return the next message; None if the other side has closed the socket."""
     head = _exactly(channel, _LENGTH.size)
     data = _exactly(channel, _LENGTH.unpack(head)[0]) if head else None
     if data is None:
