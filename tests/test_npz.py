@@ -572,7 +572,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "bytes before": (b"x" + ONE, "not where it should be"),
     "an encrypted member": (spoilt(spoilt(ONE, b"PK\x03\x04\x14\0\0", b"PK\x03\x04\x14\0\1"),
                                    b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\1"), "encrypted"),
-    "another way to pack": (zip_of({"a.npy": npy(MATRIX)}, zipfile.ZIP_LZMA), "unsupported compression.* method 14 of a.npy"),
+    "another way to pack": (
+        zip_of({"a.npy": npy(MATRIX)}, zipfile.ZIP_LZMA),
+        "unsupported compression.* method 14 of a.npy",
+    ),
     "a huge count": (ONE[:-12] + b"\xff\xff" + ONE[-10:], "several disks"),
     "a huge count twice": (ONE[:-14] + b"\xff\xff\xff\xff" + ONE[-10:], "impossible number of members"),
     "a far directory": (ONE[:-6] + b"\xff\xff\xff\x7f" + ONE[-2:], "not where it should be"),
