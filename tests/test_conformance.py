@@ -330,7 +330,7 @@ LACKS = {
     "keras": SMALL,
 }
 ODD = ("x//y", "x/./y", "/x", "../x", "x/../y", "x\0y", "y.npy", "__metadata__", "{below}")
-OUT, NEVER = "a name that leads out of its folder", "no variable of an HDF5 file can have the name"
+OUT, NEVER = "invalid name for a zip member", "no variable of an HDF5 file can have the name"
 NO_PATH = dict.fromkeys(("x//y", "x/./y", "/x", "x\0y"), NEVER) | {"{below}": "be both a variable and a group"}
 FORBIDS = {
     "npz": dict.fromkeys(("/x", "../x", "x/../y"), OUT) | {"x\0y": "a name that is empty or has a zero byte"},
