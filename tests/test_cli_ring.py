@@ -280,7 +280,7 @@ def test_as_many_nets_as_models_are_needed(tmp_path: Path) -> None:
     write_ring(tmp_path)
     options = [part for pair in BUILT_IN.items() for part in pair]
     [line] = refused("init", "R", *options, "--hidden", "4,3,2", "--models", "3", cwd=tmp_path)
-    assert "--hidden is given once, or once per model; expected 3, found 2" in line
+    assert "give --hidden once, or once per model; expected 3, found 2" in line
     [line] = refused("init", "R", *options, "--hidden", "4,5", cwd=tmp_path)
     assert "the trunks (layers 0-1) of a and b differ; expected" in line
     assert "layer1 [4,3], found" in line

@@ -128,7 +128,7 @@ def test_one_scheme_is_for_both(a: Path, b: Path) -> None:
     donor, before = write(a, layers("t/{K}", 2, "w", "b"), 1), write(b, layers("t/{K}", 2, "kernel", "b"), 2)
     changing.graft(str(a), str(b), layers="0", scheme="t/{K}/**")
     check(b, before, donor, {"t/0/kernel": "t/0/w", "t/0/b": "t/0/b"})
-    with pytest.raises(UsageError, match="--scheme is for both"):
+    with pytest.raises(UsageError, match="--scheme applies to both"):
         changing.graft(str(a), str(b), layers="0", scheme="t/{K}/**", recipient_scheme="t/{K}/**")
 
 

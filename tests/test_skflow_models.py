@@ -122,7 +122,7 @@ def test_skflows_own_pieces_make_the_model_of_the_dnn_classifier() -> None:
         (lambda rows, target: (rows, rows), r"the loss of model_fn is not a scalar; expected \[\]"),
         (
             lambda rows, target: (rows, tensorflow.reduce_mean(rows)),
-            "the loss of model_fn depends on no variable; tf.Variable makes one",
+            "the loss of model_fn does not depend on any variable; create one with tf.Variable",
         ),
         (None, r"there is no model_fn; pass one: restore\(folder, model_fn=...\)"),
     ],

@@ -164,7 +164,7 @@ def test_functions_must_be_given_again(tmp_path: Path) -> None:
     restore = skflow.TensorFlowDNNClassifier.restore
     with pytest.raises(skflow.EstimatorError, match=r"optimizer, learning_rate was not saved; restore\(folder, opt"):
         restore(str(tmp_path))
-    with pytest.raises(skflow.EstimatorError, match="learning_rate is not saved"):
+    with pytest.raises(skflow.EstimatorError, match="learning_rate was not saved"):
         restore(str(tmp_path), optimizer=momentum)
     again = restore(str(tmp_path), optimizer=momentum, learning_rate=decaying)
     model.partial_fit(X, Y)

@@ -42,7 +42,7 @@ class PyTorch(OneFile):
         """As `Format.check`: refused, with a command that converts the file to a format that can be written."""
         from .refusing import not_written
 
-        if out is None:
+        if out is None or plan.recipient.container == self.name:
             raise not_written(plan.recipient.path)
         hint = f"name it {os.path.splitext(out)[0]}.safetensors"
         raise RefusedError("PyTorch files are read, and never written", path=out, hint=hint)
