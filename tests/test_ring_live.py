@@ -221,7 +221,7 @@ def test_the_view_is_drawn_over_and_warnings_stay_above(terminal: Terminal, monk
     terminal.wait_for(lambda lines: [line.split()[0::2] for line in lines] == [["starting", "elapsed"]])
     for number in range(1, 6):
         list(map(shown.round, play(history, 1)))
-        shown.tell(f"warning {number}" + " that is long" * 20)
+        shown.warn(f"warning {number}" + " that is long" * 20)
         terminal.wait_for(lambda lines, number=number: f"round {number} of 5,000" in "".join(lines))
     list(map(shown.round, play(history, 1)))
     shown.close()
@@ -282,7 +282,7 @@ def test_a_terminal_that_is_stopped_or_gone_stops_no_run(monkeypatch: pytest.Mon
             os.close(master)
         for history in play(fresh(), 500):
             shown.round(history)
-            shown.tell("a warning" * 100)
+            shown.warn("a warning" * 100)
             rounds += 1
         shown.close()
         assert rounds == 500

@@ -195,7 +195,7 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
         (model(worker="w"), ["models.b.worker: wrong value"]),
         (model(worker=["w"], format="pickle"), ['models.b.format: wrong value; expected "bundle" or "v1"']),
         (model(hidden_units=[10, 20], format="npz"), ["models.b.format: is not valid for the built-in"]),
-        (model(worker=["w"], map=["x"]), ["models.b.map: 'x' is no rename; expected NAME=COMMON NAME"]),
+        (model(worker=["w"], map=["x"]), ["models.b.map: invalid rename 'x'; expected NAME=COMMON NAME"]),
         (model(worker=["w"], memory=0), ["models.b.memory: wrong value"]),
         (model(worker=["w"], predict=["p", "{checkpoint}"]), ["models.b.predict: {checkpoint}, {data} and {output}"]),
         (
