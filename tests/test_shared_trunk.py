@@ -279,7 +279,10 @@ def test_scikit_learn_accepts_it(kind: Any) -> None:
         ({"estimator": [dnn([6, 5]), dnn([6, 4])]}, r"the trunks \(layers 0-1\) of the members a and b differ; exp"),
         ({"estimator": [dnn(batch_size=8), dnn()]}, "the members differ in batch_size; found 8 and 32"),
         ({"estimator": [dnn(), dnn(n_classes=3)]}, "the members differ in n_classes; found None and 3"),
-        ({"estimator": [dnn(), dnn(optimizer="Adam")], "slots": "copy"}, "trunks have different slots; use the same optimizer"),
+        (
+            {"estimator": [dnn(), dnn(optimizer="Adam")], "slots": "copy"},
+            "trunks have different slots; use the same optimizer",
+        ),
         ({"estimator": [dnn(), dnn()], "n_models": 3}, "parameter n_models; expected 2, as there are estimators, fo"),
         ({"estimator": dnn(steps=0)}, "cannot use the parameter steps"),
         ({"n_models": 1}, "cannot use the parameter n_models; expected a whole number from 2, found 1"),
