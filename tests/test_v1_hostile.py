@@ -155,9 +155,9 @@ def _row(*parts: bytes) -> bytes:
 NAME, SLICE, DATA = bytes_field(1, b"v"), bytes_field(2, slice_proto(VECTOR)), 3
 PAST = b"\xff" * 9 + b"\x02"  # a varint of 65 bits
 UNREAD: dict[str, tuple[str, bytes, str]] = {
-    "no data": ("float32", b"", "holds none"),
-    "a meta in its place": ("float32", _meta(V), "holds none"),
-    "two data": ("float32", _row() + _row(), "there twice"),
+    "no data": ("float32", b"", "holds no slice"),
+    "a meta in its place": ("float32", _meta(V), "holds no slice"),
+    "two data": ("float32", _row() + _row(), "is repeated"),
     "another name": ("float32", row_of(b"w", VECTOR, b""), "belongs to another tensor"),
     "no name": ("float32", _row(SLICE), "belongs to another tensor"),
     "another slice": ("float32", row_of(b"v", ((0, 3),), b""), "belongs to another slice"),
@@ -165,10 +165,10 @@ UNREAD: dict[str, tuple[str, bytes, str]] = {
     "no slice": ("float32", _row(NAME), "another rank"),
     "no values": ("float32", _row(NAME, SLICE), "wrong number of values.* expected 3, found 0"),
     "a name of another kind": ("float32", _row(number(1, 1)), "field 1 of a slice's row"),
-    "a name twice": ("float32", _row(NAME, NAME), "there twice"),
+    "a name twice": ("float32", _row(NAME, NAME), "is repeated"),
     "too few": ("float32", row_of(b"v", VECTOR, bytes_field(5, bytes(8))), "expected 3, found 2"),
     "too many": ("float32", row_of(b"v", VECTOR, bytes_field(5, bytes(16))), "expected 3, found 4 or more"),
-    "half a value": ("float32", row_of(b"v", VECTOR, bytes_field(5, bytes(13))), "end within one"),
+    "half a value": ("float32", row_of(b"v", VECTOR, bytes_field(5, bytes(13))), "end inside a number"),
     "half a complex number": ("complex64", row_of(b"v", VECTOR, bytes_field(9, bytes(20))), "expected 6, found 5"),
     "values of another dtype": ("float32", row_of(b"v", VECTOR, bytes_field(6, bytes(24))), "expected 3, found 0"),
     "another wire type": ("float32", row_of(b"v", VECTOR, number(5, 1)), "are of wire type 0"),
@@ -176,11 +176,11 @@ UNREAD: dict[str, tuple[str, bytes, str]] = {
     "too many strings": ("string", row_of(b"v", VECTOR, bytes_field(8, b"a") * 9), "expected 3, found 4 or more"),
     "a string that is none": ("string", row_of(b"v", VECTOR, number(8, 1)), "wire type 0"),
     "too few integers": ("int32", row_of(b"v", VECTOR, bytes_field(7, b"\x01\x02")), "expected 3, found 2"),
-    "half an integer": ("int32", row_of(b"v", VECTOR, bytes_field(7, b"\x01\x02\x03\x80")), "end within one"),
+    "half an integer": ("int32", row_of(b"v", VECTOR, bytes_field(7, b"\x01\x02\x03\x80")), "end inside a number"),
     "more than 64 bits": ("int64", row_of(b"v", VECTOR, bytes_field(10, b"\x01\x02" + PAST)), "more than 64 bits"),
     "11 bytes": ("int64", row_of(b"v", VECTOR, bytes_field(10, b"\x80" * 10 + b"\x00\x01\x02")), "more than 64 bits"),
     "endless": ("int64", row_of(b"v", VECTOR, bytes_field(10, b"\x80" * 200_000 + b"\x00\x01\x02")), "more than 64"),
-    "a single one of 65 bits": ("int64", row_of(b"v", VECTOR, varint(10 << 3) + PAST), "runs past its end"),
+    "a single one of 65 bits": ("int64", row_of(b"v", VECTOR, varint(10 << 3) + PAST), "runs past the end"),
     "too large for uint8": ("uint8", row_of(b"v", VECTOR, bytes_field(7, b"\x01\x02\xac\x02")), "outside uint8"),
     "too small for int8": ("int8", row_of(b"v", VECTOR, bytes_field(7, b"\x01\x02" + varint(-129))), "outside int8"),
     "negative uint16": ("uint16", row_of(b"v", VECTOR, bytes_field(7, b"\x01\x02" + varint(-1))), "outside uint16"),
@@ -289,7 +289,7 @@ def test_a_row_in_the_wrong_block_is_not_found(tmp_path: Path) -> None:
 def test_an_incomplete_set(tmp_path: Path) -> None:
     """One file of a set, or one whose other files are of another number, is no checkpoint."""
     first = make(tmp_path / "m-00000-of-00002", {"a": MATRIX})
-    with pytest.raises(DamagedError, match="incomplete; expected 2 files, found 1"):
+    with pytest.raises(DamagedError, match="incomplete set; expected 2 files, found 1"):
         open_v1(first)
     second = make(tmp_path / "m-00001-of-00002", {"b": MATRIX})
     with pytest.raises(DamagedError, match="incomplete"):
