@@ -334,7 +334,7 @@ def test_more_classes_than_any_table_has_are_refused(tmp_path: Path) -> None:
     rows = "".join(f"1,{number}\n" for number in range(65_537))
     with pytest.raises(CkptSurgeonError, match=r"line 65538, column 't' has too many classes; expected at most 65536"):
         data.read(write(tmp_path, "a,t\n" + rows), "t")
-    with pytest.raises(CkptSurgeonError, match=r"row 65536, column 'y' holds more classes"):
+    with pytest.raises(CkptSurgeonError, match=r"row 65536, column 'y' has too many classes"):
         data.read(write(tmp_path, npz(X=np.ones((65_537, 1)), y=np.arange(65_537)), "a.npz"))
 
 
