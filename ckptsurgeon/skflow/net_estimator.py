@@ -22,6 +22,8 @@ from .graph.quiet_tensorflow import tf
 from .minibatches import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
 from .ops import Tensor
 
+_BLOCK = 64  # rows; a multiple of what any kernel computes at a time
+
 
 class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
     """An estimator that has a network once it is fitted.
@@ -101,7 +103,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
             X = self._features(X)
             size = batch_size if batch_size > 0 else MAPPED_ROWS if mapped else len(X)
             chunks = (np.asarray(X[row : row + size], np.float32) for row in range(0, len(X), size))
-        predicted = [self._net.predict(rows) for rows in chunks]
+        predicted = [self._net.predict(_whole_blocks(rows))[: len(rows)] for rows in chunks]
         if not predicted:
             raise EstimatorError("the iterator X yields no rows")
         return np.concatenate(predicted)
@@ -228,3 +230,13 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
         if values is not None:
             self._build(self.n_features_in_, self._target)
             self._net.write(values)
+
+
+def _whole_blocks(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows with copies of the last one, up to a multiple of _BLOCK.
+
+    On some processors, matrix products compute the last rows of a batch by other instructions, whose last bit differs.
+    In whole blocks, the prediction of a row does not depend on its place.
+    """
+    missing = -len(rows) % _BLOCK
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows

@@ -37,8 +37,6 @@ Self = TypeVar("Self", bound="SharedTrunkEnsemble")
 _N_MODELS = 3
 _KINDS = (TensorFlowDNNClassifier, TensorFlowDNNRegressor)
 
-_BLOCK = 64  # rows; a multiple of what any kernel computes at a time
-
 
 class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes without types
     """Models that share their first layers and have their own heads; the ensemble predicts their mean.
@@ -278,10 +276,7 @@ class SharedTrunkEnsemble(BaseEstimator):  # type: ignore[misc]  # scikit-learn 
     def _mean(self, method: str, X: Any) -> NDArray[np.float32]:
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float32, order="C")
-        # Kernels of matrix products compute the last few rows of a batch by other instructions, whose last bit may
-        # differ. Whole blocks of rows make the result of a row independent of its place.
-        whole = np.concatenate([X, np.zeros((-len(X) % _BLOCK, X.shape[1]), X.dtype)])
-        votes = [getattr(member, method)(whole)[: len(X)] for member in self.estimators_]
+        votes = [getattr(member, method)(X) for member in self.estimators_]
         return cast("NDArray[np.float32]", np.mean(votes, axis=0))
 
     # -- scikit-learn's side
