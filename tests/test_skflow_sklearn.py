@@ -233,7 +233,9 @@ def test_iterators_that_do_not_fit_are_refused(rows: Any, target: Any, message: 
 
 def test_labels_of_an_iterator_must_be_known_before() -> None:
     """Without n_classes and classes= there is no telling how many will come."""
-    with pytest.raises(skflow.EstimatorError, match="the labels of an iterator are unknown before its end; set n_classes="):
+    with pytest.raises(
+        skflow.EstimatorError, match="the labels of an iterator are unknown before its end; set n_classes="
+    ):
         classifier().fit(iter(X), iter(Y))
     with pytest.raises(skflow.EstimatorError, match="the iterator X yields no rows"):
         classifier(n_classes=3).fit(X, Y).predict(iter([]))

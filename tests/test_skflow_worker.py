@@ -16,9 +16,9 @@ from sklearn.datasets import load_iris
 
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import CkptSurgeonError
+from ckptsurgeon.schemes.skflow_names import CLASSIFIER, REGRESSOR
 from ckptsurgeon.skflow.checkpoints import architecture
 from ckptsurgeon.skflow.checkpoints.architecture import Architecture
-from ckptsurgeon.skflow.checkpoints.variable_names import CLASSIFIER, REGRESSOR
 from ckptsurgeon.skflow.trainer.arguments import parse_worker
 from ckptsurgeon.skflow.trainer.checkpoint_trainer import CheckpointTrainer, rows_for, write_initial
 from ckptsurgeon.skflow.trainer.single_step import train_once

@@ -14,7 +14,7 @@ from ckptsurgeon.errors import CkptSurgeonError, Problems, RefusedError, UsageEr
 from ckptsurgeon.formats.bundle.reading import Bundle
 from ckptsurgeon.plan import Copy, Fill
 from ckptsurgeon.surgeon import editing, grafting
-from ckptsurgeon.surgeon.selection import Selection
+from ckptsurgeon.surgeon.options import GraftOptions
 
 Pair = tuple[Bundle, Bundle]
 
@@ -30,7 +30,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 def test_a_graft_pairs_variables_by_name(pair: Pair) -> None:
     """The plan has one copy for each variable of the layers, in natural order, and no slot."""
-    plan = grafting.graft(*pair, Selection(layers="1-2"))
+    plan = grafting.graft(*pair, GraftOptions(layers="1-2"))
     assert [(change.action, change.variable.name) for change in plan.changes] == [
         ("grafted", f"dnn/layer{layer}/Linear/{role}") for layer in (1, 2) for role in ("Bias", "Matrix")
     ]
@@ -41,7 +41,7 @@ def test_planning_reads_no_data(pair: Pair, tmp_path: Path) -> None:
     """A plan is made from the indexes: it comes out the same where the data files are gone."""
     for path in tmp_path.glob("*.data-*"):
         path.unlink()
-    assert len(grafting.graft(*pair, Selection(layers="1-2"), grafting.Options("copy")).changes) == 8
+    assert len(grafting.graft(*pair, GraftOptions("copy", layers="1-2")).changes) == 8
 
 
 def test_every_mismatch_is_reported(pair: Pair) -> None:
@@ -50,10 +50,10 @@ def test_every_mismatch_is_reported(pair: Pair) -> None:
     with pytest.raises(
         RefusedError, match=r"layer0/Linear/Matrix has another shape.*expected \[4, 4\], found \[6, 4\]"
     ):
-        grafting.graft(donor, recipient, Selection(layers="0"))
+        grafting.graft(donor, recipient, GraftOptions(layers="0"))
     del recipient.variables["dnn/layer2/Linear/Bias"]
     with pytest.raises(Problems) as caught:
-        grafting.graft(donor, recipient, Selection(layers="all"))
+        grafting.graft(donor, recipient, GraftOptions(layers="all"))
     assert [line.split(": ", 1)[1].split(";")[0] for line in caught.value.lines] == [
         "dnn/layer0/Linear/Matrix has another shape than the donor's",
         "no variable dnn/layer2/Linear/Bias, which the donor has",
@@ -69,7 +69,7 @@ def test_a_dtype_that_differs_is_refused(tmp_path: Path) -> None:
         formats.open(str(tmp_path / "b")) as recipient,
         pytest.raises(RefusedError, match="x has another dtype than the donor's; expected float32, found float64"),
     ):
-        grafting.graft(donor, recipient, Selection(match=["x"]))
+        grafting.graft(donor, recipient, GraftOptions(match=["x"]))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_dtype_that_differs_is_refused(tmp_path: Path) -> None:
 )
 def test_slots_follow_their_policy(pair: Pair, policy: str, actions: list[str]) -> None:
     """Slots of grafted variables are kept, copied, dropped or filled, whatever the selection matched."""
-    plan = grafting.graft(*pair, Selection(match=["dnn/layer1/**"]), grafting.Options(policy))
+    plan = grafting.graft(*pair, GraftOptions(policy, match=["dnn/layer1/**"]))
     assert [change.action for change in plan.changes] == actions
     fills = [change.content.number for change in plan.changes if isinstance(change.content, Fill)]
     assert fills == ([float(policy[5:])] * 2 if policy.startswith("fill") else [])
@@ -103,7 +103,7 @@ def test_copied_slots_must_pair(pair: Pair) -> None:
     del donor.variables["dnn/layer1/Linear/Bias/Adagrad"]
     del recipient.variables["dnn/layer1/Linear/Matrix/Adagrad"]
     with pytest.raises(Problems) as caught:
-        grafting.graft(donor, recipient, Selection(layers="1"), grafting.Options("copy"))
+        grafting.graft(donor, recipient, GraftOptions("copy", layers="1"))
     assert len(caught.value.lines) == 2
 
 
@@ -117,13 +117,13 @@ def test_a_fill_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         formats.open(str(tmp_path / "b")) as recipient,
         pytest.raises(CkptSurgeonError, match=r"1000\.0 does not fit"),
     ):
-        grafting.graft(donor, recipient, Selection(match=["x"]), grafting.Options("fill=1000"))
+        grafting.graft(donor, recipient, GraftOptions("fill=1000", match=["x"]))
 
 
 def test_a_selection_of_slots_alone_is_refused(pair: Pair) -> None:
     """Slots follow --slots; a pattern that matched nothing else says so."""
     with pytest.raises(UsageError, match=r"matches only slots.*--slots copy"):
-        grafting.graft(*pair, Selection(match=["**/Adagrad"]))
+        grafting.graft(*pair, GraftOptions(match=["**/Adagrad"]))
 
 
 def test_assigning_checks_name_and_shape(pair: Pair) -> None:

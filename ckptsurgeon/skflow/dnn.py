@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..schemes.skflow_names import CLASSIFIER, REGRESSOR, bias, head_bias, head_weights, matrix
 from . import models
-from .checkpoints.variable_names import CLASSIFIER, REGRESSOR, bias, head_bias, head_weights, matrix
 from .errors import EstimatorError
 from .graph.model_graph import CLIP_GRADIENTS
 from .graph.model_session import NUM_CORES

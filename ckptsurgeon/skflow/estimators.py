@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .checkpoints.variable_names import GLOBAL_STEP
+from ..schemes.skflow_names import GLOBAL_STEP
 from .errors import EstimatorError
 from .graph.model_graph import CLIP_GRADIENTS, graph_for
 from .graph.model_session import NUM_CORES, ModelSession

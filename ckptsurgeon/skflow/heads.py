@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..schemes.skflow_names import CLASSIFIER, REGRESSOR
 from . import models
-from .checkpoints.variable_names import CLASSIFIER, REGRESSOR
 from .errors import EstimatorError
 from .estimators import TensorFlowEstimator
 

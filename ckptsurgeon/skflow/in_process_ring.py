@@ -19,9 +19,9 @@ from ..data import Batches
 from ..errors import CkptSurgeonError
 from ..ring.schedule import TRUNK, Done, Limits, Schedule, Step, next_step, step_seed
 from ..ring.weights.convergence import Blocks
+from ..schemes.skflow_names import bias, matrix
 from ..surgeon.slots import SlotPolicy
 from .checkpoints.architecture import Architecture, Values
-from .checkpoints.variable_names import bias, matrix
 from .dnn import _TensorFlowDNN
 from .errors import EstimatorError
 from .validation import DIVERGED

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ..schemes.skflow_names import CLASSIFIER, REGRESSOR, head_bias, head_weights
 from . import models
-from .checkpoints.variable_names import CLASSIFIER, REGRESSOR, head_bias, head_weights
 from .graph.model_graph import CLIP_GRADIENTS
 from .graph.model_session import NUM_CORES
 from .heads import HEADS, HeadEstimator

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .checkpoints.variable_names import CLASSIFIER, HEAD_BIAS, HEAD_WEIGHTS, REGRESSOR
+from ..schemes.skflow_names import CLASSIFIER, HEAD_BIAS, HEAD_WEIGHTS, REGRESSOR
 from .graph.quiet_tensorflow import tf, v1
 from .ops import CLASS_WEIGHT, LOSS_WEIGHT, Tensor, biases, dnn, graph_constant, weights
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,11 @@ from .graph.model_session import ModelSession
 from .graph.quiet_tensorflow import tf
 from .minibatches import MAPPED_ROWS, Rows, is_mapped, is_stream, parts
 from .ops import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..surgeon.options import GraftKeywords
 
 _BLOCK = 64  # rows; a multiple of what any kernel computes at a time
 
@@ -164,33 +169,16 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
 
     # -- surgery
 
-    def graft_from(
-        self,
-        donor: NetEstimator | str | os.PathLike[str],
-        layers: str | None = None,
-        *,
-        match: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        scheme: str | None = None,
-        maps: Sequence[str] = (),
-        slots: str = "keep",
-        on_mismatch: str = "error",
-        cast: bool = False,
-    ) -> Report:
+    def graft_from(self, donor: NetEstimator | str | os.PathLike[str], **options: Unpack[GraftKeywords]) -> Report:
         """Overwrite the chosen variables with those of another model: all of them, or none.
 
         Plans and refuses exactly as `ckptsurgeon graft` does.
 
         Args:
             donor: a fitted estimator, or any spelling of a checkpoint's path, of any format.
-            layers: a range of layers, inclusive: "0-2", "3,5-", "-1", "all".
-            match: globs of names to select in addition to the layers.
-            exclude: globs of names to leave out.
-            scheme: the donor's naming scheme for layers; None to detect it.
-            maps: `A=B` strings: copy the donor's A to this model's B.
-            slots: what to do with the optimizer's slots of these variables: "keep", "copy" or "fill=NUMBER".
-            on_mismatch: "error"; or "skip" variables that are missing on one side or differ in shape or dtype.
-            cast: convert values to this model's dtype.
+            **options: `layers="0-2"`, `match=["**/Bias"]`, `slots="copy"`, …: those of `ckptsurgeon.graft`, each
+                explained by `ckptsurgeon.surgeon.options.GraftOptions`. `add`, `link` and slots="drop" do not apply
+                to a model in memory, whose variables are fixed.
 
         Returns:
             A report of what was done to each variable.
@@ -199,8 +187,7 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
             NotFittedError: before the first `fit` of either.
             CkptSurgeonError: nothing was changed; `lines` lists every problem.
         """
-        from ..surgeon.grafting import Options
-        from ..surgeon.selection import Selection
+        from ..surgeon.options import GraftOptions
         from . import surgery
 
         def in_memory(estimator: NetEstimator) -> surgery.NetCheckpoint:
@@ -208,9 +195,8 @@ class NetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn comes w
             return surgery.NetCheckpoint(type(estimator).__name__, estimator._net)
 
         recipient = in_memory(self)
-        options = Options(slots, maps=maps, cast=cast, on_mismatch=on_mismatch)
         source = donor if isinstance(donor, (str, os.PathLike)) else in_memory(donor)
-        return surgery.graft(source, recipient, Selection(layers, match, exclude, scheme), options)
+        return surgery.graft(source, recipient, GraftOptions(**options))
 
     # -- scikit-learn's side
 

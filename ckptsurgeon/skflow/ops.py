@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..schemes.skflow_names import BIAS, KEEP_PROB, LAYERS_SCOPE, LINEAR_SCOPE, MATRIX, layer_scope
 from .checkpoints.architecture import unit_limit
-from .checkpoints.variable_names import BIAS, KEEP_PROB, LAYERS_SCOPE, LINEAR_SCOPE, MATRIX, layer_scope
 from .graph.quiet_tensorflow import tf, v1
 
 Tensor = Any  # TensorFlow comes without types

@@ -15,10 +15,10 @@ from ..checkpoint import ITEM_SIZE, Checkpoint, Extent, Variable
 from ..errors import UsageError
 from ..plan import Copy, Elements, Fill, Report, Values
 from ..surgeon import grafting
-from ..surgeon.selection import Selection
 
 if TYPE_CHECKING:
     from ..plan import Content
+    from ..surgeon.options import GraftOptions
     from .graph.model_session import ModelSession
 
 
@@ -65,26 +65,26 @@ class NetCheckpoint(Checkpoint):
 def graft(
     donor: NetCheckpoint | str | os.PathLike[str],
     recipient: NetCheckpoint,
-    selection: Selection,
-    options: grafting.Options,
+    options: GraftOptions,
 ) -> Report:
     """Copy variables of a donor into a network in memory: either all that were selected, or none.
 
     Args:
         donor: another network in memory, or any spelling of a checkpoint's path.
         recipient: the network to change.
-        selection: which variables, by the donor's names and layers.
-        options: how to graft them.
+        options: which variables to graft, and how.
 
     Raises:
         CkptSurgeonError: nothing was changed; `lines` lists every problem.
     """
-    if selection.is_empty and not options.maps:
+    if options.selection.is_empty and not options.maps:
         raise UsageError("nothing is selected", expected="layers, match or maps")
+    if options.add or options.link:
+        raise UsageError("a model in memory takes neither add nor link", hint="write a checkpoint, and graft into that")
     if options.slots.action == "drop":
         raise UsageError("a model needs its slots", hint="slots='fill=0.1' sets them to a number")
     with formats.open(os.fspath(donor)) if isinstance(donor, (str, os.PathLike)) else donor as source:
-        plan = grafting.graft(source, recipient, selection, options)
+        plan = grafting.graft(source, recipient, options)
         values = {change.name: _value(change.content, change.variable) for change in plan.changes if change.content}
     if values:  # empty if every selected variable was skipped
         recipient.net.write(values)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
-from .checkpoints.variable_names import SLOTS
+from ..schemes.skflow_names import SLOTS
 from .errors import EstimatorError
 
 DIVERGED = "a smaller learning_rate or scaled features may help"

@@ -21,44 +21,39 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..plan import Content
     from .maps import Map
-    from .selection import Selection
 
 _KEEP = "--exclude leaves it out, --on-mismatch skip passes it over"
 
 
-Options = GraftOptions
-
-
-def graft(donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: GraftOptions | None = None) -> Plan:
+def graft(donor: Checkpoint, recipient: Checkpoint, options: GraftOptions) -> Plan:
     """Rewrite the selected variables of the recipient with those of the donor.
 
     Args:
         donor: open; its names and layer numbers are what the selection means.
         recipient: open.
-        selection: which variables; slots follow only `options.slots`. If it is empty, the
-            variables that the maps match; without maps, everything.
-        options: how to graft them.
+        options: which variables, and how; slots follow only `options.slots`. If nothing is selected, the variables
+            that the maps match; without maps, everything.
 
     Raises:
         UsageError: the selection selects nothing, or slots only; or a map is never used.
         RefusedError: a variable is missing on one side, or is of another dtype or shape there.
         Problems: several of these.
     """
-    return _Graft(donor, recipient, selection, options or GraftOptions()).plan()
+    return _Graft(donor, recipient, options).plan()
 
 
 class _Graft:
     """A graft that is being planned."""
 
-    def __init__(self, donor: Checkpoint, recipient: Checkpoint, selection: Selection, options: GraftOptions) -> None:
+    def __init__(self, donor: Checkpoint, recipient: Checkpoint, options: GraftOptions) -> None:
         self.donor = donor
         self.recipient = recipient
-        self.selection = selection
+        self.selection = options.selection
         self.options = options
         self.changes: list[Change] = []
         self.problems: list[CkptSurgeonError] = []
         self.transposed: set[str] = set()  # names of the recipient's variables that get a transposed matrix
-        self._pairs = Pairs(donor, recipient, selection, options.recipient_scheme)
+        self._pairs = Pairs(donor, recipient, options.selection, options.recipient_scheme)
         self._mapped: dict[str, list[tuple[str, Map]]] = {}  # donor's name -> recipient's names
         for each in options.maps:
             for name, target in each.apply(donor).items():

@@ -97,7 +97,7 @@ def graft(
             raise UsageError("donor and recipient are one checkpoint", path=source.path, hint=hint)
         if out is not None:
             destination.check_not(os.fspath(out), target, source)
-        plan = grafting.graft(source, target, options.selection, options)
+        plan = grafting.graft(source, target, options)
         if options.link:
             destination.check_link(plan, source)
         unchanged.leave(plan, options.link)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ... import formats
 from ...checkpoint import Checkpoint
 from ...errors import UnsupportedError
+from ...schemes.skflow_names import CLASSIFIER, REGRESSOR, bias, head_bias, head_weights, matrix
 
 Floats = NDArray[np.float64]
 
@@ -48,8 +49,8 @@ class SkflowNet:
 
     def _outputs(self, X: NDArray[np.float32]) -> Floats:
         values: Floats = X.astype(np.float64)
-        for number, (matrix, bias) in enumerate(self.layers):
-            values = (np.maximum(values, 0) if number else values) @ matrix + bias
+        for number, (kernel, offset) in enumerate(self.layers):
+            values = (np.maximum(values, 0) if number else values) @ kernel + offset
         if not self.classifier:
             return values
         exponentials = np.exp(values - values.max(axis=1, keepdims=True))
@@ -67,20 +68,20 @@ def load(path: str) -> SkflowNet:
     with formats.open(path) as checkpoint:
         names = []
         for number in itertools.count():
-            if f"dnn/layer{number}/Linear/Matrix" not in checkpoint.variables:
+            if matrix(number) not in checkpoint.variables:
                 break
-            names.append((f"dnn/layer{number}/Linear/Matrix", f"dnn/layer{number}/Linear/Bias"))
-        heads = [h for h in ("logistic_regression", "linear_regression") if f"{h}/weights" in checkpoint.variables]
+            names.append((matrix(number), bias(number)))
+        heads = [head for head in (CLASSIFIER, REGRESSOR) if head_weights(head) in checkpoint.variables]
         if not names or len(heads) != 1:
             raise UnsupportedError("is not a network of dnn/layer{K}/Linear layers and one head", path=path)
-        names.append((f"{heads[0]}/weights", f"{heads[0]}/bias"))
-        layers = [(_read(checkpoint, matrix), _read(checkpoint, bias)) for matrix, bias in names]
+        names.append((head_weights(heads[0]), head_bias(heads[0])))
+        layers = [(_read(checkpoint, kernel), _read(checkpoint, offset)) for kernel, offset in names]
     width = layers[0][0].shape[0] if layers[0][0].ndim == 2 else 0
-    for (name, _), (matrix, bias) in zip(names, layers, strict=True):
-        if matrix.ndim != 2 or matrix.shape[0] != width or bias.shape != matrix.shape[1:]:
+    for (name, _), (kernel, offset) in zip(names, layers, strict=True):
+        if kernel.ndim != 2 or kernel.shape[0] != width or offset.shape != kernel.shape[1:]:
             raise UnsupportedError(f"{name} does not fit the layer before it", path=path)
-        width = matrix.shape[1]
-    return SkflowNet(layers, heads[0] == "logistic_regression")
+        width = kernel.shape[1]
+    return SkflowNet(layers, heads[0] == CLASSIFIER)
 
 
 def _read(checkpoint: Checkpoint, name: str) -> Floats:

@@ -21,6 +21,7 @@ from ...errors import CkptSurgeonError, Problems, RefusedError, UsageError, chec
 from ...formats import table
 from ...surgeon import grafting
 from ...surgeon.maps import Map
+from ...surgeon.options import GraftOptions
 from ...surgeon.selection import Selection
 from ...verbs import changing
 from ..schedule import TRUNK
@@ -168,8 +169,8 @@ def _members(
         return _mapped(model, checkpoint, layers)
     if model is first:
         return _own(model, checkpoint, layers)
-    options = grafting.Options(recipient_scheme=model.scheme)
-    plan = grafting.graft(reference, checkpoint, Selection(layers, scheme=first.scheme), options)
+    options = GraftOptions(layers=layers, donor_scheme=first.scheme, recipient_scheme=model.scheme)
+    plan = grafting.graft(reference, checkpoint, options)
     return [TrunkVariable(str(c.source), c.variable.name, False) for c in plan.changes if c.action == "grafted"]
 
 

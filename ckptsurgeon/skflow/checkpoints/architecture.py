@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RefusedError, UsageError
-from .variable_names import (
+from ...schemes.skflow_names import (
     CLASSIFIER,
     GLOBAL_STEP,
     LEARNING_RATE,

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CkptSurgeonError, NotFoundError, files
+from ...schemes.skflow_names import CLASSIFIER
 from ..errors import EstimatorError
 from ..validation import is_whole
 from . import architecture
-from .variable_names import CLASSIFIER
 
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint

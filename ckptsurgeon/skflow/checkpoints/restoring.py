@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ... import formats
 from ...errors import CkptSurgeonError
 from ...formats import state
+from ...schemes.skflow_names import GLOBAL_STEP, LEARNING_RATE, matrix
 from .. import public
 from ..errors import EstimatorError
 from . import model_definition
 from .architecture import Values
 from .model_definition import FittedState, as_list, names_of, shortened
-from .variable_names import GLOBAL_STEP, LEARNING_RATE, matrix
 
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint

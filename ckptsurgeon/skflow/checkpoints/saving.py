@@ -21,8 +21,8 @@ from ...errors import files
 from ...formats import state
 from ...formats.bundle import writing as bundle_writing
 from ...publish import write_file
+from ...schemes.skflow_names import GLOBAL_STEP
 from . import model_definition
-from .variable_names import GLOBAL_STEP
 
 if TYPE_CHECKING:
     from ..net_estimator import NetEstimator

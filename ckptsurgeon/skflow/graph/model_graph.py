@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from ..checkpoints.variable_names import GLOBAL_STEP, LEARNING_RATE
+from ...schemes.skflow_names import GLOBAL_STEP, LEARNING_RATE
 from ..errors import EstimatorError
 from ..models import ModelFunction, is_pure
 from ..ops import CLASS_WEIGHT, DROPOUTS, LOSS_WEIGHT, Tensor

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import TrainerError
+from ...schemes.skflow_names import CLASSIFIER, LEARNING_RATE
 from ..checkpoints.architecture import Architecture, Values
-from ..checkpoints.variable_names import CLASSIFIER, LEARNING_RATE
 from ..models import get_dnn_model, linear_regression, logistic_regression
 from .model_session import ModelSession
 from .quiet_tensorflow import tf, v1

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from ...errors import UsageError, did_you_mean
+from ...schemes.skflow_names import CLASSIFIER, REGRESSOR, SLOTS
 from ..checkpoints.architecture import Architecture
-from ..checkpoints.variable_names import CLASSIFIER, REGRESSOR, SLOTS
 
 DEFAULT_LEARNING_RATE = 0.1
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ... import formats
 from ...errors import RefusedError, files
+from ...schemes.skflow_names import CLASSIFIER, GLOBAL_STEP, LEARNING_RATE, keep_prob
 from ..checkpoints import architecture
 from ..checkpoints.architecture import Architecture, Values
-from ..checkpoints.variable_names import CLASSIFIER, GLOBAL_STEP, LEARNING_RATE, keep_prob
 
 if TYPE_CHECKING:
     from ..graph.step_function import StepFunction
@@ -26,7 +26,7 @@ class CheckpointTrainer:
     """Trains checkpoints one mini-batch at a time; keeps the graph of the last architecture for the next step.
 
     Args:
-        optimizer: a key of `variable_names.SLOTS`; None for the one whose slots the checkpoint has.
+        optimizer: a key of `skflow_names.SLOTS`; None for the one whose slots the checkpoint has.
         learning_rate: for checkpoints without such a variable.
         override: use `learning_rate` for all checkpoints, and store it in the output.
     """

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ... import data
 from ...errors import RefusedError, UsageError, files
 from ...formats import table
+from ...schemes.skflow_names import CLASSIFIER
 from ..checkpoints.architecture import Architecture
-from ..checkpoints.variable_names import CLASSIFIER
 from .arguments import DEFAULT_LEARNING_RATE, parse_once
 from .checkpoint_trainer import CheckpointTrainer, rows_for
 

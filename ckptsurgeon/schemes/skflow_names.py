@@ -1,4 +1,4 @@
-"""The names of skflow's variables. Every other module of this package takes them from here.
+"""The names of skflow's variables: `skflow` makes them, and `ring` evaluates networks that have them.
 
     dnn/layer{K}/Linear/Matrix [in, units_K]       logistic_regression/weights [last, classes]   (a classifier's head)
     dnn/layer{K}/Linear/Bias   [units_K]           logistic_regression/bias    [classes]
