@@ -8,6 +8,7 @@ works on when the others have nothing left to do.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from ckptsurgeon.formats.keras.sandbox import spawning
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C, and so would children
@@ -56,6 +59,17 @@ SLOW = [
     "test_ring_journal.py",
 ]
 FIRST = ["tensorflow", "children", *SLOW]  # groups
+
+
+def pytest_configure() -> None:
+    """Start the process that forks the readers of HDF5 files while this one is small: forking it takes long later."""
+    spawning.spawner()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what was imported from garbage collection: TensorFlow has a million objects, and Keras collects often."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -122,7 +136,9 @@ def samples() -> Path:
 def keras() -> Any:
     """Keras 3."""
     pytest.importorskip("tensorflow")
-    return pytest.importorskip("keras")
+    found = pytest.importorskip("keras")
+    gc.freeze()
+    return found
 
 
 @pytest.fixture(scope="session")
