@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import command_line
 import models
 import numpy as np
 import pytest
@@ -33,7 +34,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> tuple[int, str, str]:
+def run(*args: str) -> tuple[int, str, str]:
+    """Run the program: exit status, stdout, stderr."""
+    done = command_line.run(*args)
+    return done.returncode, done.stdout, done.stderr
+
+
+def apart(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """Run the program as its own process: exit status, stdout, stderr."""
     done = subprocess.run([*PROGRAM, *args], input=stdin, capture_output=True, env={**os.environ, **(env or {})})
     return done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -161,13 +168,13 @@ def test_get_writes_npy_text_and_json(folder: Path) -> None:
 def test_get_pipes_into_set(folder: Path) -> None:
     """`get A x | set B x -` copies a variable; text and pickles on stdin are refused."""
     done = subprocess.run([*PROGRAM, "get", "a", "dnn/layer0/Linear/Bias"], capture_output=True)
-    status, out, err = run("set", "b", "dnn/layer0/Linear/Bias", "-", stdin=done.stdout)
+    status, out, err = apart("set", "b", "dnn/layer0/Linear/Bias", "-", stdin=done.stdout)
     assert (status, err) == (0, "")
     assert lines(out) == [["set", "dnn/layer0/Linear/Bias", "float32", "[4]", "16"]]
     a, b = models.read(folder / "a"), models.read(folder / "b")
     assert np.array_equal(a["dnn/layer0/Linear/Bias"], b["dnn/layer0/Linear/Bias"])
     for stdin in (b"", b"1 2 3", b"\x80\x04]q\x00."):
-        status, _, err = run("set", "b", "dnn/layer0/Linear/Bias", "-", stdin=stdin)
+        status, _, err = apart("set", "b", "dnn/layer0/Linear/Bias", "-", stdin=stdin)
         assert (status, err.count("\n")) == (2, 1)
         assert "stdin: not an array in .npy format" in err
 
@@ -365,7 +372,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 def test_names_that_are_no_utf8_are_escaped(folder: Path) -> None:
     """Bytes that are no UTF-8 come escaped, also in JSON; tabs and line breaks too, where they would end a column."""
     formats.write("odd", {"tab\there\nnew": np.zeros(1), b"caf\xe9".decode("utf-8", "surrogateescape"): np.zeros(1)})
-    status, out, _ = run("ls", "odd", env={"LC_ALL": "C"})
+    status, out, _ = apart("ls", "odd", env={"LC_ALL": "C"})
     assert status == 0
     assert [row[0] for row in lines(out)] == ["caf\\xe9", "tab\\there\\nnew"]
     names = [json.loads(line)["name"] for line in run("ls", "odd", "--json")[1].splitlines()]
@@ -442,9 +449,14 @@ def test_the_examples_of_the_surgeons_help_run(folder: Path) -> None:
             place.mkdir()
             for name in ("model.ckpt", "src.ckpt", "dst.ckpt", "a.ckpt", "b.ckpt"):
                 models.write(place / name, 1 if name in ("src.ckpt", "a.ckpt") else 2)
-            shell = f'graft() {{ {shlex.join(PROGRAM)} graft "$@"; }}; ckptsurgeon() {{ {shlex.join(PROGRAM)} "$@"; }};'
-            script = f"cd {place}; set -e -o pipefail; {shell} {line}"
-            done = subprocess.run(["bash", "-c", script], capture_output=True)
+            words = shlex.split(line)
+            if not {"|", "||", "<", ">"} & set(words):  # no shell is needed
+                done = command_line.run(*(words if words[0] == "graft" else words[1:]), cwd=place)
+            else:
+                programs = [f'{name}() {{ {shlex.join([*PROGRAM, *more])} "$@"; }};'
+                            for name, *more in (("graft", "graft"), ("ckptsurgeon",))]  # fmt: skip
+                script = f"cd {place}; set -e -o pipefail; {' '.join(programs)} {line}"
+                done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
             differs = verb == "diff" and done.returncode == 1
             assert done.returncode == 0 or (differs and not done.stderr), (line, done.stderr)
 

@@ -1,4 +1,4 @@
-"""`ckptsurgeon ring …` as a process: output, exit statuses, signals."""
+"""`ckptsurgeon ring …`: output, exit statuses, and, as a process, signals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
+from numpy_here import train_here
 from ring_support import HIDDEN, MODELS, STEPS, promised, steps, write_ring
-from waiting import LIMIT, wait_until
+from waiting import wait_until
 
 from ckptsurgeon.cli.verbs.ring import VERBS
 from ckptsurgeon.ring import start
@@ -30,9 +32,7 @@ def environment() -> dict[str, str]:
 
 def ring(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a verb of the ring to its end."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment(), cwd=cwd, timeout=LIMIT
-    )
+    return command_line.run("ring", *arguments, cwd=cwd)
 
 
 def refused(*arguments: object, cwd: Path | None = None) -> list[str]:
@@ -43,6 +43,12 @@ def refused(*arguments: object, cwd: Path | None = None) -> list[str]:
     assert lines
     assert all(line.startswith("ckptsurgeon: ") for line in lines)
     return lines
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers without processes, where a test is about what is printed."""
+    train_here(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,7 @@ def folder(fresh: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(fresh, tmp_path / "ring"))
 
 
+@pytest.mark.usefixtures("here")
 def test_a_run_prints_a_line_a_round_and_how_it_ended(folder: Path) -> None:
     """Tab-separated: the round, each model's loss, and the change where it was measured."""
     done = ring("run", folder)
@@ -73,6 +80,7 @@ def test_a_run_prints_a_line_a_round_and_how_it_ended(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "converged after 4 rounds, by the weights\n")
 
 
+@pytest.mark.usefixtures("here")
 def test_a_run_in_json_has_a_line_a_round(folder: Path) -> None:
     """And a last one that says how it ended; -q prints nothing."""
     done = ring("run", folder, "--json", "--until", "rounds=2")
@@ -132,6 +140,7 @@ def test_a_closed_pipe_stops_the_run_quietly(folder: Path) -> None:
     assert ring("run", folder).returncode == 0
 
 
+@pytest.mark.usefixtures("here")
 def test_status_has_the_keys_of_the_contract(folder: Path) -> None:
     """One object in JSON; in a pipe a line a model."""
     report = json.loads(ring("status", folder, "--json").stdout)
@@ -150,6 +159,7 @@ def test_status_has_the_keys_of_the_contract(folder: Path) -> None:
     assert [line.split("\t")[6:] for line in done.stdout.splitlines()] == [["-", "-"]] * 3
 
 
+@pytest.mark.usefixtures("here")
 def test_status_after_a_run_that_converged(folder: Path) -> None:
     """It says by what, and how much each model's weights and the trunk changed."""
     ring("run", folder, "-q", "--until", "tolerance=1e9")
@@ -320,6 +330,7 @@ def test_options_of_init_become_a_ring_toml(tmp_path: Path, monkeypatch: pytest.
     )
 
 
+@pytest.mark.usefixtures("here")
 def test_init_and_run_work_from_any_folder(tmp_path: Path) -> None:
     """Paths in ring.toml start at its own folder, also behind a symbolic link."""
     write_ring(tmp_path / "real" / "ring", 1)
