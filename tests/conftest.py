@@ -66,12 +66,6 @@ def pytest_configure() -> None:
     spawning.spawner()
 
 
-def pytest_collection_finish() -> None:
-    """Exempt what was imported from garbage collection: TensorFlow has a million objects, and Keras collects often."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --quick."""
     parser.addoption("--quick", action="store_true", help="leave out tests that start TensorFlow, and slow ones")
@@ -132,17 +126,31 @@ def samples() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def keras() -> Any:
-    """Keras 3."""
-    pytest.importorskip("tensorflow")
-    found = pytest.importorskip("keras")
+def _exempt_from_collection() -> None:
+    """Let garbage collection leave out what was imported: TensorFlow has a million objects, Keras collects often."""
+    gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """TensorFlow, started once."""
+    found = pytest.importorskip("tensorflow")
+    _exempt_from_collection()
     return found
 
 
 @pytest.fixture(scope="session")
-def old() -> Any:
+def keras(tf: Any) -> Any:
+    """Keras 3."""
+    found = pytest.importorskip("keras")
+    _exempt_from_collection()
+    return found
+
+
+@pytest.fixture(scope="session")
+def old(tf: Any) -> Any:
     """Keras 2, as tf_keras."""
-    pytest.importorskip("tensorflow")
-    return pytest.importorskip("tf_keras")
+    found = pytest.importorskip("tf_keras")
+    _exempt_from_collection()
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,6 @@ pytestmark = pytest.mark.tensorflow
 TEXT = strings(b"one", b"", b"z" * 300)
 
 a_few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture(scope="session")
-def tf() -> Any:
-    """TensorFlow, started once."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow
-
-    return tensorflow
 
 
 def save(tf: Any, prefix: Path, values: Sequence[tuple[str, NDArray[Any], str]]) -> None:

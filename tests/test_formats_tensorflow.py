@@ -36,14 +36,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    """TensorFlow, started once."""
-    import tensorflow
-
-    return tensorflow
-
-
 def values_of(dtype: str) -> Any:
     """A matrix of 4 by 3 with all kinds of values of a dtype."""
     rng = np.random.default_rng(1)

@@ -26,14 +26,6 @@ SLOTS = {"SGD": ("momentums",), "Adam": ("_momentums", "_velocities"), "Adagrad"
 OLD_SLOTS = {"SGD": ("momentum",), "Adam": ("m", "v"), "Adagrad": ("accumulator",)}
 
 
-@pytest.fixture(scope="session")
-def tf() -> Any:
-    """TensorFlow, started once."""
-    import tensorflow
-
-    return tensorflow
-
-
 def start(name: str) -> Any:
     """Keras 3 is `keras`, Keras 2 `tf_keras`; names of layers count from the beginning."""
     module = importlib.import_module(name)

@@ -24,14 +24,6 @@ PROGRAMS = [("keras", False), ("tf_keras", False), ("tf_keras", True)]
 Values = dict[str, list[float]]
 
 
-@pytest.fixture(scope="session")
-def tf() -> Any:
-    """TensorFlow, started once."""
-    import tensorflow
-
-    return tensorflow
-
-
 class Program:
     """A model and its optimizer, with a value of its own in each weight and slot.
 

@@ -29,14 +29,6 @@ CLASSES = 3
 LAYER, KERNEL, BIAS, HEAD = "dnn/layer{}/Linear/", "Matrix", "Bias", "logistic_regression/"
 
 
-@pytest.fixture(scope="session")
-def tf() -> Any:
-    """TensorFlow, started once."""
-    import tensorflow
-
-    return tensorflow
-
-
 class Program:
     """A program of TensorFlow 1: hidden layers and a head, trained for two steps.
 
@@ -88,9 +80,16 @@ class Program:
             self.variables = v1.global_variables()
             self.first = v1.global_variables_initializer()
             self.session = v1.Session()
+            inputs = [v1.placeholder(variable.dtype.base_dtype, variable.shape) for variable in self.variables]
+            self.setting = [each.assign(value) for each, value in zip(self.variables, inputs, strict=True)]
         self.session.run(self.first)
         for _ in range(2):
             self.session.run(self.step)
+        self.trained = dict(zip(inputs, self.session.run(self.variables), strict=True))
+
+    def reset(self) -> None:
+        """Bring back the values that it was trained to."""
+        self.session.run(self.setting, self.trained)
 
     def save(self, prefix: Path, version: int = 2) -> str:
         """What its Saver leaves, the state file and the graph's definition too; the prefix."""
@@ -111,6 +110,18 @@ class Program:
         """Of all its variables, by name."""
         found: Arrays = self.session.run({variable.op.name: variable for variable in self.variables})
         return {name: np.asarray(values) for name, values in found.items()}
+
+
+_programs: dict[tuple[Any, ...], Program] = {}
+
+
+def program_of(tf: Any, seed: int, **options: Any) -> Program:
+    """A trained program; tests share those of equal options, as making one takes long."""
+    key = (seed, *sorted(options.items()))
+    if key not in _programs:
+        _programs[key] = Program(tf, seed, **options)
+    _programs[key].reset()
+    return _programs[key]
 
 
 def load(tf: Any, prefix: str | Path) -> Arrays:
@@ -178,7 +189,7 @@ def with_layers(
 
 def test_01_rename_variables_and_scopes(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A scope gets another name, slots too; a dry run says which and writes nothing; a Saver finds the new names."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     before, path = program.values(), program.save(tmp_path / "model.ckpt")
     stood = models.snapshot(tmp_path)
     planned = rows(capsys, "rename", path, "dnn/=tower/", "--dry-run")
@@ -187,7 +198,7 @@ def test_01_rename_variables_and_scopes(tf: Any, tmp_path: Path, capsys: pytest.
         name: "tower/" + name.removeprefix("dnn/") for name in before if name.startswith("dnn/")
     }
     assert rows(capsys, "rename", path, "dnn/=tower/") == planned
-    after = Program(tf, 2, layer="tower/layer{}/Linear/").restore(path)
+    after = program_of(tf, 2, layer="tower/layer{}/Linear/").restore(path)
     assert models.equal({name.replace("tower/", "dnn/"): values for name, values in after.items()}, before)
     with pytest.raises(tf.errors.NotFoundError):
         program.restore(path)
@@ -195,7 +206,7 @@ def test_01_rename_variables_and_scopes(tf: Any, tmp_path: Path, capsys: pytest.
 
 def test_01_rename_by_an_expression(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers are carried over by groups; two variables that would get one name are refused, and nothing is written."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     before, path = program.values(), program.save(tmp_path / "model.ckpt")
     stood = models.snapshot(tmp_path)
     assert "would both be dnn/kernel" in refused(capsys, "rename", path, "--regex", "layer./Linear/Matrix=kernel")
@@ -206,17 +217,17 @@ def test_01_rename_by_an_expression(tf: Any, tmp_path: Path, capsys: pytest.Capt
     ]
     run("rename", path, "--regex", *renames, "-o", out)
     assert models.snapshot(tmp_path).items() >= stood.items()
-    after = Program(tf, 2, layer="deep/fc_{}/", kernel="w", bias="b").restore(out)
+    after = program_of(tf, 2, layer="deep/fc_{}/", kernel="w", bias="b").restore(out)
     assert [values.tobytes() for values in after.values()] == [values.tobytes() for values in before.values()]
 
 
 @pytest.mark.parametrize("rename", ["dnn/layer{K}/Linear/=tower/block{K}/", "dnn/layer*/Linear/**=tower/block*/**"])
 def test_01_rename_with_numbers(tf: Any, tmp_path: Path, rename: str) -> None:
     """A pattern of layers, as a prefix or whole, renames all of them with their slots; a Saver finds the new names."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     before, path = program.values(), program.save(tmp_path / "model.ckpt")
     run("rename", path, rename)
-    after = Program(tf, 2, layer="tower/block{}/").restore(path)
+    after = program_of(tf, 2, layer="tower/block{}/").restore(path)
     assert [values.tobytes() for values in after.values()] == [values.tobytes() for values in before.values()]
 
 
@@ -225,7 +236,7 @@ def test_01_rename_with_numbers(tf: Any, tmp_path: Path, rename: str) -> None:
 
 def test_02_take_only_some_layers(tf: Any, tmp_path: Path) -> None:
     """Layers of a model with another head and no slots are taken; what the donor lacks is no error."""
-    donor, recipient = Program(tf, 1, classes=7, adam=False), Program(tf, 2)
+    donor, recipient = program_of(tf, 1, classes=7, adam=False), program_of(tf, 2)
     path = recipient.save(tmp_path / "b")
     run("graft", donor.save(tmp_path / "a"), path, "--layers", "0-1", "-q")
     expected = with_layers(recipient.values(), donor.values(), (0, 1))
@@ -234,7 +245,7 @@ def test_02_take_only_some_layers(tf: Any, tmp_path: Path) -> None:
 
 def test_02_take_what_fits(tf: Any, tmp_path: Path) -> None:
     """With --on-mismatch skip all that fits is taken of a deeper model with another head, and the rest is left."""
-    donor, recipient = Program(tf, 1, units=(4, 6, 5), classes=7), Program(tf, 2)
+    donor, recipient = program_of(tf, 1, units=(4, 6, 5), classes=7), program_of(tf, 2)
     path = recipient.save(tmp_path / "b")
     run("graft", donor.save(tmp_path / "a"), path, "--match", "**", "--on-mismatch", "skip", "--slots", "copy", "-q")
     theirs, ours = donor.values(), recipient.values()
@@ -249,7 +260,7 @@ def test_02_take_what_fits(tf: Any, tmp_path: Path) -> None:
 
 def test_03_list_without_the_model(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What TensorFlow lists ls does too, by name, shape and dtype, of V1, V2 and object-based checkpoints alike."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     kept = objects.Program(tf, "keras", "functional").save(tmp_path / "keras")
     for path in (program.save(tmp_path / "two"), program.save(tmp_path / "one", version=1), kept):
         reader = tf.train.load_checkpoint(path)
@@ -272,7 +283,7 @@ def test_03_list_without_the_model(tf: Any, tmp_path: Path, capsys: pytest.Captu
 
 def test_04_a_shape_mismatch_is_never_silent(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another shape is an error that names every variable and writes nothing, or is skipped, and the report says so."""
-    donor, recipient = Program(tf, 1, units=(4, 9)), Program(tf, 2)
+    donor, recipient = program_of(tf, 1, units=(4, 9)), program_of(tf, 2)
     a, b = donor.save(tmp_path / "a"), recipient.save(tmp_path / "b")
     stood = models.snapshot(tmp_path)
     assert "nothing matches dnn/layer9/**" in refused(
@@ -300,7 +311,7 @@ def test_04_a_shape_mismatch_is_never_silent(tf: Any, tmp_path: Path, capsys: py
 @pytest.mark.parametrize("compact", [True, False])
 def test_05_strip_the_optimizer(tf: Any, tmp_path: Path, compact: bool) -> None:
     """Slots and powers go, weights and the step stay, and the files get small: in place or as a new checkpoint."""
-    program, bare = Program(tf, 1, units=(64, 64)), Program(tf, 2, units=(64, 64), adam=False)
+    program, bare = program_of(tf, 1, units=(64, 64)), program_of(tf, 2, units=(64, 64), adam=False)
     path = program.save(tmp_path / "model.ckpt")
     out = path if compact else str(tmp_path / "small.ckpt")
     before = os.path.getsize(path + ".data-00000-of-00001")
@@ -318,7 +329,7 @@ def test_05_strip_the_optimizer(tf: Any, tmp_path: Path, compact: bool) -> None:
 
 def test_06_say_what_was_transferred(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With -v the report has every variable once: grafted where TensorFlow sees the donor's value, kept elsewhere."""
-    donor, recipient = Program(tf, 1, adam=False), Program(tf, 2)
+    donor, recipient = program_of(tf, 1, adam=False), program_of(tf, 2)
     a, b = donor.save(tmp_path / "a"), recipient.save(tmp_path / "b")
     report = rows(capsys, "graft", a, b, "--match", "dnn/**", "--slots", "fill=0", "-v")
     before, theirs, after = recipient.values(), donor.values(), load(tf, b)
@@ -369,7 +380,7 @@ MAPS = {
 
 def test_07_names_become_objects(tf: Any, tmp_path: Path) -> None:
     """The values of a TensorFlow 1 program go into a TensorFlow 2 program's checkpoint, which restores all of them."""
-    program, target = Program(tf, 1), module(tf)
+    program, target = program_of(tf, 1), module(tf)
     path = tf.train.Checkpoint(net=target).save(str(tmp_path / "b"))
     maps = [f"--map={old}={new}" for old, new in MAPS.items()]
     run("graft", program.save(tmp_path / "a"), path, *maps, "-q")
@@ -394,7 +405,7 @@ def test_07_objects_become_names(tf: Any, tmp_path: Path) -> None:
         for old, new in (("Matrix", "w"), ("Bias", "b"))
     ]
     run("convert", tmp_path / "weights.npz", tmp_path / "named", *maps, "--map=save_counter=global_step")
-    after = Program(tf, 1, adam=False).restore(tmp_path / "named")
+    after = program_of(tf, 1, adam=False).restore(tmp_path / "named")
     assert {name: float(np.ravel(values)[0]) for name, values in after.items()} == {
         LAYER.format(0) + KERNEL: 10, LAYER.format(0) + BIAS: 11,
         LAYER.format(1) + KERNEL: 12, LAYER.format(1) + BIAS: 13,
@@ -405,7 +416,7 @@ def test_07_objects_become_names(tf: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", ["keras", "tf_keras"])
 def test_07_layers_need_no_names(tf: Any, tmp_path: Path, which: str) -> None:
     """Layers of TensorFlow 1 and of Keras pair by number: nobody has to know how objects are spelt."""
-    donor, recipient = Program(tf, 1, units=(4, 4)), objects.Program(tf, which, [objects.dense(4)] * 3)
+    donor, recipient = program_of(tf, 1, units=(4, 4)), objects.Program(tf, which, [objects.dense(4)] * 3)
     path = recipient.save(tmp_path / "b")
     before = recipient.values()
     run("graft", donor.save(tmp_path / "a"), path, "--layers", "0-1", "-q")
@@ -423,7 +434,7 @@ def test_07_layers_need_no_names(tf: Any, tmp_path: Path, which: str) -> None:
 
 def test_08_read_without_tensorflow(tf: Any, tmp_path: Path) -> None:
     """A process in which TensorFlow cannot be imported lists and reads every value of V1, V2 and object-based files."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     kept = objects.Program(tf, "keras", "functional").save(tmp_path / "keras")
     code = (
         "sys.modules.update(dict.fromkeys(('tensorflow', 'keras', 'tf_keras', 'h5py')))  # None: not to be imported\n"
@@ -444,7 +455,7 @@ def test_08_read_without_tensorflow(tf: Any, tmp_path: Path) -> None:
 
 def test_09_fast_start(tf: Any, tmp_path: Path) -> None:
     """Commands on files that TensorFlow wrote load neither TensorFlow nor NumPy: ls, layers, verify, graft, rename."""
-    a, b = Program(tf, 1).save(tmp_path / "a"), Program(tf, 2).save(tmp_path / "b")
+    a, b = program_of(tf, 1).save(tmp_path / "a"), program_of(tf, 2).save(tmp_path / "b")
     one, other = (objects.Program(tf, "keras", "functional", start=at).save(tmp_path / f"k{at}") for at in (20, 40))
     code = (
         "import json\n"
@@ -502,7 +513,7 @@ def test_10_fold_a_normalization(tf: Any, tmp_path: Path, capsys: pytest.Capture
 
 def test_10_change_one_element(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One bias is set by hand and saved as a new checkpoint; all else is what it was, and so is the old checkpoint."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     path, out, name = program.save(tmp_path / "a"), tmp_path / "b", LAYER.format(1) + BIAS
     stood = models.snapshot(tmp_path)
     run("set", path, f"{name}[3]", "2.5", "-o", out)
@@ -518,7 +529,7 @@ def test_10_change_one_element(tf: Any, tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("version", [1, 2])
 def test_11_any_spelling_of_a_path(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], version: int) -> None:
     """The prefix, each file and the folder mean the same checkpoint."""
-    path = Program(tf, 1).save(tmp_path / "model.ckpt", version)
+    path = program_of(tf, 1).save(tmp_path / "model.ckpt", version)
     expected = rows(capsys, "ls", path, "--sha256")
     assert len(expected) == len(load(tf, path))
     spellings = [each for each in tmp_path.iterdir() if each.name != "checkpoint"]
@@ -547,7 +558,7 @@ def test_11_a_saved_model_is_a_checkpoint(tf: Any, tmp_path: Path, capsys: pytes
 
 def test_12_a_failed_rewrite_leaves_the_old_checkpoint(tf: Any, tmp_path: Path) -> None:
     """A file system that takes no more bytes: one line, and TensorFlow restores the old values from the old files."""
-    donor, recipient = (Program(tf, seed, units=(64, 64)) for seed in (1, 2))
+    donor, recipient = (program_of(tf, seed, units=(64, 64)) for seed in (1, 2))
     a, b = donor.save(tmp_path / "a"), recipient.save(tmp_path / "b")
     before, stood = recipient.values(), models.snapshot(tmp_path)
     code = (
@@ -573,7 +584,7 @@ def test_13_a_moved_folder_still_opens(tf: Any, tmp_path: Path, capsys: pytest.C
     """A state file with absolute paths of another place is no obstacle, and a copy's state file moves along."""
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     program.save(old / "model.ckpt")
     assert str(old) in (old / "checkpoint").read_text()
     old.rename(new)
@@ -617,7 +628,7 @@ def test_14_pythons_ranges_are_refused(tf: Any, tmp_path: Path, capsys: pytest.C
 
 def test_15_select_by_name_inside_layers(tf: Any, tmp_path: Path) -> None:
     """Kernels alone of two layers, or all but one layer's: the rest of the recipient is kept byte for byte."""
-    donor, recipient = Program(tf, 1), Program(tf, 2)
+    donor, recipient = program_of(tf, 1), program_of(tf, 2)
     a, b = donor.save(tmp_path / "a"), recipient.save(tmp_path / "b")
     before, theirs = recipient.values(), donor.values()
     kernels = with_layers(before, theirs, (0, 1), (KERNEL,))
@@ -640,8 +651,8 @@ def test_15_select_by_name_inside_layers(tf: Any, tmp_path: Path) -> None:
 
 def test_16_damage_is_named(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One wrong byte: verify names the variable, TensorFlow agrees, a graft of it is refused and nothing is written."""
-    program = Program(tf, 1)
-    a, b = program.save(tmp_path / "a"), Program(tf, 2).save(tmp_path / "b")
+    program = program_of(tf, 1)
+    a, b = program.save(tmp_path / "a"), program_of(tf, 2).save(tmp_path / "b")
     name = LAYER.format(1) + KERNEL
     data = Path(a + ".data-00000-of-00001")
     held = bytearray(data.read_bytes())
@@ -661,7 +672,7 @@ def test_16_damage_is_named(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_16_files_of_two_saves(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two processes wrote one checkpoint, index and data by turns, or one was cut off: verify says so in its lines."""
-    a, b = Program(tf, 1).save(tmp_path / "a"), Program(tf, 2).save(tmp_path / "b")
+    a, b = program_of(tf, 1).save(tmp_path / "a"), program_of(tf, 2).save(tmp_path / "b")
     end = ".data-00000-of-00001"
     whole = Path(a + end).read_bytes()
     Path(a + end).write_bytes(Path(b + end).read_bytes())
@@ -675,7 +686,7 @@ def test_16_files_of_two_saves(tf: Any, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_16_another_writer(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """While another process writes a checkpoint a command waits, and says for how long if that was in vain."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     path = program.save(tmp_path / "a")
     code = (
         "from ckptsurgeon import formats\n"
@@ -700,7 +711,7 @@ def test_16_another_writer(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_17_partitioned_variables_become_whole(tf: Any, tmp_path: Path) -> None:
     """The checkpoint of a partitioned program is written whole: an unpartitioned program restores every weight."""
-    source, target = Program(tf, 1, parts=2), Program(tf, 2, adam=False)
+    source, target = program_of(tf, 1, parts=2), program_of(tf, 2, adam=False)
     path = source.save(tmp_path / "a")
     expected = {name: values for name, values in load(tf, path).items() if not is_optimizers(name)}
     run("convert", path, tmp_path / "b", "--unpartition")
@@ -713,7 +724,7 @@ def test_17_partitioned_variables_become_whole(tf: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("donor", "recipient"), [(1, 2), (2, 1), (2, 3), (3, 2)])
 def test_17_partitions_of_any_number_graft(tf: Any, tmp_path: Path, donor: int, recipient: int) -> None:
     """Layers go between programs that partition them differently; each restores its own way, slots copied too."""
-    one, other = Program(tf, 1, parts=donor), Program(tf, 2, parts=recipient)
+    one, other = program_of(tf, 1, parts=donor), program_of(tf, 2, parts=recipient)
     a, b = one.save(tmp_path / "a"), other.save(tmp_path / "b")
     theirs, ours = load(tf, a), load(tf, b)
     run("graft", a, b, "--layers", "0-1", "-q")
@@ -768,7 +779,7 @@ def test_19_automatic_names_do_not_matter(tf: Any, tmp_path: Path, which: str) -
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_20_convert_dtype(tf: Any, tmp_path: Path, dtype: str) -> None:
     """Floats are rounded as TensorFlow rounds them, integers stay; and a graft casts them back."""
-    program = Program(tf, 1, adam=False)
+    program = program_of(tf, 1, adam=False)
     before, path = program.values(), program.save(tmp_path / "a")
     run("cast", path, dtype, "-o", tmp_path / "b")
     after = load(tf, tmp_path / "b")
@@ -814,7 +825,7 @@ def test_22_share_the_first_layers(tf: Any, tmp_path: Path, which: str) -> None:
 
 def test_22_one_variable_into_several(tf: Any, tmp_path: Path) -> None:
     """One tensor of a donor goes onto two variables of the recipient, and onto one of another name."""
-    donor, recipient = Program(tf, 1, units=(4,)), Program(tf, 2, units=(4, 4), layer="tower/block{}/")
+    donor, recipient = program_of(tf, 1, units=(4,)), program_of(tf, 2, units=(4, 4), layer="tower/block{}/")
     path = recipient.save(tmp_path / "b")
     source = LAYER.format(0)
     maps = [f"--map={source}{end}=tower/block{at}/{end}" for at in (0, 1) for end in (KERNEL, BIAS)]
@@ -892,7 +903,7 @@ def test_24_large_tensors_need_little_memory(tf: Any, tmp_path: Path) -> None:
 
 def test_25_detect_read_and_convert_v1(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A V1 file is told by its bytes, read whole, converted to V2 and back; a Saver restores each of the three."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     before = program.values()
     path = program.save(tmp_path / "old", version=1)
     (total,) = rows(capsys, "ls", path, "--total")
@@ -903,7 +914,7 @@ def test_25_detect_read_and_convert_v1(tf: Any, tmp_path: Path, capsys: pytest.C
     for name, format in (("old", "tf-v1"), ("new", "tf-v2"), ("back", "tf-v1")):
         assert rows(capsys, "ls", tmp_path / name, "--total")[0]["format"] == format
         assert models.equal(program.restore(tmp_path / name), before)
-    other = Program(tf, 2)
+    other = program_of(tf, 2)
     run("graft", other.save(tmp_path / "v2"), path, "--layers", "1", "-q")
     assert models.equal(program.restore(path), with_layers(before, other.values(), (1,)))
 
@@ -913,7 +924,7 @@ def test_25_detect_read_and_convert_v1(tf: Any, tmp_path: Path, capsys: pytest.C
 
 def test_averages_become_the_weights(tf: Any, tmp_path: Path) -> None:
     """Moving averages go onto their variables within one checkpoint, in place: a program without averages gets them."""
-    program = Program(tf, 1, averages=True)
+    program = program_of(tf, 1, averages=True)
     path = program.save(tmp_path / "a")
     values = program.values()
     run("graft", path, path, "--map", "**/ExponentialMovingAverage=**", "-q")
@@ -924,12 +935,12 @@ def test_averages_become_the_weights(tf: Any, tmp_path: Path) -> None:
     assert all(held.tobytes() != values[name].tobytes() for name, held in averages.items())
     assert models.equal(program.restore(path), values | averages)
     expected = {name: held for name, held in (values | averages).items() if "Moving" not in name}
-    assert models.equal(Program(tf, 2).restore(path), expected)
+    assert models.equal(program_of(tf, 2).restore(path), expected)
 
 
 def test_averages_of_another_checkpoint(tf: Any, tmp_path: Path) -> None:
     """A program without averages takes those of a training run as its weights, of one layer alone if so selected."""
-    program, target = Program(tf, 1, averages=True), Program(tf, 2)
+    program, target = program_of(tf, 1, averages=True), program_of(tf, 2)
     a, b = program.save(tmp_path / "a"), target.save(tmp_path / "b")
     swap = "dnn/layer0/Linear/*/ExponentialMovingAverage=dnn/layer0/Linear/*"
     run("graft", a, b, "--map", swap, "-q")
@@ -963,7 +974,7 @@ def test_averages_of_keras_become_the_weights(
 
 def test_checkpoints_are_averaged(tf: Any, tmp_path: Path) -> None:
     """Weights are the mean in float64 of the last checkpoints, the step is the first one's, and a Saver restores it."""
-    program = Program(tf, 1, adam=False)
+    program = program_of(tf, 1, adam=False)
     held, paths = [], []
     for at in range(3):
         held.append(program.values())
@@ -992,7 +1003,7 @@ def test_an_optimizer_is_reset(tf: Any, tmp_path: Path, which: str, old: bool) -
 
 def test_an_optimizer_of_tensorflow_1_is_reset(tf: Any, tmp_path: Path) -> None:
     """Slots are dropped and the weights and the step stay: a Saver of those restores them, and training goes on."""
-    program = Program(tf, 1)
+    program = program_of(tf, 1)
     before, path = program.values(), program.save(tmp_path / "a")
     run("drop", path, "--slots")
     weights = {name: values for name, values in before.items() if not is_optimizers(name)}
@@ -1000,12 +1011,12 @@ def test_an_optimizer_of_tensorflow_1_is_reset(tf: Any, tmp_path: Path) -> None:
     for kept in ("dnn", HEAD):
         with pytest.raises(tf.errors.NotFoundError):
             program.restore(path, among=kept)  # slots are among them
-    assert models.equal(Program(tf, 2, adam=False).restore(path), weights)
+    assert models.equal(program_of(tf, 2, adam=False).restore(path), weights)
 
 
 def test_values_are_verified_after_a_save(tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After every kind of change verify finds each variable sound, and diff tells just those that TensorFlow sees."""
-    donor, recipient = Program(tf, 1), Program(tf, 2)
+    donor, recipient = program_of(tf, 1), program_of(tf, 2)
     a, b = donor.save(tmp_path / "a"), recipient.save(tmp_path / "b")
     commands: Mapping[str, list[object]] = {
         "graft": ["graft", a, b, "--layers", "0-1", "--slots", "copy"],

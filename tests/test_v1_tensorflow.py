@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,6 @@ SAVED = (
 SLICED = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool", "complex64", "complex128")
 
 Saved = tuple[str, NDArray[Any], str, str]  # name, values, dtype, shape and slice
-
-
-@pytest.fixture(scope="session")
-def tf() -> Any:
-    """TensorFlow, started once."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow
-
-    return tensorflow
 
 
 def constant(tf: Any, values: NDArray[Any], dtype: str) -> Any:

@@ -20,12 +20,6 @@ from ckptsurgeon.verbs import changing
 pytestmark = pytest.mark.tensorflow
 
 
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    """TensorFlow, imported when the first of these tests runs."""
-    return pytest.importorskip("tensorflow")
-
-
 def _values(tf: Any, path: Path) -> models.Arrays:
     """All values, as TensorFlow reads them."""
     reader = tf.train.load_checkpoint(str(path))
