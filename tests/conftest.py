@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -126,31 +127,27 @@ def samples() -> Path:
     return folder
 
 
-def _exempt_from_collection() -> None:
-    """Let garbage collection leave out what was imported: TensorFlow has a million objects, Keras collects often."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(scope="session")
 def tf() -> Any:
-    """TensorFlow, started once."""
+    """TensorFlow, started once, with both Keras.
+
+    Garbage collection leaves out what was imported: TensorFlow has a million objects, and Keras collects often.
+    """
     found = pytest.importorskip("tensorflow")
-    _exempt_from_collection()
+    for name in ("keras", "tf_keras"):
+        pytest.importorskip(name)
+    gc.collect()
+    gc.freeze()
     return found
 
 
 @pytest.fixture(scope="session")
 def keras(tf: Any) -> Any:
     """Keras 3."""
-    found = pytest.importorskip("keras")
-    _exempt_from_collection()
-    return found
+    return importlib.import_module("keras")
 
 
 @pytest.fixture(scope="session")
 def old(tf: Any) -> Any:
     """Keras 2, as tf_keras."""
-    found = pytest.importorskip("tf_keras")
-    _exempt_from_collection()
-    return found
+    return importlib.import_module("tf_keras")
