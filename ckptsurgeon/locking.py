@@ -10,6 +10,7 @@ from .errors import BusyError, StorageError, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
@@ -26,12 +27,17 @@ class Lock:
     Raises:
         BusyError: another process held the lock all the time.
         NotFoundError: there is no such file.
+
+    Attributes:
+        before_replace: called with this lock, and the status of the file that is about to take the locked file's place;
+            what it raises stops the operation.
     """
 
     def __init__(self, path: str, wait: float, create: bool = False) -> None:
         import fcntl
 
         self.path = path
+        self.before_replace: Callable[[Lock, os.stat_result], None] | None = None
         deadline = time.monotonic() + wait
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         while True:
@@ -64,6 +70,11 @@ class Lock:
             return os.path.samestat(os.stat(self.path), self.status)
         except FileNotFoundError:
             return False
+
+    def announce(self, successor: os.stat_result) -> None:
+        """Say that a finished file is about to be renamed over the locked one; called by whoever will rename it."""
+        if self.before_replace is not None:
+            self.before_replace(self, successor)
 
     def release(self) -> None:
         """Release the lock."""

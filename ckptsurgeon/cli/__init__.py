@@ -14,6 +14,10 @@ import sys
 from ..errors import CkptSurgeonError, UsageError, did_you_mean
 from .parser import Parser
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DONE, FAILED, BUG, INTERRUPTED = 0, 2, 3, 130  # verbs return 1 themselves: diff found a difference, verify damage
 
 VERBS = {
@@ -33,9 +37,13 @@ VERBS = {
     "convert": "write a checkpoint in another format",
     "cp": "copy a whole checkpoint",
     "compact": "reclaim bytes that no variable refers to",
+    "undo": "bring back what an operation with --backup replaced",
+    "log": "list the operations that can be undone",
     "train": "train a checkpoint on one mini-batch",
     "ring": "train models as independent processes that share their first layers",
 }
+
+_ROOMS = {"undo": "history", "log": "history"}  # the folder of a verb's module, unless it is `verbs`
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,9 +102,7 @@ def _dispatch(argv: list[str]) -> int:
     if verb not in VERBS:
         hint = did_you_mean(verb, VERBS) or "'ckptsurgeon --help' lists the verbs"
         raise UsageError(f"no verb {verb}", hint=hint)
-    from importlib import import_module
-
-    module = import_module(f"{__name__}.verbs.{verb}")
+    module = module_of(verb)
     parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
     module.add_arguments(parser)
     try:
@@ -105,6 +111,13 @@ def _dispatch(argv: list[str]) -> int:
         return DONE
     status: int = module.run(args)
     return status
+
+
+def module_of(verb: str) -> Any:
+    """Import the module of a verb."""
+    from importlib import import_module
+
+    return import_module(f"{__name__}.{_ROOMS.get(verb, 'verbs')}.{verb}")
 
 
 def _overview() -> str:

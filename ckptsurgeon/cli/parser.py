@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 
 from ..errors import UsageError
@@ -112,17 +113,34 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_backup(parser: argparse.ArgumentParser) -> None:
+    """The options --backup and --no-backup; without them, the environment decides."""
+    parser.add_argument(
+        "--backup",
+        action=argparse.BooleanOptionalAction,
+        help="keep what is replaced for 'undo', by hard links; $CKPTSURGEON_BACKUP=1 is the same",
+    )
+
+
 def writing(args: argparse.Namespace) -> Writing:
-    """The options of `add_writing`, as keyword arguments of the verbs."""
-    return {"out": args.out, "wait": args.wait, "dry_run": args.dry_run, "force": args.force}
+    """The options of `add_writing` and `add_backup`, as keyword arguments of the verbs."""
+    backup = getattr(args, "backup", False)
+    if backup is None:
+        backup = args.out is None and os.environ.get("CKPTSURGEON_BACKUP", "") not in ("", "0")
+    return {"out": args.out, "wait": args.wait, "dry_run": args.dry_run, "force": args.force, "backup": backup}
 
 
 def add_replacing(parser: argparse.ArgumentParser) -> None:
     """The options of verbs that may replace a checkpoint."""
+    add_wait(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """The option `--wait`."""
     parser.add_argument(
         "--wait", type=seconds, default=30.0, metavar="SECONDS", help="time to wait for another writer; default 30"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
 
 
 def seconds(text: str) -> float:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..plan import Report
+    from ..verbs.undoing import Undone
 
 
 def emit(rows: Iterable[Mapping[str, object]], columns: Sequence[str], as_json: bool) -> None:
@@ -127,7 +128,7 @@ def report(result: Report, dry_run: bool, as_json: bool, quiet: bool = False, ve
     warn(result)
 
 
-def warn(result: Report) -> None:
+def warn(result: Report | Undone) -> None:
     """Print the warnings of an operation."""
     for warning in result.warnings:
         print(f"ckptsurgeon: warning: {warning}", file=sys.stderr)

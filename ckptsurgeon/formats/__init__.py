@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .opening import checkpoints as checkpoints
+from .opening import has_kept as has_kept
 from .opening import locked as locked
 from .opening import open as open
 from .opening import retry as retry

@@ -50,7 +50,7 @@ class Format(Protocol):
 
     Lifetime: there is one object of each format for the whole process. It holds no state, so every method may be called
     in any order, repeatedly, and for several checkpoints at once. The caller must close the `Checkpoint` that `open`
-    returns. `save_*`, `copy` and `compact` publish by a single rename or leave everything as it was.
+    returns. `save_*`, `copy`, `compact` and `put_back` publish by a single rename or leave everything as it was.
 
     Attributes:
         name: the name of its row in the table.
@@ -101,6 +101,10 @@ class Format(Protocol):
 
     # As `save_in_place`, but also removes all bytes that no variable refers to.
     def compact(self, plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]: ...
+
+    # Brings back a kept version: `kept` is a hard link to a former file `path`, which is the locked main file or, in a
+    # set, another file; the version's other files stand next to `kept`. Returns warnings.
+    def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]: ...
 
     # Copies a checkpoint whose checksums were all verified, file by file; returns warnings.
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]: ...

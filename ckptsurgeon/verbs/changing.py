@@ -8,6 +8,7 @@ only it needs, so that the others start faster.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 from .. import formats
 from ..errors import RefusedError, UsageError
@@ -47,9 +48,11 @@ if TYPE_CHECKING:
 
         Attributes:
             out: write the result there, and leave the checkpoint as it is; without it, it is replaced atomically.
+            backup: keep what is replaced, by hard links, for `undo`.
         """
 
         out: str | os.PathLike[str] | None
+        backup: bool
 
 
 def graft(
@@ -61,6 +64,7 @@ def graft(
     dry_run: bool = False,
     force: bool = False,
     sync: bool = True,
+    backup: bool = False,
     **keywords: Unpack[GraftKeywords],
 ) -> Report:
     """Rewrite chosen variables of the recipient with those of the donor: all of them, or none.
@@ -73,6 +77,7 @@ def graft(
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
+        backup: keep what is replaced, by hard links, for `undo`.
         keywords: `layers`, `match`, `exclude`, `scheme`, `donor_scheme`, `recipient_scheme`, `maps`, `slots`,
             `on_mismatch`, `cast`, `add` and `link`: each is explained in `ckptsurgeon.GraftOptions`.
 
@@ -107,8 +112,9 @@ def graft(
     donor, recipient = os.fspath(donor), os.fspath(recipient)
     if donor == "-":
         formats.spool_beside(recipient)  # before the recipient is locked: a stream may take its time
+    writing: Writing = {"out": out, "wait": wait, "dry_run": dry_run, "force": force, "sync": sync, "backup": backup}
     try:
-        return operate(recipient, make, options.link, out=out, wait=wait, dry_run=dry_run, force=force, sync=sync)
+        return operate("graft", recipient, make, options.link, donor=lambda: opened[-1], **writing)
     finally:
         for source in opened:
             source.close()
@@ -157,7 +163,7 @@ def set(
             unchanged.mark(plan)
         return plan
 
-    return operate(path, make, **writing)
+    return operate("set", path, make, **writing)
 
 
 def rename(
@@ -182,7 +188,7 @@ def rename(
     from ..surgeon.maps import Rename
 
     wanted = [Rename(text, regex) for text in renames]
-    return operate(path, lambda checkpoint: editing.rename(checkpoint, wanted), **writing)
+    return operate("rename", path, lambda checkpoint: editing.rename(checkpoint, wanted), **writing)
 
 
 def drop(
@@ -207,7 +213,10 @@ def drop(
     """
     from ..surgeon import editing
 
-    return operate(path, lambda checkpoint: editing.drop(checkpoint, globs, slots), compact=lambda: compact, **writing)
+    def make(checkpoint: Checkpoint) -> Plan:
+        return editing.drop(checkpoint, globs, slots)
+
+    return operate("drop", path, make, compact=lambda: compact, **writing)
 
 
 def cast(
@@ -239,71 +248,61 @@ def cast(
     from ..surgeon import editing
 
     selection = Selection(layers, match, exclude, scheme)
-    return operate(path, lambda checkpoint: editing.cast(checkpoint, dtype, selection, slots), **writing)
-
-
-def compact(path: str | os.PathLike[str], **writing: Unpack[Writing]) -> Report:
-    """Write a checkpoint again without the bytes that no variable refers to; where there are none, nothing is written.
-
-    Args:
-        path: any spelling of a checkpoint's path.
-        writing: see `Writing`.
-
-    Returns:
-        What was, or with `dry_run` would be, done; `reclaimed` says how many bytes that gives back.
-
-    Raises:
-        CkptSurgeonError: a data file is missing or a checksum wrong; nothing was written.
-    """
-    from .. import compare
-
-    def make(checkpoint: Checkpoint) -> Plan:
-        dead.append(compare.dead_bytes(checkpoint))
-        return Plan(checkpoint, [])
-
-    dead: list[int] = []
-    report = operate(path, make, compact=lambda: dead[-1] > 0, **writing)
-    report.reclaimed = dead[-1]
-    return report
+    return operate("cast", path, lambda checkpoint: editing.cast(checkpoint, dtype, selection, slots), **writing)
 
 
 def operate(
+    verb: str,
     path: str | os.PathLike[str],
     make: Callable[[Checkpoint], Plan],
     link: bool = False,
     *,
     compact: Callable[[], bool] = lambda: False,
+    donor: Callable[[], Checkpoint | None] = lambda: None,
     out: str | os.PathLike[str] | None = None,
     wait: float = 30.0,
     dry_run: bool = False,
     force: bool = False,
     sync: bool = True,
+    backup: bool = False,
 ) -> Report:
     """Open and lock, plan, save; start over if a checkpoint was replaced in between.
 
     Args:
+        verb: the name of the operation, for `log`.
         path: any spelling of a checkpoint's path.
         make: gives the plan.
         link: share the donor's data files.
         compact: called after planning: whether to rewrite all live bytes instead of saving the plan.
+        donor: called after planning: the open donor, if there is one.
         out: as in `Writing`, like all that follow.
         wait: seconds to wait for another writer.
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
+        backup: as in `Writing`.
     """
     path = os.fspath(path)
     out = None if out is None else os.fspath(out)
+    if backup:
+        from . import undoing
+
+        if out is not None:
+            raise UsageError("--backup keeps what is replaced in place; with -o nothing is", expected="one of the two")
 
     def attempt() -> Report:
         if out is None and not dry_run:
             with formats.locked(path, wait) as held:
                 plan = make(held.checkpoint)
                 report = Report(held.checkpoint.path, plan, link)
-                if compact():
-                    report.warnings = formats.compact(plan, held.lock, sync, wait)
-                elif not plan.changes_nothing:
-                    report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
+                anew = compact()
+                if not anew and plan.changes_nothing:
+                    return report
+                with undoing.keeping(held, report, verb, donor(), sync) if backup else nullcontext():
+                    if anew:
+                        report.warnings = formats.compact(plan, held.lock, sync, wait)
+                    else:
+                        report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
                 return report
         with formats.open(path) as checkpoint:
             if out is not None:

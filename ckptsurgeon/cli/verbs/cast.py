@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...verbs import changing
 from .. import render
-from ..parser import add_checkpoint, add_selection, add_slots, add_writing, selected, writing
+from ..parser import add_backup, add_checkpoint, add_selection, add_slots, add_writing, selected, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_selection(parser)
     add_slots(parser, "of cast variables")
     add_writing(parser)
+    add_backup(parser)
 
 
 def run(args: Namespace) -> int:

@@ -6,7 +6,7 @@ import sys
 
 from ...verbs import changing, looking
 from .. import render
-from ..parser import add_checkpoint, add_writing, writing
+from ..parser import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--slots", action="store_true", help="drop all slots and the optimizer's own variables")
     parser.add_argument("--compact", action="store_true", help="rewrite the data without the dropped bytes")
     add_writing(parser)
+    add_backup(parser)
 
 
 def run(args: Namespace) -> int:

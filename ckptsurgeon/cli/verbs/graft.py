@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...surgeon.options import graft_keywords
 from ...verbs import changing
 from .. import render
-from ..parser import add_maps, add_selection, add_slots, add_writing, selected, writing
+from ..parser import add_backup, add_maps, add_selection, add_slots, add_writing, selected, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--add", action="store_true", help="add variables that RECIPIENT lacks")
     parser.add_argument("--link", action="store_true", help="share DONOR's data file instead of copying from it")
     add_writing(parser)
+    add_backup(parser)
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("-v", dest="verbose", action="store_true", help="also print what is kept")
 

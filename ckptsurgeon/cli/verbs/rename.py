@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...verbs import changing
 from .. import render
-from ..parser import add_checkpoint, add_writing, writing
+from ..parser import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("renames", metavar="A=B", nargs="+", help="old and new name, prefix or glob")
     parser.add_argument("--regex", action="store_true", help="A is a regular expression, B its replacement")
     add_writing(parser)
+    add_backup(parser)
 
 
 def run(args: Namespace) -> int:

@@ -75,6 +75,12 @@ class TensorFlowV2:
 
         return writing.compact(plan, lock, sync, wait)
 
+    def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+        """As `Format.put_back`."""
+        from . import writing
+
+        return writing.put_back(path.removesuffix(".index"), kept.removesuffix(".index"), lock, sync, wait)
+
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.copy`."""
         from . import copying

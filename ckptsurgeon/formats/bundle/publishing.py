@@ -152,9 +152,9 @@ class Publication:
         self._publish(rows, count, paths, index if exact else None)
         return paths
 
-    def commit_index(self, rows: Mapping[bytes, bytes]) -> None:
-        """Publish only rows; the shards stay as they are."""
-        self._publish(rows, self._present, [])
+    def commit_index(self, rows: Mapping[bytes, bytes], index: bytes | None = None) -> None:
+        """Publish only rows, or the index file made of them; the shards stay as they are."""
+        self._publish(rows, self._present, [], index)
 
     @property
     def staged_data(self) -> LinkSource:
@@ -173,6 +173,8 @@ class Publication:
             for path in paths:
                 self._staging.sync(path)
             self._staging.sync(self._folder)
+            if self.lock:
+                self.lock.announce(os.fstat(self._own_lock.fd))
             same = all(os.path.samestat(os.stat(path), status) for path, status in zip(paths, statuses, strict=True))
         if not same or (not self.lock.holds() if self.lock else os.path.lexists(self.index_path)):
             raise self._somebody_saved()
@@ -186,6 +188,7 @@ class Publication:
                 except FileExistsError:
                     raise self._somebody_saved() from None
             self._own_lock.path = self.index_path
+            self._own_lock.before_replace = self.lock.before_replace if self.lock else None
             try:
                 self._staging.sync(self._folder)
                 remove(self._data_path)

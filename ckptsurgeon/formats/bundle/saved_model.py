@@ -73,7 +73,7 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
     """
     import shutil
 
-    from ...publish import fsync_all
+    from ...publish import KEPT, fsync_all
     from . import writing
     from .reading import Bundle
 
@@ -95,7 +95,8 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
                 ignore=lambda folder, names: [
                     name
                     for name in names
-                    if name.startswith(values) and os.path.samefile(folder, os.path.dirname(bundle.prefix))
+                    if (name.startswith(values) or name == KEPT)
+                    and os.path.samefile(folder, os.path.dirname(bundle.prefix))
                 ],
             )
             prefix = os.path.join(staged, "variables", "variables")

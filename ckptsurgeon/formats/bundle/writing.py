@@ -14,6 +14,7 @@ from .layout import carried_rows, linked_set, single_shard
 from .publishing import LinkSource, Publication, shard_files
 from .reading import Bundle
 from .rows import header_row, new_entry_row
+from .shards import shard_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,6 +168,37 @@ def compact(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
         return publication.commit(*single_shard(plan, publication), exact)
 
     return _replace(bundle.prefix, commit, lock, bundle.shards, sync, wait)
+
+
+def put_back(prefix: str, kept_prefix: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Bring back a kept version of a bundle, whose index is locked: under its former names, unless they are taken.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        BusyError, ChangedError: as `Publication.commit`.
+        StorageError: the operating system refused; the present checkpoint is unharmed.
+    """
+    present = _shards_at(prefix)
+    with Bundle(kept_prefix) as kept, Publication(prefix, sync, wait, lock, present) as publication:
+        index, number = kept.index_bytes(), kept.shards
+        standing = [shard_path(prefix, shard, number) for shard in range(number)]
+        if present == number and all(map(_is_same, standing, kept.data_files)):
+            publication.commit_index(kept.rows, index)
+        else:
+            shards = [LinkSource(path, local(kept.file(path)).fd, True) for path in kept.data_files]
+            taken = {present, *(other for _, other, _ in shard_files(prefix))}
+            publication.commit(kept.rows, shards, number not in taken, index)
+        return publication.warnings
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names are of one file, or there is neither."""
+    try:
+        return os.path.samefile(one, other)
+    except FileNotFoundError:
+        return not os.path.lexists(one) and not os.path.lexists(other)
 
 
 def _replace(

@@ -49,6 +49,12 @@ class OneFile:
         """As `Format.compact`: every operation in place rewrites the whole file anyway."""
         return [] if plan.changes_nothing else self.save_in_place(plan, lock, False, sync, wait)
 
+    def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+        """As `Format.put_back`."""
+        from . import replacing
+
+        return replacing.put_back(path, kept, lock, sync, wait)
+
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.copy`."""
         from .. import copying

@@ -110,6 +110,8 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
             staging.finish_sync()
             if sync:
                 os.fsync(own.fd)
+        if lock:
+            lock.announce(os.fstat(own.fd))
         if not (lock.holds() if lock else not os.path.lexists(path)):
             raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
         with held_signals(), errors.files(path):
@@ -137,3 +139,33 @@ def _put(staging: Staging, temporary: str, path: str) -> None:
         staging.put(temporary, path)
     except FileExistsError:
         raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again") from None
+
+
+def put_back(path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Rename a kept file back to its place, a locked file, or a file of the set whose main file is locked.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        BusyError: another process saved in the meantime; nothing was changed.
+        StorageError: the operating system refused; nothing was changed.
+    """
+    if os.path.basename(path) != os.path.basename(lock.path):
+        with Lock(path, wait) as own:
+            own.before_replace = lock.before_replace
+            return put_back(path, kept, own, sync, wait)
+    staging = Staging(sync)
+    warnings: list[str] = []
+    with errors.files(path):
+        staging.sync(kept)
+        lock.announce(os.stat(kept))
+        if not lock.holds():
+            raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
+        with held_signals():
+            staging.rename(kept, path)
+            try:
+                staging.sync(os.path.dirname(path) or ".")
+            except OSError as error:  # the result is in place nevertheless
+                warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
+    return warnings

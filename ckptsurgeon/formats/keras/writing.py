@@ -50,6 +50,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     number = next(iter(edits.changed))
     file = recipient.files[number]
     with Lock(file, wait) as own:
+        own.before_replace = lock.before_replace
         if not os.path.samestat(os.fstat(own.fd), local(recipient.file(file)).status):
             raise ChangedError("was replaced while it was read; try again", path=recipient.path)
 
