@@ -181,16 +181,23 @@ def put_back(prefix: str, kept_prefix: str, lock: Lock, sync: bool, wait: float)
         StorageError: the operating system refused; the present checkpoint is unharmed.
     """
     present = _shards_at(prefix)
-    with Bundle(kept_prefix) as kept, Publication(prefix, sync, wait, lock, present) as publication:
+    with Bundle(kept_prefix) as kept:
         index, number = kept.index_bytes(), kept.shards
         standing = [shard_path(prefix, shard, number) for shard in range(number)]
         if present == number and all(map(_is_same, standing, kept.data_files)):
-            publication.commit_index(kept.rows, index)
-        else:
+            with Publication(prefix, sync, wait, lock, present) as publication:
+                publication.commit_index(kept.rows, index)
+                return publication.warnings
+
+        def commit(publication: Publication, exact: bool) -> list[str]:
             shards = [LinkSource(path, local(kept.file(path)).fd, True) for path in kept.data_files]
-            taken = {present, *(other for _, other, _ in shard_files(prefix))}
-            publication.commit(kept.rows, shards, number not in taken, index)
-        return publication.warnings
+            return publication.commit(kept.rows, shards, exact, index)
+
+        if number in (present, *(other for _, other, _ in shard_files(prefix))):
+            return _replace(prefix, commit, lock, present, sync, wait)
+        with Publication(prefix, sync, wait, lock, present) as publication:
+            commit(publication, True)
+            return publication.warnings
 
 
 def _is_same(one: str, other: str) -> bool:

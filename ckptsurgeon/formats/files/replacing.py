@@ -7,7 +7,7 @@ import os
 
 from ... import errors
 from ...errors import BusyError, RefusedError
-from ...publish import Appender, Lock, Staging, held_signals, staging_lock, write_all
+from ...publish import Appender, Lock, Staging, held_signals, remove, staging_lock, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,16 +156,21 @@ def put_back(path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[
             own.before_replace = lock.before_replace
             return put_back(path, kept, own, sync, wait)
     staging = Staging(sync)
+    temporary = f"{path}.ckptsurgeon-tmp"
     warnings: list[str] = []
-    with errors.files(path):
-        staging.sync(kept)
-        lock.announce(os.stat(kept))
-        if not lock.holds():
-            raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
-        with held_signals():
-            staging.rename(kept, path)
-            try:
-                staging.sync(os.path.dirname(path) or ".")
-            except OSError as error:  # the result is in place nevertheless
-                warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
+    with errors.files(path), staging_lock(temporary, wait) as own:  # nobody else stages, and no leftover stays
+        try:
+            staging.sync(kept)
+            lock.announce(os.stat(kept))
+            if not lock.holds():
+                raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
+            with held_signals():
+                staging.rename(kept, path)
+                try:
+                    staging.sync(os.path.dirname(path) or ".")
+                except OSError as error:  # the result is in place nevertheless
+                    warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
+        finally:
+            with contextlib.suppress(OSError):  # the next writer removes it
+                remove(temporary, only=own.status)
     return warnings

@@ -150,7 +150,8 @@ class Store:
     def _remove_empty(self) -> None:
         with contextlib.suppress(OSError):  # not empty: other versions, or those of other checkpoints
             for path in reversed(self._folders):
-                os.rmdir(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(path)
 
 
 class Keeping:
@@ -205,7 +206,7 @@ class Keeping:
     ) -> None:
         self._lock.before_replace = None
         version = self._version
-        if not version.after or self._store.present(version) in version.before:  # not committed
+        if not version.after or (error is not None and self._store.present(version) not in version.after):
             self._discard()
 
     def _record(self, lock: Lock, successor: os.stat_result) -> None:
