@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Errors of file systems without hard links, or without links between two folders, or with too many links.
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 KEPT = ".ckptsurgeon"  # hidden folder next to a checkpoint, for versions kept by `--backup`; see formats.kept.store
+BACKUP = "CKPTSURGEON_BACKUP"  # environment variable: 1 turns `--backup` on
 _PATIENCE = 30.0  # seconds that `write_file` waits for another writer of the same file
 _BLOCK = 1 << 18  # bytes written at a time, few enough to stay in the processor's cache
 _WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied

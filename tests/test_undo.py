@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ckptsurgeon import cli, formats
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, NotFoundError, RefusedError, StorageError
 from ckptsurgeon.formats.bundle import publishing
 from ckptsurgeon.formats.kept import record
+from ckptsurgeon.ring.trainers.program import RunningProgram
 from ckptsurgeon.verbs import changing, looking, producing, reclaiming, undoing
 
 HIDDEN = ".ckptsurgeon"
@@ -262,6 +264,16 @@ def test_when_something_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CKPTSURGEON_BACKUP", "0")
     assert run("set", b, "global_step", "4")[0] == 0
     assert not kept.exists()
+
+
+def test_a_trainers_edits_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment of a ring's driver says: a ring removes old checkpoints, and would not remove these."""
+    monkeypatch.setenv("CKPTSURGEON_BACKUP", "1")
+    command = ["sh", "-c", "echo $CKPTSURGEON_BACKUP"]
+    program = RunningProgram(command, str(tmp_path), str(tmp_path / "log"))
+    assert program.line(time.monotonic() + 60) == b"0"
+    assert program.wait(time.monotonic() + 60) == 0
+    program.kill()
 
 
 def test_a_file_system_without_links_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,9 @@ def writing(args: argparse.Namespace) -> Writing:
     """The options of `add_writing` and `add_backup`, as keyword arguments of the verbs."""
     backup = getattr(args, "backup", False)
     if backup is None:
-        backup = args.out is None and os.environ.get("CKPTSURGEON_BACKUP", "") not in ("", "0")
+        from ..publish import BACKUP
+
+        backup = args.out is None and os.environ.get(BACKUP, "") not in ("", "0")
     return {"out": args.out, "wait": args.wait, "dry_run": args.dry_run, "force": args.force, "backup": backup}
 
 
