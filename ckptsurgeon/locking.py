@@ -72,7 +72,7 @@ class Lock:
             return False
 
     def announce(self, successor: os.stat_result) -> None:
-        """Say that a finished file is about to be renamed over the locked one; called by whoever will rename it."""
+        """Say that a finished file is about to be renamed over the locked one."""
         if self.before_replace is not None:
             self.before_replace(self, successor)
 
@@ -95,7 +95,7 @@ def staging_lock(path: str, wait: float) -> Lock:
     """Lock an empty staging file of our own, made if it is missing; it bars other writers of the same result.
 
     Args:
-        path: its name, which nobody but us uses.
+        path: its name, which no other program uses.
         wait: seconds to wait for another writer.
 
     Raises:
@@ -121,7 +121,7 @@ def staging_lock(path: str, wait: float) -> Lock:
 def _remove_published(path: str) -> None:
     """Remove the name of a staging file that a crash left just after the commit: it is published under another name.
 
-    Whoever holds that file locked, because it is to be replaced, would wait for itself otherwise.
+    Otherwise a process that holds the lock on that file, in order to replace it, would wait for itself.
     """
     with files(path), contextlib.suppress(FileNotFoundError):
         if os.lstat(path).st_nlink > 1:

@@ -13,7 +13,7 @@ import functools
 import os
 import stat
 
-from .errors import RefusedError, files
+from .errors import BusyError, RefusedError, files
 from .locking import Lock as Lock
 from .locking import staging_lock as staging_lock
 
@@ -30,6 +30,12 @@ BACKUP = "CKPTSURGEON_BACKUP"  # environment variable: 1 turns `--backup` on
 _PATIENCE = 30.0  # seconds that `write_file` waits for another writer of the same file
 _BLOCK = 1 << 18  # bytes written at a time, few enough to stay in the processor's cache
 _WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
+
+
+def overtaken(path: str) -> BusyError:
+    """The error of a writer that another process has overtaken: it saved the checkpoint that was to be replaced."""
+    what = "another process saved it in the meantime"
+    return BusyError(what, path=path, hint="nothing was changed; try again")
 
 
 class held_signals:

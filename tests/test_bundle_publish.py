@@ -194,7 +194,7 @@ def test_a_save_between_plan_and_commit_is_noticed(tmp_path: Path) -> None:
         plan = plan_graft(donor, held.checkpoint, Selection(layers="0"))
         for ending in (".data-00000-of-00001", ".index"):
             os.replace(f"{tmp_path / 'theirs'}{ending}", f"{tmp_path / 'b'}{ending}")
-        with pytest.raises(CkptSurgeonError, match=r"somebody saved it meanwhile|was replaced"):
+        with pytest.raises(CkptSurgeonError, match=r"another process saved it in the meantime|was replaced"):
             formats.save(plan, lock=held.lock)
     assert models.equal(models.read(tmp_path / "b"), theirs)
     assert list(files_of(tmp_path / "b")) == ["b.data-00000-of-00001", "b.index"]

@@ -246,7 +246,7 @@ MISTAKES = [
     ("graft a b --layers 7", "a: no layer 7; expected layers 0-2"),
     ("graft a b --layers 0:2", "did you mean 0-1 (inclusive)"),
     ("graft a b --match nope", "a: nothing matches nope"),
-    ("graft a wide --layers 0", "wide: dnn/layer0/Linear/Matrix has another shape than the donor's; "
+    ("graft a wide --layers 0", "wide: dnn/layer0/Linear/Matrix has a different shape than the donor's; "
                                 "expected [4, 4], found [6, 4]; --exclude leaves it out, --on-mismatch skip passes"),
     ("graft a b --layers 0 --slots kep", "invalid --slots 'kep'; expected keep, copy, drop or fill=NUMBER"),
     ("graft a b --layers 0 --on-mismatch ignore", "invalid --on-mismatch 'ignore'; expected error or skip"),

@@ -801,7 +801,7 @@ def test_somebody_else_saves_meanwhile(tmp_path: Path) -> None:
         other = tmp_path / "other"
         other.write_bytes(library({"x": MATRIX}))
         os.replace(other, path)
-        with pytest.raises(BusyError, match="somebody saved it meanwhile"):
+        with pytest.raises(BusyError, match="another process saved it in the meantime"):
             safetensors_writing.save_in_place(
                 Plan(checkpoint, [set_to(checkpoint, "b", np.arange(3))]), lock, False, 0.0
             )

@@ -250,7 +250,7 @@ def test_when_something_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not kept.exists()
     status, _, err = run("set", b, "global_step", "2", "--backup", "-o", str(tmp_path / "out"))
     assert status == 2
-    assert err == "ckptsurgeon: --backup keeps what is replaced in place; with -o nothing is; expected one of the two\n"
+    assert err == "ckptsurgeon: --backup has no effect with -o, which replaces nothing; leave one of them out\n"
     monkeypatch.setenv("CKPTSURGEON_BACKUP", "1")
     assert run("set", b, "global_step", "1")[0] == 0
     assert run("set", b, "global_step", "2", "-o", str(tmp_path / "out"))[0] == 0
@@ -530,7 +530,7 @@ def test_a_save_just_before_the_commit_keeps_nothing(tmp_path: Path, monkeypatch
         write_index(self, index)
 
     monkeypatch.setattr(publishing.Publication, "_write_index", save)
-    with pytest.raises(BusyError, match="somebody saved it meanwhile"):
+    with pytest.raises(BusyError, match="another process saved it in the meantime"):
         set_bias(tmp_path / "b", 7, backup=True)
     assert models.equal(models.read(tmp_path / "b"), models.skflow_arrays(3))
     assert not (tmp_path / HIDDEN).exists()

@@ -121,7 +121,12 @@ def module_of(verb: str) -> Any:
 
 
 def _overview() -> str:
-    lines = ["usage: ckptsurgeon VERB ...", "", "Look into model checkpoints and operate on them.", ""]
+    lines = [
+        "usage: ckptsurgeon VERB ...",
+        "",
+        "Inspect and edit model checkpoints without a deep-learning framework.",
+        "",
+    ]
     lines += [f"  {verb:8}{text}" for verb, text in VERBS.items()]
     lines += ["", "'ckptsurgeon VERB --help' explains a verb; 'graft' is short for 'ckptsurgeon graft'."]
     return "\n".join(lines)

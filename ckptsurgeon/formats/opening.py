@@ -165,7 +165,7 @@ class locked:
                 self.lock.release()
                 raise
             self.lock.release()
-        raise ChangedError("is being replaced all the time", path=path)
+        raise ChangedError("keeps being replaced by another process", path=path)
 
     def __enter__(self) -> locked:
         return self

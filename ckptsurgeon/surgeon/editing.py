@@ -37,7 +37,10 @@ def assign(checkpoint: Checkpoint, name: str, values: NDArray[Any]) -> Plan:
     variable = checkpoint[name]
     if values.shape != variable.shape:
         raise RefusedError(
-            f"{name} has another shape", path=checkpoint.path, expected=list(variable.shape), found=list(values.shape)
+            f"{name} has a different shape",
+            path=checkpoint.path,
+            expected=list(variable.shape),
+            found=list(values.shape),
         )
     return Plan(checkpoint, [Change("set", variable, Values(values))])
 
@@ -59,7 +62,7 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
     if slots:
         dropped.update((name, checkpoint[name]) for name in schemes.optimizer_variables(checkpoint))
     if not dropped and slots:
-        raise UsageError("no slots, and no variables of an optimizer's own", path=checkpoint.path)
+        raise UsageError("there are no slots and no optimizer variables", path=checkpoint.path)
     if not dropped:
         raise UsageError("nothing to drop", path=checkpoint.path, expected="a glob of names, or --slots")
     if GRAPH in dropped and len(dropped) > 1 and GRAPH not in globs:
@@ -246,8 +249,8 @@ def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, g
         checkpoint: open.
         selection: which variables.
         slots: keep the slots of the selected variables too.
-        graph: keep an object graph, less what goes; it means nothing in formats that have none, and stays there only
-            if its own name is selected.
+        graph: keep an object graph, without what is removed. In formats without object graphs it is kept only if its
+            own name is selected.
 
     Raises:
         UsageError: nothing is selected, or slots only.

@@ -201,13 +201,13 @@ class _Graft:
                 fits = False
                 self._mismatch(
                     RefusedError(
-                        f"{target.name} has another {kind} than {whose}",
+                        f"{target.name} has a different {kind} than {whose}",
                         path=self.recipient.path,
                         expected=expected,
                         found=found,
                         hint=f"{hint}, {_KEEP}" if hint and variable.is_numeric and target.is_numeric else _KEEP,
                     ),
-                    Change("skipped", target, None, variable.name, f"another {kind} than the donor's: {expected}"),
+                    Change("skipped", target, None, variable.name, f"different {kind} than the donor's: {expected}"),
                 )
         if not fits:
             return None

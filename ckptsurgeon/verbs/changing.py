@@ -131,8 +131,8 @@ def set(
     Args:
         path: any spelling of a checkpoint's path.
         target: a name, or a name and an index as in `dnn/layer1/Linear/Bias[3]`.
-        value: values of the shape of what is set, or one number for all of it; as text, what a person types; bytes
-            are those of a string.
+        value: an array with the shape of the part that is set, or one number for all of it; a str is parsed as on the
+            command line; bytes are the value of a string variable.
         writing: see `Writing`.
 
     Raises:
@@ -151,7 +151,7 @@ def set(
         new = numeric.from_user(wanted, variable.dtype, target)
         if new.ndim and new.shape != part.shape:
             raise RefusedError(
-                f"the value for {target} has another shape",
+                f"the value for {target} has a different shape",
                 path=checkpoint.path,
                 expected=list(part.shape),
                 found=list(new.shape),
@@ -288,20 +288,18 @@ def operate(
         from . import undoing
 
         if out is not None:
-            raise UsageError("--backup keeps what is replaced in place; with -o nothing is", expected="one of the two")
+            raise UsageError("--backup has no effect with -o, which replaces nothing", hint="leave one of them out")
 
     def attempt() -> Report:
         if out is None and not dry_run:
             with formats.locked(path, wait) as held:
                 plan = make(held.checkpoint)
                 report = Report(held.checkpoint.path, plan, link)
-                anew = compact()
-                if not anew and plan.changes_nothing:
-                    return report
-                with undoing.keeping(held, report, verb, donor(), sync) if backup else nullcontext():
-                    if anew:
+                keeps = backup and not plan.changes_nothing
+                with undoing.keeping(held, report, verb, donor(), sync) if keeps else nullcontext():
+                    if compact():
                         report.warnings = formats.compact(plan, held.lock, sync, wait)
-                    else:
+                    elif not plan.changes_nothing:
                         report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
                 return report
         with formats.open(path) as checkpoint:

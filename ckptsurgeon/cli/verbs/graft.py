@@ -26,7 +26,11 @@ two share a data file, so a later 'rsync --inplace' onto DONOR would change RECI
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `graft`."""
     parser.add_argument("donor", metavar="DONOR", help="a prefix, any of its files, or a folder")
-    parser.add_argument("recipient", metavar="RECIPIENT", help="likewise; replaced atomically unless -o is given")
+    parser.add_argument(
+        "recipient",
+        metavar="RECIPIENT",
+        help="a prefix, any of its files, or a folder; replaced atomically unless -o is given",
+    )
     add_selection(parser)
     add_slots(parser, "of grafted variables")
     parser.add_argument("--donor-scheme", metavar="PATTERN", help="how DONOR names its layers, if the two differ")

@@ -20,7 +20,7 @@ import re
 from ... import errors
 from ...checkpoint import CHUNK
 from ...errors import BusyError, ChangedError, RefusedError
-from ...publish import NO_LINKS, Appender, Lock, Staging, held_signals, remove, staging_lock, write_all
+from ...publish import NO_LINKS, Appender, Lock, Staging, held_signals, overtaken, remove, staging_lock, write_all
 from ..tensorflow.sstable_building import TableBuilder
 from ..tensorflow.wire import crc32c, mask
 from .rows import Place, header_row
@@ -198,7 +198,7 @@ class Publication:
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
 
     def _somebody_saved(self) -> BusyError:
-        return BusyError("somebody saved it meanwhile", path=self.prefix, hint="nothing was changed; try again")
+        return overtaken(self.prefix)
 
     def close(self, failed: bool) -> None:
         """Release locks and files; a publication that was not committed leaves nothing behind."""

@@ -121,7 +121,7 @@ def _keys(prefix: str, names: Iterable[str]) -> dict[bytes, str]:
         except UnicodeEncodeError:
             key = b""
         if not key or key[0] == 0 or key in keys:
-            raise RefusedError(f"no variable can have the name '{name}', or two have it", path=prefix)
+            raise RefusedError(f"invalid or duplicate variable name '{name}'", path=prefix)
         keys[key] = name
     if not keys:
         raise RefusedError("a checkpoint needs variables", path=prefix)

@@ -6,8 +6,8 @@ import contextlib
 import os
 
 from ... import errors
-from ...errors import BusyError, RefusedError
-from ...publish import Appender, Lock, Staging, held_signals, remove, staging_lock, write_all
+from ...errors import RefusedError
+from ...publish import Appender, Lock, Staging, held_signals, overtaken, remove, staging_lock, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
         if lock:
             lock.announce(os.fstat(own.fd))
         if not (lock.holds() if lock else not os.path.lexists(path)):
-            raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
+            raise overtaken(path)
         with held_signals(), errors.files(path):
             if lock:
                 staging.rename(temporary, path)
@@ -138,7 +138,7 @@ def _put(staging: Staging, temporary: str, path: str) -> None:
     try:
         staging.put(temporary, path)
     except FileExistsError:
-        raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again") from None
+        raise overtaken(path) from None
 
 
 def put_back(path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
@@ -163,7 +163,7 @@ def put_back(path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[
             staging.sync(kept)
             lock.announce(os.stat(kept))
             if not lock.holds():
-                raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
+                raise overtaken(path)
             with held_signals():
                 staging.rename(kept, path)
                 try:

@@ -73,7 +73,7 @@ class Version:
         return os.path.join(self.folder, self.file)
 
     def write(self, sync: bool) -> None:
-        """Write the record, or write it anew.
+        """Write or replace the record.
 
         Raises:
             StorageError: the operating system refused.

@@ -23,7 +23,7 @@ def restore(path: str, force: bool, wait: float, dry_run: bool, sync: bool) -> t
 
     Args:
         path: any spelling of the checkpoint's path.
-        force: even if somebody saved since, or edited the kept files.
+        force: even if the checkpoint or the kept files were changed since.
         wait: seconds to wait for another writer.
         dry_run: only check.
         sync: wait until everything is on the disk.
@@ -80,7 +80,7 @@ def _newest(found: Found, force: bool) -> tuple[Version, Version | None]:
         raise RefusedError(what, path=found.path, hint=f"the kept version is {version.folder}")
     if not force and store.present(version) not in version.after:
         what = f"was changed since the {version.verb} of {version.time}"
-        raise RefusedError(what, path=found.path, hint="undo --force brings back the version before it all the same")
+        raise RefusedError(what, path=found.path, hint="undo --force brings back the version before it anyway")
     version.check(force)
     return version, below
 

@@ -7,12 +7,12 @@ MAIN is the name of the checkpoint's main file. The versions are a stack; the hi
 
 The record is written last, just before the rename that commits the operation. It holds the identity (inode, size, time
 of modification) of the file that is replaced, in `before`, and of the one that takes its place, in `after`. So whatever
-a killed process leaves can be told apart, without a step after the commit:
+a killed process leaves can be identified without a step after the commit:
 
     links without a record             the operation was not committed: removed
-    the file at its place is `before`  likewise, or the version was brought back already: removed
-    the file at its place is `after`   committed, and nobody saved since: can be undone
-    any other file at its place        somebody saved since
+    the file at its place is `before`  not committed, or already brought back: removed
+    the file at its place is `after`   committed and not changed since: can be undone
+    any other file at its place        another program saved since
 
 All functions that write expect the caller to hold the checkpoint's lock.
 """

@@ -86,14 +86,14 @@ class Hdf5(WatchedFiles):
     def _walk(self) -> None:
         found: list[tuple[int, int, list[list[str | int]], str, Variable]] = []
         for number in range(len(self.parts)):
-            told = self._ask_process().answer({"do": "walk", "part": number})
+            reply = self._ask_process().answer({"do": "walk", "part": number})
             with errors.files(self.path):
                 try:
-                    self.listing.groups.append({str(path): dict(attributes) for path, attributes, _ in told["groups"]})
-                    self.listing.addresses.append({str(path): int(address) for path, _, address in told["groups"]})
-                    self.listing.blocks.append(int(told["block"]))
-                    self.listing.types.append([str(each) for each in told["types"]])
-                    for each in told["datasets"]:
+                    self.listing.groups.append({str(path): dict(attributes) for path, attributes, _ in reply["groups"]})
+                    self.listing.addresses.append({str(path): int(address) for path, _, address in reply["groups"]})
+                    self.listing.blocks.append(int(reply["block"]))
+                    self.listing.types.append([str(each) for each in reply["types"]])
+                    for each in reply["datasets"]:
                         variable, dataset = self._variable(number, each)
                         if variable.name in self.listing.datasets:
                             what = "damaged: two files hold the same variable"
@@ -103,16 +103,16 @@ class Hdf5(WatchedFiles):
                 except (KeyError, TypeError, ValueError) as error:
                     raise DamagedError("damaged: libhdf5 returned inconsistent metadata") from error
         found.sort(key=lambda each: each[:4])
-        told_by_place = {each[3]: each[4] for each in found}
-        told_by_lists = [name for name in layers.listed(self.listing.groups[0]) if name in told_by_place]
-        self.variables = {name: told_by_place[name] for name in [*told_by_lists, *told_by_place]}
+        by_place = {each[3]: each[4] for each in found}
+        listed = [name for name in layers.listed(self.listing.groups[0]) if name in by_place]
+        self.variables = {name: by_place[name] for name in [*listed, *by_place]}
         self.listing.variables = self.variables
         if all(dataset.place >= 0 for dataset in self.listing.datasets.values()):
             self._end_process()
 
-    def _variable(self, number: int, told: dict[str, Any]) -> tuple[Variable, Dataset]:
-        part, dataset, dtype = self.parts[number], Dataset(number, told), str(told["dtype"])
-        shape, size = tuple(map(int, told["shape"])), 1
+    def _variable(self, number: int, reply: dict[str, Any]) -> tuple[Variable, Dataset]:
+        part, dataset, dtype = self.parts[number], Dataset(number, reply), str(reply["dtype"])
+        shape, size = tuple(map(int, reply["shape"])), 1
         for dimension in shape:
             size *= dimension
         length = size * dataset.item

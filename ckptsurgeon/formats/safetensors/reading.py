@@ -247,7 +247,7 @@ class SafeTensors(WatchedFiles):
         """As `Checkpoint.payload`: dtypes whose elements take at least a byte."""
         if BITS[variable.dtype] == 6:
             what = f"{variable.name}: values of dtype {variable.dtype} cannot be read"
-            raise UnsupportedError(what, path=self.path, hint="safetensors files alone hold them")
+            raise UnsupportedError(what, path=self.path, hint="only safetensors files can hold them")
         return (self.chunks(variable.extents[0]), "little") if BITS[variable.dtype] >= 8 else None
 
     def check(self, variable: Variable) -> None:

@@ -13,9 +13,9 @@ import os
 
 from ... import errors
 from ...checkpoint import CHUNK
-from ...errors import BusyError, ChangedError, CkptSurgeonError, RefusedError, UnsupportedError
+from ...errors import ChangedError, CkptSurgeonError, RefusedError, UnsupportedError
 from ...plan import Copy, Plan, Result
-from ...publish import Lock
+from ...publish import Lock, overtaken
 from ...source import local
 from .. import payload
 from ..files import replacing
@@ -56,7 +56,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
         def fill(output: replacing.Output) -> None:
             layout.fill(output)
             if not lock.holds() or recipient.was_replaced():
-                raise BusyError("somebody saved it meanwhile", path=recipient.path, hint="try again")
+                raise overtaken(recipient.path)
 
         return replacing.replace(file, fill, own, sync, wait)
 

@@ -104,10 +104,10 @@ def decode_slice(message: bytes, shape: tuple[int, ...]) -> Slice:
                 elif inner_kind == VARINT and inner == 2:
                     length = signed64(inner_value)
                     if length < 1:
-                        raise DamagedError("damaged: a slice of no positive length", found=length)
+                        raise DamagedError("damaged: a slice whose length is not positive", found=length)
             extents.append((start, length))
     if len(extents) != len(shape):
-        raise DamagedError("damaged: a slice of another rank", expected=len(shape), found=len(extents))
+        raise DamagedError("damaged: the rank of a slice is wrong", expected=len(shape), found=len(extents))
     for (start, length), size in zip(extents, shape, strict=True):
         if start < 0 or (start + length > size if length >= 0 else start != 0):
             raise DamagedError("damaged: a slice outside its tensor", expected=list(shape), found=extents)

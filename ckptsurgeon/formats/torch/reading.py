@@ -136,7 +136,7 @@ class Torch(WatchedFiles):
 
     def _add(self, name: str, tensor: Tensor) -> None:
         if name in self.variables:
-            raise DamagedError("damaged: two tensors of one name", found=name[:200])
+            raise DamagedError("damaged: two tensors with the same name", found=name[:200])
         member, storage = self.members.get(tensor.storage.key), tensor.storage
         if member is None:
             if storage.length:

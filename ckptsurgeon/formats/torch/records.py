@@ -216,7 +216,7 @@ def _from_type(arguments: tuple[object, ...]) -> Tensor:
     """_rebuild_from_type_v2(function, class, arguments, state): a tensor with attributes, which are left out."""
     function, inner = (arguments[0], arguments[2]) if len(arguments) == 4 else (None, None)
     if not isinstance(function, Global) or function.make not in _TENSORS or not isinstance(inner, tuple):
-        raise DamagedError("damaged: a tensor that nothing known rebuilds")
+        raise DamagedError("damaged: a tensor that is rebuilt by an unknown function")
     kind = arguments[1]
     if not isinstance(kind, Global) or kind.name not in _CLASSES:
         raise DamagedError("damaged: a tensor without a class")

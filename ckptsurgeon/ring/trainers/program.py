@@ -180,7 +180,7 @@ def _session(leader: int) -> list[int]:
     """Return all processes of a session."""
     found = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ())):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # it has ended in the meantime
             if os.getsid(pid) == leader:
                 found.append(pid)
     return found

@@ -84,9 +84,9 @@ class ParentPipe:
 
     def failed(self, error: CkptSurgeonError) -> None:
         """Send an error."""
-        told = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
-        told |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
-        send(self._answered, b"E", json.dumps(told).encode())
+        fields = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
+        fields |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
+        send(self._answered, b"E", json.dumps(fields).encode())
 
     def _read(self, length: int) -> bytes | None:
         found = bytearray()

@@ -102,19 +102,19 @@ class Hdf5Process:
                 yield answer
                 continue
             try:
-                told = json.loads(answer)
+                reply = json.loads(answer)
             except ValueError:
                 self._die("the HDF5 reader process sent an invalid reply")
             if kind == b"E":
-                raise _error(told, self.path)
-            yield told
+                raise _error(reply, self.path)
+            yield reply
             return
 
     def answer(self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0) -> dict[str, Any]:
         """As `ask`, for an answer without data."""
-        for told in self.ask(request, data, room):
-            if isinstance(told, dict):
-                return told
+        for reply in self.ask(request, data, room):
+            if isinstance(reply, dict):
+                return reply
         self._die("the HDF5 reader process sent an invalid reply")
 
     def _receive(self, length: int) -> bytes:
@@ -158,7 +158,7 @@ class Hdf5Process:
         return self._spawner.end(pid, kill)
 
 
-def _error(told: dict[str, Any], path: str) -> CkptSurgeonError:
-    kind = _KINDS.get(str(told.get("kind")), DamagedError)
-    found = {key: told[key] for key in ("expected", "found", "hint") if told.get(key) is not None}
-    return kind(str(told.get("what")), path=path, **found)
+def _error(reply: dict[str, Any], path: str) -> CkptSurgeonError:
+    kind = _KINDS.get(str(reply.get("kind")), DamagedError)
+    found = {key: reply[key] for key in ("expected", "found", "hint") if reply.get(key) is not None}
+    return kind(str(reply.get("what")), path=path, **found)

@@ -41,5 +41,5 @@ def serve(parent: ParentPipe, parts: list[FileRange], target: int | None) -> Non
             parent.failed(StorageError("not enough memory for the sizes that the file claims"))
         except Exception as error:  # h5py raises a dozen kinds for damaged files
             refused = next((view.refused for view in [*views, out] if view.refused), None)
-            told = DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300])
-            parent.failed(told if refused is None else StorageError(refused.lower()))
+            damage = DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300])
+            parent.failed(damage if refused is None else StorageError(refused.lower()))

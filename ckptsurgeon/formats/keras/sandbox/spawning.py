@@ -68,8 +68,8 @@ class Spawner:
             StorageError: the operating system refused.
         """
         fds = [asked, answered, *(part.fd for part in parts), *([] if target is None else [target])]
-        told = {"parts": [[part.base, part.size] for part in parts], "target": target is not None, "fds": len(fds)}
-        answer = self._ask(told, fds)
+        request = {"parts": [[part.base, part.size] for part in parts], "target": target is not None, "fds": len(fds)}
+        answer = self._ask(request, fds)
         if "lacks" in answer:
             raise UnsupportedError(f"HDF5 files need h5py: {answer['lacks']}", hint="pip install h5py")
         if "refused" in answer:
