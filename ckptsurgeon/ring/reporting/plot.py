@@ -222,7 +222,7 @@ def _marker(y: Sequence[float]) -> dict[str, Any]:
 
 
 def _add_limits(axis: Axes, limits: Mapping[str, float | None]) -> None:
-    """Draw the limits at which a run ends; one that is far from all changes would flatten them, and is written as text."""
+    """Draw the limits at which a run ends; a limit far from all changes would flatten them, so it is only written."""
     values = [y for y in _values(axis) if y > 0]
     for place, (what, value) in enumerate(limits.items()):
         if value and values and min(values) / _FAR <= value <= max(values) * _FAR:
