@@ -352,6 +352,40 @@ def test_what_has_our_folders_name_is_not_followed(tmp_path: Path, what: str) ->
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_planted_links_lead_to_no_files_of_others(tmp_path: Path) -> None:
+    """What stands behind a link at the place of a kept version is neither removed nor brought back."""
+    models.write(tmp_path / "b", 2)
+    other = tmp_path / "elsewhere"
+    (other / "b.index" / "1").mkdir(parents=True)
+    (other / "b.index" / "1" / "b.index").write_bytes(b"precious")
+    (other / "b.index" / "2.json.ckptsurgeon-tmp").write_bytes(b"precious")
+    before = models.snapshot(other)
+    for link, target in (
+        (HIDDEN, other),
+        (f"{HIDDEN}/b.index", other / "b.index"),
+        (f"{HIDDEN}/b.index/1", other / "b.index" / "1"),
+    ):
+        (tmp_path / link).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / link).symlink_to(target)
+        set_bias(tmp_path / "b", len(link))
+        assert run("undo", str(tmp_path / "b"))[2].endswith(
+            "b: nothing to undo; only operations with --backup can be undone\n"
+        )
+        assert run("undo", str(tmp_path / "b"), "--forget")[1] == f"{tmp_path}/b\t0\n"
+        assert models.snapshot(other) == before
+        (tmp_path / link).unlink()
+    set_bias(tmp_path / "b", 7, backup=True)
+    kept = tmp_path / HIDDEN / "b.index" / "1"
+    kept.rename(other / "kept")
+    kept.symlink_to(other / "kept")
+    before = models.snapshot(other)
+    assert run("undo", str(tmp_path / "b"), "--force")[2].endswith(
+        "1: the kept version is missing; 'undo --forget' removes its record\n"
+    )
+    assert run("undo", str(tmp_path / "b"), "--forget")[0] == 0
+    assert models.snapshot(other) == before
+
+
 def test_a_symbolic_link_comes_back_as_the_file_that_it_led_to(tmp_path: Path) -> None:
     """As everywhere the link is replaced and its target left alone; its bytes are what is kept."""
     models.write_as(tmp_path / "m.npz", models.skflow_arrays(1), "npz")

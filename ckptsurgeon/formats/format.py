@@ -93,7 +93,8 @@ class Format(Protocol):
     # if the recipient has another format. Also raises if a single rename cannot replace the recipient.
     def check(self, plan: Plan, out: str | None) -> None: ...
 
-    # Carries a plan out in its recipient, which is of this format and locked; returns warnings.
+    # Carries a plan out in its recipient, which is of this format and locked; returns warnings. Just before the rename,
+    # it calls `announce` of the lock on the file that is replaced.
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]: ...
 
     # Carries a plan out as a new checkpoint, whatever format its recipient has; returns warnings.

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 
-from ...errors import DamagedError, RefusedError, files
+from ...errors import DamagedError, NotFoundError, RefusedError, files
 from ...publish import write_file
 
 TYPE_CHECKING = False
@@ -20,6 +20,14 @@ _LARGEST = 1 << 28  # bytes of a record, which names every changed variable
 def identity(status: os.stat_result) -> list[int]:
     """What is compared to tell whether a file is still the same one, unedited: inode, size, time of modification."""
     return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def is_real_folder(path: str) -> bool:
+    """Whether a path is a folder and not a symbolic link, which could lead to files of others."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 class Version:
@@ -90,6 +98,10 @@ class Version:
         Raises:
             NotFoundError, RefusedError: they are not.
         """
+        if not is_real_folder(self.folder):
+            raise NotFoundError(
+                "the kept version is missing", path=self.folder, hint="'undo --forget' removes its record"
+            )
         for name, expected in self.sizes.items():
             path = os.path.join(self.folder, name)
             with files(path):

@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 
 from ...errors import ChangedError, CkptSurgeonError, RefusedError, files
 from ...publish import KEPT, NO_LINKS, fsync_all, remove
-from .record import RECORD, Version, identity, read
+from .record import RECORD, Version, identity, is_real_folder, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Store:
         with contextlib.suppress(OSError):
             for number in set(self._numbers("")) - set(self._numbers(RECORD)):
                 _remove_folder(os.path.join(self.folder, str(number)))
-            for name in os.listdir(self.folder):
+            for name in os.listdir(self.folder) if all(map(is_real_folder, self._folders)) else ():
                 if name.endswith(".ckptsurgeon-tmp"):
                     remove(os.path.join(self.folder, name))
         self._remove_empty()
@@ -90,7 +89,7 @@ class Store:
                 try:
                     os.mkdir(path)
                 except FileExistsError:
-                    if not stat.S_ISDIR(os.lstat(path).st_mode):
+                    if not is_real_folder(path):
                         what = "is not a folder, so no version can be kept in it"
                         raise RefusedError(what, path=path, hint="leave --backup out, or remove it") from None
             number = max([0, *self._numbers(""), *self._numbers(RECORD)]) + 1
@@ -109,7 +108,7 @@ class Store:
         names: dict[tuple[int, int], list[int]] = {}  # by device and inode: number of links, size, our names
         for number in self._numbers(""):
             folder = os.path.join(self.folder, str(number))
-            for name in os.listdir(folder):
+            for name in os.listdir(folder) if is_real_folder(folder) else ():
                 status = os.lstat(os.path.join(folder, name))
                 found = names.setdefault((status.st_dev, status.st_ino), [status.st_nlink, status.st_size, 0])
                 found[2] += 1
@@ -140,10 +139,9 @@ class Store:
 
     def _numbers(self, ending: str) -> list[int]:
         """The numbers of the folders (ending "") or records there are, in ascending order."""
-        try:
-            names = os.listdir(self.folder)
-        except (FileNotFoundError, NotADirectoryError):
+        if not all(map(is_real_folder, self._folders)):
             return []
+        names = os.listdir(self.folder)
         stems = [name.removesuffix(ending) for name in names if name.endswith(ending)]
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit() and len(stem) < 10)
 
@@ -229,8 +227,8 @@ class Keeping:
 
 
 def _remove_folder(path: str) -> None:
-    """Remove a folder of links; it holds no folders."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    """Remove a folder of links, which holds no folders; a symbolic link to one is left alone."""
+    if is_real_folder(path):
         for name in os.listdir(path):
             remove(os.path.join(path, name))
         os.rmdir(path)
