@@ -110,7 +110,7 @@ class _Moves:
                             break
             else:
                 stays = (
-                    "another object has that path"
+                    "another object has its path"
                     if below[old] == 1
                     else f"other variables below {'/'.join(old)} keep their names"
                 )
