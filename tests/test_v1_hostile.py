@@ -120,10 +120,10 @@ UNOPENED: dict[str, tuple[Sequence[tuple[bytes, bytes]], str]] = {
     "a negative dimension": ([(b"", _meta(meta_of(b"v", 1, (-4, 3), [WHOLE]))), V_ROW], "negative dimension"),
     "too many elements": ([(b"", _meta(meta_of(b"v", 1, (1 << 62, 4, 0), [WHOLE]))), V_ROW], "impossible shape"),
     "too many dimensions": ([(b"", _meta(meta_of(b"v", 1, (1,) * 300, [WHOLE]))), V_ROW], "impossible shape"),
-    "another rank": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [VECTOR]))), V_ROW], "another rank"),
+    "another rank": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [VECTOR]))), V_ROW], "rank of a slice is wrong"),
     "a slice outside": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((3, 2), (0, -1))]))), V_ROW], "outside its tensor"),
     "a negative start": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((-1, 5), (0, -1))]))), V_ROW], "outside its tensor"),
-    "a slice of length 0": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((0, 0), (0, -1))]))), V_ROW], "no positive length"),
+    "a slice of length 0": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((0, 0), (0, -1))]))), V_ROW], "length is not positive"),
     "a huge length": (
         [(b"", _meta(meta_of(b"v", 1, (4, 3), [((1, (1 << 63) - 1), (0, -1))]))), V_ROW], "outside its tensor"
     ),
@@ -162,7 +162,7 @@ UNREAD: dict[str, tuple[str, bytes, str]] = {
     "no name": ("float32", _row(SLICE), "belongs to another tensor"),
     "another slice": ("float32", row_of(b"v", ((0, 3),), b""), "belongs to another slice"),
     "a slice outside": ("float32", row_of(b"v", ((1, 3),), b""), "outside its tensor"),
-    "no slice": ("float32", _row(NAME), "another rank"),
+    "no slice": ("float32", _row(NAME), "rank of a slice is wrong"),
     "no values": ("float32", _row(NAME, SLICE), "wrong number of values.* expected 3, found 0"),
     "a name of another kind": ("float32", _row(number(1, 1)), "field 1 of a slice's row"),
     "a name twice": ("float32", _row(NAME, NAME), "is repeated"),
