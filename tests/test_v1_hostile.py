@@ -123,7 +123,7 @@ UNOPENED: dict[str, tuple[Sequence[tuple[bytes, bytes]], str]] = {
     "another rank": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [VECTOR]))), V_ROW], "rank of a slice is wrong"),
     "a slice outside": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((3, 2), (0, -1))]))), V_ROW], "outside its tensor"),
     "a negative start": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((-1, 5), (0, -1))]))), V_ROW], "outside its tensor"),
-    "a slice of length 0": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((0, 0), (0, -1))]))), V_ROW], "length is not positive"),
+    "a slice of length 0": ([(b"", _meta(meta_of(b"v", 1, (4, 3), [((0, 0), (0, -1))]))), V_ROW], "is not positive"),
     "a huge length": (
         [(b"", _meta(meta_of(b"v", 1, (4, 3), [((1, (1 << 63) - 1), (0, -1))]))), V_ROW], "outside its tensor"
     ),
