@@ -448,7 +448,7 @@ def test_the_examples_of_the_surgeons_help_run(folder: Path) -> None:
             for name in ("model.ckpt", "src.ckpt", "dst.ckpt", "a.ckpt", "b.ckpt"):
                 models.write(place / name, 1 if name in ("src.ckpt", "a.ckpt") else 2)
             words = shlex.split(line)
-            if not {"|", "||", "<", ">"} & set(words):  # no shell is needed
+            if not {"|", "||", "&&", "<", ">"} & set(words):  # no shell is needed
                 done = command_line.run(*(words if words[0] == "graft" else words[1:]), cwd=place)
             else:
                 programs = [f'{name}() {{ {shlex.join([*PROGRAM, *more])} "$@"; }};'
