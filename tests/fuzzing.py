@@ -400,7 +400,7 @@ class Target:
         self.path = path
         self._more = more
         self._make = seeds
-        self._mutate = mutate
+        self.mutate = mutate
         self._seeds: list[Files] | None = None
 
     @property
@@ -413,7 +413,7 @@ class Target:
     def case(self, seed: int, count: int) -> Files:
         """The case of this number."""
         rng = random.Random(f"{seed}/{self.name}/{count}")
-        return self._mutate(rng, dict(rng.choice(self.seeds)))
+        return self.mutate(rng, dict(rng.choice(self.seeds)))
 
     def calls(self, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         """What is done with a case, as (name, call)."""

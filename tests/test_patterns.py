@@ -90,7 +90,7 @@ def test_many_different_characters_do_not_fill_the_memory() -> None:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint with a name of 60,000 characters."""
-    path = str(tmp_path_factory.mktemp("hostile") / "m.npz")
+    path = str(tmp_path_factory.mktemp("hostile") / "m")
     formats.write(
         path, {"/layer" * 10_000: np.zeros(1, "f4"), "layer0/w": np.zeros(1, "f4"), "layer1/w": np.zeros(1, "f4")}
     )
@@ -129,7 +129,7 @@ def test_a_scheme_counts_steps_by_the_characters_of_all_names() -> None:
 
 def test_a_rename_by_many_wildcards_fills_them_in_order(tmp_path: Path) -> None:
     """Several wildcards of one kind or of several fill those of the new name one by one."""
-    path = str(tmp_path / "m.safetensors")
+    path = str(tmp_path / "m")
     formats.write(path, dict.fromkeys(("x/a/b/layer_3/w", "x//layer_12/w", "x/layer/w"), np.zeros(1, "f4")))
     with ckptsurgeon.open(path) as checkpoint:
         renamed = Rename("x/**/l*r_{K}/?=<**>/<*>{_K}/?").apply(checkpoint)
