@@ -264,8 +264,8 @@ def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[
         for variable in (variable for variable in variables if variable.name not in slots):
             name = rest = variable.name
             if isinstance(scheme, schemes.PatternScheme):
-                match = scheme.expression.fullmatch(name)
-                rest = name[match.end(scheme.group) :] if match else name
+                span = scheme.span(name)
+                rest = name[span[1] :] if span else name
             elif isinstance(scheme, schemes.TableScheme):
                 rest = checkpoint.full_name(name) or name
             weights[name] = _Weight(variable, rest, short)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon rename CKPT A=B... [options]
 
 Rename variables; their slots are renamed with them, and an object graph is updated. A is a name, a prefix that ends
-in /, a glob whose wildcards fill those of B in order, or with --regex an expression that may match anywhere in a name.
-Two variables never get the same name. No values are copied.
+in /, a glob whose wildcards fill those of B in order, or with --regex an expression that may match anywhere in a name
+(names of at most 1,000 characters). Two variables never get the same name. No values are copied.
 
   ckptsurgeon rename model.ckpt dnn/layer0/Linear/Matrix=dnn/layer0/kernel
   ckptsurgeon rename model.ckpt 'dnn/layer*/Linear/Bias=tower/block*/bias' --dry-run

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_RANK = 32  # limit of libhdf5
 _LARGEST = 1 << 62
-_MOST_DEATHS = 3  # crashes while reading values, each after seconds perhaps; then reading stops
+_MOST_DEATHS = 3  # crashes while reading values, after which reading stops
 
 
 class Hdf5(WatchedFiles):
@@ -66,6 +66,7 @@ class Hdf5(WatchedFiles):
         self._process: Hdf5Process | None = None
         self._is_reading = False
         self._deaths = 0
+        self._given_up: str | None = None  # why no more values are read
         self._tables: dict[str, dict[str, int]] | None = None
         self._owners: dict[str, str] | None = None
         self._names: dict[str, str] | None = None
@@ -86,7 +87,7 @@ class Hdf5(WatchedFiles):
     def _walk(self) -> None:
         found: list[tuple[int, int, list[list[str | int]], str, Variable]] = []
         for number in range(len(self.parts)):
-            reply = self._ask_process().answer({"do": "walk", "part": number})
+            reply = self._ask_process().answer({"do": "walk", "part": number}, self.parts[number].size)
             with errors.files(self.path):
                 try:
                     self.listing.groups.append({str(path): dict(attributes) for path, attributes, _ in reply["groups"]})
@@ -202,9 +203,8 @@ class Hdf5(WatchedFiles):
             raise DamagedError(what, path=self.path, expected=length, found=done)
 
     def _values(self, variable: Variable, room: int) -> Iterator[bytes]:
-        if self._deaths >= _MOST_DEATHS:
-            what = f"damaged: libhdf5 crashed {_MOST_DEATHS} times while reading this file"
-            raise DamagedError(f"{what}; did not read {variable.name[:200]}", path=self.path)
+        if self._given_up is not None:
+            raise DamagedError(f"damaged: {self._given_up}; did not read {variable.name[:200]}", path=self.path)
         dataset = self.listing.datasets[variable.name]
         request = {"do": "read", "part": dataset.part, "path": dataset.path}
         own = not self._is_reading  # the process is busy sending other values, so start another
@@ -212,13 +212,17 @@ class Hdf5(WatchedFiles):
         self._is_reading = True
         finished = False
         try:
-            for each in child.ask(request, room=room):
+            for each in child.ask(request, room):
                 if isinstance(each, bytes):
                     yield each
             finished = True
         except DamagedError as error:
             error.what += f", in {variable.name[:200]}"
             self._deaths += not child.pid
+            if child.ran_out_of_time:
+                self._given_up = "libhdf5 did not finish reading this file"
+            elif self._deaths == _MOST_DEATHS:
+                self._given_up = f"libhdf5 crashed {_MOST_DEATHS} times while reading this file"
             raise
         finally:
             if not own:
@@ -295,7 +299,7 @@ class Hdf5(WatchedFiles):
 
     def strings(self, variable: Variable) -> list[bytes]:
         """Return the values of a string variable."""
-        data = b"".join(self._values(variable, 0))
+        data = b"".join(self._values(variable, self.parts[self.listing.datasets[variable.name].part].size))
         found: list[bytes] = []
         at = 0
         while at < len(data) and len(found) <= variable.size:

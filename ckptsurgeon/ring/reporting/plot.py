@@ -122,7 +122,7 @@ def _rounds(path: str) -> Iterator[History]:
                 if not line.endswith(b"\n"):
                     raise ValueError
                 history.add(parse(line, history))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except journal.UNREADABLE:
                 journal.load(path)  # raises if this is damage, not the remains of a crash or an unfinished write
                 return
             if history.last is not None and history.last.step.last:

@@ -6,7 +6,7 @@ import h5py  # type: ignore[import-untyped]
 
 from ....errors import CkptSurgeonError, DamagedError, StorageError
 from . import reading, rewriting
-from .pipe import limit, limit_seconds
+from .pipe import grant_seconds, limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def serve(parent: ParentPipe, parts: list[FileRange], target: int | None) -> Non
         return files[number]
 
     while (request := parent.request()) is not None:
-        limit_seconds(request["seconds"])
+        grant_seconds(request["seconds"])
         try:
             if request["do"] == "walk":
                 parent.done(reading.walk(file(request["part"]).id, parts[request["part"]].size))

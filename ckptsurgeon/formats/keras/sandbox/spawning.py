@@ -171,7 +171,7 @@ def _settle(channel: int) -> None:
     import gc
 
     gc.disable()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS,
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGPROF, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS,
                    signal.SIGABRT, signal.SIGCHLD):  # fmt: skip
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
