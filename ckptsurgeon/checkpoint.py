@@ -113,6 +113,19 @@ class Variable:
         return size
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all elements are stored; of a slot, TensorFlow may store the slices of one partition alone."""
+        if self.slices is None:
+            return True
+        stored = 0
+        for part in self.slices:
+            size = 1
+            for (_, length), dimension in zip(part, self.shape, strict=True):
+                size *= dimension if length < 0 else length
+            stored += size
+        return stored == self.size
+
+    @property
     def is_numeric(self) -> bool:
         """Whether the elements have a fixed size (not strings or variants)."""
         return self.dtype in ITEM_SIZE

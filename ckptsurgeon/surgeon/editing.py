@@ -8,7 +8,7 @@ from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_
 from ..names import natural_key
 from ..plan import Change, Copy, Elements, Plan, Values, plan_of
 from .selection import Selection
-from .slots import SlotPolicy, without_slots
+from .slots import SlotPolicy, shown, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,11 +55,17 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
 
     Raises:
         UsageError: a glob that matches nothing, or nothing would be left.
+        RefusedError: with `slots`, a variable looks like a slot, but not certainly.
     """
     dropped: dict[str, Variable] = {}
     if globs:
         dropped.update((variable.name, variable) for variable in Selection(match=globs).variables(checkpoint))
     if slots:
+        unsure = [name for name in schemes.candidates(checkpoint) if name not in dropped]
+        if unsure:
+            what = "cannot tell whether these variables are slots"
+            hint = "drop slots by name instead, or these by name too"
+            raise RefusedError(what, path=checkpoint.path, found=shown(unsure), hint=hint)
         dropped.update((name, checkpoint[name]) for name in schemes.optimizer_variables(checkpoint))
     if not dropped and slots:
         raise UsageError("there are no slots and no optimizer variables", path=checkpoint.path)
@@ -159,8 +165,8 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
                 what = f"{name} would get two names: {new[name]} and {name_b}"
                 problems.append(UsageError(what, path=checkpoint.path))
     for slot, owner in schemes.slots(checkpoint).items():
-        if owner in new and slot not in new and slot.startswith(owner):
-            new[slot] = new[owner] + slot[len(owner) :]
+        if owner in new and slot not in new:
+            new[slot] = schemes.renamed_slot(slot, owner, new[owner])
     changes = []
     takers: dict[bytes, str] = {}
     for name, variable in checkpoint.variables.items():
