@@ -14,7 +14,7 @@ from .source import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from types import TracebackType
     from typing import Any, Protocol
 
@@ -243,6 +243,10 @@ class Checkpoint(Mapping[str, Variable]):
     def slot_owners(self) -> dict[str, str]:
         """Slots recorded by the container itself: slot name -> variable name."""
         return {}
+
+    def vague_slots(self) -> Collection[str]:
+        """Slots whose variable is known, but not what they hold of it: momentum, an average, …."""
+        return ()
 
     def full_name(self, name: str) -> str | None:
         """Return the name of the variable in the program that saved it, if the container records it."""

@@ -74,21 +74,20 @@ class NamedSlots:
         self.owners: dict[str, str] = {}
         self.candidates: dict[str, str] = {}
         self.scopes: set[str] = set()
+        proven: dict[str, dict[str, Possible]] = {}
         unknown: dict[str, dict[str, Possible]] = {}
         for label, found in self._by_label().items():
             if label in _LABELS or label in _MESH_LABELS:
                 self._claim(found)
                 continue
-            proven = {}
-            for name, possible in found.items():
-                in_scope = [each for each in possible if self._is_scope(each[0], label)]
-                if in_scope:
-                    proven[name] = in_scope
-                elif label not in _AUXILIARY:
-                    unknown.setdefault(label, {})[name] = possible
-            self._claim(proven)
+            in_scope = {name: [each for each in possible if self._is_scope(each[0], label)]
+                        for name, possible in found.items()}  # fmt: skip
+            proven[label] = {name: possible for name, possible in in_scope.items() if possible}
+            self._claim(proven[label])
+            if label not in _AUXILIARY and len(proven[label]) < len(found):
+                unknown[label] = {name: possible for name, possible in found.items() if not in_scope[name]}
         if unknown:
-            self._judge(unknown)
+            self._judge(unknown, proven)
         for slot in list(self.owners):
             self._follow(slot)
 
@@ -177,18 +176,18 @@ class NamedSlots:
         scalars = (self._variables.get(f"{scope}/{each}") for each in SCALARS)
         return any(each is not None and not each.shape for each in scalars)
 
-    def _judge(self, unknown: dict[str, dict[str, Possible]]) -> None:
-        """Decide about labels that no table has."""
+    def _judge(self, unknown: dict[str, dict[str, Possible]], proven: dict[str, dict[str, Possible]]) -> None:
+        """Decide about names with labels that no table has; `proven` are those whose scope is an optimizer's."""
         counts: dict[str, int] = {}
         for name in self._variables:
             label = name[name.rfind("/") + 1 :].rstrip(_COUNTERS)
             if label in unknown:
                 counts[label] = counts.get(label, 0) + 1
         for label, found in unknown.items():
-            if len(found) < counts[label]:
+            if len(found) + len(proven[label]) < counts[label]:
                 continue  # weights have this name too
             owners = [possible[0][1] for possible in found.values()]
-            if _is_proven(owners, self._variables):
+            if proven[label] or _is_proven(owners, self._variables):
                 self._claim(found)
             else:
                 named = ((name, possible[0][1]) for name, possible in found.items())

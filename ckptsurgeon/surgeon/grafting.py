@@ -9,7 +9,7 @@ from ..plan import Change, Copy, Elements, Plan, plan_of
 from .maps import layout_problem
 from .naming import Pairs
 from .options import GraftOptions
-from .slots import check_owners_known, shown, slots_by_kind, without_slots
+from .slots import check_kinds_known, check_owners_known, shown, slots_by_kind, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,6 +267,11 @@ class _Graft:
         theirs, ours = schemes.slots_by_variable(self.donor), schemes.slots_by_variable(self.recipient)
         check_owners_known(self.recipient, [change.name for change in grafted], ours, self.problems)
         check_owners_known(self.donor, [change.source or "" for change in grafted], theirs, self.problems)
+        sources = [slot for change in [*grafted, *added] for slot in theirs.get(change.source or "", [])]
+        check_kinds_known(self.donor, sources, self.problems)
+        check_kinds_known(
+            self.recipient, [slot for change in grafted for slot in ours.get(change.name, [])], self.problems
+        )
         for change in added:
             for slot in theirs.get(change.source or "", []):
                 name = schemes.renamed_slot(slot, change.source or "", change.name)

@@ -40,8 +40,10 @@ def slots_by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> d
             kind = slot[len(owner) :]
         elif kind.endswith(f"/{full_owner}"):  # Adam/m/dense/kernel
             kind = kind[: -len(full_owner) - 1].rpartition("/")[2]
-        else:  # Adam/dense/kernel/m, adam/dense_kernel_momentum
-            kind = kind.rpartition("/")[2].rpartition("_")[2]
+        else:  # Adam/dense/kernel/m, adam/dense_kernel_velocity_hat
+            kind = kind.rpartition("/")[2]
+            flat = full_owner.replace("/", "_") + "_"
+            kind = kind[len(flat) :] if kind.startswith(flat) else kind.rpartition("_")[2]
         kind = USUAL_NAMES.get(kind, kind)
         number = 0
         while (kind, number) in found:
@@ -116,6 +118,22 @@ def check_owners_known(
             what = f"cannot tell which of the optimizer's variables are slots of {owner}"
             hint = "--slots keep leaves them unchanged"
             problems.append(RefusedError(what, path=checkpoint.path, found=shown(found), hint=hint))
+
+
+def check_kinds_known(checkpoint: Checkpoint, slots: Iterable[str], problems: list[CkptSurgeonError]) -> None:
+    """Check that it is known what these slots hold: numbered slots may be momentum or moving averages.
+
+    Args:
+        checkpoint: that has them.
+        slots: names of slots.
+        problems: gets an error for the slots of which it is not known.
+    """
+    vague = checkpoint.vague_slots()
+    found = [slot for slot in slots if slot in vague]
+    if found:
+        what = "cannot tell what slots hold (momentum, moving averages, accumulated gradients, …)"
+        hint = "--slots keep leaves them unchanged"
+        problems.append(RefusedError(what, path=checkpoint.path, found=shown(found), hint=hint))
 
 
 def shown(names: list[str]) -> str:
