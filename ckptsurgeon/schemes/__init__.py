@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .known import KNOWN as KNOWN
     from .optimizers import candidates as candidates
     from .optimizers import optimizer_variables as optimizer_variables
+    from .optimizers import own_variables as own_variables
     from .optimizers import slots as slots
     from .optimizers import slots_by_variable as slots_by_variable
     from .ranges import parse_layers as parse_layers
@@ -41,6 +42,7 @@ _HOMES = {
     "fitting": "finding",
     "inferred": "finding",
     "optimizer_variables": "optimizers",
+    "own_variables": "optimizers",
     "parse_layers": "ranges",
     "renamed_slot": "slot_names",
     "role": "roles",

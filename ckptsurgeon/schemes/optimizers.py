@@ -84,6 +84,12 @@ def optimizer_variables(checkpoint: Checkpoint) -> set[str]:
     return found
 
 
+def own_variables(checkpoint: Checkpoint) -> set[str]:
+    """The names of hyper-parameters and counters: optimizers' variables that are not slots, and step counters."""
+    counters = {name for name in checkpoint.variables if name.partition(ATTRIBUTES)[0].rpartition("/")[2] in _NEVER}
+    return (optimizer_variables(checkpoint) - slots(checkpoint).keys()) | counters
+
+
 def slots_by_variable(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """The slots of each variable that has some."""
     owners: dict[str, list[str]] = {}

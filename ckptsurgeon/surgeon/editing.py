@@ -7,7 +7,7 @@ from ..checkpoint import GRAPH, ITEM_SIZE, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
 from ..names import natural_key
 from ..plan import Change, Copy, Elements, Plan, Values, plan_of
-from .selection import Selection
+from .selection import Selection, matching
 from .slots import SlotPolicy, shown, without_slots
 
 TYPE_CHECKING = False
@@ -199,7 +199,8 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
     Args:
         checkpoint: open.
         dtype: the new one, by its name.
-        selection: which variables; slots follow only `slots`. An empty selection means all floats.
+        selection: which variables; slots follow only `slots`. An empty selection means all floats. An optimizer's own
+            variables and step counters are left out unless a pattern matches them alone.
         slots: see `SlotPolicy`; `copy` casts them too.
 
     Raises:
@@ -212,6 +213,7 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
     if selection.is_empty and not is_float(dtype):
         raise UsageError(f"casting to {dtype} needs a selection", path=checkpoint.path, expected="--layers or --match")
     chosen = without_slots(checkpoint, selection.variables(checkpoint))
+    chosen = _without_hyper_parameters(checkpoint, chosen, selection)
     if selection.is_empty:
         chosen = [variable for variable in chosen if is_float(variable.dtype)]
     elif GRAPH not in selection.match:  # a glob that matches everything means the values
@@ -231,6 +233,21 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
             changes.append(Change("cast", new, Elements(_cast(checkpoint, variable, dtype), variable.dtype)))
     check(problems)
     return plan_of(checkpoint, changes)
+
+
+def _without_hyper_parameters(checkpoint: Checkpoint, chosen: list[Variable], selection: Selection) -> list[Variable]:
+    """The variables without an optimizer's own (learning rate, powers of beta) and counters that no pattern names.
+
+    A learning rate of 1e-5 is 1.0013580322265625e-05 as float16, and a step beyond 65,504 is infinite. `**` means
+    the weights; a pattern that matches such variables alone means them.
+    """
+    own = schemes.own_variables(checkpoint)
+    slots = schemes.slots(checkpoint) if own and selection.match else {}
+    for pattern in selection.match if own else ():
+        names = [variable.name for variable in matching(checkpoint, pattern)]
+        if all(name in own or name in slots for name in names):
+            own.difference_update(names)
+    return [variable for variable in chosen if variable.name not in own]
 
 
 def _cast(checkpoint: Checkpoint, variable: Variable, dtype: str) -> Callable[[], Iterator[NDArray[Any]]]:
