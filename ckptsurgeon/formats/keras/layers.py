@@ -215,8 +215,9 @@ def full_names(listing: Listing) -> dict[str, str]:
         elif owner == "optimizer":
             first = ("iteration", "learning_rate")
             is_known = Optimizer(told).kind is not None
-            found.update((name, f"{layer}/{first[at]}") for at, name in names.items() if at < 2 and is_known)
-        elif told:
+            scalars = [(at, name) for at, name in names.items() if at < 2 and not listing.variables[name].shape]
+            found.update((name, f"{layer}/{first[at]}") for at, name in scalars if is_known)
+        elif told and not owner.startswith("optimizer/"):
             found.update((name, f"{told}/{VARS}/{number}") for number, name in names.items())
     return found
 

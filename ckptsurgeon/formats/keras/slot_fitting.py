@@ -164,7 +164,7 @@ class _Ways:
             if not fits or any(shapes[at + number] != each for number, (_, each) in enumerate(together)):
                 continue
             slots = [(number, kind, f"block {block} {is_before}") for number, kind, _, is_before, block in wanted]
-            slots += [(at + n, kind, f"{n} of {len(together)}") for n, (kind, _) in enumerate(together)]
+            slots += [(at + n, kind, f"{n} of {len(together)}") for n, (kind, _) in enumerate(together) if kind]
             yield (trained + 1, at + len(together)), slots
 
     def _taken_in_any_order(self, layer: Layer, state: State) -> list[Edge]:

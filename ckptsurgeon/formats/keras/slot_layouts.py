@@ -61,15 +61,17 @@ class Layout:
         return len(self.before) + len(self.together) + len(self.after)
 
     def slots_of(self, shape: Shape, has_two: bool | None) -> list[list[tuple[str, Shape]]]:
-        """Return what may be stored together for a weight: kinds and shapes, in order.
+        """Return what may be stored together for a weight: kinds and shapes, in order; no kind for what is no slot.
 
         Args:
             shape: of the weight.
             has_two: of a matrix that Muon trains, whether it is treated as by Adam; None if unknown.
         """
         if self.together == (ADAFACTOR,):
-            factors = [("r", shape[:-1]), ("c", shape[:-2] + shape[-1:])] if len(shape) > 1 else []
-            return [[*factors, ("velocity", shape)]]
+            velocity = ("velocity", shape)
+            if len(shape) < 2:  # Keras 3 has two scalars that hold nothing
+                return [[("", ()), ("", ()), velocity], [velocity]]
+            return [[("r", shape[:-1]), ("c", shape[:-2] + shape[-1:]), velocity]]
         if self.together == (MUON,):
             one = [("momentum", shape)]
             two = [*one, ("velocity", shape)]
