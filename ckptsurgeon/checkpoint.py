@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from math import prod
 
 from .errors import NotFoundError, did_you_mean, files, printable
 from .source import open_source
@@ -107,23 +108,15 @@ class Variable:
     @property
     def size(self) -> int:
         """Number of elements."""
-        size = 1
-        for dimension in self.shape:
-            size *= dimension
-        return size
+        return prod(self.shape)
 
     @property
     def is_whole(self) -> bool:
         """Whether all elements are stored; of a slot, TensorFlow may store the slices of one partition alone."""
         if self.slices is None:
             return True
-        stored = 0
-        for part in self.slices:
-            size = 1
-            for (_, length), dimension in zip(part, self.shape, strict=True):
-                size *= dimension if length < 0 else length
-            stored += size
-        return stored == self.size
+        pairs = (zip(part, self.shape, strict=True) for part in self.slices)
+        return self.size == sum(prod(size if length < 0 else length for (_, length), size in part) for part in pairs)
 
     @property
     def is_numeric(self) -> bool:
