@@ -8,7 +8,7 @@ from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError
 from ..names import ATTRIBUTES, natural_key
 from .maps import layout_problem
-from .slots import USUAL_NAMES, slots_by_kind
+from .slots import USUAL_NAMES, shown, slots_by_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .selection import Selection
 
 
-_MOST_SHOWN = 6  # most names listed in a message
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -181,8 +180,8 @@ class _Layers:
             raise RefusedError(
                 f"layer {number}: the variables of donor and recipient do not pair",
                 path=self._recipient.path,
-                expected=f"counterparts of {_shown(left)}" if left else "no variables that the donor lacks",
-                found=_shown(right),
+                expected=f"counterparts of {shown(left)}" if left else "no variables that the donor lacks",
+                found=shown(right),
                 hint="--match names variables one by one",
             )
         name = pairs.get(variable.name)
@@ -247,12 +246,6 @@ def _unambiguous(slots: dict[tuple[str, int], str]) -> dict[str, str]:
         for (kind, number), slot in slots.items()
         if number == 0 and (kind, 1) not in slots and kind and not kind.isdecimal()
     }
-
-
-def _shown(names: list[str]) -> str:
-    """Format names for a message."""
-    more = [f"{len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN else []
-    return " and ".join(names[:_MOST_SHOWN] + more)
 
 
 def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[int, dict[str, _Weight]]:

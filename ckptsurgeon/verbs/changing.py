@@ -298,9 +298,9 @@ def operate(
                 keeps = backup and not plan.changes_nothing
                 with undoing.keeping(held, report, verb, donor(), sync) if keeps else nullcontext():
                     if compact():
-                        report.warnings = formats.compact(plan, held.lock, sync, wait)
+                        report.warnings += formats.compact(plan, held.lock, sync, wait)
                     elif not plan.changes_nothing:
-                        report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
+                        report.warnings += formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
                 return report
         with formats.open(path) as checkpoint:
             if out is not None:
@@ -310,7 +310,7 @@ def operate(
             if dry_run:
                 formats.check(plan, out, None)
             else:
-                report.warnings = formats.save(plan, out=out, link=link, force=force, sync=sync, wait=wait)
+                report.warnings += formats.save(plan, out=out, link=link, force=force, sync=sync, wait=wait)
             return report
 
     return formats.retry(attempt)

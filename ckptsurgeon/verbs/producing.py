@@ -226,7 +226,7 @@ def _written(
     if dry_run:
         formats.check(plan, out, format)
     elif as_files:
-        report.warnings = formats.copy(plan.recipient, out, force, sync, wait)
+        report.warnings += formats.copy(plan.recipient, out, force, sync, wait)
     else:
-        report.warnings = formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
+        report.warnings += formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
     return report

@@ -13,7 +13,15 @@ from ...checkpoint import GRAPH, Checkpoint, Extent, Variable
 from ...errors import ChangedError, DamagedError, NotFoundError
 from ...names import ATTRIBUTES, VALUE_SUFFIX
 from ..tensorflow.sstable import read_rows
-from ..tensorflow.tensors import check_cover, check_version, decode_slice, extent_sizes, slice_key, slice_shape
+from ..tensorflow.tensors import (
+    are_whole,
+    check_version,
+    decode_slice,
+    extent_sizes,
+    incomplete,
+    slice_key,
+    slice_shape,
+)
 from ..tensorflow.wire import BYTES, VARINT, fields, signed64, varint
 from .rows import decode_form, split_entry
 from .shards import Shards, shard_path
@@ -115,7 +123,8 @@ class Bundle(Checkpoint):
 
     def oddities(self) -> list[str]:
         """As `Checkpoint.oddities`."""
-        return [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
+        stray = [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
+        return stray + incomplete(self)
 
     def _add(self, key: bytes, row: bytes, slice_rows: dict[bytes, bytes]) -> None:
         short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
@@ -140,7 +149,7 @@ class Bundle(Checkpoint):
                 )
             slices.append(place)
             extents.append(extent)
-        check_cover(slices, shape)
+        are_whole(slices, shape)
         self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), tuple(slices))
 
     def _piece(self, row: bytes) -> tuple[str, tuple[int, ...], Extent]:

@@ -23,7 +23,7 @@ from .sandbox.process import Hdf5Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Hdf5(WatchedFiles):
         self._deaths = 0
         self._given_up: str | None = None  # why no more values are read
         self._tables: dict[str, dict[str, int]] | None = None
-        self._owners: dict[str, str] | None = None
+        self._owners: dict[str, tuple[str, str]] | None = None
         self._names: dict[str, str] | None = None
         try:
             self._open()
@@ -160,6 +160,13 @@ class Hdf5(WatchedFiles):
 
     def slot_owners(self) -> dict[str, str]:
         """As `Checkpoint.slot_owners`."""
+        return {slot: owner for slot, (owner, _) in self._slots().items()}
+
+    def vague_slots(self) -> Collection[str]:
+        """As `Checkpoint.vague_slots`."""
+        return {slot for slot, (_, kind) in self._slots().items() if kind == slots.VAGUE}
+
+    def _slots(self) -> dict[str, tuple[str, str]]:
         if self._owners is None:
             table = next(iter(self.layer_tables().values()), {})
             self._owners = layers.slot_owners(self.listing, self._full_names(), table)
@@ -168,9 +175,8 @@ class Hdf5(WatchedFiles):
     def full_name(self, name: str) -> str | None:
         """As `Checkpoint.full_name`: layer name and role of a weight; for a slot, its optimizer too."""
         found = self._full_names().get(name)
-        if found is None and name in self.variables:
-            return slots.name_of(self.listing, name, self.slot_owners(), self._full_names())
-        return found
+        owner = self._slots().get(name) if found is None else None
+        return slots.name_of(self.listing, name, owner, self._full_names()) if owner else found
 
     def _full_names(self) -> dict[str, str]:
         if self._names is None:

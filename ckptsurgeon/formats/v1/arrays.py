@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ... import numeric
 from ...checkpoint import Variable
 from ...errors import DamagedError, StorageError, UnsupportedError
-from ..tensorflow.tensors import slice_shape
+from ..tensorflow.tensors import check_whole, slice_shape
 from ..tensorflow.wire import BYTES, VARINT, bytes_field
 from .rows import FIELDS, in_file_order
 
@@ -34,6 +34,7 @@ def read(slices: Slices, variable: Variable) -> NDArray[Any]:
         raise UnsupportedError(what, path=slices.path)
     if variable.slices is None:
         return _read_slice(slices, variable, 0, variable.shape)
+    check_whole(variable, slices.path)
     parts = {
         number: _read_slice(slices, variable, number, slice_shape(variable.slices[number], variable.shape))
         for number in in_file_order(variable)
