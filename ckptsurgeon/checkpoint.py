@@ -71,6 +71,14 @@ class Extent:
         self.crc = crc
 
 
+def number_of_elements(shape: tuple[int, ...]) -> int:
+    """The product of the dimensions of a shape."""
+    size = 1
+    for dimension in shape:
+        size *= dimension
+    return size
+
+
 class Variable:
     """One named tensor of a checkpoint; its bytes stay on disk.
 
@@ -107,10 +115,7 @@ class Variable:
     @property
     def size(self) -> int:
         """Number of elements."""
-        size = 1
-        for dimension in self.shape:
-            size *= dimension
-        return size
+        return number_of_elements(self.shape)
 
     @property
     def is_numeric(self) -> bool:

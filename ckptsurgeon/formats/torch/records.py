@@ -7,7 +7,7 @@ Nothing from PyTorch or any other package is imported or called.
 
 from __future__ import annotations
 
-from ...checkpoint import ITEM_SIZE
+from ...checkpoint import ITEM_SIZE, number_of_elements
 from ...errors import DamagedError, UnsupportedError
 
 TYPE_CHECKING = False
@@ -96,10 +96,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        size = 1
-        for dimension in self.shape:
-            size *= dimension
-        return size
+        return number_of_elements(self.shape)
 
     @property
     def span(self) -> int:
