@@ -116,7 +116,8 @@ class Variable:
         if self.slices is None:
             return True
         pairs = (zip(part, self.shape, strict=True) for part in self.slices)
-        return self.size == sum(prod(size if length < 0 else length for (_, length), size in part) for part in pairs)
+        parts = (tuple(size if length < 0 else length for (_, length), size in part) for part in pairs)
+        return self.size == sum(map(prod, parts))
 
     @property
     def is_numeric(self) -> bool:
