@@ -34,6 +34,8 @@ _TRANSLATED = {
     "*": r"([^/]*)",
     "?": r"([^/])",
 }
+_MOST_SHOWN = 3  # names that a message lists
+
 # Groups are short so that Python converts them to integers quickly; a name may hold millions of digits.
 DIGITS = re.compile(r"([0-9]{1,18})")
 
@@ -45,6 +47,12 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         parts += [re.escape(pattern[at : token.start()]), _TRANSLATED[token[0]]]
         at = token.end()
     return re.compile("".join(parts) + re.escape(pattern[at:]), re.DOTALL)
+
+
+def shown(names: list[str]) -> str:
+    """Return names as a message lists them: the first few, and how many more there are."""
+    more = [f"{len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN + 1 else names[_MOST_SHOWN:]
+    return ", ".join(names[:_MOST_SHOWN] + more)
 
 
 def natural_key(name: str) -> list[list[str | int]]:
