@@ -36,6 +36,8 @@ _TRANSLATED = {
     "*": r"([^/]*)",
     "?": r"([^/])",
 }
+_MOST_SHOWN = 3  # names that a message lists
+
 # Groups are short so that Python converts them to integers quickly; a name may hold millions of digits.
 DIGITS = re.compile(r"([0-9]{1,18})")
 
@@ -80,6 +82,12 @@ class Pattern:
             return self._automaton.spans(name)
         match = self._expression.fullmatch(name)
         return None if match is None else match.regs[1:]
+
+
+def shown(names: list[str]) -> str:
+    """Return names as a message lists them: the first few, and how many more there are."""
+    more = [f"{len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN + 1 else names[_MOST_SHOWN:]
+    return ", ".join(names[:_MOST_SHOWN] + more)
 
 
 def natural_key(name: str) -> list[list[str | int]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, TypedDict
 
-    from ..verbs.changing import Writing
+    from ..verbs.changing import Placing, Writing
 
     class Selected(TypedDict):
         """The parts of a selection."""
@@ -129,13 +129,21 @@ def writing(args: argparse.Namespace) -> Writing:
         from ..publish import BACKUP
 
         backup = args.out is None and os.environ.get(BACKUP, "") not in ("", "0")
-    return {"out": args.out, "wait": args.wait, "dry_run": args.dry_run, "force": args.force, "backup": backup}
+    return {"out": args.out, "backup": backup, **placing(args)}
+
+
+def placing(args: argparse.Namespace) -> Placing:
+    """How the result is published, as keyword arguments of the verbs."""
+    return {"wait": args.wait, "dry_run": args.dry_run, "force": args.force, "anyway": args.anyway}
 
 
 def add_replacing(parser: argparse.ArgumentParser) -> None:
     """The options of verbs that may replace a checkpoint."""
     add_wait(parser)
     parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
+    parser.add_argument(
+        "--anyway", action="store_true", help="write a SavedModel or Keras file that its framework cannot load"
+    )
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from .opening import open as open
 from .opening import retry as retry
 from .opening import spool_beside as spool_beside
 from .saving import check as check
+from .saving import check_binding as check_binding
 from .saving import compact as compact
 from .saving import copy as copy
 from .saving import like as like

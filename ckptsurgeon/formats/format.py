@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..checkpoint import Checkpoint
+    from ..errors import RefusedError
     from ..plan import Plan
     from ..publish import Lock
 else:
@@ -94,6 +95,11 @@ class Format(Protocol):
     # Raises if a plan cannot be carried out in its recipient (out None), or as a new checkpoint of this format, even
     # if the recipient has another format. Also raises if a single rename cannot replace the recipient.
     def check(self, plan: Plan, out: str | None) -> None: ...
+
+    # What the framework that this format belongs to could not load after a plan that it could load before, as a
+    # RefusedError; None if nothing; and warnings about state that it would silently leave out. Only the binding that
+    # the container itself fixes counts: the program that reads a checkpoint may have changed together with it.
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]: ...
 
     # Carries a plan out in its recipient, which is of this format and locked; returns warnings. Just before the rename,
     # it calls `announce` of the lock on the file that is replaced.

@@ -115,6 +115,31 @@ def check(plan: Plan, out: str | None, format: str | None) -> None:
     kind.check(plan, out)
 
 
+def check_binding(plan: Plan, out: str | None, format: str | None, anyway: bool) -> list[str]:
+    """Check that the result of a plan can be loaded as the checkpoint could: by a SavedModel's graph, or by Keras.
+
+    Args:
+        plan: what to do.
+        out: path of the new checkpoint; None: in the recipient.
+        format: as in `save`.
+        anyway: warn instead.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: it cannot, and `anyway` is not set.
+    """
+    refusal, warnings = table.of(format or plan.recipient.container).binding(plan, out)
+    if refusal is None:
+        return warnings
+    if not anyway:
+        refusal.hint = f"{refusal.hint}, or --anyway"
+        raise refusal
+    refusal.hint = None
+    return [str(refusal), *warnings]
+
+
 def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
     """Make the plan for a new file with a template's layout and names; see `Format.like`.
 

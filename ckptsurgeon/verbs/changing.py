@@ -36,12 +36,14 @@ if TYPE_CHECKING:
             force: replace a checkpoint that stands at `out`.
             sync: wait until everything is on the disk, the default. Without it, the result survives a
                 killed process but perhaps not a power cut.
+            anyway: write a SavedModel or a Keras file that its framework can no longer load; a warning says why.
         """
 
         wait: float
         dry_run: bool
         force: bool
         sync: bool
+        anyway: bool
 
     class Writing(Placing, total=False):
         """The keyword arguments of operations that change a checkpoint.
@@ -65,6 +67,7 @@ def graft(
     force: bool = False,
     sync: bool = True,
     backup: bool = False,
+    anyway: bool = False,
     **keywords: Unpack[GraftKeywords],
 ) -> Report:
     """Rewrite chosen variables of the recipient with those of the donor: all of them, or none.
@@ -78,6 +81,7 @@ def graft(
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
         backup: keep what is replaced, by hard links, for `undo`.
+        anyway: see `Placing`.
         keywords: `layers`, `match`, `exclude`, `scheme`, `donor_scheme`, `recipient_scheme`, `maps`, `slots`,
             `on_mismatch`, `cast`, `add` and `link`: each is explained in `ckptsurgeon.GraftOptions`.
 
@@ -112,9 +116,11 @@ def graft(
     donor, recipient = os.fspath(donor), os.fspath(recipient)
     if donor == "-":
         formats.spool_beside(recipient)  # before the recipient is locked: a stream may take its time
-    writing: Writing = {"out": out, "wait": wait, "dry_run": dry_run, "force": force, "sync": sync, "backup": backup}
+    placing: Placing = {"wait": wait, "dry_run": dry_run, "force": force, "sync": sync, "anyway": anyway}
     try:
-        return operate("graft", recipient, make, options.link, donor=lambda: opened[-1], **writing)
+        return operate(
+            "graft", recipient, make, options.link, donor=lambda: opened[-1], out=out, backup=backup, **placing
+        )
     finally:
         for source in opened:
             source.close()
@@ -265,6 +271,7 @@ def operate(
     force: bool = False,
     sync: bool = True,
     backup: bool = False,
+    anyway: bool = False,
 ) -> Report:
     """Open and lock, plan, save; start over if a checkpoint was replaced in between.
 
@@ -281,6 +288,7 @@ def operate(
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
         backup: as in `Writing`.
+        anyway: write it even if its framework could not load it any more.
     """
     path = os.fspath(path)
     out = None if out is None else os.fspath(out)
@@ -296,6 +304,7 @@ def operate(
                 destination.check_in_place(held.checkpoint)
                 plan = make(held.checkpoint)
                 report = Report(held.checkpoint.path, plan, link)
+                report.warnings = formats.check_binding(plan, None, None, anyway)
                 keeps = backup and not plan.changes_nothing
                 with undoing.keeping(held, report, verb, donor(), sync) if keeps else nullcontext():
                     if compact():
@@ -308,6 +317,7 @@ def operate(
                 destination.check_out(out, checkpoint, None, force)
             plan = make(checkpoint)
             report = Report(out or checkpoint.path, plan, link)
+            report.warnings = formats.check_binding(plan, out, None, anyway)
             if dry_run:
                 formats.check(plan, out, None)
             else:

@@ -206,6 +206,7 @@ def _written(
     dry_run: bool = False,
     force: bool = False,
     sync: bool = True,
+    anyway: bool = False,
 ) -> Report:
     """Carry out a plan whose result is a new checkpoint.
 
@@ -219,11 +220,13 @@ def _written(
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
+        anyway: as in `changing.Placing`.
     """
     destination.check_out(out, plan.recipient, format, force)
     for each in inputs:
         destination.check_not(out, plan.recipient, each)
     report = Report(out, plan)
+    report.warnings = formats.check_binding(plan, out, format, anyway)
     if dry_run:
         formats.check(plan, out, format)
     elif as_files:

@@ -16,7 +16,8 @@ HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
 
 Remove variables together with their slots; an object graph is updated. --slots removes all slots (moving averages
 included) and the optimizer's own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In
-place, the dropped bytes stay in the data file unless --compact rewrites it; with -o only live bytes are written.
+place, the dropped bytes stay in the data file unless --compact rewrites it; with -o only live bytes are written. What
+a SavedModel or Keras needs is only dropped with --anyway.
 
   ckptsurgeon drop model.ckpt 'logistic_regression/**'
   ckptsurgeon drop model.ckpt --slots -o small.ckpt

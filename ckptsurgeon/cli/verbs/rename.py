@@ -14,7 +14,8 @@ HELP = """ckptsurgeon rename CKPT A=B... [options]
 
 Rename variables; their slots are renamed with them, and an object graph is updated. A is a name, a prefix that ends
 in /, a glob whose wildcards fill those of B in order, or with --regex an expression that may match anywhere in a name
-(names of at most 1,000 characters). Two variables never get the same name. No values are copied.
+(names of at most 1,000 characters). Two variables never get the same name. No values are copied. Names by which a
+SavedModel or Keras finds weights can only be changed with --anyway.
 
   ckptsurgeon rename model.ckpt dnn/layer0/Linear/Matrix=dnn/layer0/kernel
   ckptsurgeon rename model.ckpt 'dnn/layer*/Linear/Bias=tower/block*/bias' --dry-run

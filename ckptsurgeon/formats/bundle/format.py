@@ -10,6 +10,7 @@ from ..format import Found
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
+    from ...errors import RefusedError
     from ...plan import Plan
     from ...publish import Lock
     from ..format import Format
@@ -57,6 +58,10 @@ class TensorFlowV2:
         from . import writing
 
         writing.check(plan, out)
+
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]:
+        """As `Format.binding`: the names of such a checkpoint bind it to no file that belongs to it."""
+        return None, []
 
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.save_in_place`."""

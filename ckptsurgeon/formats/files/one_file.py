@@ -11,6 +11,7 @@ from ...errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
+    from ...errors import RefusedError
     from ...plan import Plan
     from ...publish import Lock
     from ..format import Found
@@ -41,6 +42,10 @@ class OneFile:
     def main_file(self, out: str) -> str:
         """As `Format.main_file`: the file itself."""
         return out
+
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]:
+        """As `Format.binding`: the names of such a checkpoint bind it to no file that belongs to it."""
+        return None, []
 
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.save_in_place`."""

@@ -11,6 +11,7 @@ from ..format import Found
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
+    from ...errors import RefusedError
     from ...plan import Plan
     from ...publish import Lock
     from ..format import Format
@@ -20,6 +21,7 @@ class Hdf5Format(OneFile):
     """An HDF5 file, from Keras or not, or a set with a .weights.json. See `format.Format` for the members."""
 
     name = "hdf5"
+    is_zip = False
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""
@@ -45,6 +47,12 @@ class Hdf5Format(OneFile):
         from . import writing
 
         writing.check(plan, out, self.name)
+
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]:
+        """As `Format.binding`."""
+        from . import binding
+
+        return binding.binding(plan, out, self.is_zip)
 
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.save_in_place`."""
