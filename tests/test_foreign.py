@@ -128,26 +128,32 @@ class Tensor:
         ({"epoch": 3}, None),
     ],
 )
-@pytest.mark.parametrize("member", ["data.pkl", "constants.pkl"])
+@pytest.mark.parametrize("member", ["data.pkl", "constants.pkl", "trusted"])
 def test_the_line_that_converts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: dict[str, object], names: list[str] | None, member: str
 ) -> None:
     """The hint for PyTorch's files is one shell command whose paths are quoted, and whose Python takes all tensors."""
     path = tmp_path / "it's a model.pt"
-    path.write_bytes(zip_of("archive/data.pkl", f"archive/{member}") if member != "data.pkl" else zip_of("a/data.pkl"))
-    line = str(foreign.explain(str(path))).partition("where PyTorch is installed: ")[2]
+    path.write_bytes(zip_of("a/data.pkl", *(["a/constants.pkl"] if member == "constants.pkl" else [])))
+    if member == "trusted":
+        held = {**held, "module": types.SimpleNamespace(state_dict=lambda: {"w": Tensor()})}
+        names = [*names, "module.w"] if names and "state_dict" not in held and "model" not in held else names
+        names = names or ["module.w"]
+        line = str(foreign.by_pytorch("", str(path), load=foreign.LOAD_TRUSTED)).partition("whose code this runs: ")[2]
+    else:
+        line = str(foreign.explain(str(path))).partition("where PyTorch is installed: ")[2]
     program, flag, code, source, target = shlex.split(line)
     assert (program, flag, source, target) == ("python", "-c", str(path), str(tmp_path / "it's a model.safetensors"))
     saved: dict[str, object] = {}
     torch, safetensors, inner = (types.ModuleType(name) for name in ("torch", "safetensors", "safetensors.torch"))
 
     def load(path: str, map_location: str, weights_only: bool) -> object:
-        assert weights_only
+        assert weights_only == (member != "trusted")
         return held
 
     script = types.SimpleNamespace(state_dict=lambda: held)
     vars(torch).update(is_tensor=lambda each: isinstance(each, Tensor))
-    vars(torch).update(load=load) if member == "data.pkl" else vars(torch).update(
+    vars(torch).update(load=load) if member != "constants.pkl" else vars(torch).update(
         jit=types.SimpleNamespace(load=lambda path, map_location: script)
     )
     vars(inner).update(save_file=lambda tensors, path: saved.update({path: list(tensors)}))

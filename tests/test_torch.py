@@ -20,7 +20,8 @@ from ckptsurgeon import compare, formats, numeric
 from ckptsurgeon.cli import main
 from ckptsurgeon.errors import ChangedError, DamagedError, RefusedError
 from ckptsurgeon.formats.safetensors.reading import SafeTensors
-from ckptsurgeon.formats.torch.reading import Torch, is_archive
+from ckptsurgeon.formats.torch.archive import is_archive
+from ckptsurgeon.formats.torch.reading import Torch
 from ckptsurgeon.verbs import changing, producing
 
 a_few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

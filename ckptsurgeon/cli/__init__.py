@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 
-from ..errors import CkptSurgeonError, UsageError, did_you_mean
+from ..errors import CkptSurgeonError, UsageError, did_you_mean, warned
 from .parser import Parser
 
 TYPE_CHECKING = False
@@ -109,7 +109,8 @@ def _dispatch(argv: list[str]) -> int:
         args = parser.parse(rest)
     except SystemExit:  # --help
         return DONE
-    status: int = module.run(args)
+    with warned(lambda line: print(f"ckptsurgeon: warning: {line}", file=sys.stderr)):
+        status: int = module.run(args)
     return status
 
 

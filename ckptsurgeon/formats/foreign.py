@@ -47,6 +47,12 @@ _ONE_LINE = (
     "t or sys.exit('no tensors in it'); save_file(t, sys.argv[2])\" {source} {target}"
 )
 _LOAD = "s = torch.load(sys.argv[1], map_location='cpu', weights_only=True)"
+# Runs code of the pickle, which may hold whole modules.
+LOAD_TRUSTED = (
+    "s = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
+    "s = {k: v.state_dict() if hasattr(v, 'state_dict') else v "
+    "for k, v in (s if isinstance(s, dict) else {'model': s}).items()}"
+)
 _LOAD_SCRIPT = "s = torch.jit.load(sys.argv[1], map_location='cpu').state_dict()"
 
 
@@ -127,7 +133,10 @@ def by_pytorch(what: str, path: str, source: str | None = None, load: str = _LOA
     source = source or path
     target = os.path.splitext(source)[0] + ".safetensors"
     line = _ONE_LINE.format(load=load, source=shlex.quote(source), target=shlex.quote(target))
-    return UnsupportedError(what, path=path, hint=f"where PyTorch is installed: {line}")
+    where = "where PyTorch is installed"
+    if load == LOAD_TRUSTED:
+        where += ", and if you trust the file, whose code this runs"
+    return UnsupportedError(what, path=path, hint=f"{where}: {line}")
 
 
 def _zip(path: str) -> CkptSurgeonError:

@@ -36,13 +36,14 @@ def is_index(path: str, ending: str) -> bool:
     return match is not None and match[2] == ending
 
 
-def find(path: str, ending: str, is_one: Callable[[str], bool]) -> list[str] | None:
+def find(path: str, ending: str, is_one: Callable[[str], bool], has_index: bool = False) -> list[str] | None:
     """The files of the checkpoint at a path that may be a set.
 
     Args:
         path: a file, the index of a set, a part of a set, or the name that the set would have as one file.
         ending: of the files with values, such as `.safetensors`.
         is_one: whether an existing file with values is of the format.
+        has_index: only an index makes a set of files.
 
     Returns:
         The index, if there is one, then the files with values; None if the path is something else.
@@ -61,7 +62,9 @@ def find(path: str, ending: str, is_one: Callable[[str], bool]) -> list[str] | N
     if index is not None:
         return [index, *members(index, read(index))]
     part = _PART.fullmatch(path)
-    return _numbered(part[1], int(part[3]), part[4]) if part and part[4].endswith(ending) else [path]
+    if part is None or not part[4].endswith(ending) or has_index:
+        return [path]
+    return _numbered(part[1], int(part[3]), part[4])
 
 
 def usual(folder: str, stems: Iterable[str], ending: str) -> str | None:
@@ -88,6 +91,14 @@ def index_of(path: str, ending: str) -> str | None:
             if _PART.fullmatch(base):
                 raise  # a part by its name, so the index may be its own
     return None
+
+
+def missing_index(path: str, ending: str) -> str | None:
+    """The absent index of the set that a file is a part of, by its name; None for other files."""
+    part = _PART.fullmatch(path)
+    if part is None or not part[4].endswith(ending) or index_of(path, ending) is not None:
+        return None
+    return f"{part[1]}{ending}.index{part[4][: -len(ending)]}.json"
 
 
 def weight_map(data: bytes) -> Iterator[tuple[str, str]]:

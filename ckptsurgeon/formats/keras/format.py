@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ...errors import warn
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -21,8 +22,8 @@ class Hdf5Format(OneFile):
     name = "hdf5"
 
     def recognise(self, path: str) -> Found | None:
-        """As `Format.recognise`: a file, the index of a set, or the folder of an unzipped .keras file."""
-        if not os.path.exists(path):
+        """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""
+        if not path.endswith(".h5") and not os.path.exists(path):
             return None
         from . import finding
 
@@ -30,9 +31,13 @@ class Hdf5Format(OneFile):
         return Found(self.name, path, found[1]) if found and found[0] == self.name else None
 
     def open(self, found: Found) -> Checkpoint:
-        """As `Format.open`."""
+        """As `Format.open`; warns about a part of a set whose index is missing."""
+        from .finding import missing_index
         from .reading import Hdf5
 
+        index = missing_index(found.files[0]) if len(found.files) == 1 else None
+        if index is not None:
+            warn(found.path, f"only a part of a set of files, whose index {os.path.basename(index)} is missing")
         return Hdf5(found.path, found.files)
 
     def check(self, plan: Plan, out: str | None) -> None:

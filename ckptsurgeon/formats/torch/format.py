@@ -15,22 +15,20 @@ if TYPE_CHECKING:
     from ...publish import Lock
     from ..format import Format
 
-_IN_FOLDER = "pytorch_model.bin"  # as transformers saved models before safetensors
-
 
 class PyTorch(OneFile):
-    """A zip file that `torch.save` wrote. See `format.Format` for the members."""
+    """A zip file that `torch.save` wrote, or a set of them with an index. See `format.Format` for the members."""
 
     name = "torch"
 
     def recognise(self, path: str) -> Found | None:
-        """As `Format.recognise`: a file, or the folder of a Hugging Face model with one such file."""
-        file = os.path.join(path, _IN_FOLDER) if os.path.isdir(path) else path
-        if not os.path.isfile(file):
+        """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""
+        if not path.endswith((".bin", ".json")) and not os.path.exists(path):
             return None
-        from . import reading
+        from . import finding
 
-        return Found(self.name, path, [file]) if reading.is_archive(file) else None
+        files = finding.locate(path)
+        return Found(self.name, path, files) if files else None
 
     def open(self, found: Found) -> Checkpoint:
         """As `Format.open`."""

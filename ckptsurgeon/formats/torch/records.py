@@ -7,6 +7,8 @@ Nothing from PyTorch or any other package is imported or called.
 
 from __future__ import annotations
 
+from math import prod
+
 from ...checkpoint import ITEM_SIZE
 from ...errors import DamagedError, UnsupportedError
 
@@ -96,10 +98,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        size = 1
-        for dimension in self.shape:
-            size *= dimension
-        return size
+        return prod(self.shape)
 
     @property
     def span(self) -> int:
