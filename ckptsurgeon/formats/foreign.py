@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 
-from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
+from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
 from ..source import open_source
 from .files import zipped
 
 _TAR = 257  # offset of a tar file's magic
 _HEAD = 4096  # bytes inspected at the start of a file
+_MOST_FILES = 1000  # files of a folder that are inspected
 _MOST_MEMBERS = 10_000  # members of a zip file whose names are inspected
 
 # First bytes of a file, what kind of file they identify, and what the user can do with it.
@@ -102,6 +103,17 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
         return UnsupportedError("an ONNX model", path=path, expected=expected)
     if os.path.basename(path) == "saved_model.pb":
         return UnsupportedError("the graph of a SavedModel", path=path, hint="name its folder instead")
+    return None
+
+
+def content(folder: str) -> CkptSurgeonError | None:
+    """The error for a folder without a checkpoint, which names the first file that is a model of another kind."""
+    for name in sorted(os.listdir(folder))[:_MOST_FILES]:
+        path = os.path.join(folder, name)
+        error = explain(path) if os.path.isfile(path) else None
+        if error is not None and (error.hint is not None or isinstance(error, DamagedError)):
+            what = f"{name}, {error.what}"
+            return NotFoundError("a folder without a checkpoint", path=folder, found=what, hint=error.hint)
     return None
 
 

@@ -4,8 +4,8 @@
     model-00001-of-00002.safetensors    the parts; also .bin (PyTorch) and .h5 (Keras)
 
 A set may have a variant in its names: `model.safetensors.index.fp16.json`, whose parts are called
-`model.fp16-00001-of-00002.safetensors` or, by recent diffusers, `model-00001-of-00002.fp16.safetensors`. The hub's cache
-links all files to the folder `blobs` of the same repository; no other link may lead out of the folder.
+`model.fp16-00001-of-00002.safetensors` or, by recent diffusers, `model-00001-of-00002.fp16.safetensors`. The hub's
+cache links all files to the folder `blobs` of the same repository; no other link may lead out of the folder.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ def is_index(path: str, ending: str) -> bool:
     """Whether a path is spelled like the index of a set of files with this ending."""
     match = _INDEX.fullmatch(os.path.basename(path))
     return match is not None and match[2] == ending
+
+
+def index_ending(path: str) -> str:
+    """What follows the name of the set in the name of its index; "" if a path is not spelled like an index."""
+    base = os.path.basename(path)
+    match = _INDEX.fullmatch(base)
+    return base[match.end(1) :] if match else ""
 
 
 def find(path: str, ending: str, is_one: Callable[[str], bool], has_index: bool = False) -> list[str] | None:

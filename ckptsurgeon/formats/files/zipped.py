@@ -2,9 +2,9 @@
 
 Python's `zipfile` gives no access to a member's packed bytes and does not bound its memory, and importing it takes
 longer than a listing. Source: PKWARE's APPNOTE. This reader refuses several disks, encryption, duplicate names,
-overlapping members, and bytes before the first member that no entry names. Names of members are only keys, since nothing is
-extracted: `/a` and `../a` are names as for NumPy. Bytes after the end of the zip file are ignored, as by `zipfile`;
-they count as a part of its comment, so that no edit loses them.
+overlapping members, and bytes before the first member that no entry names. Names of members are only keys, since
+nothing is extracted: `/a` and `../a` are names as for NumPy. Bytes after the end of the zip file are ignored, as by
+`zipfile`; they count as a part of its comment, so that no edit loses them.
 """
 
 from __future__ import annotations

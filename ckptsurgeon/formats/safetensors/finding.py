@@ -1,9 +1,10 @@
-"""Finds safetensors checkpoints: a file, a set of files, or the usual or only one of a folder."""
+"""Finds safetensors checkpoints: a file, a set of files, or the one in a folder that has a usual name."""
 
 from __future__ import annotations
 
 import os
 
+from ...errors import UnsupportedError
 from ...source import open_source
 from ..files import sets
 
@@ -18,12 +19,21 @@ def locate(path: str) -> list[str] | None:
         path: a file, the index of a set, a part of a set, the name that the set would have as one file, or a folder.
 
     Returns:
-        None if the path is not a safetensors checkpoint, or a folder that holds several and none of the usual name.
+        None if the path is not a safetensors checkpoint, or a folder without one of a usual name.
 
     Raises:
         DamagedError: a file of a set is missing, or the index is invalid or names a file outside its folder.
+        UnsupportedError: a folder's file of a usual name is something else.
     """
-    return _in_folder(path) if os.path.isdir(path) else sets.find(path, ENDING, is_one)
+    if not os.path.isdir(path):
+        return sets.find(path, ENDING, is_one)
+    usual = sets.usual(path, _USUAL, ENDING)
+    files = sets.find(usual, ENDING, is_one) if usual is not None else None
+    if usual is not None and files is None:
+        from .. import foreign
+
+        raise foreign.explain(usual) or UnsupportedError("not a safetensors file", path=usual)
+    return files
 
 
 def is_one(path: str) -> bool:
@@ -31,15 +41,3 @@ def is_one(path: str) -> bool:
     with open_source(path) as file:
         head = file.read(0, 16)
     return len(head) > 8 and not any(head[5:8]) and head[8:].lstrip(b" \t\r\n")[:1] == b"{"
-
-
-def _in_folder(folder: str) -> list[str] | None:
-    usual = sets.usual(folder, _USUAL, ENDING)
-    if usual is not None:
-        return locate(usual) or [usual]
-    found: list[list[str]] = []
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if (name.endswith(ENDING) or sets.is_index(name, ENDING)) and not any(path in files for files in found):
-            found.append(locate(path) or [path])
-    return found[0] if len(found) == 1 else None

@@ -55,5 +55,16 @@ class PyTorch(OneFile):
         self.check(plan, out)
         return []
 
+    def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.copy`; the index of a set is copied last."""
+        from .. import copying
+        from .reading import Torch
+
+        assert isinstance(checkpoint, Torch)
+        if checkpoint.files == [checkpoint.main_file]:
+            return copying.copy_file(checkpoint, out, force, sync, wait)
+        hint = "'convert --to safetensors' makes one file of it"
+        return copying.copy_set(checkpoint, checkpoint.files, out, sync, hint)
+
 
 FORMAT: Format = PyTorch()
