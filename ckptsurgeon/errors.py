@@ -202,6 +202,34 @@ class files:
             raise StorageError("not enough memory", path=self.path) from error
 
 
+class allocating:
+    """A context manager for making the array of a variable: what NumPy cannot do leaves it as a CkptSurgeonError.
+
+    Args:
+        name: of the variable.
+        shape: of the variable.
+        path: of the checkpoint.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], path: str) -> None:
+        self.name = name
+        self.shape = shape
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, MemoryError):
+            what = f"not enough memory for {self.name}"
+            raise StorageError(what, path=self.path, found=list(self.shape)) from error
+        if isinstance(error, ValueError):
+            what = f"{self.name}: no NumPy array can have its shape or values"
+            raise UnsupportedError(what, path=self.path, found=list(self.shape)) from error
+
+
 def printable(text: str) -> str:
     r"""Escape text so that it stays on one line and cannot control a terminal: \n, \x1b, \u2028, and so on.
 

@@ -57,6 +57,7 @@ class Format(Protocol):
         is_tensorflow: a TensorFlow format: names have no ending, a `.meta` file may stand next to the checkpoint, and
             the checkpoint may hold an object graph.
         has_state: a `checkpoint` state file may stand next to a checkpoint.
+        is_written: False if checkpoints of this format are only read.
         is_folder: a new checkpoint of this format is a folder.
         writes_whole: an operation in place writes all values, not only those that change.
         shares_files: `link` can share a donor's files.
@@ -65,6 +66,7 @@ class Format(Protocol):
     name: str
     is_tensorflow: bool
     has_state: bool
+    is_written: bool
     is_folder: bool
     writes_whole: bool
     shares_files: bool

@@ -24,7 +24,7 @@ _MATLAB = ("SciPy", "import sys, numpy, scipy.io; m = scipy.io.loadmat(sys.argv[
            "numpy.savez(sys.argv[2], **{k: v for k, v in m.items() if k[:2] != '__'})")  # fmt: skip
 _PADDLE = ("Paddle", "import sys, numpy, paddle; m = paddle.jit.load(sys.argv[1].rpartition('.')[0]); "
            "numpy.savez(sys.argv[2], **{k: v.numpy() for k, v in m.state_dict().items()})")  # fmt: skip
-PADDLE_STATE = ("Paddle", "import sys, numpy, paddle; s = paddle.load(sys.argv[1]); "
+PADDLE_STATE: Help = ("Paddle", "import sys, numpy, paddle; s = paddle.load(sys.argv[1]); "
                  "numpy.savez(sys.argv[2], **{k: v.numpy() for k, v in s.items() if paddle.is_tensor(v)})")  # fmt: skip
 _ONNX = ("ONNX", "import sys, numpy, onnx; from onnx.numpy_helper import to_array; m = onnx.load(sys.argv[1]); "
          "numpy.savez(sys.argv[2], **{t.name: to_array(t) for t in m.graph.initializer})")  # fmt: skip

@@ -293,6 +293,7 @@ def operate(
     def attempt() -> Report:
         if out is None and not dry_run:
             with formats.locked(path, wait) as held:
+                destination.check_in_place(held.checkpoint)
                 plan = make(held.checkpoint)
                 report = Report(held.checkpoint.path, plan, link)
                 keeps = backup and not plan.changes_nothing

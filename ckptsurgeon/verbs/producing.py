@@ -39,7 +39,7 @@ def average(
 
     Args:
         paths: any spellings of the checkpoints' paths, two or more.
-        out: where, in the format of the first.
+        out: where, in the format of the first; if that one is only read, in the format of the ending of `out`.
         layers: as in `GraftOptions`, like the three that follow; counted on the first. If nothing is selected,
             everything is.
         match: globs of names.
@@ -59,7 +59,8 @@ def average(
         with ExitStack() as stack:
             checkpoints = [stack.enter_context(formats.open(path)) for path in paths]
             plan = averaging.average(checkpoints, selection, weights, slots)
-            return _written(plan, out, None, inputs=checkpoints, **placing)
+            format = None if table.of_checkpoint(checkpoints[0]).is_written else table.by_ending(out)
+            return _written(plan, out, format, inputs=checkpoints, **placing)
 
     return formats.retry(attempt)
 

@@ -22,6 +22,7 @@ class TensorFlowV2:
     name = "tf-v2"
     is_tensorflow = True
     has_state = True
+    is_written = True
     is_folder = False
     writes_whole = False
     shares_files = True

@@ -25,6 +25,7 @@ class OneFile:
     name = ""
     is_tensorflow = False
     has_state = False
+    is_written = True
     is_folder = False
     writes_whole = True
     shares_files = False

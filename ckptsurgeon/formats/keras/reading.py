@@ -12,7 +12,7 @@ import sys
 
 from ... import errors
 from ...checkpoint import ITEM_SIZE, Extent, Variable
-from ...errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
+from ...errors import CkptSurgeonError, DamagedError, UnsupportedError
 from ...names import natural_key
 from ...source import local
 from ..files.watched import WatchedFiles
@@ -271,10 +271,8 @@ class Hdf5(WatchedFiles):
         if not variable.is_numeric:
             what = f"{variable.name} holds values of dtype {variable.dtype}, which cannot be read"
             raise UnsupportedError(what, path=self.path, hint="other operations copy it unchanged; 'drop' removes it")
-        try:
+        with errors.allocating(variable.name, variable.shape, self.path):
             values = np.empty(variable.shape, numeric.dtype(variable.dtype))
-        except MemoryError as error:
-            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
         data, at = values.reshape(-1).view(np.uint8), 0
         for chunk in self.stored_values(variable):
             if at + len(chunk) > data.size:

@@ -16,7 +16,7 @@ import sys
 
 from ... import errors
 from ...checkpoint import STORED, Extent, Variable
-from ...errors import ChangedError, DamagedError, StorageError, UnsupportedError
+from ...errors import ChangedError, DamagedError, UnsupportedError
 from ..files import sets
 from ..files.json_scan import JsonScanner
 from ..files.watched import WatchedFiles
@@ -266,7 +266,7 @@ class SafeTensors(WatchedFiles):
 
         packed = BITS[variable.dtype] == 4
         kind = np.dtype(np.uint8) if packed else numeric.dtype(variable.dtype)
-        try:
+        with errors.allocating(variable.name, variable.shape, self.path):
             values = np.empty(variable.extents[0].length if packed else variable.shape, kind)
             data, at = values.reshape(-1).view(np.uint8), 0
             for chunk in self.chunks(variable.extents[0]):
@@ -275,11 +275,6 @@ class SafeTensors(WatchedFiles):
             if packed:  # the first element of each pair is in the low bits, as in PyTorch
                 values = np.stack([data & 15, data >> 4], -1).view(numeric.dtype(variable.dtype))
                 return values.reshape(variable.shape)
-        except ValueError as error:
-            what = f"{variable.name}: no NumPy array can have its shape"
-            raise UnsupportedError(what, path=self.path, found=list(variable.shape)) from error
-        except MemoryError as error:
-            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
         if sys.byteorder != "little" and kind.itemsize > 1:
             values.byteswap(inplace=True)
         return values

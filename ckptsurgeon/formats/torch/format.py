@@ -20,6 +20,7 @@ class PyTorch(OneFile):
     """A zip file that `torch.save` wrote, or a set of them with an index. See `format.Format` for the members."""
 
     name = "torch"
+    is_written = False
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ... import errors
 from ...checkpoint import ITEM_SIZE, Extent, Variable
-from ...errors import ChangedError, DamagedError, StorageError, UnsupportedError
+from ...errors import ChangedError, DamagedError, UnsupportedError
 from ..files import sets
 from ..files.watched import WatchedFiles
 from . import unpickling
@@ -163,13 +163,8 @@ class Torch(WatchedFiles):
         if needed > max(_FLOOR, _RATIO * extent.length):
             what = f"{variable.name} is expanded more than {_RATIO}-fold"
             raise UnsupportedError(what, path=self.path, found=f"{needed} bytes from {extent.length}")
-        try:
+        with errors.allocating(variable.name, variable.shape, self.path):
             return self._values(variable, tensor)
-        except ValueError as error:
-            what = f"{variable.name}: no NumPy array can have its shape"
-            raise UnsupportedError(what, path=self.path, found=list(variable.shape)) from error
-        except MemoryError as error:
-            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
 
     def _values(self, variable: Variable, tensor: Tensor) -> NDArray[Any]:
         import sys
