@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import numeric
+from ... import errors, numeric
 from ...checkpoint import Extent, Variable
-from ...errors import RefusedError, StorageError, UnsupportedError
+from ...errors import RefusedError, UnsupportedError
 from ...plan import Copy, Values
 from ..tensorflow.tensors import NUMBERS, check_whole, slice_shape
 from ..tensorflow.wire import crc32c, mask
@@ -85,14 +85,8 @@ def _check_room(shards: Shards, variable: Variable) -> None:
 
 
 def _allocate(shards: Shards, variable: Variable, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-    try:
+    with errors.allocating(variable.name, shape, shards.path):
         return np.empty(shape, kind)
-    except ValueError as error:
-        raise UnsupportedError(
-            f"{variable.name}: no NumPy array can have its shape", path=shards.path, found=list(shape)
-        ) from error
-    except MemoryError as error:
-        raise StorageError(f"not enough memory for {variable.name}", path=shards.path, found=list(shape)) from error
 
 
 def _read_extent(shards: Shards, extent: Extent, values: NDArray[Any]) -> None:
