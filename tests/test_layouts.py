@@ -364,3 +364,15 @@ def test_the_search_below_a_folder_is_bounded(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(locating, "_MOST_ENTRIES", 5)
     with pytest.raises(NotFoundError, match="too large to search"):
         locating.locate(str(tmp_path / "a"))
+
+
+def test_layouts_of_other_programs_below_a_folder(tmp_path: Path) -> None:
+    """Files within them are not taken for checkpoints; the layout is named if there is nothing else."""
+    (tmp_path / "run" / "dcp").mkdir(parents=True)
+    write_torch(tmp_path / "run" / "dcp" / "__0_0.distcp", ONE)
+    for path in (tmp_path, tmp_path / "run" / "dcp"):
+        with pytest.raises(UnsupportedError, match=r"dcp: a distributed PyTorch checkpoint; .*dcp_to_torch_save"):
+            formats.open(path)
+    (tmp_path / "run" / "other").mkdir()
+    write_npz(tmp_path / "run" / "other" / "x.npz", TWO)
+    assert holds(tmp_path, TWO)

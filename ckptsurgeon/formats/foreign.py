@@ -139,7 +139,8 @@ def content(folder: str) -> CkptSurgeonError | None:
     return None
 
 
-def _folder(path: str) -> CkptSurgeonError | None:
+def layout(path: str) -> CkptSurgeonError | None:
+    """The error for a folder in which another program keeps one checkpoint in files of its own; None for others."""
     names = set(os.listdir(path))
     if not names.isdisjoint(_ORBAX) or any(name.startswith("ocdbt.process_") for name in names):
         hint = "export it with Orbax, for instance as npz or safetensors"
@@ -159,7 +160,14 @@ def _folder(path: str) -> CkptSurgeonError | None:
         return UnsupportedError("a DeepSpeed checkpoint", path=path, hint=hint)
     if "Manifest.json" in names and os.path.isdir(os.path.join(path, "Data", "com.apple.CoreML")):
         return UnsupportedError("a Core ML package", path=path, hint="coremltools reads its weights")
-    for name in sorted(names):
+    return None
+
+
+def _folder(path: str) -> CkptSurgeonError | None:
+    error = layout(path)
+    if error is not None:
+        return error
+    for name in sorted(os.listdir(path)):
         if name.startswith("pytorch_model") and name.endswith(".bin"):
             return by_pytorch("a folder with a PyTorch file, which holds a pickle", path, os.path.join(path, name))
     return None

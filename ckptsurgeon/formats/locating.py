@@ -40,15 +40,15 @@ def locate(path: str) -> Found:
     with errors.files(path):
         if not path:
             raise NotFoundError("no such checkpoint", path="''")
-        default, *others = table.in_order()
+        default = table.of(table.DEFAULT)
         found = default.recognise(path)  # a bundle wins over a file of the same name, as in TensorFlow
         if found is not None:
             return found
         if os.path.isdir(path):
             return _of_folder(path)
         stripped = list(_stripped(path))
-        for format, candidates in ((default, stripped), *((each, [path, *stripped]) for each in others)):
-            for candidate in candidates:
+        for format in table.in_order():  # each is imported only if those before it do not recognise the path
+            for candidate in stripped if format is default else [path, *stripped]:
                 found = format.recognise(candidate)
                 if found is not None:
                     return found
@@ -80,32 +80,37 @@ def _stripped(path: str) -> Iterator[str]:
 
 def _of_folder(folder: str) -> Found:
     """The checkpoint that a folder stands for."""
+    found = _chosen(folder)
+    if found is not None:
+        return found
     from . import foreign
 
-    found = _chosen(folder) or _held(folder)
-    if not found:
+    other = foreign.layout(folder)
+    if other is not None:
+        raise other
+    several = _held(folder)
+    if not several:
         other = foreign.explain(folder, _EXPECTED)
         if other is not None:
             raise other
-        found = _below(folder)
-    if not found:
-        other = foreign.content(folder)
-        raise other or NotFoundError("a folder without a checkpoint", path=folder)
-    if len(found) > 1:
-        names = [_name_in(folder, each) for each in found]
+        several = _below(folder)
+    if not several:
+        raise foreign.content(folder) or NotFoundError("a folder without a checkpoint", path=folder)
+    if len(several) > 1:
+        names = [_name_in(folder, each) for each in several]
         more = f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         hint = f"name one: {', '.join(names[:_MOST_NAMED])}{more}"
         raise NotFoundError("a folder with several checkpoints", path=folder, hint=hint)
-    return found[0]
+    return several[0]
 
 
-def _chosen(folder: str) -> list[Found]:
-    """The checkpoint that a folder's layout or its state file chooses among all of its files, if they choose one."""
+def _chosen(folder: str) -> Found | None:
+    """The checkpoint that a folder's layout or its state file chooses among its files; None if they choose none."""
     from . import state  # imported only for folders: compiling its patterns takes as long as a small listing
 
     saved = table.of("saved-model").recognise(folder)
     if saved is not None:
-        return [saved]
+        return saved
     try:
         known = state.read(folder)
     except DamagedError as error:
@@ -113,11 +118,10 @@ def _chosen(folder: str) -> list[Found]:
 
         raise foreign.explain(folder, _EXPECTED) or error from None  # Orbax also has a file named `checkpoint`
     if known is None:
-        usual = _recognised(folder, (format for format in table.in_order() if not format.is_tensorflow))
-        return [usual] if usual is not None else []
+        return _recognised(folder, (format for format in table.in_order() if not format.is_tensorflow))
     latest = _recognised(known.latest, table.in_order())
     if latest is not None:
-        return [latest]
+        return latest
     if os.path.isfile(known.latest):
         raise _explain(known.latest)
     raise NotFoundError("its 'checkpoint' file names a checkpoint that is not there", path=folder, found=known.latest)
@@ -128,8 +132,12 @@ def _below(folder: str) -> list[Found]:
 
     Raises:
         NotFoundError: there are too many files and folders to look at.
+        UnsupportedError: the only ones are in a layout of another program.
     """
+    from . import foreign
+
     found: list[Found] = []
+    other: CkptSurgeonError | None = None
     level, left = [folder], _MOST_ENTRIES
     for _ in range(_DEEPEST):
         level, above = [], level
@@ -141,10 +149,14 @@ def _below(folder: str) -> list[Found]:
                 left -= len(os.listdir(inner))
                 if left < 0:
                     raise NotFoundError("a folder without a checkpoint, and too large to search", path=folder)
-                held = _chosen(inner) or _held(inner)
+                chosen, strange = _chosen(inner), foreign.layout(inner)
+                held = [chosen] if chosen is not None else [] if strange is not None else _held(inner)
                 found += held
-                if not held:
+                other = other or strange
+                if not held and strange is None:
                     level.append(inner)
+    if other is not None and not found:
+        raise other
     return found
 
 
