@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CkptSurgeonError": "errors",
+    "CkptSurgeonWarning": "errors",
     "Checkpoint": "checkpoint",
     "GraftOptions": "surgeon.options",
     "Variable": "checkpoint",
@@ -45,6 +46,7 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "CkptSurgeonError",
+    "CkptSurgeonWarning",
     "GraftOptions",
     "Variable",
     "average",

@@ -86,8 +86,10 @@ def usual(folder: str, stems: Iterable[str], ending: str) -> str | None:
 def index_of(path: str, ending: str) -> str | None:
     """The index, in the folder of a file, that names the file as a part of its set; None if there is none."""
     folder, base = os.path.split(path)
-    with errors.files(folder):
+    try:
         names = sorted(name for name in os.listdir(folder or ".") if is_index(name, ending))
+    except OSError:
+        return None  # a folder may be closed to listing while its files are open to reading
     for name in names:
         index = os.path.join(folder, name)
         try:
