@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from ckptsurgeon import cli, formats
+from ckptsurgeon.formats import state
 from ckptsurgeon.publish import Lock
 
 PROGRAM = [sys.executable, "-m", "ckptsurgeon"]
@@ -220,7 +221,7 @@ def test_any_spelling_of_a_checkpoint_works(folder: Path) -> None:
     (folder / "a.meta").write_bytes(b"graph")
     (folder / "run").mkdir()
     models.write(folder / "run" / "model.ckpt-3", 3)
-    formats.state.write("run", "run/model.ckpt-3", ["run/model.ckpt-3"])
+    state.write("run", "run/model.ckpt-3", ["run/model.ckpt-3"])
     (folder / "saved" / "variables").mkdir(parents=True)
     models.write(folder / "saved" / "variables" / "variables", 4)
     expected = run("ls", "a")[1]
