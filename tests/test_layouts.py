@@ -165,7 +165,7 @@ def test_an_index_that_contradicts_pytorchs_files(tmp_path: Path) -> None:
     with formats.open(index) as checkpoint:
         assert checkpoint.oddities() == ["the index does not list encoder.layers.0.bias"]
     write_torch(tmp_path / "m-00002-of-00002.bin", ONE)
-    with pytest.raises(DamagedError, match="two tensors of one name"):
+    with pytest.raises(DamagedError, match="two tensors with the same name"):
         formats.open(index)
 
 
