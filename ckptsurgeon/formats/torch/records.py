@@ -7,7 +7,7 @@ Nothing from PyTorch or any other package is imported or called.
 
 from __future__ import annotations
 
-import math
+from math import prod
 
 from ...checkpoint import ITEM_SIZE
 from ...errors import DamagedError, UnsupportedError
@@ -98,7 +98,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return math.prod(self.shape)
+        return prod(self.shape)
 
     @property
     def span(self) -> int:
