@@ -152,31 +152,35 @@ def read(path: str, number: int, goes_on: Wait) -> Counts:
 
 def read_by_tensorflow(path: str, number: int, goes_on: Wait) -> Counts:
     """Read whole versions with TensorFlow."""
-    import tensorflow as tf
-
     told: Counts = Counter()
     while goes_on():
-        try:
-            reader = tf.train.load_checkpoint(path)
-            value_of(reader.get_tensor)
-            told["read"] += 1
-        except AssertionError:
-            raise
-        except Exception:  # TensorFlow raises a dozen kinds
-            told["told why not"] += 1
+        told[_by_tensorflow(path)] += 1
     return told
 
 
+def _by_tensorflow(path: str) -> str:
+    import tensorflow as tf
+
+    try:
+        value_of(tf.train.load_checkpoint(path).get_tensor)
+    except AssertionError:
+        raise
+    except Exception:  # TensorFlow raises a dozen kinds
+        return "told why not"
+    return "read"
+
+
 def save_by_tensorflow(path: str, number: int, goes_on: Wait) -> Counts:
-    """Save versions over the recipient with TensorFlow, which takes no lock."""
+    """Save versions over the recipient with TensorFlow, which takes no lock, and read what is there then."""
     import tensorflow as tf
 
     told: Counts = Counter()
     while goes_on():
-        version = arrays(1e6 + told.total(), 1)
-        tf.raw_ops.SaveV2(prefix=path, tensor_names=[*version], shape_and_slices=[""] * len(version),
-                          tensors=[tf.constant(each) for each in version.values()])  # fmt: skip
+        version = arrays(1e6 + told["saved"], 1)
+        values = [tf.constant(each) for each in version.values()]
+        tf.raw_ops.SaveV2(prefix=path, tensor_names=[*version], shape_and_slices=[""] * len(version), tensors=values)
         told["saved"] += 1
+        told[_by_tensorflow(path)] += 1
         time.sleep(0.01)
     return told
 

@@ -17,7 +17,7 @@ from ckptsurgeon.errors import DamagedError
 THERE = list(fuzz_targets.TARGETS.values())
 each_target = pytest.mark.parametrize("target", THERE, ids=[target.name for target in THERE])
 HANG = 100.0  # times the seconds that a call may take; no measure of speed, but the end of a case that would never end
-CASES = {"v1": 150, "hdf5": 40, "keras": 40}  # else 500
+CASES = {"v1": 150, "hdf5": 40, "keras": 40, **{target.name: 200 for target in fuzz_targets.RING}}  # else 500
 
 
 @each_target

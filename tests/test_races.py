@@ -84,6 +84,23 @@ def test_a_second_writer_of_a_new_file_waits(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.npz", "out.npz"]
 
 
+def test_a_copy_takes_no_bytes_of_another_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second copy to the same OUT gives up while the first one is staged: the first one keeps its own staged data."""
+    one, other = donors(tmp_path)
+    out = str(tmp_path / "out")
+
+    def rival() -> None:
+        with pytest.raises(BusyError, match="another process is writing"):
+            producing.cp(other, out, wait=0)
+
+    once_before(monkeypatch, Publication, "__enter__", rival)
+    producing.cp(one, out)
+    assert all(finding.ok for finding in looking.verify(out))
+    with ckptsurgeon.open(out) as checkpoint:
+        assert set(checkpoint.read("a").tolist()) == {1.0}
+    assert not list(tmp_path.glob("*ckptsurgeon-tmp*"))
+
+
 @pytest.mark.parametrize("ending", ["", ".npz", ".safetensors"])
 def test_what_was_checked_is_what_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
     """A donor that is replaced between the check and the copy: the copy is the old one or the new one, never both."""

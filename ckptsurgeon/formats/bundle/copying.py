@@ -7,8 +7,8 @@ import os
 from ... import errors
 from ...checkpoint import Checkpoint
 from ...errors import ChangedError
-from ...publish import write_file
-from ..copying import chunks_of, copy_meta, is_gone
+from ...publish import remove, write_file
+from ..copying import chunks_of, copy_meta
 from .publishing import LinkSource, Publication
 from .reading import Bundle
 from .writing import save_at
@@ -30,23 +30,43 @@ def copy(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float)
 
 def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> list[str]:
     copies = [f"{out}.ckptsurgeon-tmp.copy-{shard:05d}" for shard in range(bundle.shards)]
+    made: dict[str, os.stat_result] = {}
 
     def commit(publication: Publication, exact: bool) -> list[str]:
-        sources = [LinkSource(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
+        # All writers of `out` use these names, so they are made and removed under the publication's lock.
+        if not made:
+            for source, path in zip(sources, copies, strict=True):
+                write_file(path, chunks_of(source), sync=False)
+                made[path] = os.stat(path)
+        shards = [LinkSource(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
         try:
-            return publication.commit(bundle.rows, sources, exact, bundle.index_bytes())
+            paths = publication.commit(bundle.rows, shards, exact, bundle.index_bytes())
         finally:
-            for source in sources:
-                os.close(source.fd or 0)
+            for shard in shards:
+                os.close(shard.fd or 0)
+        if exact:  # there is no second step
+            left.extend(_remove(made))
+        return paths
 
+    left: list[str] = []
     with errors.files(out):
         try:
             sources = [bundle.file(path) for path in bundle.data_files]  # all open before the check
             if bundle.was_replaced():
                 raise ChangedError("was replaced while it was read; try again", path=bundle.path)
-            for source, copied in zip(sources, copies, strict=True):
-                write_file(copied, chunks_of(source), sync=False)
             warnings = save_at(out, commit, force, sync, wait)
         finally:
-            left = [path for path in copies if not is_gone(path)]
+            left.extend(_remove(made))
     return warnings + [f"{path}: written, but not tidied up" for path in left]
+
+
+def _remove(made: dict[str, os.stat_result]) -> list[str]:
+    """Remove copies, unless another writer's have their names by now; return those that cannot be removed."""
+    left = []
+    while made:
+        path, status = made.popitem()
+        try:
+            remove(path, only=status)
+        except OSError:  # the copy is complete nevertheless
+            left.append(path)
+    return left
