@@ -304,7 +304,7 @@ def operate(
                 destination.check_in_place(held.checkpoint)
                 plan = make(held.checkpoint)
                 report = Report(held.checkpoint.path, plan, link)
-                report.warnings = formats.check_binding(plan, None, None, anyway)
+                report.warnings += formats.check_binding(plan, None, None, anyway)
                 keeps = backup and not plan.changes_nothing
                 with undoing.keeping(held, report, verb, donor(), sync) if keeps else nullcontext():
                     if compact():
@@ -317,7 +317,7 @@ def operate(
                 destination.check_out(out, checkpoint, None, force)
             plan = make(checkpoint)
             report = Report(out or checkpoint.path, plan, link)
-            report.warnings = formats.check_binding(plan, out, None, anyway)
+            report.warnings += formats.check_binding(plan, out, None, anyway)
             if dry_run:
                 formats.check(plan, out, None)
             else:

@@ -226,7 +226,7 @@ def _written(
     for each in inputs:
         destination.check_not(out, plan.recipient, each)
     report = Report(out, plan)
-    report.warnings = formats.check_binding(plan, out, format, anyway)
+    report.warnings += formats.check_binding(plan, out, format, anyway)
     if dry_run:
         formats.check(plan, out, format)
     elif as_files:
