@@ -16,8 +16,11 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
+if find_spec("tf_keras") is None:  # found out here, `scripts/torture` starts again with the interpreter that has it
+    raise ImportError("No module named 'tf_keras'")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings
 
 
