@@ -10,6 +10,7 @@ from .opening import spool_beside as spool_beside
 from .saving import check as check
 from .saving import compact as compact
 from .saving import copy as copy
+from .saving import heal as heal
 from .saving import like as like
 from .saving import remove as remove
 from .saving import save as save

@@ -6,7 +6,7 @@ import os
 import re
 
 from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
-from ..source import open_source
+from ..source import is_file, is_folder, open_source
 from .files import zipped
 
 _TAR = 257  # offset of a tar file's magic
@@ -60,9 +60,9 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     Returns:
         An error that names the kind of file; None if it is unknown.
     """
-    if os.path.isdir(path):
+    if is_folder(path):
         return _folder(path)
-    if not os.path.isfile(path):
+    if not is_file(path):
         return UnsupportedError("not a regular file", path=path, expected=expected)  # a pipe could block forever
     with open_source(path) as file:
         head = file.read(0, _HEAD)
@@ -105,7 +105,7 @@ def _folder(path: str) -> CkptSurgeonError | None:
         hint = "export it with Orbax, for instance as npz or safetensors"
         return UnsupportedError("an Orbax checkpoint", path=path, hint=hint)
     numbered = [name for name in names if name[-1:].isdigit()]
-    steps = [name for name in numbered if os.path.isfile(os.path.join(path, name, _ORBAX[0]))]
+    steps = [name for name in numbered if is_file(os.path.join(path, name, _ORBAX[0]))]
     if steps:
         last = sorted(steps, key=lambda name: (len(name), name))[-1]
         return UnsupportedError("a folder of Orbax checkpoints", path=path, found=f"{len(steps)}, the last {last}")

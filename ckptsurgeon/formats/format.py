@@ -102,6 +102,10 @@ class Format(Protocol):
     # As `save_in_place`, but also removes all bytes that no variable refers to.
     def compact(self, plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]: ...
 
+    # Removes what a crash left of an operation on a checkpoint, which is locked; called when there is nothing to write.
+    # With `compact` also finishes what a killed `compact` had begun. Returns warnings.
+    def heal(self, checkpoint: Checkpoint, lock: Lock, sync: bool, wait: float, compact: bool) -> list[str]: ...
+
     # Copies a checkpoint whose checksums were all verified, file by file; returns warnings.
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]: ...
 

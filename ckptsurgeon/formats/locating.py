@@ -6,7 +6,7 @@ import os
 
 from .. import errors
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
-from ..source import open_source
+from ..source import is_file, is_folder, kind_at, open_source
 from . import table
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ def locate(path: str) -> Found:
         found = table.of(table.DEFAULT).recognise(path)  # a bundle wins over a file of the same name, as in TensorFlow
         if found is not None:
             return found
-        if os.path.isdir(path):
+        if is_folder(path):
             return _of_folder(path)
         candidates = [path, *_stripped(path)]
         for format in table.in_order():
@@ -46,7 +46,7 @@ def locate(path: str) -> Found:
                 found = format.recognise(candidate)
                 if found is not None:
                     return found
-        if os.path.exists(path):
+        if kind_at(path):
             raise _explain(path)
         if ".data-" in os.path.basename(path) or path.endswith(".index"):
             raise NotFoundError("no such file", path=path)
@@ -101,7 +101,7 @@ def _of_folder(folder: str) -> Found:
         raise NotFoundError("a folder without a 'checkpoint' file", path=folder, hint=hint)
     latest = _recognised(known.latest, table.in_order())
     if latest is None:
-        if os.path.isfile(known.latest):
+        if is_file(known.latest):
             raise _explain(known.latest)
         raise NotFoundError(
             "its 'checkpoint' file names a checkpoint that is not there", path=folder, found=known.latest
@@ -118,13 +118,13 @@ def in_folder(folder: str) -> list[Found]:
     from . import state
 
     with errors.files(folder):
-        if not os.path.isdir(folder):
+        if not is_folder(folder):
             raise NotFoundError("no such folder", path=folder)
         found: dict[tuple[str, ...], Found] = {}
         default = table.of(table.DEFAULT)
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
-            if not os.path.isfile(path) or ".data-" in name or name == state.NAME or name.startswith("."):
+            if not is_file(path) or ".data-" in name or name == state.NAME or name.startswith("."):
                 continue
             try:
                 if name.endswith(".index"):
@@ -173,7 +173,7 @@ def _is_state(folder: str) -> bool:
 
 def _neighbour(path: str) -> str | None:
     folder, base = os.path.split(path)
-    if not os.path.isdir(folder or "."):
+    if not is_folder(folder or "."):
         return f"there is no folder {folder}"
     names = {name[: -len(".index")] for name in os.listdir(folder or ".") if name.endswith(".index")}
     return errors.did_you_mean(base, names)

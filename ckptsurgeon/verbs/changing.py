@@ -262,7 +262,7 @@ def compact(path: str | os.PathLike[str], **writing: Unpack[Writing]) -> Report:
         return Plan(checkpoint, [])
 
     dead: list[int] = []
-    report = operate(path, make, compact=lambda: dead[-1] > 0, **writing)
+    report = operate(path, make, compact=lambda: dead[-1] > 0, compacts=True, **writing)
     report.reclaimed = dead[-1]
     return report
 
@@ -273,6 +273,7 @@ def operate(
     link: bool = False,
     *,
     compact: Callable[[], bool] = lambda: False,
+    compacts: bool = False,
     out: str | os.PathLike[str] | None = None,
     wait: float = 30.0,
     dry_run: bool = False,
@@ -286,6 +287,7 @@ def operate(
         make: gives the plan.
         link: share the donor's data files.
         compact: called after planning: whether to rewrite all live bytes instead of saving the plan.
+        compacts: with nothing to write, finish what a killed `compact` had begun.
         out: as in `Writing`, like all that follow.
         wait: seconds to wait for another writer.
         dry_run: report what would be done, and write nothing.
@@ -304,6 +306,8 @@ def operate(
                     report.warnings = formats.compact(plan, held.lock, sync, wait)
                 elif not plan.changes_nothing:
                     report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
+                else:
+                    report.warnings = formats.heal(held.checkpoint, held.lock, sync, wait, compacts)
                 return report
         with formats.open(path) as checkpoint:
             if out is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import ExitStack
 
 from ... import errors
 from ...checkpoint import Checkpoint
 from ...errors import ChangedError
 from ...publish import write_file
+from ...source import LocalFile
 from ..copying import chunks_of, copy_meta, is_gone
 from .publishing import LinkSource, Publication
 from .reading import Bundle
@@ -32,12 +33,10 @@ def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> lis
     copies = [f"{out}.ckptsurgeon-tmp.copy-{shard:05d}" for shard in range(bundle.shards)]
 
     def commit(publication: Publication, exact: bool) -> list[str]:
-        sources = [LinkSource(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
-        try:
+        with ExitStack() as stack:
+            files = [stack.enter_context(LocalFile(path)) for path in copies]
+            sources = [LinkSource(file.path, file.fd, True) for file in files]
             return publication.commit(bundle.rows, sources, exact, bundle.index_bytes())
-        finally:
-            for source in sources:
-                os.close(source.fd or 0)
 
     with errors.files(out):
         try:

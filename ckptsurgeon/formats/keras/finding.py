@@ -6,7 +6,7 @@ import os
 
 from ... import errors
 from ...errors import CkptSurgeonError, DamagedError
-from ...source import open_source
+from ...source import is_file, is_folder, open_source
 from ..files import zipped
 from . import archive
 from .reading import MAGIC
@@ -45,11 +45,11 @@ def locate(path: str) -> tuple[str, list[str]] | None:
     Raises:
         DamagedError: a file of a set is missing, or its index is invalid.
     """
-    if os.path.isdir(path):
+    if is_folder(path):
         inner = os.path.join(path, archive.WEIGHTS)
-        is_model = os.path.isfile(inner) and os.path.isfile(os.path.join(path, archive.CONFIG))
+        is_model = is_file(inner) and is_file(os.path.join(path, archive.CONFIG))
         return ("hdf5", [inner]) if is_model else None
-    if not os.path.isfile(path):
+    if not is_file(path):
         return None
     if path.endswith(_INDEX):
         return "hdf5", [path, *_set(path)]
@@ -65,7 +65,7 @@ def _set(index: str) -> list[str]:
         names = archive.shard_names(file.read(0, size))
     folder = os.path.dirname(index)
     paths = [os.path.join(folder, name) for name in names]
-    missing = [path for path in paths if not os.path.isfile(path)]
+    missing = [path for path in paths if not is_file(path)]
     if missing:
         what = f"a file of the checkpoint is missing: {missing[0]}"
         raise DamagedError(what, path=index, expected=f"{len(paths)} files", found=len(paths) - len(missing))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ...source import kind_at
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -22,7 +21,7 @@ class Hdf5Format(OneFile):
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: a file, the index of a set, or the folder of an unzipped .keras file."""
-        if not os.path.exists(path):
+        if not kind_at(path):
             return None
         from . import finding
 
@@ -61,7 +60,7 @@ class Hdf5Format(OneFile):
         assert isinstance(checkpoint, Hdf5)
         if checkpoint.files == [checkpoint.main_file]:
             return copying.copy_file(checkpoint, out, force, sync, wait)
-        return copying.copy_set(checkpoint, checkpoint.files, out, sync, None)
+        return copying.copy_set(checkpoint, checkpoint.files, out, sync, wait, None)
 
     def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
         """As `Format.like`."""

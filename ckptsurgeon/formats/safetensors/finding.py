@@ -12,7 +12,7 @@ import re
 
 from ... import errors
 from ...errors import DamagedError, NotFoundError
-from ...source import open_source
+from ...source import is_file, is_folder, is_taken, open_source
 from ..files.json_scan import LONGEST, JsonScanner
 
 TYPE_CHECKING = False
@@ -40,21 +40,21 @@ def locate(path: str) -> list[str] | None:
         DamagedError: a file of a set is missing, or the index is invalid or names a file outside its folder.
         NotFoundError: a folder holds several checkpoints.
     """
-    if os.path.isdir(path):
+    if is_folder(path):
         return _in_folder(path)
-    if path.endswith(INDEX) and os.path.isfile(path):
+    if path.endswith(INDEX) and is_file(path):
         return [path, *members(path, _read(path))]
     member = _MEMBER.fullmatch(path)
     if member:
         index = member[1] + INDEX
-        if os.path.isfile(index):
+        if is_file(index):
             files = [index, *members(index, _read(index))]
             if any(_is_same(path, file) for file in files[1:]):
                 return files
-        return _set(member[1], int(member[3])) if os.path.isfile(path) and is_one(path) else None
-    if os.path.isfile(path):
+        return _set(member[1], int(member[3])) if is_file(path) and is_one(path) else None
+    if is_file(path):
         return [path] if is_one(path) else None
-    if path.endswith(ENDING) and os.path.isfile(path + ".index.json"):
+    if path.endswith(ENDING) and is_file(path + ".index.json"):
         return locate(path + ".index.json")
     return None
 
@@ -109,7 +109,7 @@ def _member(folder: str, name: str) -> str:
     path = os.path.join(folder, name)
     if not name or "\0" in name or os.path.basename(name) != name or name in (os.curdir, os.pardir):
         raise DamagedError("damaged: the index names a file outside its folder", expected="file names", found=name)
-    if not os.path.lexists(path):
+    if not is_taken(path):
         raise DamagedError(f"a file of the checkpoint is missing: {name}")
     target, home = os.path.realpath(path), os.path.realpath(folder)
     homes = [home]
@@ -125,7 +125,7 @@ def _set(stem: str, count: int) -> list[str]:
     if not 1 <= count <= _MOST_FILES:
         raise DamagedError("too many files in the set", expected=f"1 to {_MOST_FILES}", found=count)
     paths = [f"{stem}-{number:05d}-of-{count:05d}{ENDING}" for number in range(1, count + 1)]
-    missing = [path for path in paths if not os.path.isfile(path)]
+    missing = [path for path in paths if not is_file(path)]
     if missing:
         what = f"a file of the checkpoint is missing: {missing[0]}"
         raise DamagedError(what, path=stem, expected=f"{count} files", found=count - len(missing))
@@ -137,7 +137,7 @@ def _in_folder(folder: str) -> list[str] | None:
     for usual in _USUAL:
         for ending in (INDEX, ENDING):
             path = os.path.join(folder, usual + ending)
-            if os.path.isfile(path):
+            if is_file(path):
                 return locate(path) or [path]
     found: dict[str, str] = {}
     for name in sorted(os.listdir(folder)):

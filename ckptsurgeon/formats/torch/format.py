@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import RefusedError
+from ...source import is_file, is_folder
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -25,8 +26,8 @@ class PyTorch(OneFile):
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: a file, or the folder of a Hugging Face model with one such file."""
-        file = os.path.join(path, _IN_FOLDER) if os.path.isdir(path) else path
-        if not os.path.isfile(file):
+        file = os.path.join(path, _IN_FOLDER) if is_folder(path) else path
+        if not is_file(file):
             return None
         from . import reading
 
