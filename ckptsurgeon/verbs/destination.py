@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import NotFoundError, RefusedError, UsageError, files
+from ..errors import NotFoundError, RefusedError, UsageError
 from ..formats import table
 from ..plan import Copy, Elements
 from ..source import is_file, is_folder, is_taken, kind_at
@@ -24,11 +24,6 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     Raises:
         UsageError, NotFoundError, RefusedError: it is not.
     """
-    with files(out):
-        _check_out(out, like, format, force)
-
-
-def _check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> None:
     kind = table.of(format or like.container)
     if out == "-":
         raise UsageError("-o - is stdout, which only extract can write to", expected="the name of a file")
