@@ -108,7 +108,9 @@ def retry(attempt: Callable[[], Result]) -> Result:
             _call_stdin_so(error)
             raise
         except OSError as error:
-            with files(str(error.filename or "a checkpoint")):
+            if error.filename is None:  # of a stream to stdout, not of a file
+                raise
+            with files(str(error.filename)):
                 raise
     return attempt()
 
