@@ -223,12 +223,19 @@ def _now(inode: _Inode) -> bytes:
     return bytes(inode.now)
 
 
+def _kept(inode: _Inode) -> int:
+    """How many bytes an unsynced write has not touched: what was synced stays where bytes were only appended."""
+    return len(inode.durable) if inode.now.startswith(inode.durable) else 0
+
+
 def _half(inode: _Inode) -> bytes:
-    return inode.durable if inode.synced else bytes(inode.now[: len(inode.now) // 2])
+    kept = _kept(inode)
+    return inode.durable if inode.synced else bytes(inode.now[: kept + (len(inode.now) - kept) // 2])
 
 
 def _zeros(inode: _Inode) -> bytes:
-    return inode.durable if inode.synced else bytes(len(inode.now))
+    kept = _kept(inode)
+    return inode.durable if inode.synced else bytes(inode.now[:kept]) + bytes(len(inode.now) - kept)
 
 
 _CONTENTS = (_old, _now, _half, _zeros)

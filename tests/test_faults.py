@@ -50,7 +50,7 @@ def test_every_call_may_fail(tmp_path: Path, form: str) -> None:
                 f"{verb}, {kind} at call {at} ({fault.failed}): {each}" for each in attempt.trouble(fault, outcome)
             ]
     assert not troubles
-    assert len(seen) > 3
+    assert None not in seen  # each fault was met
 
 
 @pytest.mark.parametrize("form", attempts.FORMS)
