@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from math import prod
 
 from .errors import NotFoundError, did_you_mean, files, printable
 from .source import open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from types import TracebackType
     from typing import Any, Protocol
 
@@ -107,10 +108,16 @@ class Variable:
     @property
     def size(self) -> int:
         """Number of elements."""
-        size = 1
-        for dimension in self.shape:
-            size *= dimension
-        return size
+        return prod(self.shape)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all elements are stored; of a slot, TensorFlow may store the slices of one partition alone."""
+        if self.slices is None:
+            return True
+        pairs = (zip(part, self.shape, strict=True) for part in self.slices)
+        parts = (tuple(size if length < 0 else length for (_, length), size in part) for part in pairs)
+        return self.size == sum(map(prod, parts))
 
     @property
     def is_numeric(self) -> bool:
@@ -230,6 +237,10 @@ class Checkpoint(Mapping[str, Variable]):
     def slot_owners(self) -> dict[str, str]:
         """Slots recorded by the container itself: slot name -> variable name."""
         return {}
+
+    def vague_slots(self) -> Collection[str]:
+        """Slots whose variable is known, but not what they hold of it: momentum, an average, …."""
+        return ()
 
     def full_name(self, name: str) -> str | None:
         """Return the name of the variable in the program that saved it, if the container records it."""

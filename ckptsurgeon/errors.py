@@ -12,6 +12,8 @@
     ├── StorageError          the operating system refused: permissions, full disk, input/output error
     └── TrainerError          a trainer of a ring failed, hung or broke its contract
 
+    CkptSurgeonWarning        a Python warning: the result is right, but perhaps not all that the user expects
+
 This module imports nothing, so that every other one may import it.
 """
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # like typing.TYPE_CHECKING, but importing typing would take longer than this module
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
 
@@ -131,6 +133,46 @@ def check(problems: list[CkptSurgeonError]) -> None:
         raise Problems(different)
 
 
+class CkptSurgeonWarning(UserWarning):
+    """Something that a user should know about a result that is right: one line that names the file."""
+
+
+def warn(path: str, what: str) -> None:
+    """Issue a CkptSurgeonWarning, or hand its line to the innermost `warned`."""
+    line = f"{printable(path)}: {what}"
+    if _open:
+        _open[-1].hear(line)
+        return
+    import warnings
+
+    warnings.warn(line, CkptSurgeonWarning, stacklevel=2)
+
+
+class warned:
+    """A context manager that hands every different warning to a function instead of Python's `warnings`."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._lines: set[str] = set()  # checkpoints that were replaced are opened again
+
+    def hear(self, line: str) -> None:
+        """Show a line that was not shown before."""
+        if line not in self._lines:
+            self._lines.add(line)
+            self._show(line)
+
+    def __enter__(self) -> None:
+        _open.append(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _open.remove(self)
+
+
+_open: list[warned] = []
+
+
 class files:
     """A context manager for work on the file `path`: every error leaves it as a CkptSurgeonError that names the file.
 
@@ -158,6 +200,34 @@ class files:
             raise StorageError(reason, path=where) from error
         elif isinstance(error, MemoryError):
             raise StorageError("not enough memory", path=self.path) from error
+
+
+class allocating:
+    """A context manager for making the array of a variable: what NumPy cannot do leaves it as a CkptSurgeonError.
+
+    Args:
+        name: of the variable.
+        shape: of the variable.
+        path: of the checkpoint.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], path: str) -> None:
+        self.name = name
+        self.shape = shape
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, MemoryError):
+            what = f"not enough memory for {self.name}"
+            raise StorageError(what, path=self.path, found=list(self.shape)) from error
+        if isinstance(error, ValueError):
+            what = f"{self.name}: no NumPy array can have its shape or values"
+            raise UnsupportedError(what, path=self.path, found=list(self.shape)) from error
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ from .errors import BusyError, NotFoundError, RefusedError, StorageError, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
@@ -28,10 +29,15 @@ class Lock:
     Raises:
         BusyError: another process held the lock all the time.
         NotFoundError: there is no such file, or `fd` is not the file that has this name any more.
+
+    Attributes:
+        before_replace: called with this lock, and the status of the file that is about to take the locked file's place;
+            what it raises stops the operation.
     """
 
     def __init__(self, path: str, wait: float, fd: int | None = None) -> None:
         self.path = path
+        self.before_replace: Callable[[Lock, os.stat_result], None] | None = None
         deadline = time.monotonic() + wait
         while True:
             with files(path):
@@ -57,6 +63,11 @@ class Lock:
             return os.path.samestat(os.stat(self.path), self.status)
         except FileNotFoundError:
             return False
+
+    def announce(self, successor: os.stat_result) -> None:
+        """Say that a finished file is about to be renamed over the locked one."""
+        if self.before_replace is not None:
+            self.before_replace(self, successor)
 
     def release(self) -> None:
         """Release the lock. A failing close is not an error: what was written has been synced before."""

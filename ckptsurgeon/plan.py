@@ -157,13 +157,15 @@ class Plan:
     Attributes:
         recipient: the checkpoint, open; everything that no change names is kept byte for byte.
         changes: in natural order of names.
+        warnings: messages for the user about what the plan does.
     """
 
-    __slots__ = ("changes", "recipient")
+    __slots__ = ("changes", "recipient", "warnings")
 
     def __init__(self, recipient: Checkpoint, changes: list[Change]) -> None:
         self.recipient = recipient
         self.changes = changes
+        self.warnings: list[str] = []
 
     @property
     def changes_nothing(self) -> bool:
@@ -232,7 +234,7 @@ class Report:
     def __init__(self, path: str, plan: Plan, linked: bool = False) -> None:
         self.path = path
         self.reclaimed = 0
-        self.warnings: list[str] = []
+        self.warnings = list(plan.warnings)
         self.rows: list[dict[str, object]] = []
         changed = set()
         for change in plan.changes:

@@ -15,7 +15,7 @@ import stat
 
 from .attributes import PRIVATE
 from .attributes import keep as keep_attributes
-from .errors import RefusedError, StorageError, files
+from .errors import BusyError, RefusedError, StorageError, files
 from .locking import Lock as Lock
 from .locking import clear as clear
 from .locking import staging_lock as staging_lock
@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 
 # Errors of file systems without hard links, or without links between two folders, or with too many links.
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+KEPT = ".ckptsurgeon"  # hidden folder next to a checkpoint, for versions kept by `--backup`; see formats.kept.store
+BACKUP = "CKPTSURGEON_BACKUP"  # environment variable: 1 turns `--backup` on
 _PATIENCE = 30.0  # seconds that `write_file` waits for another writer of the same file
+
+
+def overtaken(path: str) -> BusyError:
+    """The error of a writer that another process has overtaken: it saved the checkpoint that was to be replaced."""
+    what = "another process saved it in the meantime"
+    return BusyError(what, path=path, hint="nothing was changed; try again")
 
 
 class held_signals:

@@ -3,7 +3,7 @@
 Readers know a file only as a `Source`, and only `open_source` decides what kind of source a path gets. Today every
 path is a local file; files that lie elsewhere are to be added there and nowhere else.
 
-A source is a snapshot. Whoever writes checkpoints replaces files and never edits them, so an open source keeps its
+A source is a snapshot. Programs that write checkpoints replace files and never edit them, so an open source keeps its
 bytes, and `is_current` reports whether the path still leads to them.
 """
 

@@ -60,6 +60,7 @@ SLOW = [
     "test_ring_convergence.py",
     "test_ring_spec.py",
     "test_ring_journal.py",
+    "test_undo.py",
 ]
 FIRST = ["tensorflow", "children", *SLOW]  # groups
 

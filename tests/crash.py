@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 # All calls by which the writers change the disk or make a change last.
-CALLS = ("link", "replace", "rename", "unlink", "open", "write", "fsync", "ftruncate")
+CALLS = ("link", "replace", "rename", "unlink", "open", "write", "fsync", "ftruncate", "mkdir", "rmdir")
 
 
 def survives(operation: Callable[[], object], calls: int) -> bool:

@@ -383,7 +383,7 @@ class Target:
         mutate: changes one.
         path: what is opened, relative to the case's folder.
         more: further calls.
-        seconds: that a call may take; libhdf5 may be ended three times in one, each after five of processor time.
+        seconds: that a call may take; libhdf5 may have to be ended in one, after a second of processor time.
     """
 
     def __init__(
@@ -400,7 +400,7 @@ class Target:
         self.path = path
         self._more = more
         self._make = seeds
-        self._mutate = mutate
+        self.mutate = mutate
         self._seeds: list[Files] | None = None
 
     @property
@@ -413,7 +413,7 @@ class Target:
     def case(self, seed: int, count: int) -> Files:
         """The case of this number."""
         rng = random.Random(f"{seed}/{self.name}/{count}")
-        return self._mutate(rng, dict(rng.choice(self.seeds)))
+        return self.mutate(rng, dict(rng.choice(self.seeds)))
 
     def calls(self, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         """What is done with a case, as (name, call)."""
@@ -809,8 +809,8 @@ TARGETS = {
         Target("safetensors", _safetensors_seeds, _mutate_safetensors),
         Target("npz", _npz_seeds, _mutate_npz),
         Target("torch", _torch_seeds, _mutate_npz),
-        Target("hdf5", _hdf5_seeds, _mutate_hdf5, more=donate, seconds=20),
-        Target("keras", _keras_seeds, _mutate_keras, more=donate, seconds=20),
+        Target("hdf5", _hdf5_seeds, _mutate_hdf5, more=donate, seconds=10),
+        Target("keras", _keras_seeds, _mutate_keras, more=donate, seconds=10),
     )
 }
 

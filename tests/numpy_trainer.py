@@ -5,7 +5,7 @@ numpy_trainer.py command CHECKPOINT OUTPUT --data BATCH.npz --step N
 
 Both misbehave on request:
 `--do exit|garbage|hang|nothing|dataless|shapes|nan|grow|link|error|chatter|stale --at STEP`; with `--once FILE`
-only as long as FILE does not exist, which is then made.
+only as long as FILE does not exist, which is then made. `--do metrics --metrics TEXT --at STEP` sends TEXT for metrics.
 """
 
 import argparse
@@ -65,6 +65,8 @@ def answer(options, request):
     if wrong == "dataless":
         Path(request["output"] + ".data-00000-of-00001").unlink()
     talk = "a line of talk, which is no answer\n" if wrong == "chatter" else ""
+    if wrong == "metrics":
+        return f'{{"step": {request["step"]}, "metrics": {options.metrics}}}'
     metrics = {"loss": loss, **({"seconds": time.perf_counter() - began} if options.time else {})}
     return talk + json.dumps({"step": request["step"] - (wrong == "stale"), "metrics": metrics})
 
@@ -78,7 +80,7 @@ def parse(arguments):
     for name, default in {"--features": 2, "--classes": 2, "--step": 0, "--seed": 0, "--at": -1}.items():
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--once", type=Path)
-    for name in ("--data", "--do"):
+    for name in ("--data", "--do", "--metrics"):
         parser.add_argument(name)
     parser.add_argument("--time", action="store_true")
     return parser.parse_args(arguments)

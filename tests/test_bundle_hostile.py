@@ -294,8 +294,6 @@ BAD_INDEXES: dict[str, Callable[[HandMade], None]] = {
     "slices that overlap in a corner, beside a gap": _slices(
         ((0, 2), (0, 2)), ((1, 1), (1, 1)), ((2, 2), (0, 2)), ((0, 3), (2, 1))
     ),
-    "slices with a gap": _slices(((0, 2), WHOLE), ((3, 1), WHOLE)),
-    "one slice, of a half": _slices(((0, 2), WHOLE)),
     "a slice in two spellings": _slices(((0, 4), WHOLE), ((0, 4), (0, 3))),
     "a slice listed twice": lambda made: made.rows.update(
         {b"sliced": entry(shape=(4, 3), slices=map(slice_proto, [HALVES[0], HALVES[0]]))}

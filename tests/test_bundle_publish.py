@@ -20,7 +20,7 @@ from ckptsurgeon.errors import BusyError, CkptSurgeonError, RefusedError, Storag
 from ckptsurgeon.plan import Change, Copy, Plan
 from ckptsurgeon.publish import Lock, write_file
 from ckptsurgeon.surgeon.grafting import graft as plan_graft
-from ckptsurgeon.surgeon.selection import Selection
+from ckptsurgeon.surgeon.options import GraftOptions
 from ckptsurgeon.verbs import changing, looking
 
 Operation = Callable[[], object]
@@ -191,10 +191,10 @@ def test_a_save_between_plan_and_commit_is_noticed(tmp_path: Path) -> None:
     models.write(tmp_path / "b", 2)
     theirs = models.write(tmp_path / "theirs", 3)
     with formats.open(str(tmp_path / "a")) as donor, formats.locked(str(tmp_path / "b"), 1.0) as held:
-        plan = plan_graft(donor, held.checkpoint, Selection(layers="0"))
+        plan = plan_graft(donor, held.checkpoint, GraftOptions(layers="0"))
         for ending in (".data-00000-of-00001", ".index"):
             os.replace(f"{tmp_path / 'theirs'}{ending}", f"{tmp_path / 'b'}{ending}")
-        with pytest.raises(CkptSurgeonError, match=r"somebody saved it meanwhile|was replaced"):
+        with pytest.raises(CkptSurgeonError, match=r"another process saved it in the meantime|was replaced"):
             formats.save(plan, lock=held.lock)
     assert models.equal(models.read(tmp_path / "b"), theirs)
     assert list(files_of(tmp_path / "b")) == ["b.data-00000-of-00001", "b.index"]
@@ -414,7 +414,7 @@ def test_a_copy_of_unknown_bytes_is_never_planned(tmp_path: Path) -> None:
     models.write(tmp_path / "a", 1)
     models.write(tmp_path / "b", 2)
     with formats.open(str(tmp_path / "a")) as donor, formats.open(str(tmp_path / "b")) as recipient:
-        plan = plan_graft(donor, recipient, Selection(layers="0-1"))
+        plan = plan_graft(donor, recipient, GraftOptions(layers="0-1"))
         for change in plan.changes:
             assert isinstance(change.content, Copy)
             assert change.content.variable is donor[change.variable.name]

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from ckptsurgeon import cli, formats
+from ckptsurgeon.formats import state
 from ckptsurgeon.publish import Lock
 
 PROGRAM = [sys.executable, "-m", "ckptsurgeon"]
@@ -220,7 +221,7 @@ def test_any_spelling_of_a_checkpoint_works(folder: Path) -> None:
     (folder / "a.meta").write_bytes(b"graph")
     (folder / "run").mkdir()
     models.write(folder / "run" / "model.ckpt-3", 3)
-    formats.state.write("run", "run/model.ckpt-3", ["run/model.ckpt-3"])
+    state.write("run", "run/model.ckpt-3", ["run/model.ckpt-3"])
     (folder / "saved" / "variables").mkdir(parents=True)
     models.write(folder / "saved" / "variables" / "variables", 4)
     expected = run("ls", "a")[1]
@@ -246,7 +247,7 @@ MISTAKES = [
     ("graft a b --layers 7", "a: no layer 7; expected layers 0-2"),
     ("graft a b --layers 0:2", "did you mean 0-1 (inclusive)"),
     ("graft a b --match nope", "a: nothing matches nope"),
-    ("graft a wide --layers 0", "wide: dnn/layer0/Linear/Matrix has another shape than the donor's; "
+    ("graft a wide --layers 0", "wide: dnn/layer0/Linear/Matrix has a different shape than the donor's; "
                                 "expected [4, 4], found [6, 4]; --exclude leaves it out, --on-mismatch skip passes"),
     ("graft a b --layers 0 --slots kep", "invalid --slots 'kep'; expected keep, copy, drop or fill=NUMBER"),
     ("graft a b --layers 0 --on-mismatch ignore", "invalid --on-mismatch 'ignore'; expected error or skip"),
@@ -437,11 +438,9 @@ def test_help_fits_a_screen_and_has_three_examples(verb: str) -> None:
 
 def test_the_examples_of_the_surgeons_help_run(folder: Path) -> None:
     """The examples that --help shows work as they stand."""
-    from importlib import import_module
-
     mine = [verb for verb in cli.VERBS if verb not in ("train", "ring")]
     for verb in mine:
-        text = import_module(f"ckptsurgeon.cli.verbs.{verb}").HELP
+        text = cli.module_of(verb).HELP
         examples = [line for line in text.splitlines() if line[:2] == "  "]
         assert len(examples) == 3, verb
         for number, line in enumerate(examples):
@@ -450,7 +449,7 @@ def test_the_examples_of_the_surgeons_help_run(folder: Path) -> None:
             for name in ("model.ckpt", "src.ckpt", "dst.ckpt", "a.ckpt", "b.ckpt"):
                 models.write(place / name, 1 if name in ("src.ckpt", "a.ckpt") else 2)
             words = shlex.split(line)
-            if not {"|", "||", "<", ">"} & set(words):  # no shell is needed
+            if not {"|", "||", "&&", "<", ">"} & set(words):  # no shell is needed
                 done = command_line.run(*(words if words[0] == "graft" else words[1:]), cwd=place)
             else:
                 programs = [f'{name}() {{ {shlex.join([*PROGRAM, *more])} "$@"; }};'

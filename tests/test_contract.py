@@ -350,7 +350,7 @@ def test_set_takes_the_json_of_get(shell: Shell) -> None:
 def test_drop_slots_where_there_are_none(shell: Shell) -> None:
     """The message does not ask for the option that was given."""
     shell.done("drop", "a", "--slots", "-o", "bare")
-    assert shell.refused("drop", "bare", "--slots") == "bare: no slots, and no variables of an optimizer's own"
+    assert shell.refused("drop", "bare", "--slots") == "bare: there are no slots and no optimizer variables"
     assert shell.refused("drop", "bare").endswith("expected a glob of names, or --slots")
 
 

@@ -1,6 +1,6 @@
 """Every call of the operating system may fail: a checkpoint is the old or the new one, and the next run tidies up.
 
-`scripts/torture faults` is the long form: every call, every error, and the real commands under strace.
+`scripts/torture breaking faults` is the long form: every call, every error, and the real commands under strace.
 """
 
 from __future__ import annotations

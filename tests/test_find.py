@@ -155,7 +155,7 @@ def test_folders_without_a_checkpoint(tmp_path: Path) -> None:
         locating.locate(str(tmp_path))
     for name in ("c", "a", "b", "d"):
         (tmp_path / f"{name}.index").touch()
-    with pytest.raises(NotFoundError, match=r"a folder without a 'checkpoint' file; name one: a, b, c$"):
+    with pytest.raises(NotFoundError, match=r"a folder with several checkpoints; name one: a, b, c, d$"):
         locating.locate(str(tmp_path))
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "gone"')
     with pytest.raises(NotFoundError, match=r"names a checkpoint that is not there; found .*gone"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from strategies import same
 
 from ckptsurgeon import formats, numeric
+from ckptsurgeon.formats import foreign
 from ckptsurgeon.plan import Plan
 from ckptsurgeon.verbs import changing, producing
 
@@ -190,3 +193,22 @@ def test_a_saved_model_serves_new_values(tf: Any, tmp_path: Path) -> None:
         after = {path.name: path.read_bytes() for path in where.rglob("*") if path.is_file()}
         for name in ("saved_model.pb", "fingerprint.pb", "words.txt"):
             assert after[name] == before[name]
+
+
+def test_the_line_that_converts_a_frozen_graph(tf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph with its weights as constants is named, and the command in the message makes an npz of it."""
+    path, weights = tmp_path / "frozen.pb", np.arange(6, dtype=np.float32).reshape(2, 3)
+    with tf.Graph().as_default() as graph:
+        tf.constant(weights, name="dense/kernel")
+        tf.compat.v1.placeholder(tf.float32, [1, 2], name="input")
+        tf.compat.v1.train.export_meta_graph(str(tmp_path / "m.meta"))
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    error = foreign.explain(str(path))
+    assert "a TensorFlow graph (GraphDef)" in str(error)
+    _, flag, code, source, target = shlex.split(str(error).partition("is installed: ")[2])
+    monkeypatch.setattr(sys, "argv", [flag, source, target])
+    exec(code, {})
+    with np.load(tmp_path / "frozen.npz") as found:
+        assert found.files == ["dense/kernel"]
+        assert same(found["dense/kernel"], weights)
+    assert "the graph (.meta)" in str(foreign.explain(str(tmp_path / "m.meta")))

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fuzz_targets
 import fuzzing
+import guided
 import pytest
 
 from ckptsurgeon.errors import DamagedError
 
-THERE = list(fuzzing.TARGETS.values())
+THERE = list(fuzz_targets.TARGETS.values())
 each_target = pytest.mark.parametrize("target", THERE, ids=[target.name for target in THERE])
 HANG = 100.0  # times the seconds that a call may take; no measure of speed, but the end of a case that would never end
 CASES = {"v1": 150, "hdf5": 40, "keras": 40}  # else 500
@@ -37,6 +39,25 @@ def test_nothing_but_our_errors_leaves_the_library(target: fuzzing.Target, tmp_p
     assert not result.failures, f"seed 1: {result.failures}; the files are in {saved}"
     assert result.executions > 10
     assert 0 < result.opened < result.executions
+
+
+@each_target
+def test_the_corpus_is_read(target: fuzzing.Target, tmp_path: Path) -> None:
+    """Cases that coverage-guided fuzzing has kept, since each reaches lines that no other does."""
+    for path in sorted((guided.CORPUS / target.name).glob("*")):
+        files = guided.unpack(path.read_bytes())
+        assert files, path
+        assert guided.unpack(guided.pack(files)) == files
+        fuzzing.write_case(files, tmp_path / "case")
+        fuzzing.run_case(target, tmp_path / "case")
+
+
+def test_a_case_is_packed_as_one_file() -> None:
+    """Packed cases are unpacked as they were, and other bytes are not a case, nor a path."""
+    for files in ({}, {"m": b""}, {"m.index": b"\x00\xff", "checkpoint": b"x" * 70_000}):
+        assert guided.unpack(guided.pack(files)) == files
+    for wrong in (b"\x00", guided.pack({"m": b"abc"})[:-1], guided.pack({"../m": b""}), guided.pack({"": b"a"})):
+        assert guided.unpack(wrong) is None
 
 
 @each_target

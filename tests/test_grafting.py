@@ -120,7 +120,7 @@ def test_the_second_of_two_equal_maps_adds_nothing(a: str, b: str) -> None:
         ([f"{BIAS.format(0)}={BIAS.format(0)}.T"], RefusedError, "it is not a matrix; expected two dimensions"),
         (["dnn/layer0/Linear/*=x"], UsageError, "wildcards"),
         ([f"{BIAS.format(0)}=x", f"{BIAS.format(1)}=x"], RefusedError, "no variable x"),
-        ([f"{MATRIX.format(0)}={MATRIX.format(1)}"], RefusedError, "another shape"),
+        ([f"{MATRIX.format(0)}={MATRIX.format(1)}"], RefusedError, "different shape"),
     ],
 )
 def test_a_map_that_cannot_be(a: str, b: str, maps: list[str], error: Any, message: str) -> None:
@@ -302,7 +302,7 @@ def test_numbers_are_not_cast_to_strings(tmp_path: Path) -> None:
     text[:] = [b"1", b"2"]
     a, b = write(tmp_path / "a", {"x": text}), write(tmp_path / "b", {"x": some(2)})
     for donor, recipient in ((a, b), (b, a)):
-        with pytest.raises(RefusedError, match="another dtype") as raised:
+        with pytest.raises(RefusedError, match="different dtype") as raised:
             changing.graft(donor, recipient, match=["x"], cast=True)
         assert "--cast" not in str(raised.value)
 
@@ -344,8 +344,8 @@ def test_mismatches_are_skipped_with_reasons(tmp_path: Path, to: str) -> None:
     assert {name.rpartition("/")[2]: (action, reason) for name, action, reason in found} == {
         "only_a": ("skipped", "missing in the recipient"),
         "only_b": ("skipped", "missing in the donor"),
-        "shape": ("skipped", "another shape than the donor's: [2]"),
-        "dtype": ("skipped", "another dtype than the donor's: float32"),
+        "shape": ("skipped", "different shape than the donor's: [2]"),
+        "dtype": ("skipped", "different dtype than the donor's: float32"),
         "good": ("grafted", None),
     }
     assert [row["bytes"] for row in report.changed if row["action"] == "skipped"] == [0] * 4
@@ -359,7 +359,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(CkptSurgeonError) as raised:
         changing.graft(a, b, layers="0", maps=["nothing=x", "nowhere=y"])
     said = "\n".join(raised.value.lines)
-    for part in ("only_a", "another shape", "another dtype", "nothing=x", "nowhere=y"):
+    for part in ("only_a", "different shape", "different dtype", "nothing=x", "nowhere=y"):
         assert part in said
     assert len(raised.value.lines) == 5
     assert models.snapshot(tmp_path) == before

@@ -213,7 +213,7 @@ def test_members_of_a_zip_are_carried(tmp_path: Path, method: int) -> None:
     for turn, change in enumerate(
         [
             lambda: changing.set(str(path), "layers/dense/vars/1[2]", 3),
-            lambda: changing.rename(str(path), ["layers/dense/=layers/first/"]),
+            lambda: changing.rename(str(path), ["layers/dense/=layers/first/"], anyway=True),
         ]
     ):
         change()
@@ -305,19 +305,19 @@ class TestLegacy:
         lists = self.lists(tmp_path / "m.h5", root)
         assert lists == {"": ["input", "b", "z"], "input": [], "b": ["b/kernel:0", "other/bias"],
                          "z": ["a/kernel:0", "a/bias:0"]}  # fmt: skip
-        changing.rename(path, [f"{prefix}z/a/bias:0={prefix}new/bias"])
+        changing.rename(path, [f"{prefix}z/a/bias:0={prefix}new/bias"], anyway=True)
         lists = self.lists(tmp_path / "m.h5", root)
         assert (lists[""], lists["z"], lists["new"]) == (["input", "b", "z", "new"], ["a/kernel:0"], ["bias"])
         with formats.open(path) as file:
             assert same(file.read(f"{prefix}new/bias"), expected[f"{prefix}a/a/bias:0"])
 
     def test_drop(self, tmp_path: Path, root: str, fixed: bool) -> None:
-        """A layer that lost its weights stays in the list, with none; an optimizer goes whole."""
+        """A layer that lost its weights leaves the list; an optimizer goes whole."""
         hdf5_files.legacy(tmp_path / "m.h5", 0, root, fixed)
         prefix = f"{root}/" if root else ""
-        changing.drop(str(tmp_path / "m.h5"), [f"{prefix}b/**"])
+        changing.drop(str(tmp_path / "m.h5"), [f"{prefix}b/**"], anyway=True)
         assert self.lists(tmp_path / "m.h5", root) == {
-            "": ["input", "b", "a"], "input": [], "b": [], "a": ["a/kernel:0", "a/bias:0"]
+            "": ["input", "a"], "input": [], "a": ["a/kernel:0", "a/bias:0"]
         }  # fmt: skip
         with h5py.File(tmp_path / "m.h5") as file:
             if root:
@@ -333,7 +333,7 @@ class TestLegacy:
         hdf5_files.legacy(tmp_path / "m.h5", 0, root, fixed)
         prefix = f"{root}/" if root else ""
         np.savez(tmp_path / "d.npz", **{f"{prefix}c/c/kernel": np.ones((2, 2), np.float32)})
-        changing.graft(str(tmp_path / "d.npz"), str(tmp_path / "m.h5"), match=["**"], add=True)
+        changing.graft(str(tmp_path / "d.npz"), str(tmp_path / "m.h5"), match=["**"], add=True, anyway=True)
         lists = self.lists(tmp_path / "m.h5", root)
         assert (lists[""], lists["c"]) == (["input", "b", "a", "c"], ["c/kernel"])
 
@@ -404,8 +404,8 @@ def test_a_set_of_files(tmp_path: Path) -> None:
         assert (checkpoint.read("layers/dense_1/vars/0") == 9).all()
         assert (checkpoint.read("layers/dense_2/vars/0") == 2).all()
     with pytest.raises(RefusedError, match="use -o OUT"):
-        changing.drop(str(index), ["layers/dense/**"])
-    changing.drop(str(index), ["layers/dense/**"], out=str(tmp_path / "one.weights.h5"))
+        changing.drop(str(index), ["layers/dense/**"], anyway=True)
+    changing.drop(str(index), ["layers/dense/**"], out=str(tmp_path / "one.weights.h5"), anyway=True)
     with formats.open(str(tmp_path / "one.weights.h5")) as checkpoint:
         assert list(checkpoint) == ["layers/dense_1/vars/0", "layers/dense_2/vars/0"]
     producing.convert(str(index), str(tmp_path / "all.weights.h5"))
@@ -495,11 +495,11 @@ def test_room_for_a_new_file_and_its_result(tmp_path: Path, monkeypatch: pytest.
     before = path.read_bytes()
     message = rf"not enough room on the disk; expected {2 * size} bytes, found {2 * size - 1} free"
     with pytest.raises(StorageError, match=message):
-        changing.rename(str(path), ["layers/dense/=layers/first/"])
+        changing.rename(str(path), ["layers/dense/=layers/first/"], anyway=True)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     changing.set(str(path), "layers/dense/vars/0", 1)  # in its place: written once
     room["bytes"] += 1
-    changing.rename(str(path), ["layers/dense/=layers/first/"])
+    changing.rename(str(path), ["layers/dense/=layers/first/"], anyway=True)
     with formats.open(str(path)) as file:
         assert "layers/first/vars/0" in file

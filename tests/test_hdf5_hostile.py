@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import json
 import os
 import random
 import signal
@@ -227,7 +228,7 @@ def spin(*_: Any) -> Any:
 
 
 def take_all(*_: Any) -> Any:
-    return [bytearray(1 << 26) for _ in range(1 << 10)]
+    return [np.zeros(1 << 26, "u1") for _ in range(1 << 10)]
 
 
 def open_another(*_: Any) -> Any:
@@ -256,8 +257,6 @@ def test_whatever_becomes_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
     """Its death, its silence and its nonsense are one error each, and the next file is read."""
     end, kind, message = ENDS[number]
     hdf5_files.weights(tmp_path / "m.weights.h5")
-    if end is spin:
-        monkeypatch.setattr(process, "_SECONDS", 1)
     with monkeypatch.context() as patched:
         patched.setattr(reading, "walk", end)
         with pytest.raises(kind, match=message):
@@ -285,6 +284,46 @@ def test_many_deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 found.append("did not read" in str(caught.value))
         assert found == [False] * 3 + [True] * 17
         assert other.read("0").tolist() == [*range(8)]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_loop_ends_all_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that takes too long once is not asked again: a file with many loops takes the time of one."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        for number in range(20):
+            file.create_dataset(str(number), data=np.arange(8), chunks=(4,))
+    monkeypatch.setattr(process, "_SECONDS", 0.2)
+    monkeypatch.setattr(reading, "send_values", spin)
+    with formats.open(str(tmp_path / "m.h5")) as file:
+        found = []
+        for name in file:
+            with pytest.raises(DamagedError, match=f"libhdf5 did not finish .* {name}$") as caught:
+                file.read(name)
+            found.append("did not read" in str(caught.value))
+    assert found == [False] + [True] * 19
+
+
+@pytest.mark.usefixtures("fresh")
+def test_time_is_granted_by_bytes_and_not_by_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many requests do not give a slow file more time than their bytes take: what is granted is little for each."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        for number in range(50):
+            file.create_dataset(str(number), data=np.arange(8), chunks=(4,))
+    granted: list[float] = []
+    send = process.send
+
+    def record(fd: int, kind: bytes, data: bytes) -> None:
+        granted.extend([json.loads(data)["seconds"]] if kind == b"J" else [])
+        send(fd, kind, data)
+
+    monkeypatch.setattr(process, "send", record)
+    with formats.open(str(tmp_path / "m.h5")) as file:
+        assert [file.read(name).tolist() for name in file] == [[*range(8)]] * 50
+    size = os.path.getsize(tmp_path / "m.h5") + 50 * 8 * 8
+    each = process._SECONDS_EACH
+    assert len(granted) == 51
+    assert sum(granted) == pytest.approx(process._SECONDS + 51 * each + size / process._SLOWEST)
+    assert each < process._SECONDS / 20
 
 
 @pytest.mark.usefixtures("fresh")

@@ -241,5 +241,5 @@ def test_nothing_is_left_open() -> None:
     marks = re.compile(rf"\b({'|'.join(('NotImplemented' + 'Error', 'TO' + 'DO', 'FIX' + 'ME', 'X' * 3))})\b")
     for folder in ("ckptsurgeon", "scripts", "tests"):
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix != ".pyc":
+            if path.is_file() and path.suffix != ".pyc" and "corpus" not in path.parts:
                 assert not marks.search(path.read_text()), path

@@ -438,7 +438,7 @@ def test_all_layers_that_do_not_pair_come_at_once(a: Path, b: Path, capsys: pyte
     assert [line.split(": ", 2)[2].split(":")[0].split(" than")[0] for line in lines] == [
         "layer 0",
         "layer 1",
-        "y/2/w has another shape",
+        "y/2/w has a different shape",
     ]
 
 
@@ -487,8 +487,8 @@ def test_shapes_and_dtypes_that_differ_are_refused(a: Path, b: Path, capsys: pyt
     formats.write(str(b), arrays, sync=False)
     refused(a, b, *SCHEMES)
     lines = capsys.readouterr().err.splitlines()
-    assert ["y/0/bias has another dtype than the donor's x/0/b" in lines[0], len(lines)] == [True, 2]
-    assert "y/0/kernel has another shape than the donor's x/0/w; expected [3, 2], found [2, 3]" in lines[1]
+    assert ["y/0/bias has a different dtype than the donor's x/0/b" in lines[0], len(lines)] == [True, 2]
+    assert "y/0/kernel has a different shape than the donor's x/0/w; expected [3, 2], found [2, 3]" in lines[1]
 
 
 # -- renames

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptsurgeon import formats
-from ckptsurgeon.errors import CkptSurgeonError, DamagedError, RefusedError
+from ckptsurgeon.cli import main
+from ckptsurgeon.errors import CkptSurgeonError, CkptSurgeonWarning, DamagedError, RefusedError
 from ckptsurgeon.formats.bundle.graph.graph import Graph
 from ckptsurgeon.formats.bundle.graph.nodes import ATTRIBUTE, EDGE, HAS_VALUES, SLOT_VARIABLE, new_part
 from ckptsurgeon.formats.bundle.graph.paths import escape, path_of, unescape
 from ckptsurgeon.formats.tensorflow.wire import bytes_field, fields, varint_field
 from ckptsurgeon.names import VALUE_SUFFIX as VALUE
 from ckptsurgeon.plan import Change, Text
+from ckptsurgeon.verbs import listing
 
 TRUE, FALSE = bytes_field(5, varint_field(1, 1)), bytes_field(5, b"")
 UNKNOWN = bytes_field(9, b"from the future")
@@ -217,6 +221,39 @@ def test_a_damaged_graph_is_in_nobody_s_way(tmp_path: Path) -> None:
             checkpoint.consequences([Change("dropped", variable, None)])
 
 
+def test_without_the_data_metadata_alone_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Listings of an index whose data file is absent say what it tells, with one warning; an edit is still refused."""
+    made = HandMade()
+    for key in ("model/layer_with_weights-0/kernel", "model/layer_with_weights-1/kernel"):
+        made.add(key + VALUE, np.zeros((2, 3), np.float32))
+    made.add("model/layer_with_weights-0/kernel/.OPTIMIZER_SLOT/optimizer/m" + VALUE, np.zeros((2, 3), np.float32))
+    made.add("_CHECKPOINTABLE_OBJECT_GRAPH", strings(keras_2().encode()).reshape(()))
+    path = str(made.write(tmp_path / "m"))
+    assert main(["ls", path, "--json"]) == 0
+    whole = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["layer"] for row in whole] == [None, 0, 0, 1]
+    assert [row["full_name"] for row in whole] == [None, "a/kernel", None, "b/kernel"]
+    os.unlink(f"{path}.data-00000-of-00001")
+    assert main(["ls", path, "--json"]) == 0
+    said = capsys.readouterr()
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    stored = ("name", "dtype", "shape", "bytes")
+    assert [[row[key] for key in stored] for row in rows] == [[row[key] for key in stored] for row in whole]
+    assert all(row["full_name"] is None for row in rows)
+    assert [row["layer"] for row in rows] == [None, 0, 0, 1]  # as the names say
+    assert said.err.startswith(f"ckptsurgeon: warning: {path}: m.data-00000-of-00001 is missing, so ")
+    assert said.err.count("\n") == 1
+    for verb in (["ls", "-l"], ["layers"], ["ls", "--total"], ["ls", "--no-slots"], ["ls", "--tree"]):
+        assert main([verb[0], path, *verb[1:]]) == 0
+        assert capsys.readouterr().out
+    with pytest.warns(CkptSurgeonWarning, match="is missing"):
+        assert len(listing.ls(path, details=True)) == 4
+    before = Path(f"{path}.index").read_bytes()
+    assert main(["drop", path, "--slots"]) == 2
+    assert main(["rename", path, "model/layer_with_weights-1/=model/layer_with_weights-2/"]) == 2
+    assert Path(f"{path}.index").read_bytes() == before
+
+
 def test_an_early_keras_2_is_understood(sample: tuple[bytes, dict[str, tuple[int, ...]]]) -> None:
     """Layers that have but one kind of edge, and slots without flags, are found, and all comes back byte for byte."""
     data, shapes = sample
@@ -367,7 +404,7 @@ def test_a_dropped_variable_leaves_no_edge() -> None:
     """Row, edges, slot and the word that there are values go together, up to the root."""
     found = keras_2()
     first, second, slot = list(found.keys())
-    with pytest.raises(RefusedError, match=r"OPTIMIZER_SLOT.* is the slot of a variable that goes"):
+    with pytest.raises(RefusedError, match=r"OPTIMIZER_SLOT.* is a slot of a dropped variable"):
         found.drop([first])
     found.drop([first, slot])
     assert tree(found).keys() == {"/model/layer_with_weights-1/kernel", "/model/layer-1/kernel"}

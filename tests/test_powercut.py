@@ -1,6 +1,6 @@
 """Power cuts: whatever of a command's writes is on the disk, a checkpoint is the old one or the new one.
 
-`scripts/torture powercut` is the long form: every verb over every format, and longer rings.
+`scripts/torture breaking powercut` is the long form: every verb over every format, and longer rings.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from ckptsurgeon.formats.bundle.graph.graph import Graph
 from ckptsurgeon.formats.bundle.graph.nodes import ATTRIBUTE, EDGE, HAS_VALUES, new_part
 from ckptsurgeon.formats.tensorflow.wire import bytes_field
 from ckptsurgeon.names import VALUE_SUFFIX as VALUE
-from ckptsurgeon.verbs import changing, producing
+from ckptsurgeon.verbs import changing, producing, reclaiming
 
 FORMATS = ("bundle", "v1", "safetensors", "npz")
 ENDINGS = {"bundle": "", "v1": "", "safetensors": ".safetensors", "npz": ".npz"}
@@ -584,9 +584,9 @@ def test_compact_gives_dead_bytes_back(tmp_path: Path) -> None:
     data = tmp_path / "m.data-00000-of-00001"
     before = data.stat().st_size
     stood = files(tmp_path)
-    assert changing.compact(path, dry_run=True).reclaimed == 4000
+    assert reclaiming.compact(path, dry_run=True).reclaimed == 4000
     assert files(tmp_path) == stood
-    assert changing.compact(path).reclaimed == 4000
+    assert reclaiming.compact(path).reclaimed == 4000
     assert data.stat().st_size == before - 4000
     assert same(path, arrays)
     assert usual(tmp_path)
@@ -598,7 +598,7 @@ def test_compact_of_a_linked_graft(tmp_path: Path) -> None:
     changing.graft(a, b, layers="all", link=True)
     expected, donor = models.read(tmp_path / "m"), models.snapshot(tmp_path)
     assert not usual(tmp_path)
-    assert changing.compact(b).reclaimed > 0
+    assert reclaiming.compact(b).reclaimed > 0
     assert same(b, expected)
     assert usual(tmp_path)
     now = models.snapshot(tmp_path)
@@ -610,7 +610,7 @@ def test_where_nothing_is_dead_nothing_is_written(tmp_path: Path, to: str) -> No
     """Every file stays the very same one, with the same times."""
     path = write(tmp_path / "m", A, to)
     stood = files(tmp_path)
-    assert changing.compact(path).reclaimed == 0
+    assert reclaiming.compact(path).reclaimed == 0
     assert files(tmp_path) == stood
 
 
@@ -629,7 +629,7 @@ def test_compact_into_another_place(tmp_path: Path) -> None:
     """-o writes the live bytes there and leaves the input as it is."""
     path, arrays = with_dead_bytes(tmp_path)
     before = models.snapshot(tmp_path)
-    assert changing.compact(path, out=str(tmp_path / "out")).reclaimed == 4000
+    assert reclaiming.compact(path, out=str(tmp_path / "out")).reclaimed == 4000
     now = models.snapshot(tmp_path)
     assert {name: now[name] for name in before} == before
     assert same(tmp_path / "out", arrays)
@@ -642,7 +642,7 @@ def test_compact_needs_all_data(tmp_path: Path) -> None:
     (tmp_path / "m.data-00000-of-00001").unlink()
     before = models.snapshot(tmp_path)
     with pytest.raises(NotFoundError):
-        changing.compact(path)
+        reclaiming.compact(path)
     assert models.snapshot(tmp_path) == before
 
 
@@ -710,7 +710,7 @@ def test_not_enough_room(tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatc
         "convert": lambda: producing.convert(a, out, to="npz" if to != "npz" else "bundle"),
         "convert to the same": lambda: producing.convert(a, out, to=to),
         "cp": lambda: producing.cp(a, out),
-        "compact": lambda: changing.compact(c),
+        "compact": lambda: reclaiming.compact(c),
     }
     for name, operation in operations.items():
         with pytest.raises(StorageError, match=r"not enough room on the disk; expected \d+ bytes, found 0 free"):

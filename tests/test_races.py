@@ -56,7 +56,7 @@ def test_a_save_that_finishes_first_stays(tmp_path: Path, monkeypatch: pytest.Mo
 
     expected = {path.name.replace("theirs", "out"): path.read_bytes() for path in tmp_path.glob("theirs*")}
     once_before(monkeypatch, owner, method, save)
-    with pytest.raises(BusyError, match="somebody saved it meanwhile"):
+    with pytest.raises(BusyError, match="another process saved it in the meantime"):
         producing.convert(one, str(out))
     assert {path.name: path.read_bytes() for path in tmp_path.glob("out*")} == expected
 

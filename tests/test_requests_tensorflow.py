@@ -292,15 +292,15 @@ def test_04_a_shape_mismatch_is_never_silent(tf: Any, tmp_path: Path, capsys: py
     assert "--map x=y is never used" in refused(capsys, "graft", a, b, "--match", "dnn/layer0/**", "--map", "x=y")
     error = refused(capsys, "graft", a, b, "--layers", "0-1")
     matrix, bias = LAYER.format(1) + KERNEL, LAYER.format(1) + BIAS
-    assert f"{matrix} has another shape than the donor's; expected [4, 9], found [4, 6]" in error
-    assert f"{bias} has another shape than the donor's; expected [9], found [6]" in error
+    assert f"{matrix} has a different shape than the donor's; expected [4, 9], found [4, 6]" in error
+    assert f"{bias} has a different shape than the donor's; expected [9], found [6]" in error
     assert models.snapshot(tmp_path) == stood
     report = rows(capsys, "graft", a, b, "--layers", "0-1", "--on-mismatch", "skip")
     assert {row["name"]: (row["action"], row["reason"]) for row in report} == {
         LAYER.format(0) + BIAS: ("grafted", None),
         LAYER.format(0) + KERNEL: ("grafted", None),
-        bias: ("skipped", "another shape than the donor's: [9]"),
-        matrix: ("skipped", "another shape than the donor's: [4, 9]"),
+        bias: ("skipped", "different shape than the donor's: [9]"),
+        matrix: ("skipped", "different shape than the donor's: [4, 9]"),
     }
     assert models.equal(recipient.restore(b), with_layers(recipient.values(), donor.values(), (0,)))
 

@@ -160,7 +160,7 @@ def test_models_that_cannot_share_a_trunk_are_found_before_the_run(tmp_path: Pat
     with pytest.raises(CkptSurgeonError) as caught:
         start.init(str(tmp_path))
     lines = [line.removeprefix(f"{tmp_path}/ring.toml: layers 0-1 of ") for line in caught.value.lines]
-    assert any(line.startswith("b do not match those of a: dnn/layer1/Linear/Bias has another") for line in lines)
+    assert any(line.startswith("b do not match those of a: dnn/layer1/Linear/Bias has a different") for line in lines)
     assert any(line.startswith("b do not match those of a: dnn/layer1/Linear/Matrix has") for line in lines)
     assert any(line.startswith("c do not match those of a: no variable dnn/layer1/Linear/Bias") for line in lines)
     assert (tmp_path / "journal.jsonl").stat().st_size == 0

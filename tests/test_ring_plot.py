@@ -179,8 +179,8 @@ def test_a_moving_mean_passes_over_what_is_not_finite() -> None:
     ("rounds", "out", "words"),
     [
         (0, "run.png", "nothing to plot: no round is finished yet"),
-        (3, "run.txt", "run.txt: unsupported kind of picture; expected "),
-        (3, "run", "run: unsupported kind of picture; expected "),
+        (3, "run.txt", "run.txt: unsupported picture format; expected "),
+        (3, "run", "run: unsupported picture format; expected "),
         (3, "no/run.png", "no/run.png: no such file or directory"),
     ],
 )

@@ -36,6 +36,7 @@ from ckptsurgeon.errors import (
     StorageError,
     UnsupportedError,
 )
+from ckptsurgeon.formats import locating
 from ckptsurgeon.formats.bundle.reading import Bundle
 from ckptsurgeon.formats.files import json_scan
 from ckptsurgeon.formats.safetensors import finding as safetensors_finding
@@ -402,9 +403,9 @@ def make_set(folder: Path, parts: list[Arrays], index: bool = True, stem: str = 
 
 def located(path: Path) -> SafeTensors:
     """The checkpoint that a path means."""
-    files = safetensors_finding.locate(str(path))
-    assert files is not None, path
-    return SafeTensors(str(path), files)
+    found = locating.locate(str(path))
+    assert found.format == "safetensors", path
+    return SafeTensors(str(path), found.files)
 
 
 PARTS: list[Arrays] = [{"a": MATRIX, "b": np.arange(3)}, {"c": MATRIX + 1}]
@@ -801,7 +802,7 @@ def test_somebody_else_saves_meanwhile(tmp_path: Path) -> None:
         other = tmp_path / "other"
         other.write_bytes(library({"x": MATRIX}))
         os.replace(other, path)
-        with pytest.raises(BusyError, match="somebody saved it meanwhile"):
+        with pytest.raises(BusyError, match="another process saved it in the meantime"):
             safetensors_writing.save_in_place(
                 Plan(checkpoint, [set_to(checkpoint, "b", np.arange(3))]), lock, False, 0.0
             )

@@ -83,6 +83,32 @@ def test_a_folder_that_was_moved(tmp_path: Path) -> None:
     assert moved.latest == str(tmp_path / "v1-?????-of-00003")
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (r"C:\\Users\\me\\run\\m-2", "m-2"),
+        ("C:/Users/me/run/m-2", "m-2"),
+        (r"run\\m-2", "m-2"),
+        (r"below\\m-3", "below/m-3"),
+        (r"\\\\server\\share\\m-?????-of-00003", "m-?????-of-00003"),
+        (r"odd\\name", r"odd\name"),
+    ],
+)
+def test_paths_that_windows_wrote(tmp_path: Path, path: str, name: str) -> None:
+    """Drive letters and backslashes: a relative path is followed, an absolute one is its last part in the folder."""
+    (tmp_path / "below").mkdir()
+    for each in ("m-2.index", "below/m-3.index", "m-00000-of-00003", r"odd\name.index", "name.index"):
+        (tmp_path / each).touch()
+    assert read(tmp_path, f'model_checkpoint_path: "{path}"').latest == str(tmp_path / name)
+
+
+def test_a_path_of_windows_does_not_lead_out(tmp_path: Path) -> None:
+    """Backslashes do not reach a checkpoint outside the folder either."""
+    run, _ = outside(tmp_path)
+    with pytest.raises(RefusedError, match="outside its folder"):
+        _ = read(run, r'model_checkpoint_path: "..\\other\\m-2"').latest
+
+
 def outside(root: Path) -> tuple[Path, Path]:
     """A folder `run` with a link `elsewhere` to its sister `other`, in which the checkpoint m-2 stands."""
     (root / "run").mkdir()

@@ -48,14 +48,14 @@ def test_every_mismatch_is_reported(pair: Pair) -> None:
     """A shape that differs is refused with both shapes; a missing variable too, in the same go."""
     donor, recipient = pair
     with pytest.raises(
-        RefusedError, match=r"layer0/Linear/Matrix has another shape.*expected \[4, 4\], found \[6, 4\]"
+        RefusedError, match=r"layer0/Linear/Matrix has a different shape.*expected \[4, 4\], found \[6, 4\]"
     ):
         grafting.graft(donor, recipient, GraftOptions(layers="0"))
     del recipient.variables["dnn/layer2/Linear/Bias"]
     with pytest.raises(Problems) as caught:
         grafting.graft(donor, recipient, GraftOptions(layers="all"))
     assert [line.split(": ", 1)[1].split(";")[0] for line in caught.value.lines] == [
-        "dnn/layer0/Linear/Matrix has another shape than the donor's",
+        "dnn/layer0/Linear/Matrix has a different shape than the donor's",
         "no variable dnn/layer2/Linear/Bias, which the donor has",
     ]
 
@@ -67,7 +67,7 @@ def test_a_dtype_that_differs_is_refused(tmp_path: Path) -> None:
     with (
         formats.open(str(tmp_path / "a")) as donor,
         formats.open(str(tmp_path / "b")) as recipient,
-        pytest.raises(RefusedError, match="x has another dtype than the donor's; expected float32, found float64"),
+        pytest.raises(RefusedError, match="x has a different dtype than the donor's; expected float32, found float64"),
     ):
         grafting.graft(donor, recipient, GraftOptions(match=["x"]))
 

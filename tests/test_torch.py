@@ -20,7 +20,8 @@ from ckptsurgeon import compare, formats, numeric
 from ckptsurgeon.cli import main
 from ckptsurgeon.errors import ChangedError, DamagedError, RefusedError
 from ckptsurgeon.formats.safetensors.reading import SafeTensors
-from ckptsurgeon.formats.torch.reading import Torch, is_archive
+from ckptsurgeon.formats.torch.archive import is_archive
+from ckptsurgeon.formats.torch.reading import Torch
 from ckptsurgeon.verbs import changing, producing
 
 a_few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -211,7 +212,8 @@ def test_the_verbs_that_read(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     "argv",
     [["set", "m.pt", "a", "1"], ["rename", "m.pt", "a=c"], ["drop", "m.pt", "a"], ["cast", "m.pt", "float16"],
-     ["graft", "n.pt", "m.pt", "--match", "a"], ["extract", "m.pt", "--match", "a", "-o", "out"]],
+     ["graft", "n.pt", "m.pt", "--match", "a"], ["graft", "same.pt", "m.pt", "--match", "a"],
+     ["extract", "m.pt", "--match", "a", "-o", "out"]],
 )  # fmt: skip
 def test_it_is_never_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str]
@@ -221,13 +223,29 @@ def test_it_is_never_written(
     before = save({"a": view(BASE), "b": view(BASE)})
     Path("m.pt").write_bytes(before)
     Path("n.pt").write_bytes(save({"a": view(BASE + 1)}))
+    Path("same.pt").write_bytes(save({"a": view(BASE)}))
     assert main(argv) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "PyTorch files are read, and never written" in said
     assert "ckptsurgeon convert m.pt m.safetensors" in said
     assert Path("m.pt").read_bytes() == before
-    assert sorted(os.listdir()) == ["m.pt", "n.pt"]
+    assert sorted(os.listdir()) == ["m.pt", "n.pt", "same.pt"]
+
+
+@pytest.mark.parametrize("out", ["x.safetensors", "x.npz"])
+def test_an_average_in_another_format(tmp_path: Path, out: str) -> None:
+    """Files that are never written are averaged into the format of OUT's ending; without one it is refused."""
+    for number, name in enumerate(("a.pt", "b.pt")):
+        (tmp_path / name).write_bytes(save({"w": view(BASE.astype("f4") + 2 * number), "n": view(np.array([7]))}))
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    producing.average(paths, tmp_path / out)
+    with formats.open(tmp_path / out) as found:
+        assert same(found.read("w"), BASE.astype("f4") + 1)
+        assert found.read("n").tolist() == [7]
+    for refused in ("c.pt", "c"):
+        with pytest.raises(RefusedError, match="PyTorch files are read, and never written"):
+            producing.average(paths, tmp_path / refused)
 
 
 def test_a_copy_is_the_same_file(tmp_path: Path) -> None:

@@ -594,7 +594,7 @@ def test_somebody_saved_meanwhile(tmp_path: Path) -> None:
     path = make(tmp_path / "m", {"v": MATRIX})
     with Lock(str(path), 0.0) as lock, open_v1(path) as old:
         os.replace(make(tmp_path / "n", {"v": MATRIX * 3}), path)
-        with pytest.raises(BusyError, match="somebody saved it meanwhile"):
+        with pytest.raises(BusyError, match="another process saved it in the meantime"):
             v1_writing.save_in_place(Plan(old, [Change("filled", old["v"], Fill(1))]), lock, True, 0.0)
     with open_v1(path) as checkpoint:
         assert_holds(checkpoint, {"v": MATRIX * 3})

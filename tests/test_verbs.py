@@ -199,7 +199,7 @@ def test_set_changes_what_was_named(tmp_path: Path, target: str, value: str, exp
     [
         ("i[0]", "300", "i.0. is int8: the value 300 does not fit"),
         ("i", "0.5", "does not fit"),
-        ("x", "[1, 2]", r"another shape; expected \[4\], found \[2\]"),
+        ("x", "[1, 2]", r"different shape; expected \[4\], found \[2\]"),
         ("x[9]", "1", "out of bounds"),
         ("x[a]", "1", r"invalid index \[a\]"),
         ("x", "two", "cannot parse value 'two'"),

@@ -11,9 +11,13 @@ import contextlib
 import gc
 import sys
 
-from ..errors import CkptSurgeonError, UsageError, did_you_mean, printable
+from ..errors import CkptSurgeonError, UsageError, did_you_mean, printable, warned
 from . import streams
 from .parser import Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Verbs return DIFFERENT themselves: diff found a difference, verify damage.
 DONE, DIFFERENT, FAILED, BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -35,9 +39,13 @@ VERBS = {
     "convert": "write a checkpoint in another format",
     "cp": "copy a whole checkpoint",
     "compact": "reclaim bytes that no variable refers to",
+    "undo": "bring back what an operation with --backup replaced",
+    "log": "list the operations that can be undone",
     "train": "train a checkpoint on one mini-batch",
     "ring": "train models as independent processes that share their first layers",
 }
+
+_ROOMS = {"undo": "history", "log": "history"}  # the folder of a verb's module, unless it is `verbs`
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,21 +112,32 @@ def _dispatch(argv: list[str]) -> int:
     if verb not in VERBS:
         hint = did_you_mean(verb, VERBS) or "'ckptsurgeon --help' lists the verbs"
         raise UsageError(f"no verb {verb}", hint=hint)
-    from importlib import import_module
-
-    module = import_module(f"{__name__}.verbs.{verb}")
+    module = module_of(verb)
     parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
     module.add_arguments(parser)
     try:
         args = parser.parse(rest)
     except SystemExit:  # --help
         return DONE
-    status: int = module.run(args)
+    with warned(lambda line: streams.complain(f"warning: {line}")):
+        status: int = module.run(args)
     return status
 
 
+def module_of(verb: str) -> Any:
+    """Import the module of a verb."""
+    from importlib import import_module
+
+    return import_module(f"{__name__}.{_ROOMS.get(verb, 'verbs')}.{verb}")
+
+
 def _overview() -> str:
-    lines = ["usage: ckptsurgeon VERB ...", "", "Look into model checkpoints and operate on them.", ""]
+    lines = [
+        "usage: ckptsurgeon VERB ...",
+        "",
+        "Inspect and edit model checkpoints without a deep-learning framework.",
+        "",
+    ]
     lines += [f"  {verb:8}{text}" for verb, text in VERBS.items()]
     lines += ["", "'ckptsurgeon VERB --help' explains a verb; 'graft' is short for 'ckptsurgeon graft'."]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 
 from ..errors import UsageError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn, TypedDict
 
-    from ..verbs.changing import Writing
+    from ..verbs.changing import Placing, Writing
 
     class Selected(TypedDict):
         """The parts of a selection."""
@@ -116,17 +117,44 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_backup(parser: argparse.ArgumentParser) -> None:
+    """The options --backup and --no-backup; without them, the environment decides."""
+    parser.add_argument(
+        "--backup",
+        action=argparse.BooleanOptionalAction,
+        help="keep what is replaced for 'undo', by hard links; $CKPTSURGEON_BACKUP=1 is the same",
+    )
+
+
 def writing(args: argparse.Namespace) -> Writing:
-    """The options of `add_writing`, as keyword arguments of the verbs."""
-    return {"out": args.out, "wait": args.wait, "dry_run": args.dry_run, "force": args.force}
+    """The options of `add_writing` and `add_backup`, as keyword arguments of the verbs."""
+    backup = getattr(args, "backup", False)
+    if backup is None:
+        from ..publish import BACKUP
+
+        backup = args.out is None and os.environ.get(BACKUP, "") not in ("", "0")
+    return {"out": args.out, "backup": backup, **placing(args)}
+
+
+def placing(args: argparse.Namespace) -> Placing:
+    """How the result is published, as keyword arguments of the verbs."""
+    return {"wait": args.wait, "dry_run": args.dry_run, "force": args.force, "anyway": args.anyway}
 
 
 def add_replacing(parser: argparse.ArgumentParser) -> None:
     """The options of verbs that may replace a checkpoint."""
+    add_wait(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
+    parser.add_argument(
+        "--anyway", action="store_true", help="write a SavedModel or Keras file that its framework cannot load"
+    )
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """The option `--wait`."""
     parser.add_argument(
         "--wait", type=seconds, default=30.0, metavar="SECONDS", help="time to wait for another writer; default 30"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
 
 
 def seconds(text: str) -> float:

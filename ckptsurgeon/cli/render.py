@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..plan import Report
+    from ..verbs.undoing import Undone
 
 
 def emit(rows: Iterable[Mapping[str, object]], columns: Sequence[str], as_json: bool) -> None:
@@ -162,7 +163,7 @@ class after:
             raise error
 
 
-def warn(result: Report) -> None:
+def warn(result: Report | Undone) -> None:
     """Print the warnings of an operation."""
     for warning in result.warnings:
         complain(f"warning: {warning}")

@@ -21,6 +21,7 @@ from ..publish import (
     write_file,
 )
 from ..source import is_file, is_taken, open_source
+from .files import sets
 from .files.replacing import replace
 
 TYPE_CHECKING = False
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from .files.replacing import Output
 
 
-_INDEXES = (".safetensors.index.json", ".weights.json")
-_NUMBERED = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")  # end of a file's name in a set without an index
+_KERAS_INDEX = ".weights.json"
+_NUMBERED = re.compile(r"-[0-9]{5}-of-[0-9]{5}(?:\.[^.]+)?\.[^.]+\Z")  # end of a file's name in a set without an index
 
 
 def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
@@ -182,7 +183,7 @@ def _names(checkpoint: Checkpoint, files: list[str], out: str, hint: str | None)
         RefusedError: OUT is not a valid name for a set of this kind.
     """
     main, old = os.path.basename(checkpoint.main_file), [os.path.basename(each) for each in files]
-    ending = next((each for each in _INDEXES if main.endswith(each)), "")
+    ending = _KERAS_INDEX if main.endswith(_KERAS_INDEX) else sets.index_ending(main)
     if ending and os.path.basename(out).endswith(ending) and os.path.basename(out) != ending:
         before, after = main.removesuffix(ending), os.path.basename(out).removesuffix(ending)
         if all(name.startswith(before) for name in old):

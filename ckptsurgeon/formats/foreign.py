@@ -5,36 +5,25 @@ from __future__ import annotations
 import os
 import re
 
-from ..errors import CkptSurgeonError, DamagedError, UnsupportedError
+from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
 from ..source import is_file, is_folder, open_source
+from . import kinds
 from .files import zipped
 
-_TAR = 257  # offset of a tar file's magic
-_HEAD = 4096  # bytes inspected at the start of a file
-_MOST_MEMBERS = 10_000  # members of a zip file whose names are inspected
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .kinds import Help
 
-# First bytes of a file, what kind of file they identify, and what the user can do with it.
-_STARTS = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", None),
-    (b"\x93NUMPY", "a NumPy array", None),
-    (b"GGUF", "a GGUF file", "convert it with llama.cpp's or gguf's tools"),
-    (b"FUGG", "a big-endian GGUF file", None),
-    (b"lmgg", "a GGML file", None),
-    (b"tjgg", "a GGML file", None),
-    (b"\x1f\x8b", "a gzip-compressed file", "unpack it first"),
-    (b"BZh", "a bzip2-compressed file", "unpack it first"),
-    (b"\xfd7zXZ\0", "an xz-compressed file", "unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a zstd-compressed file", "unpack it first"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
-    (b"\x89PNG", "a picture", None),
-    (b"%PDF", "a PDF document", None),
-)
+_HEAD = 4096  # bytes inspected at the start of a file
+_MOST_FILES = 1000  # files of a folder that are inspected
+_MOST_MEMBERS = 10_000  # members of a zip file whose names are inspected
 _LFS = b"version https://git-lfs"
-_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
 # torch.save before 1.6: begins with a protocol 2 pickle of a magic number.
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _TEXT_PICKLE = re.compile(rb"\([dl]p[0-9]+\n|c[\w.]+\n\w+\n")  # protocol 0: a dict, a list, or a call
 _ORBAX = ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA", "commit_success.txt")
+_WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".h5", ".keras", ".index", ".npz", ".ckpt", ".onnx", ".pdiparams")
 _ZARR = (".zarray", ".zgroup", "zarr.json")
 
 # Flattens nested dicts into dotted names; converts only the model's part of a training state.
@@ -47,6 +36,12 @@ _ONE_LINE = (
     "t or sys.exit('no tensors in it'); save_file(t, sys.argv[2])\" {source} {target}"
 )
 _LOAD = "s = torch.load(sys.argv[1], map_location='cpu', weights_only=True)"
+# Runs code of the pickle, which may hold whole modules.
+LOAD_TRUSTED = (
+    "s = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
+    "s = {k: v.state_dict() if hasattr(v, 'state_dict') else v "
+    "for k, v in (s if isinstance(s, dict) else {'model': s}).items()}"
+)
 _LOAD_SCRIPT = "s = torch.jit.load(sys.argv[1], map_location='cpu').state_dict()"
 
 
@@ -73,8 +68,14 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     if head.startswith(_LFS):
         what = "a Git LFS pointer: the file itself was not fetched"
         return UnsupportedError(what, path=path, hint="'git lfs pull' fetches it")
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:9].lower().startswith(_PAGES):
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:9].lower().startswith(_PAGES):
+        if b"<net " in text:
+            hint = "openvino.Core().read_model reads it, with its .bin"
+            return UnsupportedError("an OpenVINO model", path=path, hint=hint)
         return UnsupportedError("an HTML page, as a failed download leaves it", path=path, hint="download it again")
+    if text.startswith(b"{"):
+        return _json(text, path)
     if head.startswith((zipped.MAGIC, zipped.EMPTY)):
         return _zip(path)
     if head.startswith(_LEGACY_TORCH):
@@ -82,24 +83,64 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     if _is_pickle(head):
         if path.endswith((".pt", ".pth", ".bin", ".ckpt")):
             return by_pytorch("a pickle, which is never loaded", path)
-        return UnsupportedError("a pickle, which is never loaded", path=path, expected=expected)
-    for start, kind, hint in _STARTS:
-        if head.startswith(start):
-            return UnsupportedError(kind, path=path, expected=expected, hint=hint)
+        help = kinds.PADDLE_STATE if path.endswith((".pdparams", ".pdopt")) else None
+        return _named("a pickle, which is never loaded", help, path, expected)
+    for at, magic, kind, help in kinds.MAGIC:
+        if head.startswith(magic, at):
+            return _named(kind, help, path, expected)
     if _has_user_block(path):
         return UnsupportedError("an HDF5 file", path=path, expected=expected)
-    if head[4:8] == b"TFL3":
-        return UnsupportedError("a TFLite model", path=path, expected=expected)
-    if head[_TAR : _TAR + 5] == b"ustar":
-        return UnsupportedError("a tar archive", path=path, hint="unpack it first")
-    if _is_onnx(head, path):
-        return UnsupportedError("an ONNX model", path=path, expected=expected)
     if os.path.basename(path) == "saved_model.pb":
         return UnsupportedError("the graph of a SavedModel", path=path, hint="name its folder instead")
+    if os.path.basename(path).startswith("events.out.tfevents"):
+        return UnsupportedError("an event file of TensorBoard", path=path, expected=expected)
+    for is_one, kind, help in kinds.SHAPES:
+        if is_one(head, path):
+            return _named(kind, help, path, expected)
     return None
 
 
-def _folder(path: str) -> CkptSurgeonError | None:
+def _named(kind: str, help: Help, path: str, expected: str | None) -> UnsupportedError:
+    hint = _line(help, path)
+    return UnsupportedError(kind, path=path, expected=expected if hint is None else None, hint=hint)
+
+
+def _line(help: Help, path: str) -> str | None:
+    """A hint: words as they are, of a program the shell command that runs it."""
+    if not isinstance(help, tuple):
+        return help
+    import shlex
+
+    where, code = help
+    target = os.path.splitext(path)[0] + (".safetensors" if "save_file" in code else ".npz")
+    return f'where {where} is installed: python -c "{code}" {shlex.quote(path)} {shlex.quote(target)}'
+
+
+def _json(text: bytes, path: str) -> UnsupportedError | None:
+    if not any(word in text for word in (b'"modelTopology"', b'"weightsManifest"', b"TensorFlow.js")):
+        return UnsupportedError("a JSON file", path=path) if text[1:].lstrip()[:1] in (b'"', b"}") else None
+    import shlex
+
+    source, target = shlex.quote(path), shlex.quote(os.path.splitext(path)[0] + ".h5")
+    hint = f"tensorflowjs_converter --input_format=tfjs_layers_model --output_format=keras {source} {target}"
+    if b'"graph-model"' in text:
+        hint = "tfjs_graph_converter makes a frozen graph of it"
+    return UnsupportedError("a TensorFlow.js model", path=path, hint=hint)
+
+
+def content(folder: str) -> CkptSurgeonError | None:
+    """The error for a folder without a checkpoint, which names the first file that is a model of another kind."""
+    for name in sorted(os.listdir(folder))[:_MOST_FILES]:
+        path = os.path.join(folder, name)
+        error = explain(path) if is_file(path) else None
+        if error is not None and (error.hint is not None or isinstance(error, DamagedError)):
+            what = f"{name}, {error.what}"
+            return NotFoundError("a folder without a checkpoint", path=folder, found=what, hint=error.hint)
+    return None
+
+
+def layout(path: str) -> CkptSurgeonError | None:
+    """The error for a folder in which another program keeps one checkpoint in files of its own; None for others."""
     names = set(os.listdir(path))
     if not names.isdisjoint(_ORBAX) or any(name.startswith("ocdbt.process_") for name in names):
         hint = "export it with Orbax, for instance as npz or safetensors"
@@ -114,7 +155,19 @@ def _folder(path: str) -> CkptSurgeonError | None:
     if any(name.endswith(".distcp") for name in names):
         hint = "torch.distributed.checkpoint.format_utils.dcp_to_torch_save converts it to one file"
         return UnsupportedError("a distributed PyTorch checkpoint", path=path, hint=hint)
-    for name in sorted(names):
+    if any(name.startswith(("mp_rank_", "zero_pp_rank_")) and name.endswith("_states.pt") for name in names):
+        hint = "'python zero_to_fp32.py . OUT' in the folder above makes one checkpoint of it"
+        return UnsupportedError("a DeepSpeed checkpoint", path=path, hint=hint)
+    if "Manifest.json" in names and is_folder(os.path.join(path, "Data", "com.apple.CoreML")):
+        return UnsupportedError("a Core ML package", path=path, hint="coremltools reads its weights")
+    return None
+
+
+def _folder(path: str) -> CkptSurgeonError | None:
+    error = layout(path)
+    if error is not None:
+        return error
+    for name in sorted(os.listdir(path)):
         if name.startswith("pytorch_model") and name.endswith(".bin"):
             return by_pytorch("a folder with a PyTorch file, which holds a pickle", path, os.path.join(path, name))
     return None
@@ -127,7 +180,10 @@ def by_pytorch(what: str, path: str, source: str | None = None, load: str = _LOA
     source = source or path
     target = os.path.splitext(source)[0] + ".safetensors"
     line = _ONE_LINE.format(load=load, source=shlex.quote(source), target=shlex.quote(target))
-    return UnsupportedError(what, path=path, hint=f"where PyTorch is installed: {line}")
+    where = "where PyTorch is installed"
+    if load == LOAD_TRUSTED:
+        where += ", and if you trust the file, whose code this runs"
+    return UnsupportedError(what, path=path, hint=f"{where}: {line}")
 
 
 def _zip(path: str) -> CkptSurgeonError:
@@ -146,7 +202,14 @@ def _zip(path: str) -> CkptSurgeonError:
             return by_pytorch("a TorchScript file, which holds a pickle", path, load=_LOAD_SCRIPT)
         return by_pytorch("a PyTorch file, which holds a pickle", path)
     if "config.json" in lasts and any(last.startswith("model.weights") for last in lasts):
-        return UnsupportedError("a Keras file (.keras)", path=path)
+        inner = next(name for name in names if name.rpartition("/")[2] == "config.json").rpartition("/")[0]
+        if not inner:
+            return UnsupportedError("a Keras file (.keras)", path=path)
+        what = "a Keras file that was zipped again, with its folder"
+        return UnsupportedError(what, path=path, found=f"{inner}/config.json", hint=f"unzip it, and name {inner}")
+    inside = next((name for name in names if name.endswith(_WEIGHTS)), None)
+    if inside is not None:
+        return UnsupportedError("a zip file", path=path, found=inside, hint=kinds.UNPACK)
     shown = ", ".join(names[:3]) or "nothing"
     return UnsupportedError("an unknown kind of zip file", path=path, expected="arrays (.npy)", found=shown[:200])
 
@@ -176,21 +239,4 @@ def _is_pickle(head: bytes) -> bool:
 def _has_user_block(path: str) -> bool:
     """Whether a file is HDF5 after a user block, whose size is 512 bytes times a power of two."""
     with open_source(path) as file:
-        return any(file.read(at, 8) == _STARTS[0][0] for at in (512, 1024, 2048, 4096))
-
-
-def _is_onnx(head: bytes, path: str) -> bool:
-    """Whether a file begins like a ModelProto: ir_version, then the producer's name. ONNX files have no magic bytes."""
-    if len(head) < 8 or head[0] != 8 or not 1 <= head[1] <= 32:
-        return False
-    if path.endswith(".onnx"):
-        return True
-    length = head[3]
-    name, after = head[4 : 4 + length], head[4 + length : 5 + length]
-    return (
-        head[2:3] == b"\x12"
-        and 0 < length < 100
-        and name.isascii()
-        and name.decode().isprintable()
-        and (after in (b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42"))
-    )
+        return any(file.read(at, 8) == kinds.HDF5 for at in (512, 1024, 2048, 4096))

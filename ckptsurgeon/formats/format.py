@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..checkpoint import Checkpoint
+    from ..errors import RefusedError
     from ..plan import Plan
     from ..publish import Lock
 else:
@@ -50,13 +51,14 @@ class Format(Protocol):
 
     Lifetime: there is one object of each format for the whole process. It holds no state, so every method may be called
     in any order, repeatedly, and for several checkpoints at once. The caller must close the `Checkpoint` that `open`
-    returns. `save_*`, `copy` and `compact` publish by a single rename or leave everything as it was.
+    returns. `save_*`, `copy`, `compact` and `put_back` publish by a single rename or leave everything as it was.
 
     Attributes:
         name: the name of its row in the table.
         is_tensorflow: a TensorFlow format: names have no ending, a `.meta` file may stand next to the checkpoint, and
             the checkpoint may hold an object graph.
         has_state: a `checkpoint` state file may stand next to a checkpoint.
+        is_written: False if checkpoints of this format are only read.
         is_folder: a new checkpoint of this format is a folder.
         writes_whole: an operation in place writes all values, not only those that change.
         shares_files: `link` can share a donor's files.
@@ -65,6 +67,7 @@ class Format(Protocol):
     name: str
     is_tensorflow: bool
     has_state: bool
+    is_written: bool
     is_folder: bool
     writes_whole: bool
     shares_files: bool
@@ -93,7 +96,13 @@ class Format(Protocol):
     # if the recipient has another format. Also raises if a single rename cannot replace the recipient.
     def check(self, plan: Plan, out: str | None) -> None: ...
 
-    # Carries a plan out in its recipient, which is of this format and locked; returns warnings.
+    # What the framework that this format belongs to could not load after a plan that it could load before, as a
+    # RefusedError; None if nothing; and warnings about state that it would silently leave out. Only the binding that
+    # the container itself fixes counts: the program that reads a checkpoint may have changed together with it.
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]: ...
+
+    # Carries a plan out in its recipient, which is of this format and locked; returns warnings. Just before the rename,
+    # it calls `announce` of the lock on the file that is replaced.
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]: ...
 
     # Carries a plan out as a new checkpoint, whatever format its recipient has; returns warnings.
@@ -105,6 +114,10 @@ class Format(Protocol):
     # Removes what a crash left of an operation on a checkpoint, which is locked; called when there is nothing to write.
     # With `compact` also finishes what a killed `compact` had begun. Returns warnings.
     def heal(self, checkpoint: Checkpoint, lock: Lock, sync: bool, wait: float, compact: bool) -> list[str]: ...
+
+    # Brings back a kept version: `kept` is a hard link to a former file `path`, which is the locked main file or, in a
+    # set, another file; the version's other files stand next to `kept`. Returns warnings.
+    def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]: ...
 
     # Copies a checkpoint whose checksums were all verified, file by file; returns warnings.
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]: ...

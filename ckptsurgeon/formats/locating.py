@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from .format import Format, Found
 
+_DEEPEST = 8  # levels of folders that are searched below a folder without a checkpoint of its own
+_MOST_ENTRIES = 20_000  # files and folders that are looked at below it
+_LONGEST_REVISION = 100  # bytes of the file `refs/main` in the hub's cache
+_MOST_NAMED = 12  # checkpoints in a message
 _EXPECTED = "a checkpoint of TensorFlow, PyTorch, Keras, safetensors, npz or npy"
 
 
@@ -23,11 +27,12 @@ def locate(path: str) -> Found:
 
     Args:
         path: a prefix; its `.index`, `.data-…` or `.meta` file; a V1 file, or the `-?????-of-NNNNN` pattern of a set;
-            a SavedModel folder; a folder with a `checkpoint` file; a safetensors file, the index of a set, or a Hugging
-            Face folder; an npz or npy file; an HDF5 file, the `.weights.json` of a set, or a Keras file.
+            a file of any other format; the index of a set of files, or one of them; a folder: a SavedModel, one with a
+            `checkpoint` file, a model of Hugging Face's libraries or its place in the hub's cache, a preset of
+            KerasHub, or any other with only one checkpoint in it or below it.
 
     Raises:
-        NotFoundError: the path does not exist, or holds no checkpoint.
+        NotFoundError: the path does not exist, or holds no checkpoint, or several.
         UnsupportedError: the path is something else, which the message names.
         DamagedError: a folder's state file is damaged, a file is empty, or a file of a set is missing.
         StorageError: the operating system refused.
@@ -35,14 +40,15 @@ def locate(path: str) -> Found:
     with errors.files(path):
         if not path:
             raise NotFoundError("no such checkpoint", path="''")
-        found = table.of(table.DEFAULT).recognise(path)  # a bundle wins over a file of the same name, as in TensorFlow
+        default = table.of(table.DEFAULT)
+        found = default.recognise(path)  # a bundle wins over a file of the same name, as in TensorFlow
         if found is not None:
             return found
         if is_folder(path):
             return _of_folder(path)
-        candidates = [path, *_stripped(path)]
-        for format in table.in_order():
-            for candidate in candidates:
+        stripped = list(_stripped(path))
+        for format in table.in_order():  # each is imported only if those before it do not recognise the path
+            for candidate in stripped if format is default else [path, *stripped]:
                 found = format.recognise(candidate)
                 if found is not None:
                     return found
@@ -73,6 +79,33 @@ def _stripped(path: str) -> Iterator[str]:
 
 
 def _of_folder(folder: str) -> Found:
+    """The checkpoint that a folder stands for."""
+    found = _chosen(folder)
+    if found is not None:
+        return found
+    from . import foreign
+
+    other = foreign.layout(folder)
+    if other is not None:
+        raise other
+    several = _held(folder)
+    if not several:
+        other = foreign.explain(folder, _EXPECTED)
+        if other is not None:
+            raise other
+        several = _below(folder)
+    if not several:
+        raise foreign.content(folder) or NotFoundError("a folder without a checkpoint", path=folder)
+    if len(several) > 1:
+        names = [_name_in(folder, each) for each in several]
+        more = f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        hint = f"name one: {', '.join(names[:_MOST_NAMED])}{more}"
+        raise NotFoundError("a folder with several checkpoints", path=folder, hint=hint)
+    return several[0]
+
+
+def _chosen(folder: str) -> Found | None:
+    """The checkpoint that a folder's layout or its state file chooses among its files; None if they choose none."""
     from . import state  # imported only for folders: compiling its patterns takes as long as a small listing
 
     saved = table.of("saved-model").recognise(folder)
@@ -85,28 +118,102 @@ def _of_folder(folder: str) -> Found:
 
         raise foreign.explain(folder, _EXPECTED) or error from None  # Orbax also has a file named `checkpoint`
     if known is None:
-        from . import foreign
-
-        other_format = _recognised(folder, (format for format in table.in_order() if not format.is_tensorflow))
-        if other_format is not None:
-            return other_format
-        other = foreign.explain(folder, _EXPECTED)
-        if other is not None:
-            raise other
-        try:
-            found = sorted(os.path.basename(each.path) for each in in_folder(folder))
-        except NotFoundError:
-            raise NotFoundError("a folder without a checkpoint", path=folder) from None
-        hint = f"name one: {', '.join(found[:3])}"
-        raise NotFoundError("a folder without a 'checkpoint' file", path=folder, hint=hint)
+        return _recognised(folder, (format for format in table.in_order() if not format.is_tensorflow))
     latest = _recognised(known.latest, table.in_order())
-    if latest is None:
-        if is_file(known.latest):
-            raise _explain(known.latest)
-        raise NotFoundError(
-            "its 'checkpoint' file names a checkpoint that is not there", path=folder, found=known.latest
+    if latest is not None:
+        return latest
+    if is_file(known.latest):
+        raise _explain(known.latest)
+    raise NotFoundError("its 'checkpoint' file names a checkpoint that is not there", path=folder, found=known.latest)
+
+
+def _below(folder: str) -> list[Found]:
+    """The checkpoints in the nearest folders below a folder that have some: presets, stages of a run, the hub's cache.
+
+    Raises:
+        NotFoundError: there are too many files and folders to look at.
+        UnsupportedError: the only ones are in a layout of another program.
+    """
+    from . import foreign
+
+    found: list[Found] = []
+    other: CkptSurgeonError | None = None
+    level, left = [folder], _MOST_ENTRIES
+    for _ in range(_DEEPEST):
+        level, above = [], level
+        for each in above:
+            names = _folders(each)
+            left -= len(names)
+            for name in names:
+                inner = os.path.join(each, name)
+                left -= len(os.listdir(inner))
+                if left < 0:
+                    raise NotFoundError("a folder without a checkpoint, and too large to search", path=folder)
+                chosen, strange = _chosen(inner), foreign.layout(inner)
+                held = [chosen] if chosen is not None else [] if strange is not None else _held(inner)
+                found += held
+                other = other or strange
+                if not held and strange is None:
+                    level.append(inner)
+    if other is not None and not found:
+        raise other
+    return found
+
+
+def _folders(folder: str) -> list[str]:
+    """The names of the folders in a folder that may hold checkpoints of their own.
+
+    Of a repository in the hub's cache, only the revision to which `refs/main` points is looked at, if there is one:
+    the others are older, and `blobs` holds the files themselves.
+    """
+    snapshots = os.path.join(folder, "snapshots")
+    if is_folder(os.path.join(folder, "blobs")) and is_folder(snapshots):
+        try:
+            with open_source(os.path.join(folder, "refs", "main")) as file:
+                revision = file.read(0, _LONGEST_REVISION).decode("ascii", "replace").strip()
+        except (OSError, CkptSurgeonError):
+            revision = ""
+        is_there = revision.isalnum() and is_folder(os.path.join(snapshots, revision))
+        return [os.path.join("snapshots", revision if is_there else "")]
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
         )
-    return latest
+
+
+def _held(folder: str) -> list[Found]:
+    """The checkpoints whose files lie in a folder, each set of files once.
+
+    Raises:
+        CkptSurgeonError: the only ones are sets of files that are not complete.
+    """
+    from . import state
+
+    found: dict[tuple[str, ...], Found] = {}
+    problems: list[CkptSurgeonError] = []
+    default, *others = table.in_order()
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if not is_file(path) or ".data-" in name or name == state.NAME or name.startswith("."):
+            continue
+        try:
+            is_bundle = name.endswith(".index")
+            each = default.recognise(path[: -len(".index")]) if is_bundle else _recognised(path, others)
+        except CkptSurgeonError as error:
+            problems.append(error)
+            continue
+        if each is not None:
+            if each.path in each.files:
+                each.path = each.files[0]  # of a set, the index
+            found.setdefault(tuple(each.files), each)
+    if problems and not found:
+        raise problems[0]
+    return list(found.values())
+
+
+def _name_in(folder: str, found: Found) -> str:
+    """The name by which a user may refer to a checkpoint in a folder, relative to it."""
+    return os.path.relpath(found.folder or found.path, folder)
 
 
 def in_folder(folder: str) -> list[Found]:
@@ -115,29 +222,13 @@ def in_folder(folder: str) -> list[Found]:
     Raises:
         NotFoundError: the folder holds no checkpoint, or does not exist.
     """
-    from . import state
-
     with errors.files(folder):
         if not is_folder(folder):
             raise NotFoundError("no such folder", path=folder)
-        found: dict[tuple[str, ...], Found] = {}
-        default = table.of(table.DEFAULT)
-        for name in sorted(os.listdir(folder)):
-            path = os.path.join(folder, name)
-            if not is_file(path) or ".data-" in name or name == state.NAME or name.startswith("."):
-                continue
-            try:
-                if name.endswith(".index"):
-                    each = default.recognise(path[: -len(".index")])
-                else:
-                    each = _recognised(path, (format for format in table.in_order() if format is not default))
-            except CkptSurgeonError:
-                continue  # a file of a set is missing; opening the checkpoint reports it
-            if each is not None:
-                found.setdefault(tuple(each.files), each)
+        found = _held(folder)
         if not found:
             raise NotFoundError("a folder without a checkpoint", path=folder)
-        return list(found.values())
+        return found
 
 
 def files_of(found: Found) -> list[str]:

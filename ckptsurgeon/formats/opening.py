@@ -124,6 +124,14 @@ def _call_stdin_so(error: CkptSurgeonError) -> None:
             each.path = "stdin"
 
 
+def has_kept(main_file: str) -> bool:
+    """Whether versions of the checkpoint with this main file may be kept for `undo`; see `kept.store`."""
+    from ..publish import KEPT
+
+    folder, name = os.path.split(main_file)
+    return is_folder(os.path.join(folder, KEPT, name))
+
+
 class locked:
     """A context manager that opens a checkpoint for writing in place and locks out other writers.
 
@@ -137,6 +145,7 @@ class locked:
     Attributes:
         checkpoint: open.
         lock: on its main file.
+        files: all its files, the main file first.
     """
 
     def __init__(self, path: str, wait: float) -> None:
@@ -150,13 +159,18 @@ class locked:
             try:
                 self.checkpoint = _open(found)
                 if self.lock.holds() and not self.checkpoint.was_replaced():
+                    self.files = list(dict.fromkeys([*found.files, *self.checkpoint.data_files]))
+                    if has_kept(found.files[0]):
+                        from .kept.store import Store
+
+                        Store(found.files[0]).heal()
                     return
                 self.checkpoint.close()
             except BaseException:
                 self.lock.release()
                 raise
             self.lock.release()
-        raise ChangedError("is being replaced all the time", path=path)
+        raise ChangedError("keeps being replaced by another process", path=path)
 
     def __enter__(self) -> locked:
         return self

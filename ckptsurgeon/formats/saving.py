@@ -9,6 +9,7 @@ import os
 
 from .. import errors
 from ..errors import CkptSurgeonError, StorageError
+from ..plan import Copy, Elements
 from ..source import is_file, kind_at, size_of
 from . import table
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..plan import Plan
     from ..publish import Lock
+    from .format import Format
 
 
 _MOST_SHOWN = 4  # keys of metadata in a warning
@@ -55,6 +57,7 @@ def save(
     """
     recipient = plan.recipient
     kind = table.of(format or recipient.container)
+    _check_whole(plan, kind)
     if not link:
         _check_room(plan.size(out is not None or kind.writes_whole), out or recipient.main_file)
     warnings = left_out(recipient, kind.name)
@@ -62,6 +65,30 @@ def save(
         return warnings + kind.save_as(plan, out, link, force, sync, wait)
     assert lock is not None
     return warnings + kind.save_in_place(plan, lock, link, sync, wait)
+
+
+def _check_whole(plan: Plan, kind: Format | None) -> None:
+    """Check that variables of which some slices are missing are only carried as they are.
+
+    Raises:
+        Problems: values of such a variable would be read, or stored in another form.
+    """
+    problems: list[errors.CkptSurgeonError] = []
+    for result in plan.results():
+        content, variable = result.content, result.variable
+        stored = content.variable if isinstance(content, Copy) else variable
+        if stored.is_whole and variable.is_whole:
+            continue
+        if isinstance(content, Copy):
+            own = table.of_checkpoint(content.donor)
+            alike = kind is not None and (own is kind or (own.shares_files and kind.shares_files))
+            if alike and stored.slices == variable.slices:
+                continue
+        elif not isinstance(content, Elements):
+            continue
+        what = f"only some slices of {stored.name} are stored, so it can only be kept as it is"
+        problems.append(errors.RefusedError(what, path=plan.recipient.path, hint="'drop --slots' removes slots"))
+    errors.check(problems)
 
 
 def left_out(checkpoint: Checkpoint, kind: str) -> list[str]:
@@ -83,7 +110,34 @@ def check(plan: Plan, out: str | None, format: str | None) -> None:
     Raises:
         CkptSurgeonError: the format cannot hold the plan's result, or a single rename cannot replace the checkpoint.
     """
-    table.of(format or plan.recipient.container).check(plan, out)
+    kind = table.of(format or plan.recipient.container)
+    _check_whole(plan, kind)
+    kind.check(plan, out)
+
+
+def check_binding(plan: Plan, out: str | None, format: str | None, anyway: bool) -> list[str]:
+    """Check that the result of a plan can be loaded as the checkpoint could: by a SavedModel's graph, or by Keras.
+
+    Args:
+        plan: what to do.
+        out: path of the new checkpoint; None: in the recipient.
+        format: as in `save`.
+        anyway: warn instead.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        RefusedError: it cannot, and `anyway` is not set.
+    """
+    refusal, warnings = table.of(format or plan.recipient.container).binding(plan, out)
+    if refusal is None:
+        return warnings
+    if not anyway:
+        refusal.hint = f"{refusal.hint}, or --anyway"
+        raise refusal
+    refusal.hint = None
+    return [str(refusal), *warnings]
 
 
 def like(plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:

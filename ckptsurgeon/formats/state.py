@@ -55,7 +55,7 @@ class State:
         if not _leaves(self._folder, self._latest):
             return self._latest
         if not _exists(self._latest):
-            return os.path.join(self._folder, os.path.basename(self._latest))
+            return os.path.join(self._folder, _base(self._latest))
         raise RefusedError(
             "names a checkpoint outside its folder",
             path=os.path.join(self._folder, NAME),
@@ -67,8 +67,8 @@ class State:
 def read(folder: str) -> State | None:
     """The state of a folder, its paths joined to the folder; None if it has no state file.
 
-    If a path does not exist because the folder was moved, the same name inside the folder is used instead. Paths are
-    never treated as patterns.
+    If a path does not exist because the folder was moved, the same name inside the folder is used instead; this also
+    holds for paths that Windows wrote. Paths are never treated as patterns.
 
     Raises:
         DamagedError: the file is not a state file, is too large, or names no checkpoint.
@@ -144,8 +144,13 @@ def _unescape(text: bytes) -> bytes:
 
 def _resolve(folder: str, path: str) -> str:
     whole = os.path.join(folder, path)  # an absolute path stays as it is
-    inside = os.path.join(folder, os.path.basename(path))
-    return whole if _exists(whole) or not _exists(inside) else inside
+    candidates = [whole, os.path.join(folder, path.replace("\\", "/")), os.path.join(folder, _base(path))]
+    return next((each for each in candidates if _exists(each)), whole)
+
+
+def _base(path: str) -> str:
+    """The last component of a path of this system or of Windows."""
+    return os.path.basename(path.replace("\\", "/"))
 
 
 def _exists(prefix: str) -> bool:

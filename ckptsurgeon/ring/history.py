@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
 
+from . import json_text
 from .schedule import Schedule, Step
 
 
@@ -74,17 +74,17 @@ class Record:
             "held_out": self.measured.held_out,
             "distance": self.measured.distance,
         }
-        return to_json(values).encode() + b"\n"
+        return json_text.render(values).encode() + b"\n"
 
 
 def parse(line: bytes, history: History) -> Record:
     """Read a record's line.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is not a record, or one that cannot
+        ValueError, KeyError, TypeError, AttributeError, ArithmeticError: it is not a record, or one that cannot
             follow `history`.
     """
-    values = json.loads(line)
+    values = json_text.parse(line, own=True)
     number = values["step"]
     if type(number) is not int or not history.whole_step < number <= history.step + 1:
         raise ValueError
@@ -233,18 +233,3 @@ class History:
             if self.schedule.writer(number) == model:
                 yield number
         yield 0
-
-
-def to_json(value: object) -> str:
-    """Write strict JSON: NaN and infinities as strings."""
-    return json.dumps(_finite(value), separators=(", ", ": "), allow_nan=False)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -10,7 +10,6 @@ run stays locked as long as a trainer of a dead driver lives.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,8 @@ from typing import IO, Any
 
 from ..errors import BusyError, CkptSurgeonError, DamagedError, UnsupportedError, files
 from ..publish import fsync, write_all
-from .history import History, Record, to_json
+from . import json_text
+from .history import History, Record
 from .history import parse as parse_record
 from .schedule import TRUNK, Schedule
 from .spec.toml_keys import SUFFIXES, model_name
@@ -28,6 +28,9 @@ try:
     import fcntl
 except ImportError:  # Windows, where runs can be read but not driven
     fcntl = None  # type: ignore[assignment]
+
+# What a line raises that holds other JSON than a line of a journal.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 
 # A driver that was killed takes its trainers with it, but they need a moment to die.
 _WAIT_FOR_TRAINERS = 6.0
@@ -74,7 +77,7 @@ class Head:
     def line(self) -> bytes:
         """Return the head as a line of the journal."""
         values = {"v": 1, "spec": self.spec, "data_sha256": self.data_sha256, "env": self.env}
-        return to_json({**values, "initial": self.initial}).encode() + b"\n"
+        return json_text.render({**values, "initial": self.initial}).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def parse(file: IO[bytes]) -> Content | None:
     if not first.endswith(b"\n") and len(first) < _LONGEST_LINE:
         return None
     try:
-        values = json.loads(first)
+        values = json_text.parse(first, own=True)
         version = values["v"]
         head = Head(values["spec"], values["data_sha256"], dict(values["env"]), dict(values["initial"]))
         models = tuple(map(model_name, head.models))  # they become paths, and the file may hold anything
@@ -110,7 +113,7 @@ def parse(file: IO[bytes]) -> Content | None:
         if not all(isinstance(head.initial[name], str) for name in models):
             raise ValueError
         history = History(head.schedule, head.initial)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DamagedError("line 1 is not the head of a journal", hint=_AFRESH) from error
     if version != 1:
         raise DamagedError("was written by another version", expected="v 1", found=f"v {version}")
@@ -120,7 +123,7 @@ def parse(file: IO[bytes]) -> Content | None:
             if not line.endswith(b"\n"):  # even if it parses
                 raise ValueError
             history.add(parse_record(line, history))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except UNREADABLE:
             if any(_ends_round(later, history.schedule) for later in lines):
                 raise DamagedError(f"line {number} is damaged, and whole rounds follow it", hint=_AFRESH) from None
             break
@@ -238,7 +241,7 @@ def is_alive(pid: int) -> bool:
     """Return whether a process exists."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # it exists and belongs to another user
         return True
@@ -258,6 +261,6 @@ def _try_lock(fd: int) -> bool:
 def _ends_round(line: bytes, schedule: Schedule) -> bool:
     """Return whether a line looks like the record of a round's last step."""
     try:
-        return schedule.step(int(json.loads(line)["step"])).last
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return schedule.step(int(json_text.parse(line, own=True)["step"])).last
+    except UNREADABLE:
         return False

@@ -5,6 +5,7 @@
     finding      which scheme a checkpoint uses
     inference    schemes guessed from names alone
     ranges       `0-2,5-` to layer numbers
+    slot_names   slots recognised by their names
     optimizers   slots and other variables of optimizers
     roles        kernel and bias
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from .finding import fitting as fitting
     from .finding import inferred as inferred
     from .known import KNOWN as KNOWN
+    from .optimizers import candidates as candidates
     from .optimizers import optimizer_variables as optimizer_variables
+    from .optimizers import own_variables as own_variables
     from .optimizers import slots as slots
     from .optimizers import slots_by_variable as slots_by_variable
     from .ranges import parse_layers as parse_layers
@@ -27,17 +30,21 @@ if TYPE_CHECKING:
     from .scheme import PatternScheme as PatternScheme
     from .scheme import Scheme as Scheme
     from .scheme import TableScheme as TableScheme
+    from .slot_names import renamed_slot as renamed_slot
 
 _HOMES = {
     "KNOWN": "known",
     "PatternScheme": "scheme",
     "Scheme": "scheme",
     "TableScheme": "scheme",
+    "candidates": "optimizers",
     "find": "finding",
     "fitting": "finding",
     "inferred": "finding",
     "optimizer_variables": "optimizers",
+    "own_variables": "optimizers",
     "parse_layers": "ranges",
+    "renamed_slot": "slot_names",
     "role": "roles",
     "slots": "optimizers",
     "slots_by_variable": "optimizers",

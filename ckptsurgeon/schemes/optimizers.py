@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import re
 
-from ..names import ATTRIBUTES, DIGITS, OBJECT_SLOT
+from ..names import ATTRIBUTES, OBJECT_SLOT
+from .slot_names import SCALARS, NamedSlots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..checkpoint import Checkpoint
 
-# The last component of a slot's name (TensorFlow 1 optimizers, BERT's own Adam, moving averages), without the _1,
-# _2, … of an optimizer's further slots.
-SLOTS = frozenset(
-    (
-        "Momentum", "Adagrad", "ProximalAdagrad", "AdagradDA", "Adam", "RMSProp", "Adadelta", "Ftrl",
-        "ExponentialMovingAverage", "adam_m", "adam_v",
-    )
-)  # fmt: skip
-
-# tf.estimator on Keras optimizers: training/<optimizer>/<variable>/<slot>, and training/<optimizer>/iter, beta_1, ….
+# Keras optimizers of tf.estimator: training/<optimizer>/<variable>/<slot>, and training/<optimizer>/iter, beta_1, ….
 _TRAINING = re.compile(
-    r"training/(?:SGD|Adagrad|Adadelta|Adamax|Adam|Nadam|RMSprop|Ftrl)(?:_[0-9]+)?/(.*)", re.DOTALL | re.IGNORECASE
-)
-_TRAINING_SLOTS = frozenset(
-    ("m", "v", "vhat", "accumulator", "linear", "rms", "momentum", "mg", "accum_grad", "accum_var")
+    r"training/(?:SGD|Adagrad|Adadelta|Adamax|Adam|Nadam|RMSprop|Ftrl)(?:_[0-9]+)?/.*", re.DOTALL | re.IGNORECASE
 )
 
 # Variables of the optimizer itself, which are not slots.
@@ -35,75 +22,43 @@ _OPTIMIZERS = ("optimizer/", "optimizer_weights/")
 WEIGHTS = "_trainable_variables"  # an optimizer's folder that holds the model's weights
 _NEVER = ("global_step", "save_counter")
 
-_DEEPEST_TAIL = 16  # path components that a partition may leave in a slot's name
-_LAST_NUMBER = re.compile(r"[0-9]{1,18}\Z")
-
 
 def slots(checkpoint: Checkpoint) -> dict[str, str]:
     """The slots of a checkpoint: slot's name -> name of its variable.
 
     A slot is recognised by its name and its variable's shape, or recorded by the container.
     """
+    return _all_slots(checkpoint, NamedSlots(checkpoint.variables))
+
+
+def candidates(checkpoint: Checkpoint) -> dict[str, str]:
+    """Variables that look like slots, but not certainly: name -> variable to which they would belong, or empty."""
+    named = NamedSlots(checkpoint.variables)
+    if not named.candidates:
+        return {}
+    known = optimizer_variables(checkpoint)
+    return {name: owner for name, owner in named.candidates.items() if name not in known}
+
+
+def _all_slots(checkpoint: Checkpoint, named: NamedSlots) -> dict[str, str]:
     variables = checkpoint.variables
-    found: dict[str, str] = {}
-    for name, variable in variables.items():
-        for candidate in _possible_owners(name):
-            owner = variables.get(candidate)
-            if owner is not None and owner.shape == variable.shape:
-                found[name] = candidate
-                break
     recorded = {
         slot: owner for slot, owner in checkpoint.slot_owners().items() if slot in variables and owner in variables
     }
-    return found | recorded
-
-
-def _possible_owners(name: str) -> Iterable[str]:
-    """The names of variables whose slot a name could be, the likeliest first."""
-    base, slash, suffix = name.rpartition("/")
-    if OBJECT_SLOT in name:
-        variable = name[: name.index(OBJECT_SLOT)]
-        return (variable, variable + name[name.rindex(ATTRIBUTES) :]) if ATTRIBUTES in name else (variable,)
-    if not slash:
-        return ()
-    if suffix in _TRAINING_SLOTS:
-        training = _TRAINING.fullmatch(base)
-        return (training[1],) if training else ()
-    stem, _, count = suffix.rpartition("_")
-    if suffix in SLOTS or (stem in SLOTS and DIGITS.fullmatch(count)):
-        return _through_partition(base)
-    return ()
-
-
-def _through_partition(base: str) -> list[str]:
-    """Candidate variable names for a slot: its name without the last component, and shorter forms of it.
-
-    For the slot of a partition that is made inside a scope of n characters, TensorFlow cuts `<variable>/part_0/` not
-    where the variable's name ends but n + 1 characters from the end, and leaves the cut-off piece in the name:
-    `w/t_0/Adam`, `w/part_0/Adam`, `w//part_0/Adam`.
-    """
-    found = [base]
-    end = len(base)
-    for _ in range(_DEEPEST_TAIL):
-        end = base.rfind("/", 0, end)
-        if end < 0:
-            break
-        variable, tail = base[:end], base[end + 1 :]
-        count = _LAST_NUMBER.search(tail)
-        if f"{variable}/part_{count[0] if count else 0}".endswith(tail):
-            found.append(variable)
-    return found
+    return named.owners | recorded
 
 
 def optimizer_variables(checkpoint: Checkpoint) -> set[str]:
     """The names of all variables of optimizers: slots, and the optimizers' own.
 
-    These are beta1_power and beta2_power, wherever they stand, `training/<optimizer>/…` of tf.estimator, and what
-    lies in the folder of an object-based or Keras optimizer, except for the model's weights that it may
-    hold. A variable learning_rate outside these, global_step and save_counter stay the model's.
+    These are beta1_power and beta2_power, wherever they stand, `training/<optimizer>/…` of tf.estimator, an
+    optimizer's scalars in the scope of its slots, and what lies in the folder of an object-based or Keras optimizer,
+    except for the model's weights that it may hold. A variable learning_rate outside these, global_step and
+    save_counter stay the model's.
     """
     variables = checkpoint.variables
-    owners = slots(checkpoint)
+    named = NamedSlots(variables)
+    owners = _all_slots(checkpoint, named)
     folders = set(_OPTIMIZERS)
     for name in variables:
         if OBJECT_SLOT in name:  # <variable>/.OPTIMIZER_SLOT/<optimizer>/<slot>
@@ -122,10 +77,17 @@ def optimizer_variables(checkpoint: Checkpoint) -> set[str]:
         if (
             (not variable.shape and _POWER.fullmatch(parts[-1]))
             or _TRAINING.fullmatch(name)
+            or (not variable.shape and parts[-1] in SCALARS and "/".join(parts[:-1]) in named.scopes)
             or (name.startswith(starts) and WEIGHTS not in parts)
         ):
             found.add(name)
     return found
+
+
+def own_variables(checkpoint: Checkpoint) -> set[str]:
+    """The names of hyper-parameters and counters: optimizers' variables that are not slots, and step counters."""
+    counters = {name for name in checkpoint.variables if name.partition(ATTRIBUTES)[0].rpartition("/")[2] in _NEVER}
+    return (optimizer_variables(checkpoint) - slots(checkpoint).keys()) | counters
 
 
 def slots_by_variable(checkpoint: Checkpoint) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from ..errors import UsageError
-from ..names import TOKENS, compile_pattern
+from ..names import Pattern
 from .known import KNOWN
 
 TYPE_CHECKING = False
@@ -56,13 +56,18 @@ class PatternScheme(Scheme):
             )
         self.name = name
         self.pattern = pattern
-        self.expression = compile_pattern(pattern)
-        self.group = 1 + [token[-1] == "}" for token in TOKENS.findall(pattern)].index(True)  # the number's
+        self._names = Pattern(pattern)
+        self._wildcard = [token[-1] == "}" for token in self._names.tokens].index(True)  # the number's
 
     def number(self, name: str) -> int | None:
         """The layer to which a variable's name belongs, or None."""
-        match = self.expression.fullmatch(name)
-        return None if match is None else int(match[self.group].lstrip("_") or 0)
+        span = self.span(name)
+        return None if span is None else int(name[slice(*span)].lstrip("_") or 0)
+
+    def span(self, name: str) -> tuple[int, int] | None:
+        """Where in a variable's name the number of its layer begins and ends, or None if it belongs to no layer."""
+        spans = self._names.spans(name)
+        return None if spans is None else spans[self._wildcard]
 
 
 class TableScheme(Scheme):

@@ -77,7 +77,7 @@ def _member(
     other = checkpoint.find(variable.name)
     if other is None:
         hint = did_you_mean(variable.name, checkpoint.variables) or "--exclude leaves it out"
-        what = f"no variable {variable.name}, which the first has"
+        what = f"no variable {variable.name}, which the first checkpoint has"
         problems.append(RefusedError(what, path=checkpoint.path, hint=hint))
     elif (
         other.shape != variable.shape
@@ -86,7 +86,7 @@ def _member(
     ):
         problems.append(
             RefusedError(
-                f"{variable.name} is of another kind than the first one's",
+                f"{variable.name} differs from the first checkpoint's",
                 path=checkpoint.path,
                 expected=f"{variable.dtype} {list(variable.shape)}",
                 found=f"{other.dtype} {list(other.shape)}",

@@ -7,8 +7,8 @@ from ..checkpoint import GRAPH, ITEM_SIZE, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
 from ..names import natural_key
 from ..plan import Change, Copy, Elements, Plan, Values, plan_of
-from .selection import Selection
-from .slots import SlotPolicy, without_slots
+from .selection import Selection, matching
+from .slots import SlotPolicy, shown, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def assign(checkpoint: Checkpoint, name: str, values: NDArray[Any]) -> Plan:
     variable = checkpoint[name]
     if values.shape != variable.shape:
         raise RefusedError(
-            f"{name} has another shape", path=checkpoint.path, expected=list(variable.shape), found=list(values.shape)
+            f"{name} has a different shape",
+            path=checkpoint.path,
+            expected=list(variable.shape),
+            found=list(values.shape),
         )
     return Plan(checkpoint, [Change("set", variable, Values(values))])
 
@@ -52,14 +55,20 @@ def drop(checkpoint: Checkpoint, globs: Sequence[str] = (), slots: bool = False)
 
     Raises:
         UsageError: a glob that matches nothing, or nothing would be left.
+        RefusedError: with `slots`, a variable looks like a slot, but not certainly.
     """
     dropped: dict[str, Variable] = {}
     if globs:
         dropped.update((variable.name, variable) for variable in Selection(match=globs).variables(checkpoint))
     if slots:
+        unsure = [name for name in schemes.candidates(checkpoint) if name not in dropped]
+        if unsure:
+            what = "cannot tell whether these variables are slots"
+            hint = "drop slots by name instead, or these by name too"
+            raise RefusedError(what, path=checkpoint.path, found=shown(unsure), hint=hint)
         dropped.update((name, checkpoint[name]) for name in schemes.optimizer_variables(checkpoint))
     if not dropped and slots:
-        raise UsageError("no slots, and no variables of an optimizer's own", path=checkpoint.path)
+        raise UsageError("there are no slots and no optimizer variables", path=checkpoint.path)
     if not dropped:
         raise UsageError("nothing to drop", path=checkpoint.path, expected="a glob of names, or --slots")
     if GRAPH in dropped and len(dropped) > 1 and GRAPH not in globs:
@@ -156,8 +165,8 @@ def rename(checkpoint: Checkpoint, renames: Sequence[Rename]) -> Plan:
                 what = f"{name} would get two names: {new[name]} and {name_b}"
                 problems.append(UsageError(what, path=checkpoint.path))
     for slot, owner in schemes.slots(checkpoint).items():
-        if owner in new and slot not in new and slot.startswith(owner):
-            new[slot] = new[owner] + slot[len(owner) :]
+        if owner in new and slot not in new:
+            new[slot] = schemes.renamed_slot(slot, owner, new[owner])
     changes = []
     takers: dict[bytes, str] = {}
     for name, variable in checkpoint.variables.items():
@@ -190,7 +199,8 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
     Args:
         checkpoint: open.
         dtype: the new one, by its name.
-        selection: which variables; slots follow only `slots`. An empty selection means all floats.
+        selection: which variables; slots follow only `slots`. An empty selection means all floats. An optimizer's own
+            variables and step counters are left out unless a pattern matches them alone.
         slots: see `SlotPolicy`; `copy` casts them too.
 
     Raises:
@@ -203,6 +213,7 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
     if selection.is_empty and not is_float(dtype):
         raise UsageError(f"casting to {dtype} needs a selection", path=checkpoint.path, expected="--layers or --match")
     chosen = without_slots(checkpoint, selection.variables(checkpoint))
+    chosen = _without_hyper_parameters(checkpoint, chosen, selection)
     if selection.is_empty:
         chosen = [variable for variable in chosen if is_float(variable.dtype)]
     elif GRAPH not in selection.match:  # a glob that matches everything means the values
@@ -222,6 +233,21 @@ def cast(checkpoint: Checkpoint, dtype: str, selection: Selection, slots: str = 
             changes.append(Change("cast", new, Elements(_cast(checkpoint, variable, dtype), variable.dtype)))
     check(problems)
     return plan_of(checkpoint, changes)
+
+
+def _without_hyper_parameters(checkpoint: Checkpoint, chosen: list[Variable], selection: Selection) -> list[Variable]:
+    """The variables without an optimizer's own (learning rate, powers of beta) and counters that no pattern names.
+
+    A learning rate of 1e-5 is 1.0013580322265625e-05 as float16, and a step beyond 65,504 is infinite. `**` means
+    the weights; a pattern that matches such variables alone means them.
+    """
+    own = schemes.own_variables(checkpoint)
+    slots = schemes.slots(checkpoint) if own and selection.match else {}
+    for pattern in selection.match if own else ():
+        names = [variable.name for variable in matching(checkpoint, pattern)]
+        if all(name in own or name in slots for name in names):
+            own.difference_update(names)
+    return [variable for variable in chosen if variable.name not in own]
 
 
 def _cast(checkpoint: Checkpoint, variable: Variable, dtype: str) -> Callable[[], Iterator[NDArray[Any]]]:
@@ -246,8 +272,8 @@ def extract(checkpoint: Checkpoint, selection: Selection, slots: bool = False, g
         checkpoint: open.
         selection: which variables.
         slots: keep the slots of the selected variables too.
-        graph: keep an object graph, less what goes; it means nothing in formats that have none, and stays there only
-            if its own name is selected.
+        graph: keep an object graph, without what is removed. In formats without object graphs it is kept only if its
+            own name is selected.
 
     Raises:
         UsageError: nothing is selected, or slots only.

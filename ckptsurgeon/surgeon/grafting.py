@@ -9,7 +9,7 @@ from ..plan import Change, Copy, Elements, Plan, plan_of
 from .maps import layout_problem
 from .naming import Pairs
 from .options import GraftOptions
-from .slots import check_owners_known, slots_by_kind, without_slots
+from .slots import check_kinds_known, check_owners_known, shown, slots_by_kind, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,19 @@ class _Graft:
         self._check_targets()
         check(self.problems)
         self.changes.sort(key=lambda change: change.action != "skipped")  # of one name, the last in a plan counts
-        return plan_of(self.recipient, self.changes)
+        plan = plan_of(self.recipient, self.changes)
+        plan.warnings += self._overwritten()
+        return plan
+
+    def _overwritten(self) -> list[str]:
+        """A warning, if variables that look like slots get values although no map names them."""
+        likely = schemes.candidates(self.recipient)
+        changes = (change for change in self.changes if change.action == "grafted" and change.name in likely)
+        names = [change.name for change in changes if change.source not in self._mapped]
+        if not names:
+            return []
+        what = f"{shown(names)}: grafted like weights, although the names look like those of an optimizer's slots"
+        return [f"{self.recipient.path}: {what}; --exclude leaves them out"]
 
     def _chosen(self) -> list[Variable]:
         """The selected variables of the donor, without slots but for those that a map makes weights."""
@@ -201,13 +213,13 @@ class _Graft:
                 fits = False
                 self._mismatch(
                     RefusedError(
-                        f"{target.name} has another {kind} than {whose}",
+                        f"{target.name} has a different {kind} than {whose}",
                         path=self.recipient.path,
                         expected=expected,
                         found=found,
                         hint=f"{hint}, {_KEEP}" if hint and variable.is_numeric and target.is_numeric else _KEEP,
                     ),
-                    Change("skipped", target, None, variable.name, f"another {kind} than the donor's: {expected}"),
+                    Change("skipped", target, None, variable.name, f"different {kind} than the donor's: {expected}"),
                 )
         if not fits:
             return None
@@ -255,10 +267,14 @@ class _Graft:
         theirs, ours = schemes.slots_by_variable(self.donor), schemes.slots_by_variable(self.recipient)
         check_owners_known(self.recipient, [change.name for change in grafted], ours, self.problems)
         check_owners_known(self.donor, [change.source or "" for change in grafted], theirs, self.problems)
+        sources = [slot for change in [*grafted, *added] for slot in theirs.get(change.source or "", [])]
+        check_kinds_known(self.donor, sources, self.problems)
+        check_kinds_known(
+            self.recipient, [slot for change in grafted for slot in ours.get(change.name, [])], self.problems
+        )
         for change in added:
             for slot in theirs.get(change.source or "", []):
-                source = change.source or ""
-                name = change.name + slot[len(source) :] if slot.startswith(source) else slot
+                name = schemes.renamed_slot(slot, change.source or "", change.name)
                 self._onto(self.donor[slot], None, name, change.name in self.transposed)
         for change in grafted:
             donated = slots_by_kind(self.donor, theirs.get(change.source or "", []), change.source or "")

@@ -6,11 +6,16 @@ import re
 
 from .. import schemes
 from ..errors import RefusedError, UsageError
-from ..names import TOKENS, compile_pattern
+from ..names import TOKENS, Pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint, Variable
+
+
+# Characters of a name that a user's regular expression is tried on. Even an ordinary one, such as `.*a.*b`, may take
+# the square of a name's length or more, and a file may hold a name of megabytes. Real names have some hundred at most.
+_LONGEST_FOR_REGEX = 1000
 
 
 class Rename:
@@ -41,24 +46,35 @@ class Rename:
 
         Raises:
             UsageError: the old and the new name have different numbers of wildcards.
+            RefusedError: a name is too long for a regular expression.
         """
         names = checkpoint.variables
         if self._regex is not None:
+            longest = max(names, key=len, default="")
+            if len(longest) > _LONGEST_FOR_REGEX:
+                raise RefusedError(
+                    f"{longest[:40]}…: this name is too long for --regex",
+                    path=checkpoint.path,
+                    expected=f"at most {_LONGEST_FOR_REGEX} characters",
+                    found=len(longest),
+                    hint="use a glob",
+                )
             return {name: self._regex.sub(self.new, name) for name in names if self._regex.search(name)}
         exact = checkpoint.named(self.old)
         if exact is not None:
             return {exact.name: self.new}
         rest = "**" if self.old.endswith("/") else ""  # a prefix, perhaps with wildcards too
-        old, new = TOKENS.findall(self.old + rest), TOKENS.findall(self.new + rest)
-        if len(old) != len(new):
+        pattern, new = Pattern(self.old + rest), TOKENS.findall(self.new + rest)
+        if len(pattern.tokens) != len(new):
             raise UsageError(f"'{self.old}={self.new}': the two names have different numbers of wildcards")
-        matches = map(compile_pattern(self.old + rest).fullmatch, names)
         first, *literals = TOKENS.split(self.new + rest)
-        return {
-            match[0]: first + "".join(map("".join, zip(map(_filled, old, new, match.groups()), literals, strict=True)))
-            for match in matches
-            if match is not None
-        }
+        renamed = {}
+        for name in names:
+            spans = pattern.spans(name)
+            if spans is not None:
+                texts = map(_filled, pattern.tokens, new, (name[begin:end] for begin, end in spans))
+                renamed[name] = first + "".join(map("".join, zip(texts, literals, strict=True)))
+        return renamed
 
 
 def _parted(text: str) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError
 from ..names import ATTRIBUTES, natural_key
 from .maps import layout_problem
-from .slots import USUAL_NAMES, slots_by_kind
+from .slots import USUAL_NAMES, shown, slots_by_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .selection import Selection
 
 
-_MOST_SHOWN = 6  # most names listed in a message
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -181,8 +180,8 @@ class _Layers:
             raise RefusedError(
                 f"layer {number}: the variables of donor and recipient do not pair",
                 path=self._recipient.path,
-                expected=f"counterparts of {_shown(left)}" if left else "no variables that the donor lacks",
-                found=_shown(right),
+                expected=f"counterparts of {shown(left)}" if left else "no variables that the donor lacks",
+                found=shown(right),
                 hint="--match names variables one by one",
             )
         name = pairs.get(variable.name)
@@ -249,12 +248,6 @@ def _unambiguous(slots: dict[tuple[str, int], str]) -> dict[str, str]:
     }
 
 
-def _shown(names: list[str]) -> str:
-    """Format names for a message."""
-    more = [f"{len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN else []
-    return " and ".join(names[:_MOST_SHOWN] + more)
-
-
 def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[int, dict[str, _Weight]]:
     """Return for each layer its variables with the rest of the name or, if `short`, the last component."""
     slots = schemes.slots(checkpoint)
@@ -264,8 +257,8 @@ def _rests(checkpoint: Checkpoint, scheme: schemes.Scheme, short: bool) -> dict[
         for variable in (variable for variable in variables if variable.name not in slots):
             name = rest = variable.name
             if isinstance(scheme, schemes.PatternScheme):
-                match = scheme.expression.fullmatch(name)
-                rest = name[match.end(scheme.group) :] if match else name
+                span = scheme.span(name)
+                rest = name[span[1] :] if span else name
             elif isinstance(scheme, schemes.TableScheme):
                 rest = checkpoint.full_name(name) or name
             weights[name] = _Weight(variable, rest, short)

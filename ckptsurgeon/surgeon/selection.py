@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import schemes
 from ..errors import CkptSurgeonError, UsageError, check, did_you_mean
-from ..names import compile_pattern, natural_order
+from ..names import Pattern, natural_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def matching(checkpoint: Checkpoint, pattern: str) -> list[Variable]:
     exact = checkpoint.named(pattern)
     if exact is not None:
         return [exact]
-    expression = compile_pattern(pattern)
-    return [variable for name, variable in checkpoint.variables.items() if expression.fullmatch(name)]
+    matches = Pattern(pattern).matches
+    return [variable for name, variable in checkpoint.variables.items() if matches(name)]
 
 
 def _nothing(checkpoint: Checkpoint, pattern: str) -> UsageError:

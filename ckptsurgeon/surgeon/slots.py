@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError, UsageError
-from ..names import ATTRIBUTES, OBJECT_SLOT
+from ..names import ATTRIBUTES, OBJECT_SLOT, natural_key
 from ..plan import Change, Fill
 
 TYPE_CHECKING = False
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint, Variable
 
+
+_MOST_SHOWN = 6  # most names listed in a message
 
 # Other names of an optimizer's variables, in one release or another, and the usual ones.
 USUAL_NAMES = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
@@ -32,12 +34,16 @@ def slots_by_kind(checkpoint: Checkpoint, slots: Iterable[str], owner: str) -> d
     found: dict[tuple[str, int], str] = {}
     for slot in slots:
         kind = checkpoint.full_name(slot) or ""
-        if OBJECT_SLOT in slot or slot.startswith(f"{owner}/"):  # dense/kernel/Adam_1
+        if OBJECT_SLOT in slot or f"/{owner}/" in f"/{slot}":  # dense/kernel/Adam_1, training/dense/kernel/Adam_1
             kind = slot.partition(ATTRIBUTES)[0].rpartition("/")[2]
+        elif slot.startswith(owner):  # dense/kernel_slot_v
+            kind = slot[len(owner) :]
         elif kind.endswith(f"/{full_owner}"):  # Adam/m/dense/kernel
             kind = kind[: -len(full_owner) - 1].rpartition("/")[2]
-        else:  # Adam/dense/kernel/m, adam/dense_kernel_momentum
-            kind = kind.rpartition("/")[2].rpartition("_")[2]
+        else:  # Adam/dense/kernel/m, adam/dense_kernel_velocity_hat
+            kind = kind.rpartition("/")[2]
+            flat = full_owner.replace("/", "_") + "_"
+            kind = kind[len(flat) :] if kind.startswith(flat) else kind.rpartition("_")[2]
         kind = USUAL_NAMES.get(kind, kind)
         number = 0
         while (kind, number) in found:
@@ -95,15 +101,45 @@ def check_owners_known(
         checkpoint: that has them.
         owners: names of variables.
         slots: of each variable that has some, its slots.
-        problems: gets an error for each variable without slots whose shape an unassigned optimizer variable has.
+        problems: gets an error for each variable of which other variables may be slots.
     """
     assigned = {slot for each in slots.values() for slot in each}
-    own = schemes.optimizer_variables(checkpoint) - assigned
-    shapes = {checkpoint[name].shape for name in own} - {()}
-    for owner in owners:
-        if owner not in slots and checkpoint[owner].shape in shapes:
+    likely = schemes.candidates(checkpoint)
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name in [*sorted(schemes.optimizer_variables(checkpoint) - assigned, key=natural_key), *likely]:
+        by_shape.setdefault(checkpoint[name].shape, []).append(name)
+    by_shape.pop((), None)
+    for owner in owners if by_shape else ():
+        shape = checkpoint[owner].shape
+        lesser = {shape[:at] + shape[at + 1 :] for at in range(len(shape))}  # of Adafactor
+        found = [name for each in (shape, *sorted(lesser)) for name in by_shape.get(each, [])]
+        found = [name for name in found if (likely[name] in (owner, "") if name in likely else owner not in slots)]
+        if found:
             what = f"cannot tell which of the optimizer's variables are slots of {owner}"
-            problems.append(RefusedError(what, path=checkpoint.path, hint="--slots keep leaves them unchanged"))
+            hint = "--slots keep leaves them unchanged"
+            problems.append(RefusedError(what, path=checkpoint.path, found=shown(found), hint=hint))
+
+
+def check_kinds_known(checkpoint: Checkpoint, slots: Iterable[str], problems: list[CkptSurgeonError]) -> None:
+    """Check that it is known what these slots hold: numbered slots may be momentum or moving averages.
+
+    Args:
+        checkpoint: that has them.
+        slots: names of slots.
+        problems: gets an error for the slots of which it is not known.
+    """
+    vague = checkpoint.vague_slots()
+    found = [slot for slot in slots if slot in vague]
+    if found:
+        what = "cannot tell what slots hold (momentum, moving averages, accumulated gradients, …)"
+        hint = "--slots keep leaves them unchanged"
+        problems.append(RefusedError(what, path=checkpoint.path, found=shown(found), hint=hint))
+
+
+def shown(names: list[str]) -> str:
+    """Format names for a message."""
+    more = [f"{len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN else []
+    return " and ".join(names[:_MOST_SHOWN] + more)
 
 
 def _filled(slot: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:

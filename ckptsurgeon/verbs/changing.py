@@ -8,6 +8,7 @@ only it needs, so that the others start faster.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 from .. import formats
 from ..errors import RefusedError, UsageError
@@ -35,21 +36,25 @@ if TYPE_CHECKING:
             force: replace a checkpoint that stands at `out`.
             sync: wait until everything is on the disk, the default. Without it, the result survives a
                 killed process but perhaps not a power cut.
+            anyway: write a SavedModel or a Keras file that its framework can no longer load; a warning says why.
         """
 
         wait: float
         dry_run: bool
         force: bool
         sync: bool
+        anyway: bool
 
     class Writing(Placing, total=False):
         """The keyword arguments of operations that change a checkpoint.
 
         Attributes:
             out: write the result there, and leave the checkpoint as it is; without it, it is replaced atomically.
+            backup: keep what is replaced, by hard links, for `undo`.
         """
 
         out: str | os.PathLike[str] | None
+        backup: bool
 
 
 def graft(
@@ -61,6 +66,8 @@ def graft(
     dry_run: bool = False,
     force: bool = False,
     sync: bool = True,
+    backup: bool = False,
+    anyway: bool = False,
     **keywords: Unpack[GraftKeywords],
 ) -> Report:
     """Rewrite chosen variables of the recipient with those of the donor: all of them, or none.
@@ -73,6 +80,8 @@ def graft(
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
+        backup: keep what is replaced, by hard links, for `undo`.
+        anyway: see `Placing`.
         keywords: `layers`, `match`, `exclude`, `scheme`, `donor_scheme`, `recipient_scheme`, `maps`, `slots`,
             `on_mismatch`, `cast`, `add` and `link`: each is explained in `ckptsurgeon.GraftOptions`.
 
@@ -107,8 +116,11 @@ def graft(
     donor, recipient = os.fspath(donor), os.fspath(recipient)
     if donor == "-":
         formats.spool_beside(recipient)  # before the recipient is locked: a stream may take its time
+    placing: Placing = {"wait": wait, "dry_run": dry_run, "force": force, "sync": sync, "anyway": anyway}
     try:
-        return operate(recipient, make, options.link, out=out, wait=wait, dry_run=dry_run, force=force, sync=sync)
+        return operate(
+            "graft", recipient, make, options.link, donor=lambda: opened[-1], out=out, backup=backup, **placing
+        )
     finally:
         for source in opened:
             source.close()
@@ -125,8 +137,8 @@ def set(
     Args:
         path: any spelling of a checkpoint's path.
         target: a name, or a name and an index as in `dnn/layer1/Linear/Bias[3]`.
-        value: values of the shape of what is set, or one number for all of it; as text, what a person types; bytes
-            are those of a string.
+        value: an array with the shape of the part that is set, or one number for all of it; a str is parsed as on the
+            command line; bytes are the value of a string variable.
         writing: see `Writing`.
 
     Raises:
@@ -145,7 +157,7 @@ def set(
         new = numeric.from_user(wanted, variable.dtype, target)
         if new.ndim and new.shape != part.shape:
             raise RefusedError(
-                f"the value for {target} has another shape",
+                f"the value for {target} has a different shape",
                 path=checkpoint.path,
                 expected=list(part.shape),
                 found=list(new.shape),
@@ -157,7 +169,7 @@ def set(
             unchanged.mark(plan)
         return plan
 
-    return operate(path, make, **writing)
+    return operate("set", path, make, **writing)
 
 
 def rename(
@@ -182,7 +194,7 @@ def rename(
     from ..surgeon.maps import Rename
 
     wanted = [Rename(text, regex) for text in renames]
-    return operate(path, lambda checkpoint: editing.rename(checkpoint, wanted), **writing)
+    return operate("rename", path, lambda checkpoint: editing.rename(checkpoint, wanted), **writing)
 
 
 def drop(
@@ -207,7 +219,10 @@ def drop(
     """
     from ..surgeon import editing
 
-    return operate(path, lambda checkpoint: editing.drop(checkpoint, globs, slots), compact=lambda: compact, **writing)
+    def make(checkpoint: Checkpoint) -> Plan:
+        return editing.drop(checkpoint, globs, slots)
+
+    return operate("drop", path, make, compact=lambda: compact, **writing)
 
 
 def cast(
@@ -239,85 +254,78 @@ def cast(
     from ..surgeon import editing
 
     selection = Selection(layers, match, exclude, scheme)
-    return operate(path, lambda checkpoint: editing.cast(checkpoint, dtype, selection, slots), **writing)
-
-
-def compact(path: str | os.PathLike[str], **writing: Unpack[Writing]) -> Report:
-    """Write a checkpoint again without the bytes that no variable refers to; where there are none, nothing is written.
-
-    Args:
-        path: any spelling of a checkpoint's path.
-        writing: see `Writing`.
-
-    Returns:
-        What was, or with `dry_run` would be, done; `reclaimed` says how many bytes that gives back.
-
-    Raises:
-        CkptSurgeonError: a data file is missing or a checksum wrong; nothing was written.
-    """
-    from .. import compare
-
-    def make(checkpoint: Checkpoint) -> Plan:
-        dead.append(compare.dead_bytes(checkpoint))
-        return Plan(checkpoint, [])
-
-    dead: list[int] = []
-    report = operate(path, make, compact=lambda: dead[-1] > 0, compacts=True, **writing)
-    report.reclaimed = dead[-1]
-    return report
+    return operate("cast", path, lambda checkpoint: editing.cast(checkpoint, dtype, selection, slots), **writing)
 
 
 def operate(
+    verb: str,
     path: str | os.PathLike[str],
     make: Callable[[Checkpoint], Plan],
     link: bool = False,
     *,
     compact: Callable[[], bool] = lambda: False,
     compacts: bool = False,
+    donor: Callable[[], Checkpoint | None] = lambda: None,
     out: str | os.PathLike[str] | None = None,
     wait: float = 30.0,
     dry_run: bool = False,
     force: bool = False,
     sync: bool = True,
+    backup: bool = False,
+    anyway: bool = False,
 ) -> Report:
     """Open and lock, plan, save; start over if a checkpoint was replaced in between.
 
     Args:
+        verb: the name of the operation, for `log`.
         path: any spelling of a checkpoint's path.
         make: gives the plan.
         link: share the donor's data files.
         compact: called after planning: whether to rewrite all live bytes instead of saving the plan.
         compacts: with nothing to write, finish what a killed `compact` had begun.
+        donor: called after planning: the open donor, if there is one.
         out: as in `Writing`, like all that follow.
         wait: seconds to wait for another writer.
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
+        backup: as in `Writing`.
+        anyway: write it even if its framework could not load it any more.
     """
     path = os.fspath(path)
     out = None if out is None else os.fspath(out)
+    if backup:
+        from . import undoing
+
+        if out is not None:
+            raise UsageError("--backup has no effect with -o, which replaces nothing", hint="leave one of them out")
 
     def attempt() -> Report:
         if out is None and not dry_run:
             with formats.locked(path, wait) as held:
+                destination.check_in_place(held.checkpoint)
                 plan = make(held.checkpoint)
                 report = Report(held.checkpoint.path, plan, link)
-                if compact():
-                    report.warnings = formats.compact(plan, held.lock, sync, wait)
-                elif not plan.changes_nothing:
-                    report.warnings = formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
-                else:
-                    report.warnings = formats.heal(held.checkpoint, held.lock, sync, wait, compacts)
+                report.warnings = formats.check_binding(plan, None, None, anyway)
+                keeps = backup and not plan.changes_nothing
+                with undoing.keeping(held, report, verb, donor(), sync) if keeps else nullcontext():
+                    if compact():
+                        report.warnings += formats.compact(plan, held.lock, sync, wait)
+                    elif not plan.changes_nothing:
+                        report.warnings += formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
+                    else:
+                        report.warnings += formats.heal(held.checkpoint, held.lock, sync, wait, compacts)
                 return report
         with formats.open(path) as checkpoint:
             if out is not None:
                 destination.check_out(out, checkpoint, None, force)
             plan = make(checkpoint)
             report = Report(out or checkpoint.path, plan, link)
+            report.warnings = formats.check_binding(plan, out, None, anyway)
             if dry_run:
                 formats.check(plan, out, None)
             else:
-                report.warnings = formats.save(plan, out=out, link=link, force=force, sync=sync, wait=wait)
+                report.warnings += formats.save(plan, out=out, link=link, force=force, sync=sync, wait=wait)
             return report
 
     return formats.retry(attempt)

@@ -6,13 +6,12 @@ import os
 
 from ..errors import NotFoundError, RefusedError, UsageError
 from ..formats import table
-from ..plan import Copy, Elements
+from ..plan import Copy, Elements, Plan
 from ..source import is_file, is_folder, is_taken, kind_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
-    from ..plan import Plan
 
 # Endings that mean a format that is not written.
 _OTHER_ENDINGS = (".onnx", ".tflite", ".gguf")
@@ -49,6 +48,17 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     # A V1 file and a V2 checkpoint may have one name.
     if (is_taken(out) or is_taken(main) or is_taken(out + ".index")) and not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
+
+
+def check_in_place(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint's format can be written, before a plan may turn out to change nothing.
+
+    Raises:
+        RefusedError: the format is only read.
+    """
+    kind = table.of_checkpoint(checkpoint)
+    if not kind.is_written:
+        kind.check(Plan(checkpoint, []), None)
 
 
 def check_not(out: str, like: Checkpoint, donor: Checkpoint) -> None:

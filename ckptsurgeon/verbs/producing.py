@@ -39,7 +39,7 @@ def average(
 
     Args:
         paths: any spellings of the checkpoints' paths, two or more.
-        out: where, in the format of the first.
+        out: where, in the format of the first; if that one is only read, in the format of the ending of `out`.
         layers: as in `GraftOptions`, like the three that follow; counted on the first. If nothing is selected,
             everything is.
         match: globs of names.
@@ -59,7 +59,8 @@ def average(
         with ExitStack() as stack:
             checkpoints = [stack.enter_context(formats.open(path)) for path in paths]
             plan = averaging.average(checkpoints, selection, weights, slots)
-            return _written(plan, out, None, inputs=checkpoints, **placing)
+            format = None if table.of_checkpoint(checkpoints[0]).is_written else table.by_ending(out)
+            return _written(plan, out, format, inputs=checkpoints, **placing)
 
     return formats.retry(attempt)
 
@@ -205,6 +206,7 @@ def _written(
     dry_run: bool = False,
     force: bool = False,
     sync: bool = True,
+    anyway: bool = False,
 ) -> Report:
     """Carry out a plan whose result is a new checkpoint.
 
@@ -218,15 +220,17 @@ def _written(
         dry_run: report what would be done, and write nothing.
         force: replace a checkpoint that stands at `out`.
         sync: wait until everything is on the disk.
+        anyway: as in `changing.Placing`.
     """
     destination.check_out(out, plan.recipient, format, force)
     for each in inputs:
         destination.check_not(out, plan.recipient, each)
     report = Report(out, plan)
+    report.warnings = formats.check_binding(plan, out, format, anyway)
     if dry_run:
         formats.check(plan, out, format)
     elif as_files:
-        report.warnings = formats.copy(plan.recipient, out, force, sync, wait)
+        report.warnings += formats.copy(plan.recipient, out, force, sync, wait)
     else:
-        report.warnings = formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
+        report.warnings += formats.save(plan, out=out, format=format, force=force, sync=sync, wait=wait)
     return report

@@ -1,4 +1,4 @@
-"""A trainer in Keras. Its .weights.h5 keep the state of the optimizer too.
+"""A trainer that uses Keras. Its .weights.h5 files also hold the state of the optimizer.
 
 [[models]]
 name = "c"

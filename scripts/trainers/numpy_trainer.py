@@ -1,15 +1,16 @@
-"""A trainer on NumPy alone: relu layers, a softmax, Adagrad. It is also the shortest account of what a trainer owes.
+"""A trainer that needs only NumPy: relu layers, a softmax, Adagrad. It is also the shortest example of the contract.
 
 [[models]]
 name = "a"
 worker = ["python", "/path/to/numpy_trainer.py", "4,10,20,10,3"]  # features, hidden units, classes
 format = "npz"
 
-Each line on stdin is a request. "init": first weights, from `seed` alone. "train": one step on X and y of `data`, from
-the weights in `checkpoint`, which are read anew each time, since a graft changes them. `output` gets the same names,
-shapes and dtypes, and the same request the same bytes. The answer is a line on stdout; at the end of stdin it exits.
+Each line on stdin is a request. "init" asks for initial weights, which depend only on `seed`. "train" asks for one step
+on X and y of `data`, from the weights in `checkpoint`, which must be read each time because grafts change them.
+`output` must hold the same names, shapes and dtypes, and the same request must give the same bytes. The answer is one
+line on stdout. The trainer exits at the end of stdin.
 
-Or started anew for each step, with first weights from a file:
+It can also be started once per step, with initial weights from a file:
 
 command = ["python", "/path/to/numpy_trainer.py", "{checkpoint}", "{output}", "{data}"]
 init = "/path/to/first.npz"
@@ -22,7 +23,7 @@ import numpy as np
 
 
 def first_weights(sizes, seed):
-    """Return the values of a new net: names of 2016's skflow, which `ring predict` knows without a program."""
+    """Return initial weights, under the names of skflow of 2016: `ring predict` evaluates such nets by itself."""
     random, values = np.random.default_rng(seed), {}
     names = [f"dnn/layer{k}/Linear/Matrix" for k in range(len(sizes) - 2)] + ["logistic_regression/weights"]
     for matrix, rows, columns in zip(names, sizes, sizes[1:], strict=False):
@@ -32,12 +33,12 @@ def first_weights(sizes, seed):
 
 
 def bias_of(matrix):
-    """Return the name of the bias beside a matrix."""
+    """Return the name of the bias that belongs to a matrix."""
     return matrix.replace("Matrix", "Bias").replace("weights", "bias")
 
 
 def train(values, X, y):
-    """Do one step on `values` and return the loss before it."""
+    """Train `values` for one step, in place, and return the loss before it."""
     names = [name for name in values if name.endswith(("Matrix", "weights"))]
     names.sort(key=lambda name: (len(name), name))  # layer2 before layer10, the head last
     inputs, outputs = [], X
@@ -57,7 +58,7 @@ def train(values, X, y):
 
 
 def step(checkpoint, output, data):
-    """Train what is in `checkpoint` on a mini-batch, write it to `output`, and return what was measured."""
+    """Train the weights in `checkpoint` on a mini-batch, write them to `output`, and return the metrics."""
     values, rows = dict(np.load(checkpoint)), np.load(data)
     loss = train(values, rows["X"], rows["y"])
     np.savez(output, **values)

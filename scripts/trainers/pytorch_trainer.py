@@ -1,4 +1,4 @@
-"""A trainer in PyTorch, with Adagrad. Its matrices are [out, in], as all of PyTorch's: the map turns them.
+"""A trainer that uses PyTorch, with Adagrad. PyTorch's matrices are [out, in], so the map transposes them.
 
 [[models]]
 name = "b"

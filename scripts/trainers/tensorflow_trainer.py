@@ -1,4 +1,4 @@
-"""A trainer in TensorFlow, without Keras. Names are skflow's, so that `ring predict` needs no program for this net.
+"""A trainer that uses TensorFlow without Keras. Its names are skflow's: `ring predict` evaluates such nets by itself.
 
 [[models]]
 name = "d"

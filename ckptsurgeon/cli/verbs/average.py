@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import UsageError
 from ...verbs import producing
 from .. import render
-from ..parser import add_selection, add_slots, add_writing, selected
+from ..parser import add_selection, add_slots, add_writing, placing, selected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def run(args: Namespace) -> int:
         **selected(args),
         weights=_weights(args.weights),
         slots=args.slots,
-        wait=args.wait,
-        dry_run=args.dry_run,
-        force=args.force,
+        **placing(args),
     )
     render.report(report, args.dry_run, args.json)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...verbs import changing
 from .. import render
-from ..parser import add_checkpoint, add_selection, add_slots, add_writing, selected, writing
+from ..parser import add_backup, add_checkpoint, add_selection, add_slots, add_writing, selected, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon cast CKPT DTYPE [selection] [options]
 
 Convert variables to another dtype (float32, float16, bfloat16, int8, ...): all floats, or those selected. Floats are
-rounded; a value that the dtype cannot hold is refused, and nothing is written. Slots follow only --slots.
+rounded; a value that the dtype cannot hold is refused, and nothing is written. Slots keep their dtype unless
+--slots copy is given. Learning rates, other variables of the optimizer's own and step counters keep it unless a
+pattern matches them alone.
 
   ckptsurgeon cast model.ckpt bfloat16 -o small.ckpt
   ckptsurgeon cast model.ckpt float16 --layers 0-1 --slots copy
   ckptsurgeon cast model.ckpt float64 --match '**/Bias' --dry-run
+  ckptsurgeon cast model.keras float64 --match optimizer/vars/1
 """
 
 
@@ -28,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_selection(parser)
     add_slots(parser, "of cast variables")
     add_writing(parser)
+    add_backup(parser)
 
 
 def run(args: Namespace) -> int:

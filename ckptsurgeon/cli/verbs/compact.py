@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...verbs import changing
+from ...verbs import reclaiming
 from .. import render
 from ..parser import add_checkpoint, add_writing, writing
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon compact CKPT [options]
 
 Reclaim the bytes that no variable refers to, as drop and graft leave them in a TensorFlow V2 checkpoint: all live bytes
-are rewritten into one shard. Prints how many bytes were reclaimed. If there are none, nothing is written.
+are rewritten into one shard. In place, versions kept by --backup are removed too. Prints how many bytes were reclaimed.
+If there are none, nothing is written.
 
   ckptsurgeon compact model.ckpt
   ckptsurgeon compact model.ckpt --dry-run
@@ -29,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Compact."""
-    report = changing.compact(args.checkpoint, **writing(args))
+    report = reclaiming.compact(args.checkpoint, **writing(args))
     done = {"path": args.out or args.checkpoint, "reclaimed": report.reclaimed}
     with render.after(report.path, args.dry_run):
         render.emit([done], ("path", "reclaimed"), args.json)

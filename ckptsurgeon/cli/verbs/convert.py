@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...verbs import producing
 from .. import render
-from ..parser import add_checkpoint, add_json, add_maps, add_replacing
+from ..parser import add_checkpoint, add_json, add_maps, add_replacing, placing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def run(args: Namespace) -> int:
         maps=args.maps,
         unpartition=args.unpartition,
         like=args.like,
-        wait=args.wait,
-        dry_run=args.dry_run,
-        force=args.force,
+        **placing(args),
     )
     if report.changed:
         render.report(report, args.dry_run, args.json)

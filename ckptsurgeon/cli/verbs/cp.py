@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...verbs import producing
 from .. import render
-from ..parser import add_checkpoint, add_json, add_replacing
+from ..parser import add_checkpoint, add_json, add_replacing, placing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Copy."""
-    report = producing.cp(args.checkpoint, args.out, wait=args.wait, dry_run=args.dry_run, force=args.force)
+    report = producing.cp(args.checkpoint, args.out, **placing(args))
     if args.json or args.dry_run:
         render.report(report, args.dry_run, args.json)
     else:

@@ -7,7 +7,7 @@ import contextlib
 from ...errors import CkptSurgeonError
 from ...verbs import changing, looking
 from .. import render, streams
-from ..parser import add_checkpoint, add_writing, writing
+from ..parser import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
 
 Remove variables together with their slots; an object graph is updated. --slots removes all slots (moving averages
 included) and the optimizer's own variables (beta1_power, optimizer/**, ...), never global_step or save_counter. In
-place, the dropped bytes stay in the data file unless --compact rewrites it; with -o only live bytes are written.
+place, the dropped bytes stay in the data file unless --compact rewrites it; with -o only live bytes are written. What
+a SavedModel or Keras needs is only dropped with --anyway.
 
   ckptsurgeon drop model.ckpt 'logistic_regression/**'
   ckptsurgeon drop model.ckpt --slots -o small.ckpt
@@ -32,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--slots", action="store_true", help="drop all slots and the optimizer's own variables")
     parser.add_argument("--compact", action="store_true", help="rewrite the data without the dropped bytes")
     add_writing(parser)
+    add_backup(parser)
 
 
 def run(args: Namespace) -> int:

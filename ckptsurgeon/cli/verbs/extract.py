@@ -7,7 +7,7 @@ import sys
 from ...errors import UsageError
 from ...verbs import producing
 from .. import render
-from ..parser import add_checkpoint, add_selection, add_writing, selected
+from ..parser import add_checkpoint, add_selection, add_writing, placing, selected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def run(args: Namespace) -> int:
         args.out,
         **selected(args),
         slots=args.slots,
-        wait=args.wait,
-        dry_run=args.dry_run,
-        force=args.force,
+        **placing(args),
     )
     if not streams or args.dry_run:
         report.rows = [row for row in report.rows if row["action"] != "dropped"]

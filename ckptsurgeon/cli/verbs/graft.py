@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...surgeon.options import graft_keywords
 from ...verbs import changing
 from .. import render
-from ..parser import add_maps, add_selection, add_slots, add_writing, selected, writing
+from ..parser import add_backup, add_maps, add_selection, add_slots, add_writing, selected, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ two share a data file, so a later 'rsync --inplace' onto DONOR would change RECI
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `graft`."""
     parser.add_argument("donor", metavar="DONOR", help="a prefix, any of its files, or a folder")
-    parser.add_argument("recipient", metavar="RECIPIENT", help="likewise; replaced atomically unless -o is given")
+    parser.add_argument(
+        "recipient",
+        metavar="RECIPIENT",
+        help="a prefix, any of its files, or a folder; replaced atomically unless -o is given",
+    )
     add_selection(parser)
     add_slots(parser, "of grafted variables")
     parser.add_argument("--donor-scheme", metavar="PATTERN", help="how DONOR names its layers, if the two differ")
@@ -42,6 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--add", action="store_true", help="add variables that RECIPIENT lacks")
     parser.add_argument("--link", action="store_true", help="share DONOR's data file instead of copying from it")
     add_writing(parser)
+    add_backup(parser)
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("-v", dest="verbose", action="store_true", help="also print what is kept")
 

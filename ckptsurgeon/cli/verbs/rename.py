@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...verbs import changing
 from .. import render
-from ..parser import add_checkpoint, add_writing, writing
+from ..parser import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 HELP = """ckptsurgeon rename CKPT A=B... [options]
 
 Rename variables; their slots are renamed with them, and an object graph is updated. A is a name, a prefix that ends
-in /, a glob whose wildcards fill those of B in order, or with --regex an expression that may match anywhere in a name.
-Two variables never get the same name. No values are copied.
+in /, a glob whose wildcards fill those of B in order, or with --regex an expression that may match anywhere in a name
+(names of at most 1,000 characters). Two variables never get the same name. No values are copied. Names by which a
+SavedModel or Keras finds weights can only be changed with --anyway.
 
   ckptsurgeon rename model.ckpt dnn/layer0/Linear/Matrix=dnn/layer0/kernel
   ckptsurgeon rename model.ckpt 'dnn/layer*/Linear/Bias=tower/block*/bias' --dry-run
@@ -28,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("renames", metavar="A=B", nargs="+", help="old and new name, prefix or glob")
     parser.add_argument("--regex", action="store_true", help="A is a regular expression, B its replacement")
     add_writing(parser)
+    add_backup(parser)
 
 
 def run(args: Namespace) -> int:

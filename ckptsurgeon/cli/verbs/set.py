@@ -7,7 +7,7 @@ import sys
 from ...errors import RefusedError, UsageError, files
 from ...verbs import changing
 from .. import render
-from ..parser import add_checkpoint, add_writing, writing
+from ..parser import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("target", metavar="NAME[SLICE]", help="the variable, or part of it")
     parser.add_argument("value", metavar="VALUE", help="a number, a JSON list, @FILE.npy, or - for stdin")
     add_writing(parser)
+    add_backup(parser)
 
 
 def run(args: Namespace) -> int:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import numeric
+from ... import errors, numeric
 from ...checkpoint import Extent, Variable
-from ...errors import RefusedError, StorageError, UnsupportedError
+from ...errors import RefusedError, UnsupportedError
 from ...plan import Copy, Values
-from ..tensorflow.tensors import NUMBERS, slice_shape
+from ..tensorflow.tensors import NUMBERS, check_whole, slice_shape
 from ..tensorflow.wire import crc32c, mask
 from .strings import encode_strings, read_strings
 
@@ -28,6 +28,7 @@ def read(shards: Shards, variable: Variable) -> NDArray[Any]:
     """Return the values of a variable, with its checksums verified; see `Checkpoint.read`."""
     if variable.dtype == "variant":
         raise UnsupportedError(f"{variable.name} is a variant: its values belong to TensorFlow", path=shards.path)
+    check_whole(variable, shards.path)
     kind = numeric.dtype(variable.dtype)
     _check_room(shards, variable)
     whole = _allocate(shards, variable, variable.shape, kind)
@@ -43,7 +44,7 @@ def read(shards: Shards, variable: Variable) -> NDArray[Any]:
 
 def elements(shards: Shards, variable: Variable) -> Iterator[NDArray[Any]]:
     """Yield the values of a variable in portions; see `Checkpoint.elements`."""
-    extents = _in_c_order(variable) if variable.is_numeric else None
+    extents = _in_c_order(variable) if variable.is_numeric and variable.is_whole else None
     if extents is None:
         yield read(shards, variable).reshape(-1)
         return
@@ -84,14 +85,8 @@ def _check_room(shards: Shards, variable: Variable) -> None:
 
 
 def _allocate(shards: Shards, variable: Variable, shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
-    try:
+    with errors.allocating(variable.name, shape, shards.path):
         return np.empty(shape, kind)
-    except ValueError as error:
-        raise UnsupportedError(
-            f"{variable.name}: no NumPy array can have its shape", path=shards.path, found=list(shape)
-        ) from error
-    except MemoryError as error:
-        raise StorageError(f"not enough memory for {variable.name}", path=shards.path, found=list(shape)) from error
 
 
 def _read_extent(shards: Shards, extent: Extent, values: NDArray[Any]) -> None:

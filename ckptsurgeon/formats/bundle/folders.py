@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from contextlib import ExitStack
 
 from ... import errors
 from ...attributes import keep as keep_attributes
-from ...errors import BusyError, ChangedError, NotFoundError, RefusedError
-from ...publish import Lock, Staging, fsync_all, held_signals, sync_after_commit, write_file
+from ...errors import ChangedError, NotFoundError, RefusedError
+from ...publish import KEPT, Lock, Staging, fsync_all, held_signals, overtaken, sync_after_commit, write_file
 from ...source import is_taken
 from ..copying import chunks_of
 from . import writing
@@ -46,7 +47,7 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
             if sync:
                 folders = [(folder, names) for folder, _, names in os.walk(staged)]
                 fsync_all([os.path.join(folder, name) for folder, names in folders for name in ("", *names)])
-            _publish(staged, out, replaces, sync, warnings)
+            _publish(staged, out, replaces, sync, wait, warnings)
         finally:
             shutil.rmtree(private, ignore_errors=True)
     return warnings
@@ -103,7 +104,8 @@ def _stage(plan: Plan, bundle: Bundle, staged: str, link: bool, sync: bool, wait
     home = os.path.dirname(bundle.prefix)
 
     def others(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if name.startswith(values) and os.path.samefile(folder, home)]
+        ours = [name for name in names if name.startswith(values) or name == KEPT]
+        return ours if ours and os.path.samefile(folder, home) else []
 
     assert bundle.folder is not None
     shutil.copytree(bundle.folder, staged, symlinks=True, ignore=others)
@@ -132,18 +134,28 @@ def _keep_permissions(old: str, new: str) -> None:
                     os.close(fd)
 
 
-def _publish(staged: str, out: str, replaces: bool, sync: bool, warnings: list[str]) -> None:
+def _publish(staged: str, out: str, replaces: bool, sync: bool, wait: float, warnings: list[str]) -> None:
     """Move a finished folder to its place. On Linux a reader sees either the old folder or the new one.
 
+    An old folder is locked, as is its index: another process may be editing it in place.
+
     Raises:
+        BusyError: another process saved there, or is writing the old folder.
         OSError: the operating system refused; the old folder is unharmed.
     """
-    with held_signals():
+    with ExitStack() as stack:
+        if replaces and os.path.isdir(out):
+            stack.enter_context(Lock(out, wait))
+            index = os.path.join(out, "variables", "variables.index")
+            if os.path.isfile(index):
+                stack.enter_context(Lock(index, wait))
+        stack.enter_context(held_signals())
         if not replaces:
-            if is_taken(out):  # a rename would replace an empty folder
-                raise BusyError("somebody saved it meanwhile", path=out, hint="nothing was changed; try again")
-            os.rename(staged, out)
-        elif not _exchanged(staged, out):
+            if not _renamed(staged, out, _NO_REPLACE):
+                if is_taken(out):  # a plain rename would replace an empty folder
+                    raise overtaken(out)
+                os.rename(staged, out)
+        elif not _renamed(staged, out, _EXCHANGE):
             old = os.path.join(os.path.dirname(staged), "old")  # no folder has the name for an instant
             os.rename(out, old)
             try:
@@ -154,11 +166,13 @@ def _publish(staged: str, out: str, replaces: bool, sync: bool, warnings: list[s
         sync_after_commit(Staging(sync), out, warnings)
 
 
-def _exchanged(one: str, other: str) -> bool:
-    """Exchange two names in one step, which Linux can do; return whether it worked."""
+_NO_REPLACE, _EXCHANGE = 1, 2  # RENAME_NOREPLACE and RENAME_EXCHANGE of linux/fs.h
+
+
+def _renamed(one: str, other: str, how: int) -> bool:
+    """Rename in a way that Linux has; return whether it worked."""
     import ctypes
 
-    exchange = 2  # RENAME_EXCHANGE of linux/fs.h
     here = -100  # AT_FDCWD
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), how) == 0

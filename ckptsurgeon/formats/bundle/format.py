@@ -11,6 +11,7 @@ from ..format import Found
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
+    from ...errors import RefusedError
     from ...plan import Plan
     from ...publish import Lock
     from ..format import Format
@@ -23,6 +24,7 @@ class TensorFlowV2:
     name = "tf-v2"
     is_tensorflow = True
     has_state = True
+    is_written = True
     is_folder = False
     writes_whole = False
     shares_files = True
@@ -58,6 +60,10 @@ class TensorFlowV2:
 
         writing.check(plan, out)
 
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]:
+        """As `Format.binding`: the names of such a checkpoint bind it to no file that belongs to it."""
+        return None, []
+
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.save_in_place`."""
         from . import writing
@@ -83,6 +89,12 @@ class TensorFlowV2:
 
         assert isinstance(checkpoint, Bundle)
         return healing.heal(checkpoint, lock, sync, wait, compact)
+
+    def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+        """As `Format.put_back`."""
+        from . import writing
+
+        return writing.put_back(path.removesuffix(".index"), kept.removesuffix(".index"), lock, sync, wait)
 
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.copy`."""

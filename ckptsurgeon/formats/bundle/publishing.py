@@ -26,6 +26,7 @@ from ...publish import (
     Staging,
     check_size,
     held_signals,
+    overtaken,
     remove,
     staging_lock,
     sync_after_commit,
@@ -166,9 +167,9 @@ class Publication:
         self._publish(rows, count, paths, index if exact else None)
         return paths
 
-    def commit_index(self, rows: Mapping[bytes, bytes]) -> None:
-        """Publish only rows; the shards stay as they are."""
-        self._publish(rows, self._present, [])
+    def commit_index(self, rows: Mapping[bytes, bytes], index: bytes | None = None) -> None:
+        """Publish only rows, or the index file made of them; the shards stay as they are."""
+        self._publish(rows, self._present, [], index)
 
     @property
     def staged_data(self) -> LinkSource:
@@ -187,6 +188,8 @@ class Publication:
             for path in paths:
                 self._staging.sync(path)
             self._staging.sync(self._folder)
+            if self.lock:
+                self.lock.announce(os.fstat(self._own_lock.fd))
             same = all(os.path.samestat(os.stat(path), status) for path, status in zip(paths, statuses, strict=True))
         if not same or (not self.lock.holds() if self.lock else is_taken(self.index_path)):
             raise self._somebody_saved()
@@ -200,6 +203,7 @@ class Publication:
                 except FileExistsError:
                     raise self._somebody_saved() from None
             self._own_lock.path = self.index_path
+            self._own_lock.before_replace = self.lock.before_replace if self.lock else None
             sync_after_commit(self._staging, self.prefix, self.warnings)
             try:
                 remove(self._data_path)
@@ -209,7 +213,7 @@ class Publication:
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
 
     def _somebody_saved(self) -> BusyError:
-        return BusyError("somebody saved it meanwhile", path=self.prefix, hint="nothing was changed; try again")
+        return overtaken(self.prefix)
 
     def close(self, failed: bool) -> None:
         """Release locks and files; a publication that was not committed leaves nothing behind."""

@@ -8,12 +8,22 @@ Opening reads the index; a shard is opened when its bytes are needed. Sources: `
 
 from __future__ import annotations
 
+import os
+
 from ... import errors
 from ...checkpoint import GRAPH, Checkpoint, Extent, Variable
 from ...errors import ChangedError, DamagedError, NotFoundError
 from ...names import ATTRIBUTES, VALUE_SUFFIX
 from ..tensorflow.sstable import read_rows
-from ..tensorflow.tensors import check_cover, check_version, decode_slice, extent_sizes, slice_key, slice_shape
+from ..tensorflow.tensors import (
+    are_whole,
+    check_version,
+    decode_slice,
+    extent_sizes,
+    incomplete,
+    slice_key,
+    slice_shape,
+)
 from ..tensorflow.wire import BYTES, VARINT, fields, signed64, varint
 from .rows import decode_form, split_entry
 from .shards import Shards, shard_path
@@ -115,7 +125,8 @@ class Bundle(Checkpoint):
 
     def oddities(self) -> list[str]:
         """As `Checkpoint.oddities`."""
-        return [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
+        stray = [f"a slice that belongs to no variable, under the key {key[:200]!r}" for key in self.stray]
+        return stray + incomplete(self)
 
     def _add(self, key: bytes, row: bytes, slice_rows: dict[bytes, bytes]) -> None:
         short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
@@ -140,7 +151,7 @@ class Bundle(Checkpoint):
                 )
             slices.append(place)
             extents.append(extent)
-        check_cover(slices, shape)
+        are_whole(slices, shape)
         self.variables[name] = Variable(name, key, dtype, shape, tuple(extents), tuple(slices))
 
     def _piece(self, row: bytes) -> tuple[str, tuple[int, ...], Extent]:
@@ -189,17 +200,35 @@ class Bundle(Checkpoint):
             self._graph_read = BundleGraph(self.path, self.variables, self.data)
         return self._graph_read
 
+    @property
+    def _readable_graph(self) -> BundleGraph | None:
+        """The object graph; None, after a warning, if the data file that holds it is missing."""
+        graph = self._graph
+        if graph is None:
+            return None
+        file = self.variables[GRAPH].extents[0].file
+        try:
+            self.file(file)
+        except NotFoundError:
+            what = "is missing, so layers, slots and full names are unknown where names do not tell them"
+            errors.warn(self.path, f"{os.path.basename(file)} {what}")
+            return None
+        return graph
+
     def layer_tables(self) -> dict[str, dict[str, int]]:
-        """As `Checkpoint.layer_tables`."""
-        return self._graph.layer_tables() if self._graph else {}
+        """As `Checkpoint.layer_tables`; empty, after a warning, if the data file with the object graph is missing."""
+        graph = self._readable_graph
+        return graph.layer_tables() if graph else {}
 
     def slot_owners(self) -> dict[str, str]:
-        """As `Checkpoint.slot_owners`."""
-        return self._graph.slot_owners() if self._graph else {}
+        """As `Checkpoint.slot_owners`; empty, after a warning, if the data file with the object graph is missing."""
+        graph = self._readable_graph
+        return graph.slot_owners() if graph else {}
 
     def full_name(self, name: str) -> str | None:
-        """As `Checkpoint.full_name`."""
-        return self._graph.full_names().get(name) if self._graph else None
+        """As `Checkpoint.full_name`; None, after a warning, if the data file with the object graph is missing."""
+        graph = self._readable_graph
+        return graph.full_names().get(name) if graph else None
 
     def key_of(self, name: str) -> bytes:
         """As `Checkpoint.key_of`, with the suffix of object-based checkpoints that `ls` leaves out."""

@@ -15,6 +15,7 @@ from .leftovers import shard_files
 from .publishing import LinkSource, Publication
 from .reading import Bundle
 from .rows import header_row, new_entry_row
+from .shards import shard_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _keys(prefix: str, names: Iterable[str]) -> dict[bytes, str]:
         except UnicodeEncodeError:
             key = b""
         if not key or key[0] == 0 or key in keys:
-            raise RefusedError(f"no variable can have the name '{name}', or two have it", path=prefix)
+            raise RefusedError(f"invalid or duplicate variable name '{name}'", path=prefix)
         keys[key] = name
     if not keys:
         raise RefusedError("a checkpoint needs variables", path=prefix)
@@ -168,6 +169,44 @@ def compact(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
         return publication.commit(*single_shard(plan, publication), exact)
 
     return _replace(bundle.prefix, commit, lock, bundle.shards, sync, wait)
+
+
+def put_back(prefix: str, kept_prefix: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Bring back a kept version of a bundle, whose index is locked: under its former names, unless they are taken.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        BusyError, ChangedError: as `Publication.commit`.
+        StorageError: the operating system refused; the present checkpoint is unharmed.
+    """
+    present = _shards_at(prefix)
+    with Bundle(kept_prefix) as kept:
+        index, number = kept.index_bytes(), kept.shards
+        standing = [shard_path(prefix, shard, number) for shard in range(number)]
+        if present == number and all(map(_is_same, standing, kept.data_files)):
+            with Publication(prefix, sync, wait, lock, present) as publication:
+                publication.commit_index(kept.rows, index)
+                return publication.warnings
+
+        def commit(publication: Publication, exact: bool) -> list[str]:
+            shards = [LinkSource(path, local(kept.file(path)).fd, True) for path in kept.data_files]
+            return publication.commit(kept.rows, shards, exact, index)
+
+        if number in (present, *(other for _, other, _ in shard_files(prefix))):
+            return _replace(prefix, commit, lock, present, sync, wait)
+        with Publication(prefix, sync, wait, lock, present) as publication:
+            commit(publication, True)
+            return publication.warnings
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names are of one file, or there is neither."""
+    try:
+        return os.path.samefile(one, other)
+    except FileNotFoundError:
+        return not os.path.lexists(one) and not os.path.lexists(other)
 
 
 def _replace(

@@ -11,6 +11,7 @@ from ...errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
+    from ...errors import RefusedError
     from ...plan import Plan
     from ...publish import Lock
     from ..format import Found
@@ -25,6 +26,7 @@ class OneFile:
     name = ""
     is_tensorflow = False
     has_state = False
+    is_written = True
     is_folder = False
     writes_whole = True
     shares_files = False
@@ -40,6 +42,10 @@ class OneFile:
     def main_file(self, out: str) -> str:
         """As `Format.main_file`: the file itself."""
         return out
+
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]:
+        """As `Format.binding`: the names of such a checkpoint bind it to no file that belongs to it."""
+        return None, []
 
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.save_in_place`."""
@@ -58,6 +64,12 @@ class OneFile:
             clear(f"{path}.ckptsurgeon-tmp", wait)
         clear(f"{checkpoint.main_file}.ckptsurgeon-tmp.set", wait)
         return []
+
+    def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+        """As `Format.put_back`."""
+        from . import replacing
+
+        return replacing.put_back(path, kept, lock, sync, wait)
 
     def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.copy`."""

@@ -6,13 +6,15 @@ import contextlib
 import os
 
 from ... import errors
-from ...errors import BusyError, RefusedError
+from ...errors import RefusedError
 from ...publish import (
     Appender,
     Lock,
     Staging,
     check_size,
     held_signals,
+    overtaken,
+    remove,
     staging_lock,
     sync_after_commit,
     write_all,
@@ -134,8 +136,10 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float, p
         if prove is not None:
             prove(temporary)
         with errors.files(path):
+            if lock:
+                lock.announce(os.fstat(own.fd))
             if not (lock.holds() if lock else not is_taken(path)):
-                raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again")
+                raise overtaken(path)
         with held_signals(), errors.files(path):
             if lock:
                 staging.rename(temporary, path)
@@ -157,4 +161,39 @@ def _put(staging: Staging, temporary: str, path: str) -> None:
     try:
         staging.put(temporary, path)
     except FileExistsError:
-        raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again") from None
+        raise overtaken(path) from None
+
+
+def put_back(path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
+    """Rename a kept file back to its place, a locked file, or a file of the set whose main file is locked.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        BusyError: another process saved in the meantime; nothing was changed.
+        StorageError: the operating system refused; nothing was changed.
+    """
+    if os.path.basename(path) != os.path.basename(lock.path):
+        with Lock(path, wait) as own:
+            own.before_replace = lock.before_replace
+            return put_back(path, kept, own, sync, wait)
+    staging = Staging(sync)
+    temporary = f"{path}.ckptsurgeon-tmp"
+    warnings: list[str] = []
+    with errors.files(path), staging_lock(temporary, wait) as own:  # nobody else stages, and no leftover stays
+        try:
+            staging.sync(kept)
+            lock.announce(os.stat(kept))
+            if not lock.holds():
+                raise overtaken(path)
+            with held_signals():
+                staging.rename(kept, path)
+                try:
+                    staging.sync(os.path.dirname(path) or ".")
+                except OSError as error:  # the result is in place nevertheless
+                    warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
+        finally:
+            with contextlib.suppress(OSError):  # the next writer removes it
+                remove(temporary, only=own.status)
+    return warnings

@@ -1,8 +1,10 @@
 """Reads zip files: checks every bound of the directory, and gives members' packed bytes without unpacking them.
 
 Python's `zipfile` gives no access to a member's packed bytes and does not bound its memory, and importing it takes
-longer than a listing. Source: PKWARE's APPNOTE. This reader refuses several disks, encryption, duplicate names, names
-that lead out of the folder, overlapping members, and bytes before the first member that no entry names.
+longer than a listing. Source: PKWARE's APPNOTE. This reader refuses several disks, encryption, duplicate names,
+overlapping members, and bytes before the first member that no entry names. Names of members are only keys, since
+nothing is extracted: `/a` and `../a` are names as for NumPy. Bytes after the end of the zip file are ignored, as by
+`zipfile`; they count as a part of its comment, so that no edit loses them.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ LOCATOR = struct.Struct("<4sIQI")  # gives the offset of END64
 FULL = 0xFFFFFFFF  # in a 32-bit field: the number is in a 64-bit field
 _PER_MEMBER = 1200  # bytes of memory, including the checkpoint's objects for the member
 _SPARE = 160 << 20  # bytes of memory allowed beyond the file's size: legitimate files may have 100,000 members
+_LONGEST_COMMENT = 0xFFFF
 _EPOCH = 33 << 16  # the earliest time that a zip file can hold: the checkpoints we write hold no time stamps
 
 
@@ -90,7 +93,7 @@ class ZipDirectory:
 
     Attributes:
         members: in the directory's order.
-        comment: of the file.
+        comment: of the file; all bytes after its end record.
     """
 
     def __init__(self, read: Read, size: int) -> None:
@@ -122,10 +125,12 @@ class ZipDirectory:
 
 def _find(read: Read, size: int) -> tuple[int, int, int, bytes]:
     """The directory's offset, length and number of members; the file's comment."""
-    tail = read(max(0, size - 0x10000 - END.size), min(size, 0x10000 + END.size))
-    at = tail.rfind(EMPTY)
-    while at >= 0 and (len(tail) - at < END.size or END.unpack_from(tail, at)[7] != len(tail) - at - END.size):
+    tail = read(max(0, size - _LONGEST_COMMENT - END.size), min(size, _LONGEST_COMMENT + END.size))
+    at = last = tail.rfind(EMPTY, 0, len(tail) - END.size + len(EMPTY)) if len(tail) >= END.size else -1
+    while at >= 0 and END.unpack_from(tail, at)[7] != len(tail) - at - END.size:
         at = tail.rfind(EMPTY, 0, at)
+    if at < 0:
+        at = last  # bytes were appended to the file, or its comment was cut short
     if at < 0:
         raise DamagedError("cut short, or damaged: a zip file without its directory")
     _, disk, first, here, count, length, start, _ = END.unpack_from(tail, at)
@@ -197,12 +202,8 @@ def _text(name: bytes, flags: int) -> str:
 
 
 def name_problem(text: str) -> str | None:
-    """Why a name is not allowed for a member; None if it is allowed."""
-    if not text or "\0" in text:
-        return "is empty or has a zero byte"
-    if text.startswith(("/", "\\")) or ".." in text.replace("\\", "/").split("/"):
-        return "leads out of its folder"
-    return None
+    """Why no member can have a name; None if one can."""
+    return "is empty or has a zero byte" if not text or "\0" in text else None
 
 
 def _split_extra(extra: bytes) -> tuple[bytes, bytes | None]:

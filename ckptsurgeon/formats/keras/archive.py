@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..files.zipped import ZipMember
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-_INDEX, _PICKLED = "model.weights.json", "model.weights.npz"
+INDEX, _PICKLED = "model.weights.json", "model.weights.npz"
 _MOST_CONFIG = 32 << 20  # bytes
 # A compressed member may expand to _FLOOR bytes, or _RATIO times its compressed size if that is more.
 _FLOOR = 32 << 20
@@ -68,8 +68,8 @@ class KerasZip(Hdf5):
     def _weights(self, known: dict[str, ZipMember]) -> list[ZipMember]:
         if WEIGHTS in known:
             return [known[WEIGHTS]]
-        if _INDEX in known:
-            names = shard_names(self._text(known[_INDEX]))
+        if INDEX in known:
+            names = shard_names(self._text(known[INDEX]))
             missing = next((name for name in names if name not in known), None)
             if missing is not None:
                 raise DamagedError(f"damaged: the index names {missing[:200]}, which is not in the file")

@@ -184,12 +184,13 @@ class Edits:
         needs_order = legacy_root(self.listing.groups[0]) is None
         for part in file.parts:
             part.fd = local(file.file(part.file)).fd
+        room = sum(part.size for part in file.parts) + 2 * self._room()
         for strict in (False, True):
             request, sent = self._request(strict)
             os.ftruncate(fd, 0)
             child = Hdf5Process(file.path, file.parts, fd)
             try:
-                answer = child.answer(request, (chunk for chunks in sent for chunk in chunks), 2 * self._room())
+                answer = child.answer(request, room, (chunk for chunks in sent for chunk in chunks))
             finally:
                 child.close()
             if answer.get("ordered") is True or not needs_order:

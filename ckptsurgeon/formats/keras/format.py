@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from ...errors import warn
 from ...source import kind_at
 from ..files.one_file import OneFile
 from ..format import Found
@@ -9,6 +12,7 @@ from ..format import Found
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
+    from ...errors import RefusedError
     from ...plan import Plan
     from ...publish import Lock
     from ..format import Format
@@ -18,10 +22,11 @@ class Hdf5Format(OneFile):
     """An HDF5 file, from Keras or not, or a set with a .weights.json. See `format.Format` for the members."""
 
     name = "hdf5"
+    is_zip = False
 
     def recognise(self, path: str) -> Found | None:
-        """As `Format.recognise`: a file, the index of a set, or the folder of an unzipped .keras file."""
-        if not kind_at(path):
+        """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""
+        if not path.endswith(".h5") and not kind_at(path):
             return None
         from . import finding
 
@@ -29,9 +34,13 @@ class Hdf5Format(OneFile):
         return Found(self.name, path, found[1]) if found and found[0] == self.name else None
 
     def open(self, found: Found) -> Checkpoint:
-        """As `Format.open`."""
+        """As `Format.open`; warns about a part of a set whose index is missing."""
+        from .finding import missing_index
         from .reading import Hdf5
 
+        index = missing_index(found.files[0]) if len(found.files) == 1 else None
+        if index is not None:
+            warn(found.path, f"only a part of a set of files, whose index {os.path.basename(index)} is missing")
         return Hdf5(found.path, found.files)
 
     def check(self, plan: Plan, out: str | None) -> None:
@@ -39,6 +48,12 @@ class Hdf5Format(OneFile):
         from . import writing
 
         writing.check(plan, out, self.name)
+
+    def binding(self, plan: Plan, out: str | None) -> tuple[RefusedError | None, list[str]]:
+        """As `Format.binding`."""
+        from . import binding
+
+        return binding.binding(plan, out, self.is_zip)
 
     def save_in_place(self, plan: Plan, lock: Lock, link: bool, sync: bool, wait: float) -> list[str]:
         """As `Format.save_in_place`."""

@@ -27,6 +27,7 @@ from .paths import (
     legacy_root,
     owner_of,
 )
+from .slot_layouts import Optimizer
 from .write_order import Traces, in_time
 
 TYPE_CHECKING = False
@@ -213,16 +214,16 @@ def full_names(listing: Listing) -> dict[str, str]:
             found.update((name, f"{layer}/{meaning[number]}") for number, name in names.items())
         elif owner == "optimizer":
             first = ("iteration", "learning_rate")
-            found.update(
-                (name, f"{layer}/{first[at]}") for at, name in names.items() if at < 2 and layer in slots.SLOTS
-            )
-        elif told:
+            is_known = Optimizer(told).kind is not None
+            scalars = [(at, name) for at, name in names.items() if at < 2 and not listing.variables[name].shape]
+            found.update((name, f"{layer}/{first[at]}") for at, name in scalars if is_known)
+        elif told and not owner.startswith("optimizer/"):
             found.update((name, f"{told}/{VARS}/{number}") for number, name in names.items())
     return found
 
 
-def slot_owners(listing: Listing, names: dict[str, str], layers: dict[str, int]) -> dict[str, str]:
-    """Return optimizer slot -> its variable, matched by name or by the order of the weights.
+def slot_owners(listing: Listing, names: dict[str, str], layers: dict[str, int]) -> dict[str, tuple[str, str]]:
+    """Return optimizer slot -> its variable and its kind, matched by name or by the order of the weights.
 
     Args:
         listing: the checkpoint's metadata.
@@ -230,5 +231,5 @@ def slot_owners(listing: Listing, names: dict[str, str], layers: dict[str, int])
         layers: name of a variable -> number of its layer.
     """
     if legacy_root(listing.groups[0]) is not None:
-        return slots.by_name(listing, names)
+        return {slot: (owner, "") for slot, owner in slots.by_name(listing, names).items()}
     return slots.by_order(listing, layers)

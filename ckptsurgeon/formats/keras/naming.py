@@ -2,7 +2,8 @@
 
 Keras finds the layers of a legacy file by the attribute layer_names, and a layer's weights by weight_names, so dropped,
 added and renamed variables must change there too. A group moves with its attributes if everything in it moves; a group
-that has lost all its variables is removed, unless it is a layer, which may have none.
+that has lost all its variables is removed. So is a layer, from the list too: Keras skips a layer that is not listed
+when it loads by name, but not one without its weights.
 """
 
 from __future__ import annotations
@@ -64,7 +65,6 @@ class Arrangement:
             at = len(name)
             while (at := name.rfind("/", 0, at)) > 0:
                 members.setdefault(name[:at], []).append(name)
-        layers = {inside(self._root, each) for each in self._layers} if self._root is not None else set()
         mapped: dict[str, str | None] = {"": ""}
         for path in self._parts:
             if not path:
@@ -74,7 +74,7 @@ class Arrangement:
             left = [(name, self._new[name]) for name in members.get(path, []) if name in self._new]
             if left:
                 mapped[path] = self._moved(path, left)
-            elif path not in members or path in layers:
+            elif path not in members:
                 mapped[path] = None if above is None else inside(above, last)
             else:
                 mapped[path] = None

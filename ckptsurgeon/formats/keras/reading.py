@@ -12,7 +12,7 @@ import sys
 
 from ... import errors
 from ...checkpoint import ITEM_SIZE, Extent, Variable
-from ...errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
+from ...errors import CkptSurgeonError, DamagedError, UnsupportedError
 from ...names import natural_key
 from ...source import local
 from ..files.watched import WatchedFiles
@@ -23,7 +23,7 @@ from .sandbox.process import Hdf5Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_RANK = 32  # limit of libhdf5
 _LARGEST = 1 << 62
-_MOST_DEATHS = 3  # crashes while reading values, each after seconds perhaps; then reading stops
+_MOST_DEATHS = 3  # crashes while reading values, after which reading stops
 
 
 class Hdf5(WatchedFiles):
@@ -66,8 +66,9 @@ class Hdf5(WatchedFiles):
         self._process: Hdf5Process | None = None
         self._is_reading = False
         self._deaths = 0
+        self._given_up: str | None = None  # why no more values are read
         self._tables: dict[str, dict[str, int]] | None = None
-        self._owners: dict[str, str] | None = None
+        self._owners: dict[str, tuple[str, str]] | None = None
         self._names: dict[str, str] | None = None
         try:
             self._open()
@@ -86,14 +87,14 @@ class Hdf5(WatchedFiles):
     def _walk(self) -> None:
         found: list[tuple[int, int, list[list[str | int]], str, Variable]] = []
         for number in range(len(self.parts)):
-            told = self._ask_process().answer({"do": "walk", "part": number})
+            reply = self._ask_process().answer({"do": "walk", "part": number}, self.parts[number].size)
             with errors.files(self.path):
                 try:
-                    self.listing.groups.append({str(path): dict(attributes) for path, attributes, _ in told["groups"]})
-                    self.listing.addresses.append({str(path): int(address) for path, _, address in told["groups"]})
-                    self.listing.blocks.append(int(told["block"]))
-                    self.listing.types.append([str(each) for each in told["types"]])
-                    for each in told["datasets"]:
+                    self.listing.groups.append({str(path): dict(attributes) for path, attributes, _ in reply["groups"]})
+                    self.listing.addresses.append({str(path): int(address) for path, _, address in reply["groups"]})
+                    self.listing.blocks.append(int(reply["block"]))
+                    self.listing.types.append([str(each) for each in reply["types"]])
+                    for each in reply["datasets"]:
                         variable, dataset = self._variable(number, each)
                         if variable.name in self.listing.datasets:
                             what = "damaged: two files hold the same variable"
@@ -103,16 +104,16 @@ class Hdf5(WatchedFiles):
                 except (KeyError, TypeError, ValueError) as error:
                     raise DamagedError("damaged: libhdf5 returned inconsistent metadata") from error
         found.sort(key=lambda each: each[:4])
-        told_by_place = {each[3]: each[4] for each in found}
-        told_by_lists = [name for name in layers.listed(self.listing.groups[0]) if name in told_by_place]
-        self.variables = {name: told_by_place[name] for name in [*told_by_lists, *told_by_place]}
+        by_place = {each[3]: each[4] for each in found}
+        listed = [name for name in layers.listed(self.listing.groups[0]) if name in by_place]
+        self.variables = {name: by_place[name] for name in [*listed, *by_place]}
         self.listing.variables = self.variables
         if all(dataset.place >= 0 for dataset in self.listing.datasets.values()):
             self._end_process()
 
-    def _variable(self, number: int, told: dict[str, Any]) -> tuple[Variable, Dataset]:
-        part, dataset, dtype = self.parts[number], Dataset(number, told), str(told["dtype"])
-        shape, size = tuple(map(int, told["shape"])), 1
+    def _variable(self, number: int, reply: dict[str, Any]) -> tuple[Variable, Dataset]:
+        part, dataset, dtype = self.parts[number], Dataset(number, reply), str(reply["dtype"])
+        shape, size = tuple(map(int, reply["shape"])), 1
         for dimension in shape:
             size *= dimension
         length = size * dataset.item
@@ -159,6 +160,13 @@ class Hdf5(WatchedFiles):
 
     def slot_owners(self) -> dict[str, str]:
         """As `Checkpoint.slot_owners`."""
+        return {slot: owner for slot, (owner, _) in self._slots().items()}
+
+    def vague_slots(self) -> Collection[str]:
+        """As `Checkpoint.vague_slots`."""
+        return {slot for slot, (_, kind) in self._slots().items() if kind == slots.VAGUE}
+
+    def _slots(self) -> dict[str, tuple[str, str]]:
         if self._owners is None:
             table = next(iter(self.layer_tables().values()), {})
             self._owners = layers.slot_owners(self.listing, self._full_names(), table)
@@ -167,9 +175,8 @@ class Hdf5(WatchedFiles):
     def full_name(self, name: str) -> str | None:
         """As `Checkpoint.full_name`: layer name and role of a weight; for a slot, its optimizer too."""
         found = self._full_names().get(name)
-        if found is None and name in self.variables:
-            return slots.name_of(self.listing, name, self.slot_owners(), self._full_names())
-        return found
+        owner = self._slots().get(name) if found is None else None
+        return slots.name_of(self.listing, name, owner, self._full_names()) if owner else found
 
     def _full_names(self) -> dict[str, str]:
         if self._names is None:
@@ -202,9 +209,8 @@ class Hdf5(WatchedFiles):
             raise DamagedError(what, path=self.path, expected=length, found=done)
 
     def _values(self, variable: Variable, room: int) -> Iterator[bytes]:
-        if self._deaths >= _MOST_DEATHS:
-            what = f"damaged: libhdf5 crashed {_MOST_DEATHS} times while reading this file"
-            raise DamagedError(f"{what}; did not read {variable.name[:200]}", path=self.path)
+        if self._given_up is not None:
+            raise DamagedError(f"damaged: {self._given_up}; did not read {variable.name[:200]}", path=self.path)
         dataset = self.listing.datasets[variable.name]
         request = {"do": "read", "part": dataset.part, "path": dataset.path}
         own = not self._is_reading  # the process is busy sending other values, so start another
@@ -212,13 +218,17 @@ class Hdf5(WatchedFiles):
         self._is_reading = True
         finished = False
         try:
-            for each in child.ask(request, room=room):
+            for each in child.ask(request, room):
                 if isinstance(each, bytes):
                     yield each
             finished = True
         except DamagedError as error:
             error.what += f", in {variable.name[:200]}"
             self._deaths += not child.pid
+            if child.ran_out_of_time:
+                self._given_up = "libhdf5 did not finish reading this file"
+            elif self._deaths == _MOST_DEATHS:
+                self._given_up = f"libhdf5 crashed {_MOST_DEATHS} times while reading this file"
             raise
         finally:
             if not own:
@@ -261,10 +271,8 @@ class Hdf5(WatchedFiles):
         if not variable.is_numeric:
             what = f"{variable.name} holds values of dtype {variable.dtype}, which cannot be read"
             raise UnsupportedError(what, path=self.path, hint="other operations copy it unchanged; 'drop' removes it")
-        try:
+        with errors.allocating(variable.name, variable.shape, self.path):
             values = np.empty(variable.shape, numeric.dtype(variable.dtype))
-        except MemoryError as error:
-            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
         data, at = values.reshape(-1).view(np.uint8), 0
         for chunk in self.stored_values(variable):
             if at + len(chunk) > data.size:
@@ -295,7 +303,7 @@ class Hdf5(WatchedFiles):
 
     def strings(self, variable: Variable) -> list[bytes]:
         """Return the values of a string variable."""
-        data = b"".join(self._values(variable, 0))
+        data = b"".join(self._values(variable, self.parts[self.listing.datasets[variable.name].part].size))
         found: list[bytes] = []
         at = 0
         while at < len(data) and len(found) <= variable.size:

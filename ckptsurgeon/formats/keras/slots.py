@@ -1,14 +1,15 @@
 """Finds the variable each Keras optimizer slot belongs to: by name in legacy files, otherwise by order. Pure.
 
-An optimizer of Keras 3 or tf_keras stores one or two scalars, then the slots: either all slots of the first trained
-weight, then of the next, or the first slot of all weights, then the second. Weights are in model order. A layer's own
-weights precede those of its sublayers, which follow the order in which the layer's class creates them, not the order of
-the file. Observed on Keras 3.15 and tf_keras 2.21.
+`slot_layouts` has the orders in which optimizers store their slots. Weights are in model order. A layer's own weights
+precede those of its sublayers, which follow the order in which the layer's class creates them, not the order of the
+file. Observed on Keras 3.15 and tf_keras 2.21.
 """
 
 from __future__ import annotations
 
-from .paths import COUNTER, LISTED, OPTIMIZER, VARS, class_of, in_config, is_container
+from .paths import LISTED, MEANINGS, OPTIMIZER, VARS, class_of, in_config, is_container
+from .slot_fitting import Fitting, Layer, TooManyWays
+from .slot_layouts import WRAPPED, Optimizer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,17 +17,10 @@ if TYPE_CHECKING:
 
     from .listing import Listing
 
-_FOLDER = f"optimizer/{VARS}/"
+_NUMBERED = "optimizer"
 _MOST_STEPS = 1 << 20
-
-# For each Keras 3 optimizer: the slots stored together for each weight; in _THEN, those stored after all of these.
-SLOTS = {
-    "adam": ("momentum", "velocity"), "adamw": ("momentum", "velocity"), "nadam": ("momentum", "velocity"),
-    "lamb": ("momentum", "velocity"), "adamax": ("momentum", "norm"), "sgd": ("momentum",), "lion": ("momentum",),
-    "adagrad": ("accumulator",), "rmsprop": ("velocity",), "rm_sprop": ("velocity",),
-    "adadelta": ("accumulated_grad", "accumulated_delta_var"), "ftrl": ("accumulator", "linear"),
-}  # fmt: skip
-_THEN = {"adam": ("velocity_hat",), "adamw": ("velocity_hat",)}
+_SCALARS_OF_WRAPPER = 4  # iteration, learning rate, step counter, scale
+VAGUE = "?"
 
 # Sublayers in the order in which their layer's class creates them; other sublayers are in lists, or the only one.
 _PARTS = ("forward_layer", "backward_layer", "query_dense", "key_dense", "value_dense", "output_dense")
@@ -41,7 +35,10 @@ def by_name(listing: Listing, names: dict[str, str]) -> dict[str, str]:
     for name, told in names.items():
         if not name.startswith(f"{OPTIMIZER}/"):
             weights.setdefault(told, name)
-    flat = {told.replace("/", "_"): name for told, name in weights.items()}
+    flat: dict[str, str | None] = {}
+    for told, name in weights.items():
+        key = told.replace("/", "_")
+        flat[key] = None if key in flat else name  # a/b_c and a_b/c
     found: dict[str, str] = {}
     steps = _MOST_STEPS
     for name, variable in listing.variables.items():
@@ -64,80 +61,66 @@ def by_name(listing: Listing, names: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def by_order(listing: Listing, table: dict[str, int]) -> dict[str, str]:
-    """Match slots by number, if their shapes fit the weights in exactly one way.
+def by_order(listing: Listing, table: dict[str, int]) -> dict[str, tuple[str, str]]:
+    """Match slots by number, where all ways in which the shapes fit agree.
+
+    Which layers are trained is known from a model's config. Where the config is missing, or does not fit, any layer may
+    be frozen.
 
     Args:
         listing: the checkpoint's metadata.
         table: name of a weight -> number of its layer.
+
+    Returns:
+        Slot -> its weight, and its kind (momentum, average, …): empty if the optimizer's class is unknown, `VAGUE` if
+        the slot may be of different kinds.
     """
+    config = listing.config.get("compile_config") if isinstance(listing.config, dict) else None
+    optimizer = Optimizer(
+        listing.given_name(f"{_NUMBERED}/{VARS}"), config.get("optimizer") if isinstance(config, dict) else None
+    )
+    if any(name.startswith(f"{_NUMBERED}/optimizers/") for name in listing.variables):
+        return {}  # several optimizers, each with some of the weights
+    if not optimizer.is_wrapper:
+        return _matched(listing, table, f"{_NUMBERED}/{VARS}/", optimizer, 0)
+    inner = Optimizer(listing.given_name(f"{_NUMBERED}/{WRAPPED}/{VARS}"), optimizer.options.get(WRAPPED))
+    found = _matched(listing, table, f"{_NUMBERED}/{VARS}/", inner, _SCALARS_OF_WRAPPER)
+    again = _matched(listing, table, f"{_NUMBERED}/{WRAPPED}/{VARS}/", inner, 0)
+    return found | again if len(found) == len(again) else {}
+
+
+def _matched(
+    listing: Listing, table: dict[str, int], folder: str, optimizer: Optimizer, skipped: int
+) -> dict[str, tuple[str, str]]:
+    """Match the numbered variables of one folder, the first of which are not the optimizer's."""
     shapes: list[tuple[int, ...]] = []
-    while (variable := listing.variables.get(f"{_FOLDER}{len(shapes)}")) is not None:
+    while (variable := listing.variables.get(f"{folder}{len(shapes)}")) is not None:
         shapes.append(variable.shape)
-    layers = list(_trained(listing, table))
-    weights = sum(len(names) for names, _ in layers)
-    kinds = SLOTS.get(COUNTER.sub("", listing.given_name(_FOLDER[:-1]) or ""))
-    ways = [
-        found
-        for scalars in (2, 1)
-        for numbers in _arrangements(len(shapes) - scalars, weights, len(kinds) if kinds else 0)
-        if not any(shapes[:scalars])
-        and (found := _fitted(listing, layers, [[at + scalars for at in each] for each in numbers], shapes)) is not None
-    ]
-    if not ways or any(way != ways[0] for way in ways):
+    if any(shapes[:skipped]):
         return {}
-    return {f"{_FOLDER}{number}": name for number, name in ways[0].items()}
-
-
-def _arrangements(slots: int, weights: int, together: int) -> Iterator[list[list[int]]]:
-    """Yield the possible layouts of the slots: for each weight, the numbers of its slots.
-
-    Args:
-        slots: number of slots.
-        weights: number of weights.
-        together: number of slots of one weight that are adjacent; 0 if unknown.
-    """
-    each = slots // weights if weights else 0
-    if not 1 <= each <= 4 or slots - each * weights not in (0, 1):  # Nadam has a scalar at its end
-        return
-    for side in [together] if together else [1, 2]:
-        for before in (0, 1):  # averages of weights come first
-            if before + side <= each:
-                start, end = before * weights, (before + side) * weights
-                blocks = [*range(before), *range(before + side, each)]
-                yield [
-                    [*range(start + at * side, start + (at + 1) * side)]
-                    + [(block * weights if block < before else end + (block - before - side) * weights) + at
-                       for block in blocks]
-                    for at in range(weights)
-                ]  # fmt: skip
-
-
-def _fitted(
-    listing: Listing, layers: list[tuple[list[str], bool]], numbers: list[list[int]], shapes: list[tuple[int, ...]]
-) -> dict[int, str] | None:
-    """Return slot number -> weight for one layout; None if the shapes do not fit."""
-    found: dict[int, str] = {}
-    at = 0
-    for names, is_ordered in layers:
-        mine = numbers[at : at + len(names)]
-        at += len(names)
-        if any(shapes[number] != shapes[each[0]] for each in mine for number in each):
-            return None
-        wanted = [listing.variables[name].shape for name in names]
-        given = [shapes[each[0]] for each in mine]
-        if sorted(wanted) != sorted(given) or (is_ordered and wanted != given):
-            return None
-        for shape, each in zip(given, mine, strict=True):
-            if is_ordered:
-                found.update(dict.fromkeys(each, names[mine.index(each)]))
-            elif given.count(shape) == 1:
-                found.update(dict.fromkeys(each, names[wanted.index(shape)]))
+    layers = list(_trained(listing, table, optimizer))
+    meanings: dict[int, set[tuple[str, str, str]]] = {}
+    for as_configured in (True, False) if in_config(listing.config) else (False,):
+        fitting = Fitting(shapes[skipped:], layers, as_configured)
+        try:
+            for layout in optimizer.layouts():
+                fitting.add(layout)
+        except TooManyWays:
+            return {}
+        meanings = meanings or fitting.meanings
+    found: dict[str, tuple[str, str]] = {}
+    for number, each in meanings.items():
+        names, kinds, places = ({meaning[at] for meaning in each} for at in range(3))
+        if len(names) == 1 and "" not in names:
+            kind = VAGUE if len(places) > 1 else ""
+            if optimizer.kind:
+                kind = VAGUE if len(kinds) > 1 else kinds.pop()
+            found[f"{folder}{number + skipped}"] = (names.pop(), kind)
     return found
 
 
-def _trained(listing: Listing, table: dict[str, int]) -> Iterator[tuple[list[str], bool]]:
-    """Yield the trained weights of each layer, and whether their order is certain; one group for subclassed models."""
+def _trained(listing: Listing, table: dict[str, int], optimizer: Optimizer) -> Iterator[Layer]:
+    """Yield the trained weights of each layer; those of subclassed models as one layer."""
     by_layer: dict[int, list[str]] = {}
     is_list = all(name.startswith(tuple(f"{each}/" for each in LISTED)) for name in table)
     frozen = {name for _, name, trained in in_config(listing.config) if not trained}
@@ -146,8 +129,24 @@ def _trained(listing: Listing, table: dict[str, int]) -> Iterator[tuple[list[str
     for number in sorted(by_layer):
         names, is_ordered = _in_layer(listing, by_layer[number])
         unit = "/".join(names[0].split("/")[:2])
-        if not (is_list and listing.given_name(f"{unit}/{VARS}") in frozen):
-            yield [name for name in names if _is_trained(listing, name)], is_ordered and is_list
+        is_frozen = is_list and listing.given_name(f"{unit}/{VARS}") in frozen
+        names = [name for name in names if _is_trained(listing, name)]
+        shapes = [listing.variables[name].shape for name in names]
+        has_two = [_is_like_adam(listing, name, optimizer) for name in names]
+        yield Layer(names, shapes, is_ordered and is_list, is_frozen, has_two)
+
+
+def _is_like_adam(listing: Listing, name: str, optimizer: Optimizer) -> bool | None:
+    """Return whether Muon treats a matrix as Adam does, which depends on the weight's path; None if unknown."""
+    options, folder = optimizer.options, name.rpartition("/")[0]
+    if not options or options.get("exclude_layers"):
+        return None
+    parts = folder.split("/")
+    told = (listing.given_name("/".join([*parts[:depth], VARS])) for depth in range(len(parts)))
+    is_embedding = any("embedding" in each.lower() for each in (*parts, *filter(None, told)))
+    if is_embedding:
+        return bool(options.get("exclude_embeddings"))
+    return False if class_of(folder.rpartition("/")[0]) in MEANINGS else None
 
 
 def _in_layer(listing: Listing, names: list[str]) -> tuple[list[str], bool]:
@@ -199,21 +198,17 @@ def _is_trained(listing: Listing, name: str) -> bool:
     return not layer.rpartition("/")[2].startswith("seed_generator")
 
 
-def name_of(listing: Listing, name: str, owners: dict[str, str], names: dict[str, str]) -> str | None:
-    """Return the name that Keras gives to a numbered slot: `adam/dense_kernel_momentum`; None if unknown."""
-    owner = owners.get(name)
-    if owner is None or not name.startswith(_FOLDER) or owner not in names:
+def name_of(listing: Listing, name: str, owner: tuple[str, str], names: dict[str, str]) -> str | None:
+    """Return the name that Keras gives to a numbered slot: `adam/dense_kernel_momentum`; None if unknown.
+
+    Args:
+        listing: the checkpoint's metadata.
+        name: of the slot.
+        owner: its weight, and its kind.
+        names: full names of weights.
+    """
+    weight, kind = owner
+    told = listing.given_name(name.rpartition("/")[0])
+    if not told or weight not in names or kind in ("", VAGUE):
         return None
-    told = listing.given_name(_FOLDER[:-1]) or ""
-    optimizer = COUNTER.sub("", told)
-    kinds, then = SLOTS.get(optimizer, ()), _THEN.get(optimizer, ())
-    each, rest = divmod(len(owners), len(set(owners.values())))
-    if not kinds or rest:
-        return None
-    number, kind = int(name[len(_FOLDER) :]) - 2, None
-    if each == len(kinds):
-        kind = kinds[number % each]
-    elif each == len(kinds) + len(then):
-        later = number // ((sum(name.startswith(_FOLDER) for name in listing.variables) - 2) // each)
-        kind = kinds[number % len(kinds)] if later < len(kinds) else then[later - len(kinds)]
-    return f"{told}/{names[owner].replace('/', '_')}_{kind}" if kind else None
+    return f"{told}/{names[weight].replace('/', '_')}_{kind}"

@@ -11,9 +11,9 @@ import os
 
 from ... import errors
 from ...checkpoint import CHUNK
-from ...errors import BusyError, ChangedError, RefusedError, UsageError
+from ...errors import ChangedError, RefusedError, UsageError
 from ...plan import Change, Copy, Plan
-from ...publish import Lock
+from ...publish import Lock, overtaken
 from ...source import local
 from ..files import replacing, zip_writing, zipped
 from ..proving import prover
@@ -53,13 +53,14 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     number = next(iter(edits.changed))
     file = recipient.files[number]
     with Lock(file, wait) as own:
+        own.before_replace = lock.before_replace
         if not os.path.samestat(os.fstat(own.fd), local(recipient.file(file)).status):
             raise ChangedError("was replaced while it was read; try again", path=recipient.path)
 
         def fill(output: Output) -> None:
             _copy(edits.of_part(number), output)
             if not lock.holds() or recipient.was_replaced():
-                raise BusyError("somebody saved it meanwhile", path=recipient.path, hint="try again")
+                raise overtaken(recipient.path)
 
         held = [each for each in edits.results if recipient.listing.datasets[each.variable.name].part == number]
         return replacing.replace(file, fill, own, sync, wait, prover("hdf5", held, recipient.path))
@@ -167,7 +168,7 @@ def like(plan: Plan, template: Hdf5) -> tuple[Plan, list[str]]:
         form = result.variable
         if (target.dtype, target.shape) != (form.dtype, form.shape):
             expected, found = f"{target.dtype} {list(target.shape)}", f"{form.dtype} {list(form.shape)}"
-            what = f"{name} has another dtype or shape than in the template"
+            what = f"{name} has a different dtype or shape than in the template"
             problems.append(RefusedError(what, path=template.path, expected=expected, found=found))
         content = result.content
         if isinstance(content, Copy) and result.kept:

@@ -14,6 +14,7 @@ class KerasZipFormat(Hdf5Format):
     """A .keras file: a zip file around HDF5. See `format.Format` for the members."""
 
     name = "keras-zip"
+    is_zip = True
 
     def open(self, found: Found) -> Checkpoint:
         """As `Format.open`."""

@@ -13,7 +13,7 @@ import sys
 
 from ... import errors
 from ...checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
-from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, StorageError, UnsupportedError
+from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
 from ...source import open_source
 from ..files import zipped
 from . import header
@@ -223,15 +223,10 @@ class Npz(Checkpoint):
             if form.letter == "O":
                 what = f"{variable.name} holds pickled Python objects, which are never loaded"
             raise UnsupportedError(what, path=self.path, hint="other operations copy it unchanged; 'drop' removes it")
-        try:
+        with errors.allocating(variable.name, variable.shape, self.path):
             if form is None or form.dtype == "string":
                 return self._strings(variable, form)
             return self._numbers(variable, form)
-        except ValueError as error:
-            what = f"{variable.name}: no NumPy array can have its shape or values"
-            raise UnsupportedError(what, path=self.path, found=list(variable.shape)) from error
-        except MemoryError as error:
-            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
 
     def _numbers(self, variable: Variable, form: ArrayForm) -> NDArray[Any]:
         stored = self.stored_values(variable)

@@ -147,15 +147,10 @@ def _carried(result: Result) -> Copy | None:
     return None
 
 
-def _member_of(content: Copy) -> zipped.ZipMember:
-    """The member that holds a variable of an npz file."""
-    assert isinstance(content.donor, Npz)
-    return content.donor.members[content.variable.name]
-
-
 def _carry(output: Output, content: Copy, name: str) -> zipped.ZipMember:
-    donor, member = content.donor, _member_of(content)
+    donor = content.donor
     assert isinstance(donor, Npz)
+    member = donor.members[content.variable.name]
     if name != member.text:
         member = member.renamed(name)
     output.write(zip_writing.local_header(member))
@@ -228,7 +223,6 @@ def _problems(result: Result, name: str, path: str) -> list[CkptSurgeonError]:
             problem = "is too long"
     except UnicodeEncodeError:
         problem = "is not valid text"
-    carried = _carried(result)
-    if problem and not (carried and _member_of(carried).text == name):
+    if problem:
         found.append(RefusedError(f"invalid name for a zip member: it {problem}", path=path, found=name))
     return found

@@ -12,16 +12,16 @@ more memory than the size of the file. Opening reads the header. `writing` write
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ... import errors
 from ...checkpoint import STORED, Extent, Variable
-from ...errors import ChangedError, DamagedError, StorageError, UnsupportedError
+from ...errors import ChangedError, DamagedError, UnsupportedError
+from ..files import sets
 from ..files.json_scan import JsonScanner
 from ..files.watched import WatchedFiles
 from ..tensorflow.tensors import MAX_RANK
-from .finding import INDEX, members, weight_map
+from .finding import ENDING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SafeTensors(WatchedFiles):
 
     def __init__(self, path: str, files: list[str]) -> None:
         super().__init__(path, files[0])
-        index = files[0] if files[0].endswith(INDEX) else None
+        index = files[0] if sets.is_index(files[0], ENDING) else None
         self.files = files[1:] if index else files
         self.shards = len(self.files)
         self.metadata: dict[str, bytes | None] = {}
@@ -187,17 +187,9 @@ class SafeTensors(WatchedFiles):
         """Raise DamagedError if an index contradicts the files, and note variables that the index does not list."""
         source = self.watch(index)
         data = source.read(0, source.size)
-        if members(index, data) != self.files:
+        if sets.members(index, data) != self.files:
             raise ChangedError("was replaced while it was read; try again", path=self.path)
-        count = 0
-        for name, file in weight_map(data):
-            variable = self.variables.get(name)
-            if variable is None or os.path.basename(variable.extents[0].file) != file:
-                raise DamagedError(f"damaged: {file} does not hold {name[:200]}, as the index says")
-            count += 1
-        if count < len(self.variables):
-            listed = {name for name, _ in weight_map(data)}
-            self._strays = [name for name in self.variables if name not in listed]
+        self._strays = sets.strays(data, self.variables)
 
     # -- metadata
 
@@ -247,7 +239,7 @@ class SafeTensors(WatchedFiles):
         """As `Checkpoint.payload`: dtypes whose elements take at least a byte."""
         if BITS[variable.dtype] == 6:
             what = f"{variable.name}: values of dtype {variable.dtype} cannot be read"
-            raise UnsupportedError(what, path=self.path, hint="safetensors files alone hold them")
+            raise UnsupportedError(what, path=self.path, hint="only safetensors files can hold them")
         return (self.chunks(variable.extents[0]), "little") if BITS[variable.dtype] >= 8 else None
 
     def check(self, variable: Variable) -> None:
@@ -274,7 +266,7 @@ class SafeTensors(WatchedFiles):
 
         packed = BITS[variable.dtype] == 4
         kind = np.dtype(np.uint8) if packed else numeric.dtype(variable.dtype)
-        try:
+        with errors.allocating(variable.name, variable.shape, self.path):
             values = np.empty(variable.extents[0].length if packed else variable.shape, kind)
             data, at = values.reshape(-1).view(np.uint8), 0
             for chunk in self.chunks(variable.extents[0]):
@@ -283,11 +275,6 @@ class SafeTensors(WatchedFiles):
             if packed:  # the first element of each pair is in the low bits, as in PyTorch
                 values = np.stack([data & 15, data >> 4], -1).view(numeric.dtype(variable.dtype))
                 return values.reshape(variable.shape)
-        except ValueError as error:
-            what = f"{variable.name}: no NumPy array can have its shape"
-            raise UnsupportedError(what, path=self.path, found=list(variable.shape)) from error
-        except MemoryError as error:
-            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
         if sys.byteorder != "little" and kind.itemsize > 1:
             values.byteswap(inplace=True)
         return values

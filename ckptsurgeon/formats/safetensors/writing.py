@@ -13,9 +13,9 @@ import os
 
 from ... import errors
 from ...checkpoint import CHUNK
-from ...errors import BusyError, ChangedError, CkptSurgeonError, RefusedError, UnsupportedError
+from ...errors import ChangedError, CkptSurgeonError, RefusedError, UnsupportedError
 from ...plan import Copy, Plan, Result
-from ...publish import Lock
+from ...publish import Lock, overtaken
 from ...source import local
 from .. import payload
 from ..files import replacing
@@ -50,13 +50,14 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     if os.path.realpath(file) == os.path.realpath(lock.path):
         return replacing.replace(file, layout.fill, lock, sync, wait, layout.prove)
     with Lock(file, wait) as own:
+        own.before_replace = lock.before_replace
         if not os.path.samestat(os.fstat(own.fd), local(recipient.file(file)).status):
             raise ChangedError("was replaced while it was read; try again", path=recipient.path)
 
         def fill(output: replacing.Output) -> None:
             layout.fill(output)
             if not lock.holds() or recipient.was_replaced():
-                raise BusyError("somebody saved it meanwhile", path=recipient.path, hint="try again")
+                raise overtaken(recipient.path)
 
         return replacing.replace(file, fill, own, sync, wait, layout.prove)
 

@@ -9,7 +9,7 @@ import math
 import os
 from functools import lru_cache
 
-from ...errors import DamagedError
+from ...errors import DamagedError, UnsupportedError
 from .wire import (
     BYTES,
     VARINT,
@@ -25,7 +25,7 @@ from .wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...checkpoint import Variable
+    from ...checkpoint import Checkpoint, Variable
 
     Slice = tuple[tuple[int, int], ...]  # (start, length) per dimension; length -1: the whole dimension
 
@@ -43,6 +43,7 @@ MAX_RANK = 254  # the limit of TensorShape
 _MAX_ELEMENTS = 1 << 63
 _KEY_START = ordered_unsigned(0)  # of a slice's key
 _PRIME = (1 << 127) - 1
+_MOST_STEPS = 1 << 16
 
 
 def dtype_name(number: int) -> str:
@@ -104,10 +105,10 @@ def decode_slice(message: bytes, shape: tuple[int, ...]) -> Slice:
                 elif inner_kind == VARINT and inner == 2:
                     length = signed64(inner_value)
                     if length < 1:
-                        raise DamagedError("damaged: a slice of no positive length", found=length)
+                        raise DamagedError("damaged: a slice whose length is not positive", found=length)
             extents.append((start, length))
     if len(extents) != len(shape):
-        raise DamagedError("damaged: a slice of another rank", expected=len(shape), found=len(extents))
+        raise DamagedError("damaged: the rank of a slice is wrong", expected=len(shape), found=len(extents))
     for (start, length), size in zip(extents, shape, strict=True):
         if start < 0 or (start + length > size if length >= 0 else start != 0):
             raise DamagedError("damaged: a slice outside its tensor", expected=list(shape), found=extents)
@@ -141,8 +142,11 @@ def slice_shape(extents: Slice, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size if length < 0 else length for (_, length), size in zip(extents, shape, strict=True))
 
 
-def check_cover(slices: list[Slice], shape: tuple[int, ...]) -> None:
-    """Raise unless slices inside a tensor cover each of its elements exactly once.
+def are_whole(slices: list[Slice], shape: tuple[int, ...]) -> bool:
+    """Return whether slices inside a tensor cover each of its elements; no two may overlap.
+
+    TensorFlow stores, and restores slice by slice, slots that it names after one partition of their variable; they
+    lack the other partitions.
 
     The volume of a slice is a product of differences, end minus start, and the volumes of slices that cover a tensor
     add up to the volume of the tensor. That sum is also right if an overlap and a gap cancel out. But it must be right
@@ -150,7 +154,7 @@ def check_cover(slices: list[Slice], shape: tuple[int, ...]) -> None:
     sum is right only with a probability of 2^-110 (Schwartz-Zippel). No pairs of slices need to be compared.
 
     Raises:
-        DamagedError: the slices overlap or leave a gap.
+        DamagedError: slices overlap, or there are too many to see whether they do.
     """
     marks: list[dict[int, int]] = [{} for _ in shape]
 
@@ -167,8 +171,55 @@ def check_cover(slices: list[Slice], shape: tuple[int, ...]) -> None:
             volume = volume * (mark(dimension, end) - mark(dimension, start)) % _PRIME
         return volume
 
-    if sum(map(measure, slices)) % _PRIME != measure(((0, -1),) * len(shape)):
-        raise DamagedError("damaged: slices overlap, or leave a part of their variable out", expected=list(shape))
+    if sum(map(measure, slices)) % _PRIME == measure(((0, -1),) * len(shape)):
+        return True
+    if not _are_apart(slices, shape):
+        raise DamagedError("damaged: slices of a variable overlap", expected=list(shape))
+    return False
+
+
+def _are_apart(slices: list[Slice], shape: tuple[int, ...]) -> bool:
+    """Return whether no two slices overlap; False also if finding out takes too many comparisons."""
+    spans = [
+        [(start, start + length if length >= 0 else size) for (start, length), size in zip(each, shape, strict=True)]
+        for each in slices
+    ]
+    starts = [len({span[at][0] for span in spans}) for at in range(len(shape))]
+    along = starts.index(max(starts)) if starts else 0
+    spans.sort(key=lambda span: span[along:])
+    steps = 0
+    for number, one in enumerate(spans):
+        for other in spans[number + 1 :]:
+            if other[along][0] >= one[along][1]:
+                break
+            steps += 1
+            if steps > _MOST_STEPS or all(x[0] < y[1] and y[0] < x[1] for x, y in zip(one, other, strict=True)):
+                return False
+    return True
+
+
+def check_whole(variable: Variable, path: str) -> None:
+    """Check that all elements of a variable are stored.
+
+    Raises:
+        UnsupportedError: only some of its slices are.
+    """
+    if not variable.is_whole:
+        what = f"{variable.name} cannot be read as a whole: only some of its slices are stored"
+        hint = "'drop --slots' removes slots"
+        raise UnsupportedError(what, path=path, expected=f"{variable.size} elements",
+                               found=sum(extent_sizes(variable)), hint=hint)  # fmt: skip
+
+
+def incomplete(checkpoint: Checkpoint) -> list[str]:
+    """Describe the variables that lack slices, except slots, of which TensorFlow itself stores some so."""
+    found = [variable.name for variable in checkpoint.variables.values() if not variable.is_whole]
+    if not found:
+        return []
+    from ... import schemes
+
+    slots = schemes.slots(checkpoint)
+    return [f"{name} lacks some of its slices" for name in found if name not in slots]
 
 
 def slice_key(name: bytes, extents: Slice) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import RefusedError
-from ...source import is_file, is_folder
+from ...source import kind_at
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -16,22 +16,21 @@ if TYPE_CHECKING:
     from ...publish import Lock
     from ..format import Format
 
-_IN_FOLDER = "pytorch_model.bin"  # as transformers saved models before safetensors
-
 
 class PyTorch(OneFile):
-    """A zip file that `torch.save` wrote. See `format.Format` for the members."""
+    """A zip file that `torch.save` wrote, or a set of them with an index. See `format.Format` for the members."""
 
     name = "torch"
+    is_written = False
 
     def recognise(self, path: str) -> Found | None:
-        """As `Format.recognise`: a file, or the folder of a Hugging Face model with one such file."""
-        file = os.path.join(path, _IN_FOLDER) if is_folder(path) else path
-        if not is_file(file):
+        """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""
+        if not path.endswith((".bin", ".json")) and not kind_at(path):
             return None
-        from . import reading
+        from . import finding
 
-        return Found(self.name, path, [file]) if reading.is_archive(file) else None
+        files = finding.locate(path)
+        return Found(self.name, path, files) if files else None
 
     def open(self, found: Found) -> Checkpoint:
         """As `Format.open`."""
@@ -57,6 +56,17 @@ class PyTorch(OneFile):
         """As `Format.save_as`: refused."""
         self.check(plan, out)
         return []
+
+    def copy(self, checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float) -> list[str]:
+        """As `Format.copy`; the index of a set is copied last."""
+        from .. import copying
+        from .reading import Torch
+
+        assert isinstance(checkpoint, Torch)
+        if checkpoint.files == [checkpoint.main_file]:
+            return copying.copy_file(checkpoint, out, force, sync, wait)
+        hint = "'convert --to safetensors' makes one file of it"
+        return copying.copy_set(checkpoint, checkpoint.files, out, sync, wait, hint)
 
 
 FORMAT: Format = PyTorch()

@@ -1,4 +1,4 @@
-"""Reads PyTorch's zip files (`torch.save` since 1.6: .pt, .pth, .bin) without executing the pickle in them.
+"""Reads PyTorch's zip files (`torch.save` since 1.6: .pt, .pth, .bin) without executing their pickles.
 
     <archive>/data.pkl      a pickle: dictionaries of tensors, each a view of a storage
     <archive>/data/<key>    the bytes of a storage, not packed
@@ -8,18 +8,20 @@ Opening reads the zip file's directory and data.pkl, which `unpickling` turns in
 state dict are named by its keys; the keys and indices of nested dictionaries and lists are joined by `/`. Values that
 are not tensors (an epoch, a learning rate) are left out. The extent of a tensor in C order holds exactly its values;
 the extent of a transposed, expanded or lazily conjugated tensor spans its first to its last element, and `read` puts
-the values in order. Checksums are the zip file's, one for each storage.
+the values in order. Checksums are the zip file's, one for each storage. Several files with an index, as transformers
+writes them, are one checkpoint.
 """
 
 from __future__ import annotations
 
 from ... import errors
 from ...checkpoint import ITEM_SIZE, Extent, Variable
-from ...errors import CkptSurgeonError, DamagedError, StorageError, UnsupportedError
-from ...source import open_source
-from ..files import zipped
+from ...errors import ChangedError, DamagedError, UnsupportedError
+from ..files import sets
 from ..files.watched import WatchedFiles
 from . import unpickling
+from .archive import Archive
+from .finding import ENDING
 from .records import Dict, Tensor
 
 TYPE_CHECKING = False
@@ -29,11 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..files.zipped import ZipMember
-
-PICKLE = "data.pkl"
 ONLY = "tensor"  # the name of a tensor that was saved without a dictionary around it
-_NO_CHECKSUM = 0  # stored for all members after torch.serialization.set_crc32_options(False)
 _DEEPEST = 64  # levels of nested dictionaries and lists
 _LONGEST_NAME = 1 << 16  # bytes
 # Memory in bytes: overhead of each variable, and the allowance for all objects besides the file's size.
@@ -44,113 +42,88 @@ _FLOOR = 32 << 20
 _RATIO = 100
 
 
-def is_archive(path: str) -> bool:
-    """Whether a file is a zip file that `torch.save` wrote, by its content; TorchScript files are not."""
-    with open_source(path) as file:
-        if file.read(0, len(zipped.MAGIC)) != zipped.MAGIC:
-            return False
-        try:
-            directory = zipped.ZipDirectory(file.read, file.size)
-        except CkptSurgeonError:
-            return False
-    return _archive([member.text for member in directory.members]) is not None
-
-
-def _archive(names: list[str]) -> str | None:
-    """The prefix of all member names; None if the members are not those of a PyTorch file."""
-    found = [name[: -len(PICKLE)] for name in names if name == PICKLE or name.endswith("/" + PICKLE)]
-    if len(found) != 1 or found[0].count("/") > 1:
-        return None
-    scripted = (f"{found[0]}constants.pkl", f"{found[0]}code/")
-    return None if any(name.startswith(scripted) for name in names) else found[0]
-
-
 class Torch(WatchedFiles):
-    """A PyTorch file, open for reading.
+    """A PyTorch file, or a set of files, open for reading.
 
     Args:
-        path: the name by which the user refers to the file.
-        files: a list of one file.
+        path: the name by which the user refers to the checkpoint.
+        files: its index, if it has one, then the files with values.
 
     Raises:
-        NotFoundError: no such file.
-        DamagedError: it is cut short, or contradicts itself.
-        UnsupportedError: its pickle uses opcodes or names that tensors do not need, or the zip file is not supported.
+        NotFoundError: a file is missing.
+        DamagedError: a file is cut short, or contradicts itself, another file or the index.
+        UnsupportedError: a pickle uses opcodes or names that tensors do not need, or a zip file is not supported.
 
     Attributes:
+        files: the files with values.
         tensors: variable's name -> its storage, and the location of its values in the storage.
-        members: storage's key -> the zip file's member.
     """
 
     format = "torch"
 
     def __init__(self, path: str, files: list[str]) -> None:
         super().__init__(path, files[0])
+        index = files[0] if sets.is_index(files[0], ENDING) else None
+        self.files = files[1:] if index else files
+        self.shards = len(self.files)
         self.tensors: dict[str, Tensor] = {}
-        self.members: dict[str, ZipMember] = {}
-        self._checked: dict[str, DamagedError | None] = {}  # storage's key -> the error; None if intact
+        self._archives: dict[str, Archive] = {}
+        self._strays: list[str] = []
         try:
-            with errors.files(self.main_file):
-                self._open(self.watch(self.main_file).size)
-        except UnsupportedError as error:
-            self.close()
-            from .. import foreign
-
-            error.hint = error.hint or foreign.by_pytorch("", self.main_file).hint
-            raise
+            for file in self.files:
+                with errors.files(file):
+                    self._open(file)
+            if index:
+                with errors.files(index):
+                    self._compare_with(index)
         except BaseException:
             self.close()
             raise
 
-    def bytes_at(self, offset: int, length: int) -> bytes:
-        """Read bytes of the file, fewer at its end."""
-        return self.file(self.main_file).read(offset, length) if length > 0 and offset >= 0 else b""
+    def _open(self, file: str) -> None:
+        size = self.watch(file).size
 
-    def _open(self, size: int) -> None:
-        members = {member.text: member for member in zipped.ZipDirectory(self.bytes_at, size).members}
-        archive = _archive(list(members))
-        if archive is None:
-            raise UnsupportedError("not a PyTorch file", expected=f"one member {PICKLE}")
-        folder = archive + "data/"
-        self.members = {text[len(folder) :]: member for text, member in members.items() if text.startswith(folder)}
-        order = self._content(members[archive + "byteorder"]) if archive + "byteorder" in members else b"little"
-        if order not in (b"little", b"big"):
-            raise DamagedError("damaged: invalid byte order", expected="little or big", found=order[:20])
-        self.byteorder = order.decode()
-        data = self._content(members[archive + PICKLE])
-        room = _SPARE + size
-        for name, tensor in _tensors(unpickling.load(data, room), len(data)):
-            room -= _PER_VARIABLE + 4 * len(name)
-            if room < 0:
-                raise DamagedError("damaged: far more tensors than the file has room for")
-            self._add(name, tensor)
+        def read(offset: int, length: int) -> bytes:
+            return self.file(file).read(offset, length) if length > 0 and offset >= 0 else b""
 
-    def _content(self, member: ZipMember) -> bytes:
-        """Read all bytes of a member, and verify their checksum."""
-        _must_be_stored(member)
         try:
-            return b"".join(zipped.unpacked(self.bytes_at, member, member.crc != _NO_CHECKSUM))
-        except DamagedError as error:
-            error.what += f", of {member.text[:200]}"
+            archive = self._archives[file] = Archive(file, read, size)
+            data, room = archive.pickle(), _SPARE + size
+            for name, tensor in _tensors(_loaded(data, room, file), len(data)):
+                room -= _PER_VARIABLE + 4 * len(name)
+                if room < 0:
+                    raise DamagedError("damaged: far more tensors than the file has room for")
+                self._add(name, tensor, archive)
+        except UnsupportedError as error:
+            from .. import foreign
+
+            error.hint = error.hint or foreign.by_pytorch("", file).hint
             raise
 
-    def _add(self, name: str, tensor: Tensor) -> None:
+    def _add(self, name: str, tensor: Tensor, archive: Archive) -> None:
         if name in self.variables:
-            raise DamagedError("damaged: two tensors of one name", found=name[:200])
-        member, storage = self.members.get(tensor.storage.key), tensor.storage
-        if member is None:
-            if storage.length:
-                raise DamagedError("damaged: a storage without its member", found=f"data/{storage.key[:80]}")
-            member = zipped.ZipMember("data/" + storage.key)  # an empty member
-        _must_be_stored(member)
-        if storage.length > member.size:
-            what = f"damaged: wrong size of storage {storage.key[:80]}"
-            raise DamagedError(what, expected=f"{storage.length} bytes", found=member.size)
+            raise DamagedError("damaged: two tensors with the same name", found=name[:200])
         item = ITEM_SIZE[tensor.dtype]
         offset = tensor.offset * item if tensor.size else 0
-        extent = Extent(self.main_file, member.data + offset, tensor.span * item, None)
-        self.members[storage.key], self.tensors[name] = member, tensor
+        extent = Extent(archive.path, archive.place(tensor.storage) + offset, tensor.span * item, None)
+        self.tensors[name] = tensor
         self.variables[name] = Variable(name, name.encode(), tensor.dtype, tensor.shape, (extent,))
+
+    def _compare_with(self, index: str) -> None:
+        """Raise DamagedError if an index contradicts the files, and note variables that the index does not list."""
+        source = self.watch(index)
+        data = source.read(0, source.size)
+        if sets.members(index, data) != self.files:
+            raise ChangedError("was replaced while it was read; try again", path=self.path)
+        self._strays = sets.strays(data, self.variables)
+
+    def oddities(self) -> list[str]:
+        """As `Checkpoint.oddities`."""
+        return [f"the index does not list {name[:200]}" for name in self._strays]
+
+    def _stored_in(self, variable: Variable) -> tuple[Archive, str]:
+        """The archive that holds the values of a variable, and the key of their storage."""
+        return self._archives[variable.extents[0].file], self.tensors[variable.name].storage.key
 
     # -- Checkpoint
 
@@ -161,38 +134,22 @@ class Torch(WatchedFiles):
 
     def payload(self, variable: Variable) -> tuple[Iterator[bytes], str] | None:
         """As `Checkpoint.payload`: tensors that lie in C order."""
-        return (self._checked_chunks(variable), self.byteorder) if self.is_plain(variable) else None
+        if not self.is_plain(variable):
+            return None
+        return self._checked_chunks(variable), self._stored_in(variable)[0].byteorder
 
     def _checked_chunks(self, variable: Variable) -> Iterator[bytes]:
-        key, extent = self.tensors[variable.name].storage.key, variable.extents[0]
-        member = self.members[key]
-        if extent.length == member.size and key not in self._checked:
-            yield from self._content_chunks(key)
+        (archive, key), extent = self._stored_in(variable), variable.extents[0]
+        if archive.is_whole(key, extent.length):
+            yield from archive.content(key)
             return
-        self.check(variable)
+        archive.check(key)
         yield from self.chunks(extent)
-
-    def _content_chunks(self, key: str) -> Iterator[bytes]:
-        """All bytes of a storage; its checksum is verified before the last chunk, and the result is remembered."""
-        try:
-            with errors.files(self.main_file):
-                member = self.members[key]
-                yield from zipped.unpacked(self.bytes_at, member, member.crc != _NO_CHECKSUM)
-        except DamagedError as error:
-            error.what += f", of storage {key[:80]}"
-            self._checked[key] = error
-            raise
-        self._checked[key] = None
 
     def check(self, variable: Variable) -> None:
         """As `Checkpoint.check`: the zip file's checksum of the storage; a storage shared by tensors is read once."""
-        key = self.tensors[variable.name].storage.key
-        if key not in self._checked:
-            for _ in self._content_chunks(key):
-                pass
-        error = self._checked[key]
-        if error is not None:
-            raise error
+        archive, key = self._stored_in(variable)
+        archive.check(key)
 
     def read(self, name: str) -> NDArray[Any]:
         """As `Checkpoint.read`.
@@ -206,13 +163,8 @@ class Torch(WatchedFiles):
         if needed > max(_FLOOR, _RATIO * extent.length):
             what = f"{variable.name} is expanded more than {_RATIO}-fold"
             raise UnsupportedError(what, path=self.path, found=f"{needed} bytes from {extent.length}")
-        try:
+        with errors.allocating(variable.name, variable.shape, self.path):
             return self._values(variable, tensor)
-        except ValueError as error:
-            what = f"{variable.name}: no NumPy array can have its shape"
-            raise UnsupportedError(what, path=self.path, found=list(variable.shape)) from error
-        except MemoryError as error:
-            raise StorageError(f"not enough memory for {variable.name}", path=self.path) from error
 
     def _values(self, variable: Variable, tensor: Tensor) -> NDArray[Any]:
         import sys
@@ -227,7 +179,7 @@ class Torch(WatchedFiles):
         for chunk in self._checked_chunks(variable):
             data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
             at += len(chunk)
-        if self.byteorder != sys.byteorder and item > 1:
+        if self._stored_in(variable)[0].byteorder != sys.byteorder and item > 1:
             stored.byteswap(inplace=True)
         if tensor.is_contiguous:
             values = stored.reshape(tensor.shape)
@@ -245,10 +197,15 @@ class Torch(WatchedFiles):
         return variable.size * ITEM_SIZE[variable.dtype]
 
 
-def _must_be_stored(member: ZipMember) -> None:
-    if member.method != zipped.STORED:
-        what = f"{member.text[:200]} is packed, which PyTorch never does"
-        raise UnsupportedError(what, hint="unzip it, and zip it again with 'zip -0 -r'")
+def _loaded(data: bytes, room: int, file: str) -> object:
+    """The object that a pickle describes; if it is refused, PyTorch's own restricted loading refuses it too."""
+    try:
+        return unpickling.load(data, room)
+    except UnsupportedError as error:
+        from .. import foreign
+
+        error.hint = foreign.by_pytorch("", file, load=foreign.LOAD_TRUSTED).hint
+        raise
 
 
 def _tensors(root: object, most: int) -> Iterator[tuple[str, Tensor]]:

@@ -7,6 +7,8 @@ Nothing from PyTorch or any other package is imported or called.
 
 from __future__ import annotations
 
+import math
+
 from ...checkpoint import ITEM_SIZE
 from ...errors import DamagedError, UnsupportedError
 
@@ -96,10 +98,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        size = 1
-        for dimension in self.shape:
-            size *= dimension
-        return size
+        return math.prod(self.shape)
 
     @property
     def span(self) -> int:
@@ -216,7 +215,7 @@ def _from_type(arguments: tuple[object, ...]) -> Tensor:
     """_rebuild_from_type_v2(function, class, arguments, state): a tensor with attributes, which are left out."""
     function, inner = (arguments[0], arguments[2]) if len(arguments) == 4 else (None, None)
     if not isinstance(function, Global) or function.make not in _TENSORS or not isinstance(inner, tuple):
-        raise DamagedError("damaged: a tensor that nothing known rebuilds")
+        raise DamagedError("damaged: a tensor that is rebuilt by an unknown function")
     kind = arguments[1]
     if not isinstance(kind, Global) or kind.name not in _CLASSES:
         raise DamagedError("damaged: a tensor without a class")

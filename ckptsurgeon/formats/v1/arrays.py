@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import numeric
+from ... import errors, numeric
 from ...checkpoint import Variable
-from ...errors import DamagedError, StorageError, UnsupportedError
-from ..tensorflow.tensors import slice_shape
+from ...errors import DamagedError, UnsupportedError
+from ..tensorflow.tensors import check_whole, slice_shape
 from ..tensorflow.wire import BYTES, VARINT, bytes_field
 from .rows import FIELDS, in_file_order
 
@@ -34,6 +34,7 @@ def read(slices: Slices, variable: Variable) -> NDArray[Any]:
         raise UnsupportedError(what, path=slices.path)
     if variable.slices is None:
         return _read_slice(slices, variable, 0, variable.shape)
+    check_whole(variable, slices.path)
     parts = {
         number: _read_slice(slices, variable, number, slice_shape(variable.slices[number], variable.shape))
         for number in in_file_order(variable)
@@ -61,14 +62,8 @@ def _read_slice(slices: Slices, variable: Variable, number: int, shape: tuple[in
 
 
 def _allocate(slices: Slices, variable: Variable, shape: tuple[int, ...]) -> NDArray[Any]:
-    try:
+    with errors.allocating(variable.name, shape, slices.path):
         return np.empty(shape, numeric.dtype(variable.dtype))
-    except ValueError as error:
-        what = f"{variable.name}: no NumPy array can have its shape"
-        raise UnsupportedError(what, path=slices.path, found=list(shape)) from error
-    except MemoryError as error:
-        what = f"not enough memory for {variable.name}"
-        raise StorageError(what, path=slices.path, found=list(shape)) from error
 
 
 def check(pieces: Iterable[bytes], dtype: str) -> None:

@@ -17,7 +17,7 @@ from ...errors import CkptSurgeonError, DamagedError
 from ...names import VALUE_SUFFIX
 from ..files.watched import WatchedFiles
 from ..tensorflow.sstable import Table
-from ..tensorflow.tensors import check_cover, check_version, slice_key
+from ..tensorflow.tensors import are_whole, check_version, extent_sizes, incomplete, slice_key
 from ..tensorflow.wire import BYTES, VARINT, fields
 from .rows import FIELDS, decode_form, in_file_order, row_keys, split_meta
 from .slices import Slices, within
@@ -99,7 +99,7 @@ class V1(WatchedFiles):
                 if not is_whole:
                     if len(set(slices)) != len(slices):
                         raise DamagedError("damaged: a slice is listed twice")
-                    check_cover(slices, shape)
+                    are_whole(slices, shape)
             except DamagedError as error:
                 raise within(error, key, self.path) from error
             short = key[: -len(VALUE_SUFFIX)] if key.endswith(_VALUE_SUFFIX) else b""
@@ -201,7 +201,7 @@ class V1(WatchedFiles):
                             found.append(f"a row that belongs to no variable, under the key {key[:200]!r}")
             except DamagedError as error:
                 found.append(str(error))
-        return found
+        return found + incomplete(self)
 
     def holds_same_rows(self, variable: Variable, donor: Checkpoint, other: Variable) -> bool | None:
         """As `Checkpoint.holds_same_rows`, for two V1 checkpoints with the same slices."""
@@ -250,7 +250,7 @@ class V1(WatchedFiles):
         """As `Checkpoint.nbytes`. None also if the data are damaged, or of a dtype that no V1 checkpoint can hold."""
         item = ITEM_SIZE.get(variable.dtype)
         if item:
-            return variable.size * item
+            return item * sum(extent_sizes(variable))
         try:
             slices = in_file_order(variable)
             return sum(len(string) for number in slices for string in self.slices.pieces(variable, number))

@@ -103,7 +103,7 @@ def _save_over_bundle(plan: Plan, out: str, index: str, sync: bool, wait: float)
         else:
             warnings = _save(plan, out, None, sync, wait)
         if not index_lock.holds():
-            raise BusyError("somebody saved it meanwhile", path=out, hint="try again")
+            raise BusyError("another process saved it in the meantime", path=out, hint="try again")
         with held_signals():
             delete(out)
     return warnings

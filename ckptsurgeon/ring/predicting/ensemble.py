@@ -178,7 +178,9 @@ class _Score:
     def __init__(self) -> None:
         self._rows = self._right = self._numbers = 0
         self._error = 0.0
-        self._first: Floats | None = None  # sums of squares are taken beside the first target, so that they stay exact
+        self._first: Floats | None = (
+            None  # the first target is subtracted before squares are summed, which keeps the sums exact
+        )
         self._sum: Floats | float = 0.0
         self._squares: Floats | float = 0.0
 

@@ -78,7 +78,7 @@ def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[n
         spec: of its run.
         folder: of its run, which has rows.
         name: of the model.
-        checkpoint: one of its checkpoints, which is not removed meanwhile.
+        checkpoint: one of its checkpoints, which is not removed in the meantime.
         X: rows, float32 [rows, features].
 
     Returns:
@@ -228,7 +228,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _numbers(path: str, count: int) -> Floats:
-    """Read the numbers that a program wrote, in whatever container; any exception where there are none."""
+    """Read the numbers that a program wrote, in any container; raises any exception if there are none."""
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 2000  # most points per curve
+POINTS = 2000  # maximum number of points per curve
 _LONGEST_LINE = 1 << 22
-_SMOOTHED = 50  # a longer curve is smoothed: each point is the mean of its neighbours, a fiftieth of all on either side
-_NAMED = 30  # most models in the legend
-_FAR = 30.0  # a limit this many times smaller or larger than all changes is not drawn
+_SMOOTHED = 50  # a longer curve is smoothed: each point is the mean of the nearest fiftieth of all points on each side
+_NAMED = 30  # maximum number of models in the legend
+_FAR = 30.0  # a limit is not drawn if it is this many times smaller or larger than all changes
 _SIZE, _DPI = (12.0, 9.0), 100  # inches; the picture is 1200 by 900
 _STYLE = {"font.size": 10, "svg.hashsalt": "ring", "lines.linewidth": 1.4, "axes.spines.top": False,
           "axes.spines.right": False}  # fmt: skip
@@ -47,15 +47,15 @@ _PANELS = (
 
 
 class Curve:
-    """Points in the order of their rounds, thinned: `width` consecutive points are drawn as one, their mean.
+    """Points in the order of their rounds, thinned: `width` consecutive points are drawn as their mean.
 
     Attributes:
-        width: the number of points that are drawn as one.
+        width: the number of points that are drawn as one
     """
 
     def __init__(self) -> None:
         self.width = 1
-        self._x: list[float] = []  # sums of `width` points each; the last may be of fewer
+        self._x: list[float] = []  # sums of `width` points each; the last sum may have fewer
         self._y: list[float] = []
         self._count = 0  # number of points in the last sum
 
@@ -122,7 +122,7 @@ def _rounds(path: str) -> Iterator[History]:
                 if not line.endswith(b"\n"):
                     raise ValueError
                 history.add(parse(line, history))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except journal.UNREADABLE:
                 journal.load(path)  # raises if this is damage, not the remains of a crash or an unfinished write
                 return
             if history.last is not None and history.last.step.last:
@@ -148,7 +148,7 @@ def plot(folder: str, out: str) -> Curves:
     with _matplotlib() as figure:
         kinds = figure.canvas.get_supported_filetypes()
         if kind not in kinds:
-            raise UsageError("unsupported kind of picture", path=out, expected=" ".join(sorted(kinds)))
+            raise UsageError("unsupported picture format", path=out, expected=" ".join(sorted(kinds)))
         stop, curves = loading.load(run.spec).stop, read(run.journal)
         if not curves.curves:
             what = "no trainer reported a loss" if curves.rounds else "no round is finished yet"
@@ -222,7 +222,7 @@ def _marker(y: Sequence[float]) -> dict[str, Any]:
 
 
 def _add_limits(axis: Axes, limits: Mapping[str, float | None]) -> None:
-    """Draw the changes at which a run ends; a limit far from all changes would flatten them and is only written."""
+    """Draw the limits at which a run ends; a limit far from all changes would flatten them, so it is only written."""
     values = [y for y in _values(axis) if y > 0]
     for place, (what, value) in enumerate(limits.items()):
         if value and values and min(values) / _FAR <= value <= max(values) * _FAR:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...publish import write_file
-from .. import journal
+from .. import journal, json_text
 from ..folder import Folder
+
+_LONGEST = 1 << 20  # bytes of status.json that are read
 
 
 def write(folder: Folder, state: str, reason: str | None, workers: Mapping[str, int | None]) -> None:
@@ -29,15 +31,18 @@ def read(folder: Folder) -> dict[str, Any]:
     """Return the contents of status.json, possibly from a dead driver; empty if it is missing or invalid."""
     try:
         with open(folder.status, "rb") as file:
-            values = json.load(file)
-    except (OSError, ValueError, RecursionError):
+            values = json_text.parse(file.read(_LONGEST))
+    except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def driver(folder: Folder) -> int | None:
     """Return the process id of the driver that is running or ran last."""
-    pid = read(folder).get("pid")
+    return _process(read(folder).get("pid"))
+
+
+def _process(pid: object) -> int | None:
     return pid if type(pid) is int and pid > 0 else None
 
 
@@ -51,7 +56,7 @@ def report(folder: Folder) -> dict[str, Any]:
     history, folder = content.history, folder.storing(content.head.suffixes)
     word, pid = read(folder), driver(folder)
     running = journal.is_locked(folder.journal) and pid is not None and journal.is_alive(pid)
-    state, reason = word.get("state", "stopped"), word.get("reason")
+    state, reason = (value if isinstance(value, str) else None for value in (word.get("state"), word.get("reason")))
     if running:
         state, reason = "running", None
     elif state == "running":
@@ -60,7 +65,7 @@ def report(folder: Folder) -> dict[str, Any]:
     workers = workers if isinstance(workers, dict) else {}
     return {
         "round": history.round,
-        "state": state,
+        "state": state or "stopped",
         "reason": reason,
         "pid": pid if running else None,
         "change": history.change,
@@ -70,7 +75,7 @@ def report(folder: Folder) -> dict[str, Any]:
                 "step": history.latest(name),
                 "checkpoint": folder.relative(name, history.latest(name)),
                 "loss": history.loss(name),
-                "pid": workers.get(name),
+                "pid": _process(workers.get(name)),
             }
             for name in history.models
         ],

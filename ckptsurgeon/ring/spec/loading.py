@@ -37,7 +37,7 @@ def load(path: str) -> Spec:
             table = tomllib.loads(content.decode())
         except UnicodeDecodeError as error:
             raise UsageError("is not UTF-8 text") from error
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # a TOMLDecodeError, or an integer of more digits than Python converts
             raise UsageError(f"is not TOML: {error}") from error
         except RecursionError as error:
             raise UsageError("is not TOML: nested too deeply") from error
@@ -81,14 +81,14 @@ def _table(values: Mapping[str, Any], key: str, problems: list[CkptSurgeonError]
     table = values.get(key, {})
     if isinstance(table, dict):
         return table
-    problems.append(UsageError(f"{key}: wrong value", expected="a table", found=repr(table)[:60]))
+    problems.append(UsageError(f"{key}: wrong value", expected="a table", found=toml_keys.shown(table)))
     return {}
 
 
 def _tables(values: Mapping[str, Any], key: str, problems: list[CkptSurgeonError]) -> list[Mapping[str, object]]:
     tables = values.get(key, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        problems.append(UsageError(f"{key}: wrong value", expected="[[models]]", found=repr(tables)[:60]))
+        problems.append(UsageError(f"{key}: wrong value", expected="[[models]]", found=toml_keys.shown(tables)))
         return []
     if key in values and len(tables) < 2:
         problems.append(UsageError("models: a ring needs two or more", found=len(tables)))

@@ -148,6 +148,17 @@ MODEL = {
 }
 
 
+def shown(value: object) -> str:
+    """Return a value of any kind as a message shows it."""
+    try:
+        text = repr(value)
+    except ValueError:  # integers of more than 4,300 digits, which TOML allows in hexadecimal, have no repr
+        return "a very long number"
+    except RecursionError:
+        return "a deeply nested value"
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
 def take_table(
     table: Mapping[str, object], keys: Mapping[str, TomlKey], prefix: str, problems: list[CkptSurgeonError]
 ) -> dict[str, Any]:
@@ -162,9 +173,7 @@ def take_table(
         try:
             values[name] = key.take(value)
         except (ValueError, OverflowError):
-            found = repr(value)
-            found = found if len(found) <= 60 else found[:60] + "…"
-            problems.append(UsageError(f"{prefix}{name}: wrong value", expected=key.expected, found=found))
+            problems.append(UsageError(f"{prefix}{name}: wrong value", expected=key.expected, found=shown(value)))
             values[name] = None
     for name, key in keys.items():
         if key.required and name not in values:

@@ -1,6 +1,6 @@
 """The engines that can run the trainers of a ring: the one place where an engine is chosen.
 
-To add an engine, write a module beside `local` with a function like `local.trainers`, and give it a line in `_ENGINES`.
+To add an engine, write a module next to `local` with a function like `local.trainers`, and add a line to `_ENGINES`.
 """
 
 from __future__ import annotations

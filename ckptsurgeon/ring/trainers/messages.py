@@ -12,11 +12,13 @@ from dataclasses import asdict
 from typing import Any
 
 from ...errors import TrainerError
+from .. import json_text
 from ..spec.records import PLACEHOLDERS
 from .log import excerpt
 from .trainer import Request
 
 _VERSION = 1
+_LONGEST_METRICS = 1 << 20
 _PLACEHOLDER = re.compile(rf"\{{({'|'.join(sorted(PLACEHOLDERS))})\}}")
 
 
@@ -36,17 +38,16 @@ def metrics_of_answer(line: bytes, step: int) -> dict[str, Any]:
         TrainerError: the worker reported an error, or the answer is invalid.
     """
     try:
-        answer = json.loads(line)
-    except (ValueError, RecursionError):
-        raise TrainerError("sent an answer that is not JSON", found=excerpt(line)) from None
+        answer = json_text.parse(line)
+    except json_text.JSONError as error:
+        raise TrainerError(f"sent an answer that {error}", found=excerpt(line)) from None
     if answer.get("step") != step:
         raise TrainerError("answered for another step", expected=step, found=answer.get("step"))
     if "error" in answer:
-        raise TrainerError(f"said: {excerpt(str(answer['error']).encode(), 300)}")
+        raise TrainerError(f"said: {excerpt(str(answer['error']).encode(errors='replace'), 300)}")
     if not isinstance(answer.get("metrics"), dict):
         raise TrainerError("sent an answer without metrics", found=excerpt(line))
-    metrics: dict[str, Any] = answer["metrics"]
-    return metrics
+    return _journalled(answer["metrics"])
 
 
 def command_arguments(arguments: Sequence[str], request: Request, metrics: str) -> list[str]:
@@ -63,9 +64,24 @@ def command_arguments(arguments: Sequence[str], request: Request, metrics: str) 
 
 
 def json_object(content: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that `content` holds, or None if it is anything else."""
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
+    """Return the JSON object that `content` holds, or None if it is anything else.
+
+    Raises:
+        TrainerError: a run cannot keep the object.
+    """
+    if not content.lstrip().startswith(b"{"):
         return None
-    return value if isinstance(value, dict) else None
+    try:
+        return _journalled(json_text.parse(content))
+    except json_text.NotJSONError:
+        return None
+    except json_text.JSONError as error:
+        raise TrainerError(f"sent metrics that {error}", found=excerpt(content)) from None
+
+
+def _journalled(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics that a line of the journal can hold; a short text can be a long one there (1e15)."""
+    size = len(json_text.render(metrics))
+    if size > _LONGEST_METRICS:
+        raise TrainerError("sent too many metrics", expected=f"{_LONGEST_METRICS} bytes of JSON at most", found=size)
+    return metrics

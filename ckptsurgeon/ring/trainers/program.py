@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...errors import TrainerError, files
+from ...publish import BACKUP
 
 # Longer lines are errors; the limit also bounds the memory that a runaway trainer can take.
 _LONGEST_LINE = 1 << 20
@@ -61,7 +62,8 @@ class RunningProgram:
                 pass_fds=tuple(inherited),
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
-                env={**os.environ, **(environment or {})},
+                # A ring keeps what it needs of its checkpoints; what a trainer kept for `undo` would never go.
+                env={**os.environ, BACKUP: "0", **(environment or {})},
             )
         except (OSError, ValueError) as error:
             os.close(self._log)
@@ -178,7 +180,7 @@ def _session(leader: int) -> list[int]:
     """Return all processes of a session."""
     found = []
     for pid in map(int, filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ())):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # it has ended in the meantime
             if os.getsid(pid) == leader:
                 found.append(pid)
     return found

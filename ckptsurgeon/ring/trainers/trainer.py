@@ -42,8 +42,8 @@ class Trainer(Stoppable, Protocol):
 
     Lifetime: an engine returns trainers that are not running. `open` is optional. Each `start` is followed by one
     `finish`; after a `TrainerError` from either, the trainer must be stopped before the next `start`, which then
-    begins with a fresh process. A stopped trainer can be used again. Whoever asks the engine for trainers stops all
-    of them in the end.
+    begins with a fresh process. A stopped trainer can be used again. The caller of the engine must stop all
+    trainers in the end.
 
     Usage:
 

@@ -41,7 +41,7 @@ def _torn(rows: Iterable[str], keys: Mapping[str, int]) -> list[CkptSurgeonError
     """Return a problem for each table of which only one of the two rows is named."""
     count = Counter(row.removesuffix(end) for row in rows for end in _TABLE_ROWS if row.endswith(end))
     torn = [[key + end for end in _TABLE_ROWS] for key in count if key in keys and count[key] < 2]
-    return [RefusedError(f"{' and '.join(both)} are one table", hint="name both") for both in torn]
+    return [RefusedError(f"{' and '.join(both)} belong to one table", hint="name both") for both in torn]
 
 
 def rename(objects: Objects, changes: Mapping[str, str]) -> bytes:
@@ -109,7 +109,11 @@ class _Moves:
                         if self._claim(move, number, head == old):
                             break
             else:
-                stays = "another object has its path" if below[old] == 1 else f"others below {'/'.join(old)} stay"
+                stays = (
+                    "another object has its path"
+                    if below[old] == 1
+                    else f"other variables below {'/'.join(old)} keep their names"
+                )
                 raise RefusedError(f"{key} cannot become {moved[key]}: {stays}")
 
     def _is_free(self, node: int) -> bool:
@@ -236,7 +240,7 @@ def drop(objects: Objects, rows: Iterable[str]) -> bytes:
         patch.gone_slots[number] = gone[original] | gone[slot]
         if gone[original] and left[slot]:
             stay = [objects.keys[each] for each in objects.attributes_of(slot) if objects.keys[each] not in dropped]
-            problems += [RefusedError(f"{key} is the slot of a variable that goes", hint="drop it too") for key in stay]
+            problems += [RefusedError(f"{key} is a slot of a dropped variable", hint="drop it too") for key in stay]
     check(problems)
     return patch.encode()
 

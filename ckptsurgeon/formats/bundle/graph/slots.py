@@ -32,13 +32,14 @@ class SlotOwners:
     """
 
     def __init__(self, objects: Objects) -> None:
-        self._sure, self._by_full_name, self._by_key = _owners(objects)
+        self._sure, self._by_full_name, self._by_key, self._kept = _owners(objects)
 
     def all(self, shapes: Shapes | None = None) -> dict[str, str]:
         """Return the variable of each slot, where it is certain.
 
         Args:
-            shapes: shapes of the rows by key; a slot found by its full name must have its variable's shape.
+            shapes: shapes of the rows by key; a slot found by its full name must have its variable's shape, and an
+                optimizer of which anything but scalars is left over keeps all its slots.
 
         Returns:
             Slot's key -> variable's key.
@@ -48,11 +49,17 @@ class SlotOwners:
             by_full_name = {
                 slot: owner for slot, owner in by_full_name.items() if shapes.get(slot) == shapes.get(owner)
             }
-        return {**self._by_key, **by_full_name, **self._sure}
+        found = {**self._by_key, **by_full_name, **self._sure}
+        if shapes is not None:
+            for keys in self._kept:
+                if any(shapes.get(key) for key in keys if key not in found):
+                    for key in keys:
+                        found.pop(key, None)
+        return found
 
 
-def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Return the owners of slots found by edges, by full names, and by the prefixes of keys."""
+def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str, str], list[list[str]]]:
+    """Return the owners of slots found by edges, by full names and by keys, and all variables of each optimizer."""
     keys = objects.variables
     found: dict[str, str] = {}
     for slot, original in zip(objects.slots, objects.originals, strict=True):
@@ -62,8 +69,11 @@ def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str,
     optimizers = named["_iterations"]
     # Each list is read once, even if many optimizers share it, as only a hostile graph's do.
     slots: dict[int, str] = {}  # of new optimizers: node -> key
+    kept: list[list[str]] = []
     for number in dict.fromkeys(each for keeper, each in named[_VARIABLES].items() if keeper in optimizers):
-        slots.update((slot, keys[slot]) for slot in listed(objects, number)[1] if slot in keys)
+        mine = {slot: keys[slot] for slot in listed(objects, number)[1] if slot in keys}
+        slots.update(mine)
+        kept.append(list(mine.values()))
     lists: dict[int, dict[int, int]] = {}
     seen: set[int] = set()
     for optimizer, trainable in named[TRAINABLE].items():
@@ -81,7 +91,7 @@ def _owners(objects: Objects) -> tuple[dict[str, str], dict[str, str], dict[str,
     old = {key: key.partition(OBJECT_SLOT)[0] + VALUE_SUFFIX for key in keys.values() if OBJECT_SLOT in key}
     known = set(keys.values()) if old else ()
     by_key = {slot: owner for slot, owner in old.items() if owner in known}
-    return found, _by_full_name(objects, keys, slots, left), by_key
+    return found, _by_full_name(objects, keys, slots, left), by_key, kept
 
 
 def _by_full_name(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import os
+import signal
 import struct
 
 from ....publish import write_all
@@ -84,9 +84,9 @@ class ParentPipe:
 
     def failed(self, error: CkptSurgeonError) -> None:
         """Send an error."""
-        told = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
-        told |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
-        send(self._answered, b"E", json.dumps(told).encode())
+        fields = {"kind": type(error).__name__, "what": error.what, "hint": error.hint}
+        fields |= {key: str(value) for key in ("expected", "found") if (value := getattr(error, key)) is not None}
+        send(self._answered, b"E", json.dumps(fields).encode())
 
     def _read(self, length: int) -> bytes | None:
         found = bytearray()
@@ -121,12 +121,7 @@ def _lower(what: int, limit: int) -> None:
         resource.setrlimit(what, (limit, hard))
 
 
-def limit_seconds(seconds: int) -> None:
-    """Limit the processor time to this many more seconds."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    if hard == resource.RLIM_INFINITY or hard > limit:
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+def grant_seconds(seconds: float) -> None:
+    """Let this process use so much more processor time, in addition to what is left; SIGPROF ends it after that."""
+    left = signal.getitimer(signal.ITIMER_PROF)[0]
+    signal.setitimer(signal.ITIMER_PROF, left + seconds)

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from .pipe import FileRange
 
 _MOST_JSON = 16 << 20  # bytes of an answer, plus four for each byte of the file
-_SECONDS = 4  # of processor time, plus the time for the size of the request
-_SLOWEST = 2 << 20  # bytes per second that even a slow machine can process
-_MOST_SECONDS = 600
+# Processor time: so much for a process and for each request, plus the time for the bytes to process, as a slow machine
+# needs it. A small file takes some milliseconds; a loop in a damaged one must end soon.
+_SECONDS = 1.0
+_SECONDS_EACH = 0.02
+_SLOWEST = 2 << 20  # bytes per second
+_MOST_SECONDS = 600.0
 _PATIENCE = 60  # seconds to wait for output, plus four for each second of processor time
 _KINDS: dict[str, type[CkptSurgeonError]] = {
     each.__name__: each for each in (DamagedError, UnsupportedError, RefusedError, StorageError, ChangedError)
@@ -45,12 +48,16 @@ class Hdf5Process:
     Raises:
         UnsupportedError: h5py is missing, or this system cannot fork.
         StorageError: the operating system refused.
+
+    Attributes:
+        ran_out_of_time: whether libhdf5 was ended because it took too long.
     """
 
     def __init__(self, path: str, parts: list[FileRange], target: int | None = None) -> None:
         self.path = path
         self._size = sum(part.size for part in parts)
-        self._seconds = 0
+        self._seconds = 0.0  # granted so far
+        self.ran_out_of_time = False
         asked, self._to = os.pipe()
         self._from, answered = os.pipe()
         self._spawner: spawning.Spawner | None = None
@@ -73,22 +80,23 @@ class Hdf5Process:
             os.close(answered)
 
     def ask(
-        self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0
+        self, request: dict[str, Any], room: int, data: Iterable[bytes] | None = None
     ) -> Iterator[bytes | dict[str, Any]]:
         """Send a request and yield the answer: data as bytes, then one dict.
 
         Args:
             request: the request, a JSON object.
-            data: sent after it.
-            room: bytes to process in addition to the files, for the time limit.
+            room: bytes to process, for the time limit.
+            data: sent after the request.
 
         Raises:
             DamagedError: the file is damaged, or libhdf5 crashed.
             CkptSurgeonError: raised by the child.
         """
-        self._seconds = min(_MOST_SECONDS, _SECONDS + (self._size + room) // _SLOWEST)
+        seconds = (0.0 if self._seconds else _SECONDS) + min(_MOST_SECONDS, _SECONDS_EACH + room / _SLOWEST)
+        self._seconds += seconds
         with files(self.path), contextlib.suppress(BrokenPipeError):  # the child died, or its answer gives the reason
-            send(self._to, b"J", json.dumps({**request, "seconds": self._seconds}).encode())
+            send(self._to, b"J", json.dumps({**request, "seconds": seconds}).encode())
             if data is not None:
                 for chunk in data:
                     send(self._to, b"D", chunk)
@@ -102,19 +110,19 @@ class Hdf5Process:
                 yield answer
                 continue
             try:
-                told = json.loads(answer)
+                reply = json.loads(answer)
             except ValueError:
                 self._die("the HDF5 reader process sent an invalid reply")
             if kind == b"E":
-                raise _error(told, self.path)
-            yield told
+                raise _error(reply, self.path)
+            yield reply
             return
 
-    def answer(self, request: dict[str, Any], data: Iterable[bytes] | None = None, room: int = 0) -> dict[str, Any]:
+    def answer(self, request: dict[str, Any], room: int, data: Iterable[bytes] | None = None) -> dict[str, Any]:
         """As `ask`, for an answer without data."""
-        for told in self.ask(request, data, room):
-            if isinstance(told, dict):
-                return told
+        for reply in self.ask(request, room, data):
+            if isinstance(reply, dict):
+                return reply
         self._die("the HDF5 reader process sent an invalid reply")
 
     def _receive(self, length: int) -> bytes:
@@ -125,6 +133,7 @@ class Hdf5Process:
         poll.register(self._from, select.POLLIN)
         while len(found) < length:
             if not poll.poll((_PATIENCE + 4 * self._seconds) * 1000):
+                self.ran_out_of_time = True
                 self._die("libhdf5 did not finish reading this file")
             chunk = os.read(self._from, min(length - len(found), 1 << 20))
             if not chunk:
@@ -142,7 +151,8 @@ class Hdf5Process:
         if what is None:
             number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
             what = "libhdf5 crashed while reading this file"
-            if number == signal.SIGXCPU:
+            if number == signal.SIGPROF:
+                self.ran_out_of_time = True
                 what = "libhdf5 did not finish reading this file"
             elif number in set(signal.Signals):
                 what += f" ({signal.Signals(number).name})"
@@ -158,7 +168,7 @@ class Hdf5Process:
         return self._spawner.end(pid, kill)
 
 
-def _error(told: dict[str, Any], path: str) -> CkptSurgeonError:
-    kind = _KINDS.get(str(told.get("kind")), DamagedError)
-    found = {key: told[key] for key in ("expected", "found", "hint") if told.get(key) is not None}
-    return kind(str(told.get("what")), path=path, **found)
+def _error(reply: dict[str, Any], path: str) -> CkptSurgeonError:
+    kind = _KINDS.get(str(reply.get("kind")), DamagedError)
+    found = {key: reply[key] for key in ("expected", "found", "hint") if reply.get(key) is not None}
+    return kind(str(reply.get("what")), path=path, **found)

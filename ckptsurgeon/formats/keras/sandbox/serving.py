@@ -6,7 +6,7 @@ import h5py  # type: ignore[import-untyped]
 
 from ....errors import CkptSurgeonError, DamagedError, StorageError
 from . import reading, rewriting
-from .pipe import limit, limit_seconds
+from .pipe import grant_seconds, limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def serve(parent: ParentPipe, parts: list[FileRange], target: int | None) -> Non
         return files[number]
 
     while (request := parent.request()) is not None:
-        limit_seconds(request["seconds"])
+        grant_seconds(request["seconds"])
         try:
             if request["do"] == "walk":
                 parent.done(reading.walk(file(request["part"]).id, parts[request["part"]].size))
@@ -41,5 +41,5 @@ def serve(parent: ParentPipe, parts: list[FileRange], target: int | None) -> Non
             parent.failed(StorageError("not enough memory for the sizes that the file claims"))
         except Exception as error:  # h5py raises a dozen kinds for damaged files
             refused = next((view.refused for view in [*views, out] if view.refused), None)
-            told = DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300])
-            parent.failed(told if refused is None else StorageError(refused.lower()))
+            damage = DamagedError("damaged", found=f"{type(error).__name__}: {error}"[:300])
+            parent.failed(damage if refused is None else StorageError(refused.lower()))

@@ -68,8 +68,8 @@ class Spawner:
             StorageError: the operating system refused.
         """
         fds = [asked, answered, *(part.fd for part in parts), *([] if target is None else [target])]
-        told = {"parts": [[part.base, part.size] for part in parts], "target": target is not None, "fds": len(fds)}
-        answer = self._ask(told, fds)
+        request = {"parts": [[part.base, part.size] for part in parts], "target": target is not None, "fds": len(fds)}
+        answer = self._ask(request, fds)
         if "lacks" in answer:
             raise UnsupportedError(f"HDF5 files need h5py: {answer['lacks']}", hint="pip install h5py")
         if "refused" in answer:
@@ -171,7 +171,7 @@ def _settle(channel: int) -> None:
     import gc
 
     gc.disable()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS,
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGPROF, signal.SIGPIPE, signal.SIGSEGV, signal.SIGBUS,
                    signal.SIGABRT, signal.SIGCHLD):  # fmt: skip
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process

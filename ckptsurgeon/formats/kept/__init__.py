@@ -1,0 +1,1 @@
+"""Versions of checkpoints that operations in place replaced and `undo` brings back; imported only when asked for."""
