@@ -49,16 +49,16 @@ SETS = ("safetensors-set", "weights-set")
 VERBS = {
     "graft": (("graft", "{a}", "{b}", "--match", "{matrix}", "--slots", "keep"), "b"),
     "set": (("set", "{b}", "{bias}[0]", "7.5"), "b"),
-    "rename": (("rename", "{b}", "{matrix}={renamed}"), "b"),
-    "drop": (("drop", "{b}", "{dropped}"), "b"),
-    "drop compact": (("drop", "{b}", "{dropped}", "--compact"), "b"),
+    "rename": (("rename", "{b}", "{matrix}={renamed}", "--anyway"), "b"),
+    "drop": (("drop", "{b}", "{dropped}", "--anyway"), "b"),
+    "drop compact": (("drop", "{b}", "{dropped}", "--compact", "--anyway"), "b"),
     "cast": (("cast", "{b}", "float16", "--match", "{matrix}"), "b"),
     "graft to a new one": (("graft", "{a}", "{b}", "--match", "{matrix}", "-o", "{out}"), "out"),
-    "extract": (("extract", "{a}", "--match", "{matrix}", "-o", "{out}"), "out"),
+    "extract": (("extract", "{a}", "--match", "{matrix}", "-o", "{out}", "--anyway"), "out"),
     "average": (("average", "{a}", "{b}", "-o", "{out}"), "out"),
     "copy": (("cp", "{a}", "{out}"), "out"),
     "copy over an old one": (("cp", "{a}", "{old}", "--force"), "old"),
-    "drop over an old one": (("drop", "{a}", "{dropped}", "-o", "{old}", "--force"), "old"),
+    "drop over an old one": (("drop", "{a}", "{dropped}", "-o", "{old}", "--force", "--anyway"), "old"),
     "convert": (("convert", "{a}", "{npz}", "--to", "npz"), "npz"),
 }
 REPEATABLE = ("graft", "set", "cast", "copy over an old one", "drop over an old one")

@@ -18,7 +18,7 @@ import pytest
 
 from ckptsurgeon import writing
 from ckptsurgeon.formats.bundle import publishing
-from ckptsurgeon.verbs import changing, looking, producing
+from ckptsurgeon.verbs import changing, looking, producing, reclaiming
 
 SLOW = ("h5", "legacy", "weights", "weights-set", "keras")  # each opening starts a process
 PAIRS = [
@@ -133,11 +133,11 @@ def test_compact_heals_what_a_killed_compact_left(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "use_usual_names", lambda *args: None)  # killed just before the second commit
-        changing.compact(str(tmp_path / "m"))
+        reclaiming.compact(str(tmp_path / "m"))
     assert changing_to_two.exists()
     (tmp_path / "m.ckptsurgeon-tmp.data").write_bytes(b"left")
     (tmp_path / "m.ckptsurgeon-tmp.index").write_bytes(b"left")
-    report = changing.compact(str(tmp_path / "m"))
+    report = reclaiming.compact(str(tmp_path / "m"))
     assert (report.reclaimed, report.warnings) == (0, [])
     assert sorted(path.name for path in tmp_path.iterdir()) == usual
     assert all(finding.ok for finding in looking.verify(str(tmp_path / "m")))

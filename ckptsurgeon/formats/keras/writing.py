@@ -191,7 +191,8 @@ def _filler(edits: Edits, beside: str) -> replacing.Fill:
             return
         fd = edits.whole(beside)
         try:
-            _copy(_chunks(fd), output)
+            with errors.files(beside):
+                _copy(_chunks(fd), output)
         finally:
             os.close(fd)
 
@@ -243,7 +244,8 @@ class _Zip:
             return self._store(old, self.file.parts[number].size, self.edits.of_part(number), output)
         fd = self.edits.whole(output.path)
         try:
-            return self._store(old, os.fstat(fd).st_size, _chunks(fd), output)
+            with errors.files(output.path):
+                return self._store(old, os.fstat(fd).st_size, _chunks(fd), output)
         finally:
             os.close(fd)
 
