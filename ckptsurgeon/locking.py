@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 
-from .errors import BusyError, StorageError, files
+from . import attributes
+from .errors import BusyError, NotFoundError, RefusedError, StorageError, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,48 +19,39 @@ _POLL = 0.02  # seconds between two tries for a lock
 
 
 class Lock:
-    """An exclusive lock on the file at `path`, valid as long as the path names that file.
+    """An exclusive lock on the file or folder at `path`, valid as long as the path names that file.
 
     Args:
         path: the file; a symbolic link locks its target.
         wait: seconds to wait for another holder.
-        create: make an empty file if there is none.
+        fd: a descriptor that is open already and now belongs to this object; None: open the path.
 
     Raises:
         BusyError: another process held the lock all the time.
-        NotFoundError: there is no such file.
+        NotFoundError: there is no such file, or `fd` is not the file that has this name any more.
 
     Attributes:
         before_replace: called with this lock, and the status of the file that is about to take the locked file's place;
             what it raises stops the operation.
     """
 
-    def __init__(self, path: str, wait: float, create: bool = False) -> None:
-        import fcntl
-
+    def __init__(self, path: str, wait: float, fd: int | None = None) -> None:
         self.path = path
         self.before_replace: Callable[[Lock, os.stat_result], None] | None = None
         deadline = time.monotonic() + wait
-        flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         while True:
             with files(path):
-                self.fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+                self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
             try:
-                while True:
-                    try:
-                        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        break
-                    except BlockingIOError:
-                        if time.monotonic() >= deadline:
-                            what = f"another process is writing it, waited {wait:g} s"
-                            raise BusyError(what, path=path, hint="try again, or --wait longer") from None
-                        time.sleep(_POLL)
+                _flock(self.fd, path, deadline, wait)
                 self.status = os.fstat(self.fd)
                 if self.holds():
                     return
+                if fd is not None:
+                    raise NotFoundError("was replaced", path=path)
             except OSError as error:
                 self.release()
-                raise StorageError(f"cannot be locked: {error.strerror}", path=path) from error
+                raise StorageError(f"cannot be locked: {(error.strerror or '').lower()}", path=path) from error
             except BaseException:
                 self.release()
                 raise
@@ -77,10 +70,11 @@ class Lock:
             self.before_replace(self, successor)
 
     def release(self) -> None:
-        """Release the lock."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Release the lock. A failing close is not an error: what was written has been synced before."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def __enter__(self) -> Lock:
         return self
@@ -91,38 +85,89 @@ class Lock:
         self.release()
 
 
-def staging_lock(path: str, wait: float) -> Lock:
-    """Lock an empty staging file of our own, made if it is missing; it bars other writers of the same result.
+def _flock(fd: int, path: str, deadline: float, wait: float) -> None:
+    import fcntl
+
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                what = f"another process is writing it, waited {wait:g} s"
+                raise BusyError(what, path=path, hint="try again, or --wait longer") from None
+            time.sleep(_POLL)
+
+
+def staging_lock(path: str, wait: float, like: int | str | None = None) -> Lock:
+    """Make an empty staging file and lock it; it bars other writers of the same result.
+
+    The file is always a new one of this process: what a crash left under the name, or what somebody planted there (a
+    link, a pipe, a file of somebody who could write to it later), is removed and never opened for writing.
 
     Args:
-        path: its name, which no other program uses.
+        path: its name, which nobody but this program uses.
+        wait: seconds to wait for another writer.
+        like: the file that it will replace (its path, or a descriptor), whose permissions it gets; None: the usual
+            ones of a new file.
+
+    Raises:
+        BusyError: another process held it all the time.
+        RefusedError: a folder has the name.
+        StorageError: the operating system refused; nothing is left behind.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    while True:
+        clear(path, wait)
+        try:
+            with files(path):
+                fd = os.open(path, flags, 0o666 if like is None else attributes.PRIVATE)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                continue  # another writer was faster
+            raise
+        made = lock = None
+        try:
+            with files(path):
+                made = os.fstat(fd)
+                lock = Lock(path, wait, fd)
+                if like is not None:
+                    attributes.keep(like, fd)
+            return lock
+        except NotFoundError:
+            continue  # another writer took it for a leftover before it was locked
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is being raised
+                if made is None:
+                    os.close(fd)
+                if made is None or os.path.samestat(os.lstat(path), made):
+                    os.unlink(path)
+            if lock is not None:
+                lock.release()
+            raise
+
+
+def clear(path: str, wait: float) -> None:
+    """Remove what stands at the name of a staging file, unless another process is writing it.
+
+    A name whose file also has another one was left by a crash just after the commit. It is removed without a lock:
+    whoever holds that file locked, because it is to be replaced, would wait for itself otherwise.
+
+    Args:
+        path: the name.
         wait: seconds to wait for another writer.
 
     Raises:
         BusyError: another process held it all the time.
+        RefusedError: a folder has the name.
+        StorageError: the operating system refused.
     """
-    while True:
-        _remove_published(path)
-        lock = Lock(path, wait, create=True)
-        try:
-            with files(path):
-                if lock.status.st_nlink == 1:
-                    os.ftruncate(lock.fd, 0)
-                    return lock
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first error is being raised
-                if lock.holds():
-                    os.unlink(path)
-            lock.release()
-            raise
-        lock.release()
-
-
-def _remove_published(path: str) -> None:
-    """Remove the name of a staging file that a crash left just after the commit: it is published under another name.
-
-    Otherwise a process that holds the lock on that file, in order to replace it, would wait for itself.
-    """
-    with files(path), contextlib.suppress(FileNotFoundError):
-        if os.lstat(path).st_nlink > 1:
+    with files(path), contextlib.suppress(FileNotFoundError, NotFoundError):
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise RefusedError("a folder has the name of a temporary file", path=path, hint="remove it")
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            with Lock(path, wait):
+                os.unlink(path)
+        else:
             os.unlink(path)

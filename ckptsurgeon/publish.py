@@ -13,9 +13,16 @@ import functools
 import os
 import stat
 
-from .errors import BusyError, RefusedError, files
+from .attributes import PRIVATE
+from .attributes import keep as keep_attributes
+from .errors import BusyError, RefusedError, StorageError, files
 from .locking import Lock as Lock
+from .locking import clear as clear
 from .locking import staging_lock as staging_lock
+from .writing import Appender as Appender
+from .writing import check_size as check_size
+from .writing import nameless_file as nameless_file
+from .writing import write_all as write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +35,6 @@ NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 KEPT = ".ckptsurgeon"  # hidden folder next to a checkpoint, for versions kept by `--backup`; see formats.kept.store
 BACKUP = "CKPTSURGEON_BACKUP"  # environment variable: 1 turns `--backup` on
 _PATIENCE = 30.0  # seconds that `write_file` waits for another writer of the same file
-_BLOCK = 1 << 18  # bytes written at a time, few enough to stay in the processor's cache
-_WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
 
 
 def overtaken(path: str) -> BusyError:
@@ -73,10 +78,24 @@ class Staging:
         """Take note of a name, and the file that it was given to; it goes if the publication fails."""
         self._made.append((path, status))
 
-    def create(self, path: str) -> int:
-        """A new empty file, open for writing."""
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self.made(path, os.fstat(fd))
+    def create(self, path: str, like: int | str | None = None) -> int:
+        """Make a new empty file and return its descriptor, open for writing.
+
+        Args:
+            path: its name.
+            like: the file (path or descriptor) whose permissions it gets; None: the usual ones of a new file.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o666 if like is None else PRIVATE)
+        try:
+            self.made(path, os.fstat(fd))
+            if like is not None:
+                keep_attributes(like, fd)
+        except BaseException:
+            os.close(fd)
+            if not (self._made and self._made[-1][0] == path):
+                os.unlink(path)  # made a moment ago, but `undo` does not know it
+            raise
         return fd
 
     def link(self, source: str, path: str) -> None:
@@ -151,12 +170,18 @@ class Staging:
         with contextlib.suppress(OSError):  # the next writer removes it
             os.unlink(source)
 
+    def keep(self, paths: Iterable[str]) -> None:
+        """The commit of several files: those at these paths are not undone any more."""
+        kept = set(paths)
+        self._made = [(path, status) for path, status in self._made if path not in kept]
+
     def undo(self) -> None:
-        """Remove all files made."""
+        """Remove all files made, as far as the operating system allows: the error that led here is being raised."""
         with held_signals():
             while self._made:
                 path, status = self._made.pop()
-                remove(path, only=status)
+                with contextlib.suppress(OSError):  # the next writer removes it
+                    remove(path, only=status)
 
 
 def _check_replaceable(path: str) -> None:
@@ -207,7 +232,7 @@ def remove(path: str, only: os.stat_result | None = None) -> bool:
         Whether the name existed and has been removed.
     """
     try:
-        if only is not None and not os.path.samestat(os.stat(path), only):
+        if only is not None and not os.path.samestat(os.lstat(path), only):
             return False
         os.unlink(path)
     except FileNotFoundError:
@@ -215,63 +240,14 @@ def remove(path: str, only: os.stat_result | None = None) -> bool:
     return True
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data`: a single `os.write` may write only a part."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-class Appender:
-    """Appends to an open file, and starts writing to the disk while more is appended.
-
-    Args:
-        fd: an empty file, open for writing.
-        staging: syncs the file.
-
-    Attributes:
-        size: bytes appended.
-    """
-
-    def __init__(self, fd: int, staging: Staging) -> None:
-        self.size = 0
-        self._fd = fd
-        self._staging = staging
-        self._pending: list[bytes] = []  # small variables are written together
-        self._held = self._begun = 0
-
-    def append(self, data: bytes) -> None:
-        """Append bytes.
-
-        Raises:
-            OSError: the bytes could not be written.
-        """
-        self._pending.append(data)
-        self._held += len(data)
-        self.size += len(data)
-        if self._held >= _BLOCK:
-            self.flush()
-            if self.size - self._begun >= _WRITEBACK:
-                self._begun = self.size
-                self._staging.begin_sync(self._fd)
-
-    def flush(self) -> None:
-        """Hand all bytes to the operating system.
-
-        Raises:
-            OSError: the operating system refused.
-        """
-        write_all(self._fd, self._pending[0] if len(self._pending) == 1 else b"".join(self._pending))
-        self._pending, self._held = [], 0
-
-
-def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> None:
+def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True, warnings: list[str] | None = None) -> None:
     """Replace or create the file at `path`, so that a reader sees either the old bytes or the new ones.
 
     Args:
-        path: the file; a symbolic link is replaced by a file.
+        path: the file; a symbolic link is replaced by a file. An existing file's permissions are kept.
         data: its bytes, whole or in parts.
         sync: wait until the bytes are on the disk.
+        warnings: gets a line if the file was written, but its name may not survive a power cut; None: that is an error.
 
     Raises:
         StorageError, NotFoundError: the operating system refused; the old file is unharmed.
@@ -279,18 +255,42 @@ def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True) -> N
     staging = Staging(sync)
     temporary = f"{path}.ckptsurgeon-tmp"
     with files(path):
-        own = staging_lock(temporary, _PATIENCE)  # another writer of the same file waits until this one is in place
+        # Another writer of the same file waits until this one is in place.
+        own = staging_lock(temporary, _PATIENCE, path if os.path.isfile(path) else None)
         try:
             staging.made(temporary, own.status)
+            size = 0
             for part in (data,) if isinstance(data, bytes) else data:
                 write_all(own.fd, part)
+                size += len(part)
+            check_size(own.fd, size)
             if sync:
                 os.fsync(own.fd)
             with held_signals():
                 staging.rename(temporary, path)
-                staging.sync(os.path.dirname(path) or ".")
+                sync_after_commit(staging, path, warnings)
         except BaseException:
             staging.undo()
             raise
         finally:
             own.release()
+
+
+def sync_after_commit(staging: Staging, path: str, warnings: list[str] | None) -> None:
+    """Wait until the name of a published file is on the disk. The file is in place even if that fails.
+
+    Args:
+        staging: syncs, if that is wanted.
+        path: the file.
+        warnings: gets a line if it failed.
+
+    Raises:
+        StorageError: it failed, and there is no list for warnings.
+    """
+    try:
+        staging.sync(os.path.dirname(path) or ".")
+    except OSError as error:
+        what = f"written, but a power cut may undo it: the folder was not synced: {(error.strerror or '').lower()}"
+        if warnings is None:
+            raise StorageError(what, path=path) from error
+        warnings.append(f"{path}: {what}")

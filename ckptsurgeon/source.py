@@ -9,6 +9,8 @@ bytes, and `is_current` reports whether the path still leads to them.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 
@@ -98,7 +100,11 @@ class LocalFile(Source):
     @property
     def size(self) -> int:
         """As `Source.size`, asked of the operating system each time: a file may be cut although it should not be."""
-        return os.fstat(self.fd).st_size
+        try:
+            return os.fstat(self.fd).st_size
+        except OSError as error:
+            error.filename = self.path
+            raise
 
     @property
     def identity(self) -> object:
@@ -107,7 +113,11 @@ class LocalFile(Source):
 
     def read(self, offset: int, length: int) -> bytes:
         """As `Source.read`."""
-        data = os.pread(self.fd, length, offset)
+        try:
+            data = os.pread(self.fd, length, offset)
+        except OSError as error:
+            error.filename = self.path  # the operating system knows the descriptor only
+            raise
         return data if len(data) == length else self._read_on(data, offset, length)
 
     def _read_on(self, data: bytes, offset: int, length: int) -> bytes:
@@ -120,24 +130,31 @@ class LocalFile(Source):
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> int:
         """As `Source.read_into`."""
-        done = count = os.preadv(self.fd, [buffer], offset)
-        while count and done < len(buffer):
-            count = os.preadv(self.fd, [memoryview(buffer)[done:]], offset + done)
-            done += count
+        try:
+            done = count = os.preadv(self.fd, [buffer], offset)
+            while count and done < len(buffer):
+                count = os.preadv(self.fd, [memoryview(buffer)[done:]], offset + done)
+                done += count
+        except OSError as error:
+            error.filename = self.path
+            raise
         return done
 
     def is_current(self) -> bool:
         """As `Source.is_current`."""
         try:
             return os.path.samestat(os.stat(self.path), self.status)
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise
 
     def close(self) -> None:
         """As `Source.close`."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # nothing was written to it
+                os.close(fd)
 
 
 def open_source(path: str) -> Source:
@@ -148,6 +165,49 @@ def open_source(path: str) -> Source:
         DamagedError: not a regular file (a pipe or device could block forever).
     """
     return LocalFile(path)
+
+
+# What `stat` says where nothing is. Any other error is one of the system, which must not pass for an absent file.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def kind_at(path: str) -> int:
+    """The type of what a path leads to, as `stat.S_IFMT` gives it; 0 if nothing is there.
+
+    Raises:
+        OSError: the operating system cannot tell.
+    """
+    try:
+        return stat.S_IFMT(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return 0
+        raise
+    except ValueError:  # no path has a zero byte
+        return 0
+
+
+def is_taken(path: str) -> bool:
+    """Whether a name exists, be it a broken link. Unlike os.path.lexists, raises OSError if the system cannot tell."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise
+    except ValueError:  # no path has a zero byte
+        return False
+    return True
+
+
+def is_file(path: str) -> bool:
+    """Whether a path leads to a regular file. Unlike os.path.isfile, raises OSError if the system cannot tell."""
+    return kind_at(path) == stat.S_IFREG
+
+
+def is_folder(path: str) -> bool:
+    """Whether a path leads to a folder. Unlike os.path.isdir, raises OSError if the system cannot tell."""
+    return kind_at(path) == stat.S_IFDIR
 
 
 def size_of(path: str) -> int:

@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Files of more than a few seconds, by processor time, longest first: they start rings, processes, fuzzers, or break
 # an operation at each of its calls. --quick leaves them out.
 SLOW = [
+    "test_faults.py",
     "test_ring_driver.py",
+    "test_powercut.py",
     "test_bundle_publish.py",
     "test_hdf5_hostile.py",
     "test_cli_ring.py",

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ring_support import PROGRAM
 
-from ckptsurgeon.ring.trainers import local
+from ckptsurgeon.ring.trainers import engines
 
 
 def _load() -> Any:
@@ -48,6 +48,7 @@ class Here:
     """
 
     pid = None
+    stays_running = True
 
     def __init__(self, arguments: list[str]) -> None:
         assert arguments[: len(PROGRAM)] == PROGRAM
@@ -73,6 +74,19 @@ class Here:
     def reset(self) -> None:
         """Nothing runs."""
 
+    def end_input(self) -> None:
+        """It waits for nothing."""
+
+    def ended(self) -> bool:
+        """Nothing runs."""
+        return True
+
+    def terminate(self) -> None:
+        """Nothing runs."""
+
+    def kill(self) -> None:
+        """Nothing runs."""
+
 
 def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the rings of a test have such trainers in place of workers."""
@@ -80,4 +94,4 @@ def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def trainers(spec: Any, folder: Any, table: Any, inherited: Any) -> dict[str, Here]:
         return {model.name: Here(list(model.worker)) for model in spec.models}
 
-    monkeypatch.setattr(local, "trainers", trainers)
+    monkeypatch.setitem(engines._ENGINES, "local", trainers)  # type: ignore[arg-type]

@@ -874,14 +874,14 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     """An error at the last file takes the first ones away again."""
     from ckptsurgeon.formats import copying
 
-    write, path = copying.write_file, a_set(tmp_path / "a")
+    publish, path = copying._publish, a_set(tmp_path / "a")
 
-    def failing(where: str, *rest: Any) -> None:
+    def failing(staging: Any, temporary: str, where: str) -> None:
         if where.endswith("json"):
             raise StorageError("no room", path=where)
-        write(where, *rest)
+        publish(staging, temporary, where)
 
-    monkeypatch.setattr(copying, "write_file", failing)
+    monkeypatch.setattr(copying, "_publish", failing)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(StorageError):
         producing.cp(path, tmp_path / "b.safetensors.index.json")

@@ -18,9 +18,9 @@ from ckptsurgeon.source import LocalFile, Source, open_source
 PACKAGE = ROOT / "ckptsurgeon"
 # What writes stages, links and locks local files; the sandbox hands descriptors to libhdf5's process.
 LOCAL = {
-    "formats/stdin.py", "formats/bundle/copying.py", "formats/files/replacing.py", "formats/bundle/writing.py",
-    "formats/bundle/layout.py",
-    "formats/bundle/publishing.py", "formats/bundle/saved_model.py", "formats/safetensors/writing.py",
+    "formats/copying.py", "formats/files/replacing.py", "formats/bundle/writing.py", "formats/bundle/layout.py",
+    "formats/bundle/publishing.py", "formats/bundle/folders.py", "formats/bundle/healing.py",
+    "formats/bundle/leftovers.py", "formats/safetensors/writing.py", "formats/stdin.py",
     "formats/keras/writing.py", "formats/keras/edits.py",
 }  # fmt: skip
 CALLS = {"open", "pread", "preadv", "read", "fstat", "stat", "lstat", "fdopen", "getsize", "samestat", "sameopenfile"}

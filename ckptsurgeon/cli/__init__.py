@@ -7,18 +7,20 @@ is imported, and only its parser is built: a command starts in little more than 
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import os
 import sys
 
-from ..errors import CkptSurgeonError, UsageError, did_you_mean, warned
+from ..errors import CkptSurgeonError, UsageError, did_you_mean, printable, warned
+from . import streams
 from .parser import Parser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-DONE, FAILED, BUG, INTERRUPTED = 0, 2, 3, 130  # verbs return 1 themselves: diff found a difference, verify damage
+# Verbs return DIFFERENT themselves: diff found a difference, verify damage.
+DONE, DIFFERENT, FAILED, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 VERBS = {
     "ls": "list the variables of a checkpoint",
@@ -58,26 +60,34 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     # Opening a large checkpoint makes many long-lived objects, which frequent collections would scan for nothing.
     gc.set_threshold(100_000)
-    _prepare_streams()
+    streams.prepare()
+    status = _run(argv)
+    error = streams.failure()
+    if error is None or isinstance(error, BrokenPipeError):  # the reader closed the pipe, as `head` does
+        return status
+    if status in (DONE, DIFFERENT):
+        streams.complain(f"stdout: {(error.strerror or str(error)).lower()}")
+        return FAILED
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    """Run one command and return the exit status; what it printed may still be on its way."""
     try:
         _turn_sigterm_into_interrupt()
-        status = _dispatch(argv)
-        sys.stdout.flush()
-        return status
+        return _dispatch(argv)
     except CkptSurgeonError as error:
         for line in error.lines:
-            print(f"ckptsurgeon: {line}", file=sys.stderr)
+            streams.complain(line)
         return FAILED
     except KeyboardInterrupt:
-        print("ckptsurgeon: interrupted", file=sys.stderr)
+        streams.complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader closed the pipe, as `head` does. Python would print another error when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"ckptsurgeon: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        where = printable(str(error.filename or "stdout"))  # errors of checkpoint files have become StorageErrors
+        streams.complain(f"{where}: {(error.strerror or str(error)).lower()}")
         return FAILED
     except Exception:
         _report_bug(argv)
@@ -109,7 +119,7 @@ def _dispatch(argv: list[str]) -> int:
         args = parser.parse(rest)
     except SystemExit:  # --help
         return DONE
-    with warned(lambda line: print(f"ckptsurgeon: warning: {line}", file=sys.stderr)):
+    with warned(lambda line: streams.complain(f"warning: {line}")):
         status: int = module.run(args)
     return status
 
@@ -133,17 +143,6 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _prepare_streams() -> None:
-    """Make output UTF-8, with other bytes in names escaped; output to a closed stream is discarded."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
 def _turn_sigterm_into_interrupt() -> None:
     """Make `kill` end a command as Ctrl-C does: staged files are removed, the recipient is unchanged."""
     import signal
@@ -160,10 +159,11 @@ def _report_bug(argv: list[str]) -> None:
 
     from .. import __version__
 
-    traceback.print_exc()
-    print(
-        "ckptsurgeon: this is a bug in ckptsurgeon. Please report the lines above together with these:\n"
-        f"  ckptsurgeon {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
-        f"  arguments: {argv}",
-        file=sys.stderr,
-    )
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
+        print(
+            "ckptsurgeon: this is a bug in ckptsurgeon. Please report the lines above together with these:\n"
+            f"  ckptsurgeon {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+            f"  arguments: {argv}",
+            file=sys.stderr,
+        )

@@ -11,7 +11,7 @@ from ..errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn, TypedDict
+    from typing import Any, NoReturn, TypedDict
 
     from ..verbs.changing import Placing, Writing
 
@@ -55,6 +55,10 @@ class Parser(argparse.ArgumentParser):
         """Parse the arguments; a list of names may continue after options, as in `ls CKPT --json GLOB`."""
         has_list = any(action.nargs in ("*", "+") for action in self._get_positional_actions())
         return self.parse_intermixed_args(argv) if has_list else self.parse_args(argv)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse itself says nothing if stdout takes nothing."""
+        print(self.format_help(), end="")
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import printable
+from ..errors import StorageError, printable
+from .streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
     from typing import Any
 
     from ..plan import Report
@@ -120,15 +122,48 @@ def report(result: Report, dry_run: bool, as_json: bool, quiet: bool = False, ve
     """Print what an operation did, or would do."""
     if quiet:
         return
-    emit(result.rows if verbose else result.changed, ("action", "name", "dtype", "shape", "bytes"), as_json)
-    if sys.stdout.isatty() and not as_json:
-        written = sum(row["bytes"] for row in result.rows if isinstance(row["bytes"], int))
-        done = "would be written; nothing was" if dry_run else "written"
-        print(f"{len(result.changed)} variables of {result.path}; {size(written)} {done}")
+    with after(result.path, dry_run):
+        emit(result.rows if verbose else result.changed, ("action", "name", "dtype", "shape", "bytes"), as_json)
+        if sys.stdout.isatty() and not as_json:
+            written = sum(row["bytes"] for row in result.rows if isinstance(row["bytes"], int))
+            done = "would be written; nothing was" if dry_run else "written"
+            print(f"{len(result.changed)} variables of {printable(result.path)}; {size(written)} {done}")
     warn(result)
+
+
+class after:
+    """A context manager for what is printed after an operation: a stdout that fails does not hide what was done.
+
+    Args:
+        path: the result.
+        dry_run: whether nothing was written.
+
+    Raises:
+        StorageError: stdout takes nothing.
+    """
+
+    def __init__(self, path: str, dry_run: bool) -> None:
+        self._done = f"nothing was written to {path}" if dry_run else f"the operation is complete, {path} is written"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                sys.stdout.flush()
+            except OSError as refused:
+                error = refused
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            what = f"the report cannot be printed: {(error.strerror or '').lower()}"
+            raise StorageError(what, path="stdout", hint=self._done) from error
+        if error is not None and kind is None:
+            raise error
 
 
 def warn(result: Report | Undone) -> None:
     """Print the warnings of an operation."""
     for warning in result.warnings:
-        print(f"ckptsurgeon: warning: {warning}", file=sys.stderr)
+        complain(f"warning: {warning}")

@@ -12,6 +12,7 @@ from .saving import check as check
 from .saving import check_binding as check_binding
 from .saving import compact as compact
 from .saving import copy as copy
+from .saving import heal as heal
 from .saving import like as like
 from .saving import remove as remove
 from .saving import save as save

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
 from .. import errors
 from ..checkpoint import CHUNK, Checkpoint
-from ..errors import RefusedError
-from ..publish import Lock, remove, write_file
-from ..source import open_source
+from ..errors import BusyError, CkptSurgeonError, RefusedError
+from ..publish import (
+    NO_LINKS,
+    Lock,
+    Staging,
+    check_size,
+    remove,
+    staging_lock,
+    sync_after_commit,
+    write_all,
+    write_file,
+)
+from ..source import is_file, is_taken, open_source
 from .files import sets
 from .files.replacing import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..source import Source
     from .files.replacing import Output
@@ -40,7 +51,7 @@ def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: f
         for chunk in chunks_of(checkpoint.file(checkpoint.main_file)):
             output.write(chunk)
 
-    if not os.path.lexists(out):
+    if not is_taken(out):
         return replace(out, fill, None, sync, wait)
     if not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
@@ -49,12 +60,21 @@ def copy_file(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: f
 
 
 def copy_meta(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
-    """Copy the `.meta` file that TensorFlow 1 writes next to a checkpoint, if there is one."""
+    """Copy the `.meta` file that TensorFlow 1 writes next to a checkpoint, if there is one.
+
+    Returns:
+        A warning if it could not be copied: the checkpoint's own files are in place.
+    """
     meta = checkpoint.main_file.removesuffix(".index") + ".meta"
-    if os.path.isfile(meta):
-        with errors.files(meta), open_source(meta) as file:
-            write_file(out + ".meta", chunks_of(file), sync)
-    return []
+    warnings: list[str] = []
+    try:
+        with errors.files(meta):
+            if is_file(meta):
+                with open_source(meta) as file:
+                    write_file(out + ".meta", chunks_of(file), sync, warnings)
+    except CkptSurgeonError as error:
+        warnings.append(f"{out}: copied, but not the .meta file next to it: {error}")
+    return warnings
 
 
 def is_gone(path: str) -> bool:
@@ -66,7 +86,9 @@ def is_gone(path: str) -> bool:
     return True
 
 
-def copy_set(checkpoint: Checkpoint, files: list[str], out: str, sync: bool, hint: str | None) -> list[str]:
+def copy_set(
+    checkpoint: Checkpoint, files: list[str], out: str, sync: bool, wait: float, hint: str | None
+) -> list[str]:
     """Copy the files of a set under names derived from OUT, and its index last, which completes the checkpoint.
 
     Args:
@@ -74,6 +96,7 @@ def copy_set(checkpoint: Checkpoint, files: list[str], out: str, sync: bool, hin
         files: the files with values; the checkpoint's main file may be one of them.
         out: the main file of the copy.
         sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer of the set.
         hint: the error's hint if `out` is not a valid name for such a set.
 
     Returns:
@@ -83,24 +106,74 @@ def copy_set(checkpoint: Checkpoint, files: list[str], out: str, sync: bool, hin
         RefusedError: a file of the copy already exists, or `out` is not a valid name for a set of this kind.
     """
     new = _names(checkpoint, files, out, hint)
-    paths = [os.path.join(os.path.dirname(out), name) for name in new.values()]
-    taken = next((path for path in [*paths, out] if os.path.lexists(path)), None)
-    if taken is not None:
-        what = "exists already, and no single rename replaces a set of files"
-        raise RefusedError(what, path=taken, hint="choose another name")
-    written: list[str] = []
+    folder = os.path.dirname(out)
+    parts: dict[str, bytes | Iterator[bytes]] = {
+        os.path.join(folder, name): chunks_of(checkpoint.file(source))
+        for source, name in zip(files, new.values(), strict=True)
+    }
+    if checkpoint.main_file not in files:
+        parts[out] = _index(checkpoint.file(checkpoint.main_file), new)
+    warnings: list[str] = []
+    staged: list[tuple[str, str]] = []
+    staging = Staging(sync)
+    # One lock for the whole set, under a name of its own: each file's staged name is the second link to a file that a
+    # crash may leave, and by which the next run knows it.
+    with errors.files(out), staging_lock(f"{out}.ckptsurgeon-tmp.set", wait) as own:
+        staging.made(own.path, own.status)
+        try:
+            _remove_killed([*parts])
+            for path in parts:
+                if is_taken(path):
+                    what = "exists already, and no single rename replaces a set of files"
+                    raise RefusedError(what, path=path, hint="choose another name")
+            for path, data in parts.items():
+                staged.append((_stage(staging, path, data, sync, wait), path))
+            for at, (temporary, path) in enumerate(staged, 1):
+                if at == len(staged):
+                    staging.sync(folder or ".")  # a power cut must not leave the last file without the others
+                _publish(staging, temporary, path)
+            staging.keep([path for _, path in staged])  # the last one completes the set: the commit
+            sync_after_commit(staging, out, warnings)
+        finally:
+            staging.undo()
+    return warnings
+
+
+def _remove_killed(paths: list[str]) -> None:
+    """Remove what a killed copy left of a set whose last file is missing: files that are links to staged ones."""
+    if is_taken(paths[-1]):
+        return
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(path), os.lstat(f"{path}.ckptsurgeon-tmp")):
+                os.unlink(path)
+
+
+def _stage(staging: Staging, path: str, data: bytes | Iterable[bytes], sync: bool, wait: float) -> str:
+    """Write one file of a set under its temporary name, which is returned."""
+    temporary = f"{path}.ckptsurgeon-tmp"
+    with errors.files(path), staging_lock(temporary, wait) as own:
+        staging.made(temporary, own.status)
+        size = 0
+        for chunk in (data,) if isinstance(data, bytes) else data:
+            write_all(own.fd, chunk)
+            size += len(chunk)
+        check_size(own.fd, size)
+        if sync:
+            os.fsync(own.fd)
+    return temporary
+
+
+def _publish(staging: Staging, temporary: str, path: str) -> None:
+    """Give a staged file its final name, where nothing may be replaced."""
     try:
-        for source, path in zip(files, paths, strict=True):
-            written.append(path)
-            write_file(path, chunks_of(checkpoint.file(source)), sync)
-        if checkpoint.main_file not in files:
-            written.append(out)
-            write_file(out, _index(checkpoint.file(checkpoint.main_file), new), sync)
-    except BaseException:
-        for path in reversed(written):
-            is_gone(path)
-        raise
-    return []
+        staging.link(temporary, path)
+    except FileExistsError:
+        raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again") from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        staging.move(temporary, path)
 
 
 def _names(checkpoint: Checkpoint, files: list[str], out: str, hint: str | None) -> dict[str, str]:

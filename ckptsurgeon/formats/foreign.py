@@ -6,7 +6,7 @@ import os
 import re
 
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
-from ..source import open_source
+from ..source import is_file, is_folder, open_source
 from . import kinds
 from .files import zipped
 
@@ -55,9 +55,9 @@ def explain(path: str, expected: str | None = None) -> CkptSurgeonError | None:
     Returns:
         An error that names the kind of file; None if it is unknown.
     """
-    if os.path.isdir(path):
+    if is_folder(path):
         return _folder(path)
-    if not os.path.isfile(path):
+    if not is_file(path):
         return UnsupportedError("not a regular file", path=path, expected=expected)  # a pipe could block forever
     with open_source(path) as file:
         head = file.read(0, _HEAD)
@@ -132,7 +132,7 @@ def content(folder: str) -> CkptSurgeonError | None:
     """The error for a folder without a checkpoint, which names the first file that is a model of another kind."""
     for name in sorted(os.listdir(folder))[:_MOST_FILES]:
         path = os.path.join(folder, name)
-        error = explain(path) if os.path.isfile(path) else None
+        error = explain(path) if is_file(path) else None
         if error is not None and (error.hint is not None or isinstance(error, DamagedError)):
             what = f"{name}, {error.what}"
             return NotFoundError("a folder without a checkpoint", path=folder, found=what, hint=error.hint)
@@ -146,7 +146,7 @@ def layout(path: str) -> CkptSurgeonError | None:
         hint = "export it with Orbax, for instance as npz or safetensors"
         return UnsupportedError("an Orbax checkpoint", path=path, hint=hint)
     numbered = [name for name in names if name[-1:].isdigit()]
-    steps = [name for name in numbered if os.path.isfile(os.path.join(path, name, _ORBAX[0]))]
+    steps = [name for name in numbered if is_file(os.path.join(path, name, _ORBAX[0]))]
     if steps:
         last = sorted(steps, key=lambda name: (len(name), name))[-1]
         return UnsupportedError("a folder of Orbax checkpoints", path=path, found=f"{len(steps)}, the last {last}")
@@ -158,7 +158,7 @@ def layout(path: str) -> CkptSurgeonError | None:
     if any(name.startswith(("mp_rank_", "zero_pp_rank_")) and name.endswith("_states.pt") for name in names):
         hint = "'python zero_to_fp32.py . OUT' in the folder above makes one checkpoint of it"
         return UnsupportedError("a DeepSpeed checkpoint", path=path, hint=hint)
-    if "Manifest.json" in names and os.path.isdir(os.path.join(path, "Data", "com.apple.CoreML")):
+    if "Manifest.json" in names and is_folder(os.path.join(path, "Data", "com.apple.CoreML")):
         return UnsupportedError("a Core ML package", path=path, hint="coremltools reads its weights")
     return None
 

@@ -111,6 +111,10 @@ class Format(Protocol):
     # As `save_in_place`, but also removes all bytes that no variable refers to.
     def compact(self, plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]: ...
 
+    # Removes what a crash left of an operation on a checkpoint, which is locked; called when there is nothing to write.
+    # With `compact` also finishes what a killed `compact` had begun. Returns warnings.
+    def heal(self, checkpoint: Checkpoint, lock: Lock, sync: bool, wait: float, compact: bool) -> list[str]: ...
+
     # Brings back a kept version: `kept` is a hard link to a former file `path`, which is the locked main file or, in a
     # set, another file; the version's other files stand next to `kept`. Returns warnings.
     def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]: ...

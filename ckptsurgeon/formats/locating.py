@@ -6,7 +6,7 @@ import os
 
 from .. import errors
 from ..errors import CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
-from ..source import open_source
+from ..source import is_file, is_folder, kind_at, open_source
 from . import table
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def locate(path: str) -> Found:
         found = default.recognise(path)  # a bundle wins over a file of the same name, as in TensorFlow
         if found is not None:
             return found
-        if os.path.isdir(path):
+        if is_folder(path):
             return _of_folder(path)
         stripped = list(_stripped(path))
         for format in table.in_order():  # each is imported only if those before it do not recognise the path
@@ -52,7 +52,7 @@ def locate(path: str) -> Found:
                 found = format.recognise(candidate)
                 if found is not None:
                     return found
-        if os.path.exists(path):
+        if kind_at(path):
             raise _explain(path)
         if ".data-" in os.path.basename(path) or path.endswith(".index"):
             raise NotFoundError("no such file", path=path)
@@ -122,7 +122,7 @@ def _chosen(folder: str) -> Found | None:
     latest = _recognised(known.latest, table.in_order())
     if latest is not None:
         return latest
-    if os.path.isfile(known.latest):
+    if is_file(known.latest):
         raise _explain(known.latest)
     raise NotFoundError("its 'checkpoint' file names a checkpoint that is not there", path=folder, found=known.latest)
 
@@ -167,13 +167,13 @@ def _folders(folder: str) -> list[str]:
     the others are older, and `blobs` holds the files themselves.
     """
     snapshots = os.path.join(folder, "snapshots")
-    if os.path.isdir(os.path.join(folder, "blobs")) and os.path.isdir(snapshots):
+    if is_folder(os.path.join(folder, "blobs")) and is_folder(snapshots):
         try:
             with open_source(os.path.join(folder, "refs", "main")) as file:
                 revision = file.read(0, _LONGEST_REVISION).decode("ascii", "replace").strip()
         except (OSError, CkptSurgeonError):
             revision = ""
-        is_there = revision.isalnum() and os.path.isdir(os.path.join(snapshots, revision))
+        is_there = revision.isalnum() and is_folder(os.path.join(snapshots, revision))
         return [os.path.join("snapshots", revision if is_there else "")]
     with os.scandir(folder) as entries:
         return sorted(
@@ -194,7 +194,7 @@ def _held(folder: str) -> list[Found]:
     default, *others = table.in_order()
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
-        if not os.path.isfile(path) or ".data-" in name or name == state.NAME or name.startswith("."):
+        if not is_file(path) or ".data-" in name or name == state.NAME or name.startswith("."):
             continue
         try:
             is_bundle = name.endswith(".index")
@@ -223,7 +223,7 @@ def in_folder(folder: str) -> list[Found]:
         NotFoundError: the folder holds no checkpoint, or does not exist.
     """
     with errors.files(folder):
-        if not os.path.isdir(folder):
+        if not is_folder(folder):
             raise NotFoundError("no such folder", path=folder)
         found = _held(folder)
         if not found:
@@ -264,7 +264,7 @@ def _is_state(folder: str) -> bool:
 
 def _neighbour(path: str) -> str | None:
     folder, base = os.path.split(path)
-    if not os.path.isdir(folder or "."):
+    if not is_folder(folder or "."):
         return f"there is no folder {folder}"
     names = {name[: -len(".index")] for name in os.listdir(folder or ".") if name.endswith(".index")}
     return errors.did_you_mean(base, names)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError
-from ..source import size_of
+from ..errors import ChangedError, CkptSurgeonError, Problems, UsageError, files
+from ..source import is_folder, size_of
 from . import locating, table
 
 TYPE_CHECKING = False
@@ -81,7 +81,7 @@ def checkpoints(folder: str) -> list[dict[str, object]]:
     """
     from . import state
 
-    latest = state.read(folder) if os.path.isdir(folder) else None
+    latest = state.read(folder) if is_folder(folder) else None
     return [
         {
             "checkpoint": each.path,
@@ -107,6 +107,11 @@ def retry(attempt: Callable[[], Result]) -> Result:
         except CkptSurgeonError as error:
             _call_stdin_so(error)
             raise
+        except OSError as error:
+            if error.filename is None:  # of a stream to stdout, not of a file
+                raise
+            with files(str(error.filename)):
+                raise
     return attempt()
 
 
@@ -124,7 +129,7 @@ def has_kept(main_file: str) -> bool:
     from ..publish import KEPT
 
     folder, name = os.path.split(main_file)
-    return os.path.isdir(os.path.join(folder, KEPT, name))
+    return is_folder(os.path.join(folder, KEPT, name))
 
 
 class locked:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 
 from .. import errors
-from ..errors import StorageError
+from ..errors import CkptSurgeonError, StorageError
 from ..plan import Copy, Elements
-from ..source import size_of
+from ..source import is_file, kind_at, size_of
 from . import table
 
 TYPE_CHECKING = False
@@ -168,6 +168,25 @@ def compact(plan: Plan, lock: Lock, sync: bool = True, wait: float = 30.0) -> li
     return format.compact(plan, lock, sync, wait)
 
 
+def heal(checkpoint: Checkpoint, lock: Lock, sync: bool = True, wait: float = 30.0, compact: bool = False) -> list[str]:
+    """Remove what a crash left of an operation on a checkpoint, by one that has nothing to write itself.
+
+    Args:
+        checkpoint: open.
+        lock: on it, from `locked`.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+        compact: also finish a `compact` that was killed.
+
+    Returns:
+        Warnings, also for what could not be removed: the checkpoint itself is sound.
+    """
+    try:
+        return table.of_checkpoint(checkpoint).heal(checkpoint, lock, sync, wait, compact)
+    except CkptSurgeonError as error:
+        return [f"what an interrupted operation left could not be removed: {error}"]
+
+
 def stream(plan: Plan, layers: Mapping[str, int]) -> None:
     """Write the result of a plan to stdout, as safetensors.
 
@@ -221,13 +240,22 @@ def copy(checkpoint: Checkpoint, out: str, force: bool = False, sync: bool = Tru
     return table.of_checkpoint(checkpoint).copy(checkpoint, out, force, sync, wait)
 
 
-def write_state(out: str, sync: bool = True) -> None:
-    """Write a `checkpoint` file into the folder of a new checkpoint, unless the folder has one."""
+def write_state(out: str, sync: bool = True) -> list[str]:
+    """Write a `checkpoint` file into the folder of a new checkpoint, unless the folder has one.
+
+    Returns:
+        A warning if it could not be written: the new checkpoint is in place.
+    """
     from . import state
 
     folder = os.path.dirname(out) or "."
-    if not os.path.lexists(os.path.join(folder, state.NAME)):
-        state.write(folder, out, [out], sync)
+    try:
+        with errors.files(folder):
+            if kind_at(os.path.join(folder, state.NAME)):
+                return []
+        return state.write(folder, out, [out], sync)
+    except CkptSurgeonError as error:
+        return [f"{out}: written, but the folder's '{state.NAME}' file was not: {error}"]
 
 
 def write(prefix: str, arrays: Mapping[str, NDArray[Any]], sync: bool = True) -> None:
@@ -262,6 +290,6 @@ def sync(*checkpoints: str, also: Iterable[str] = ()) -> None:
     paths = list(also)
     for path in checkpoints:
         with errors.files(path):
-            paths += table.of(table.STREAMED if os.path.isfile(path) else table.DEFAULT).to_sync(path)
+            paths += table.of(table.STREAMED if is_file(path) else table.DEFAULT).to_sync(path)
     with errors.files(checkpoints[0]):
         fsync_all([*paths, *(os.path.dirname(path) or "." for path in paths)])

@@ -11,7 +11,7 @@ import re
 
 from .. import errors
 from ..errors import DamagedError, RefusedError
-from ..source import open_source
+from ..source import is_file, open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def read(folder: str) -> State | None:
     """
     path = os.path.join(folder, NAME)
     with errors.files(path):
-        if not os.path.isfile(path):
+        if not is_file(path):
             return None
         with open_source(path) as file:
             fields = _parse(file.read(0, MAX_SIZE + 1))
@@ -88,7 +88,7 @@ def read(folder: str) -> State | None:
     return State(folder, _resolve(folder, latest[-1]), [_resolve(folder, value) for value in kept])
 
 
-def write(folder: str, latest: str, kept: Iterable[str], sync: bool = True) -> None:
+def write(folder: str, latest: str, kept: Iterable[str], sync: bool = True) -> list[str]:
     """Write the state file of a folder, with paths relative to it.
 
     Args:
@@ -97,6 +97,9 @@ def write(folder: str, latest: str, kept: Iterable[str], sync: bool = True) -> N
         kept: prefixes of all kept checkpoints, oldest first.
         sync: wait until the file is on the disk.
 
+    Returns:
+        Warnings.
+
     Raises:
         StorageError: the operating system refused; the old file is unharmed.
     """
@@ -104,7 +107,9 @@ def write(folder: str, latest: str, kept: Iterable[str], sync: bool = True) -> N
 
     lines = [f"model_checkpoint_path: {_quote(folder, latest)}\n"]
     lines += [f"all_model_checkpoint_paths: {_quote(folder, path)}\n" for path in kept]
-    write_file(os.path.join(folder, NAME), "".join(lines).encode("utf-8", "surrogateescape"), sync)
+    warnings: list[str] = []
+    write_file(os.path.join(folder, NAME), "".join(lines).encode("utf-8", "surrogateescape"), sync, warnings)
+    return warnings
 
 
 def _parse(text: bytes) -> list[tuple[str, str]]:
@@ -149,10 +154,10 @@ def _base(path: str) -> str:
 
 
 def _exists(prefix: str) -> bool:
-    if os.path.isfile(prefix + ".index") or os.path.isfile(prefix):
+    if is_file(prefix + ".index") or is_file(prefix):
         return True
     shards = _SHARDS.fullmatch(prefix)
-    return shards is not None and os.path.isfile(f"{shards[1]}-00000-of-{shards[2]}")
+    return shards is not None and is_file(f"{shards[1]}-00000-of-{shards[2]}")
 
 
 def _leaves(folder: str, prefix: str) -> bool:

@@ -8,7 +8,7 @@ import sys
 from .. import errors
 from ..checkpoint import CHUNK
 from ..errors import UsageError
-from ..publish import remove, write_all
+from ..publish import nameless_file, write_all
 
 _spooled: list[int] = []  # the file descriptor, once stdin was read: stdin can be read only once
 
@@ -31,7 +31,7 @@ def spool(folder: str | None = None) -> str:
 
             folder = tempfile.gettempdir()
         with errors.files(folder):
-            fd = _nameless(folder)
+            fd = nameless_file(folder)
             while chunk := os.read(sys.stdin.fileno(), CHUNK):
                 write_all(fd, chunk)
         _spooled.append(fd)
@@ -41,17 +41,3 @@ def spool(folder: str | None = None) -> str:
 def is_spooled(path: str | None) -> bool:
     """Whether a path is one that `spool` returned."""
     return bool(_spooled) and path == f"/dev/fd/{_spooled[0]}"
-
-
-def _nameless(folder: str) -> int:
-    """Open a new, nameless file in a folder."""
-    if hasattr(os, "O_TMPFILE"):
-        try:
-            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            pass  # not supported by this file system: the file has a name for an instant
-    path = os.path.join(folder, f".ckptsurgeon-tmp.stdin-{os.getpid()}")
-    remove(path)  # left by a crashed process with the same id
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.unlink(path)
-    return fd

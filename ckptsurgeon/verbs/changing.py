@@ -264,6 +264,7 @@ def operate(
     link: bool = False,
     *,
     compact: Callable[[], bool] = lambda: False,
+    compacts: bool = False,
     donor: Callable[[], Checkpoint | None] = lambda: None,
     out: str | os.PathLike[str] | None = None,
     wait: float = 30.0,
@@ -281,6 +282,7 @@ def operate(
         make: gives the plan.
         link: share the donor's data files.
         compact: called after planning: whether to rewrite all live bytes instead of saving the plan.
+        compacts: with nothing to write, finish what a killed `compact` had begun.
         donor: called after planning: the open donor, if there is one.
         out: as in `Writing`, like all that follow.
         wait: seconds to wait for another writer.
@@ -311,6 +313,8 @@ def operate(
                         report.warnings += formats.compact(plan, held.lock, sync, wait)
                     elif not plan.changes_nothing:
                         report.warnings += formats.save(plan, lock=held.lock, link=link, sync=sync, wait=wait)
+                    else:
+                        report.warnings += formats.heal(held.checkpoint, held.lock, sync, wait, compacts)
                 return report
         with formats.open(path) as checkpoint:
             if out is not None:

@@ -7,6 +7,7 @@ import os
 from ..errors import NotFoundError, RefusedError, UsageError
 from ..formats import table
 from ..plan import Copy, Elements, Plan
+from ..source import is_file, is_folder, is_taken, kind_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,20 +33,20 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
         raise UsageError("the name of another format", path=out, expected=f"one of {format or like.format}", hint=hint)
     if kind.is_tensorflow and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
-    if os.path.isdir(out) and not kind.is_folder:
+    if is_folder(out) and not kind.is_folder:
         raise UsageError("is a folder", path=out, expected="the prefix of a checkpoint in it")
-    if os.path.exists(out) and not (os.path.isfile(out) or os.path.isdir(out)):
+    if kind_at(out) and not (is_file(out) or is_folder(out)):
         raise RefusedError("is a device or a pipe, which cannot be replaced", path=out, hint="choose another name")
     if not os.path.basename(out.rstrip(os.sep) if kind.is_folder else out):
         raise UsageError(f"-o {out!r} names no checkpoint", expected="a prefix")
-    if not os.path.isdir(os.path.dirname(out.rstrip(os.sep)) or "."):
+    if not is_folder(os.path.dirname(out.rstrip(os.sep)) or "."):
         raise NotFoundError("no such folder", path=os.path.dirname(out))
-    if not kind.is_tensorflow and os.path.lexists(out + ".index"):
+    if not kind.is_tensorflow and is_taken(out + ".index"):
         raise RefusedError(
             "a TensorFlow V2 checkpoint has this name and takes precedence", path=out, hint="choose another"
         )
     # A V1 file and a V2 checkpoint may have one name.
-    if (os.path.lexists(out) or os.path.lexists(main) or os.path.lexists(out + ".index")) and not force:
+    if (is_taken(out) or is_taken(main) or is_taken(out + ".index")) and not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
 
 

@@ -178,7 +178,7 @@ def cp(
             changes = [Change("copied", variable) for variable in names.natural_order(checkpoint.variables.values())]
             report = _written(Plan(checkpoint, changes), out, None, True, **placing)
             if table.of_checkpoint(checkpoint).has_state and not placing.get("dry_run"):
-                formats.write_state(out, placing.get("sync", True))
+                report.warnings += formats.write_state(out, placing.get("sync", True))
             return report
 
     return formats.retry(attempt)

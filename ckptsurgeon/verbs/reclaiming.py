@@ -43,7 +43,7 @@ def compact(path: str | os.PathLike[str], **writing: Unpack[Writing]) -> Report:
 
     dead: list[int] = []
     kept: list[int] = []
-    report = changing.operate("compact", path, make, compact=lambda: dead[-1] > 0, **writing)
+    report = changing.operate("compact", path, make, compact=lambda: dead[-1] > 0, compacts=True, **writing)
     report.reclaimed = dead[-1] + sum(kept[-1:])
     if kept and not writing.get("dry_run"):
         forget(path, wait=writing.get("wait", 30.0))

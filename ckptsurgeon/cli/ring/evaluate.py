@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from .. import render
 from ..parser import add_json
+from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,5 +38,5 @@ def run(args: Namespace) -> int:
     render.emit(rows, ["model", "rows", *scores], args.json)
     for row in rows:
         if row["reason"] is not None:
-            print(f"ckptsurgeon: warning: model {row['model']}: {row['reason']}", file=sys.stderr)
+            complain(f"warning: model {row['model']}: {row['reason']}")
     return 0

@@ -6,6 +6,8 @@ import os
 import sys
 
 from ...errors import UsageError
+from .. import render
+from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,9 +95,10 @@ def run(args: Namespace) -> int:
 
     table = _table(args)
     parsed = loading.parse(table, os.path.join(args.folder, "ring.toml")) if table else None
-    made = start.init(args.folder, parsed, args.force, lambda line: print(f"ckptsurgeon: {line}", file=sys.stderr))
+    made = start.init(args.folder, parsed, args.force, complain)
     if sys.stdout.isatty():
-        print(f"{args.folder}: models {', '.join(made.names)}; next: ckptsurgeon ring run {args.folder}")
+        folder = render.text(args.folder)
+        print(f"{folder}: models {', '.join(made.names)}; next: ckptsurgeon ring run {folder}")
     return 0
 
 

@@ -16,8 +16,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...errors import printable
 from ...publish import write_all
 from .. import render
+from ..streams import complain
 
 if TYPE_CHECKING:
     from ...ring.history import History, Measured
@@ -222,10 +224,11 @@ class Live:
 
     def warn(self, line: str) -> None:
         """Show a warning: above the view, or on standard error if that is not the terminal."""
-        line = f"ckptsurgeon: warning: {line}"
+        line = f"warning: {line}"
         if not self._warns:
-            print(line, file=sys.stderr)
+            complain(line)
             return
+        line = f"ckptsurgeon: {printable(line)}"
         with self._lock:
             self._above.append(line)
             self._news = True

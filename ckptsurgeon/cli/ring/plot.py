@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from .. import render
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -32,5 +34,5 @@ def run(args: Namespace) -> int:
 
     drawn = plot.plot(args.folder, args.out)
     if sys.stdout.isatty():
-        print(f"{args.out}: {len(drawn.models)} models, {drawn.rounds} rounds")
+        print(f"{render.text(args.out)}: {len(drawn.models)} models, {drawn.rounds} rounds")
     return 0

@@ -6,6 +6,7 @@ import os
 import sys
 
 from ...errors import RefusedError, UsageError, files
+from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,4 +80,4 @@ def _csv(parts: Iterable[list[list[Any]]]) -> Iterator[bytes]:
 
 
 def _warn(line: str) -> None:
-    print(f"ckptsurgeon: warning: {line}", file=sys.stderr)
+    complain(f"warning: {line}")

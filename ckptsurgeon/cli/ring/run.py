@@ -9,6 +9,7 @@ import time
 from ...errors import UsageError
 from .. import render
 from ..parser import add_json
+from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _Lines:
 
     def warn(self, line: str) -> None:
         """Print a warning."""
-        print(f"ckptsurgeon: warning: {line}", file=sys.stderr)
+        complain(f"warning: {line}")
 
     def close(self) -> None:
         """Do nothing: every line is already printed."""

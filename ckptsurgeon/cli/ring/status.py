@@ -6,6 +6,7 @@ import sys
 
 from .. import render
 from ..parser import add_json
+from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run(args: Namespace) -> int:
         if TRUNK in change:
             print(f"change of the trunk: {render.text(change[TRUNK])}")
         if report["reason"]:
-            print(report["reason"])
+            print(render.text(report["reason"]))
     elif report["reason"] and report["state"] in ("stopped", "failed"):
-        print(f"ckptsurgeon: {args.folder}: {report['state']}: {report['reason']}", file=sys.stderr)
+        complain(f"{args.folder}: {report['state']}: {report['reason']}")
     return 0

@@ -32,6 +32,7 @@ def run(args: Namespace) -> int:
     """Compact."""
     report = reclaiming.compact(args.checkpoint, **writing(args))
     done = {"path": args.out or args.checkpoint, "reclaimed": report.reclaimed}
-    render.emit([done], ("path", "reclaimed"), args.json)
+    with render.after(report.path, args.dry_run):
+        render.emit([done], ("path", "reclaimed"), args.json)
     render.warn(report)
     return 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 
+from ...errors import CkptSurgeonError
 from ...verbs import changing, looking
-from .. import render
+from .. import render, streams
 from ..parser import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
@@ -46,8 +47,10 @@ def run(args: Namespace) -> int:
     )
     render.report(report, args.dry_run, args.json)
     if args.out is None and not args.dry_run:
-        dead = looking.unreferenced(args.checkpoint)
+        dead = None
+        with contextlib.suppress(CkptSurgeonError):  # the drop is done; its report does not depend on this
+            dead = looking.unreferenced(args.checkpoint)
         if dead:
             what = f"{dead} bytes in its data files no longer belong to a variable; 'ckptsurgeon compact' reclaims them"
-            print(f"ckptsurgeon: {args.checkpoint}: {what}", file=sys.stderr)
+            streams.complain(f"{args.checkpoint}: {what}")
     return 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 from ... import errors
 from ...checkpoint import Checkpoint
 from ...errors import ChangedError
 from ...publish import remove, write_file
+from ...source import LocalFile
 from ..copying import chunks_of, copy_meta
 from .publishing import LinkSource, Publication
 from .reading import Bundle
@@ -38,12 +40,10 @@ def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> lis
             for source, path in zip(sources, copies, strict=True):
                 write_file(path, chunks_of(source), sync=False)
                 made[path] = os.stat(path)
-        shards = [LinkSource(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC), True) for path in copies]
-        try:
-            paths = publication.commit(bundle.rows, shards, exact, bundle.index_bytes())
-        finally:
-            for shard in shards:
-                os.close(shard.fd or 0)
+        with ExitStack() as stack:
+            files = [stack.enter_context(LocalFile(path)) for path in copies]
+            links = [LinkSource(file.path, file.fd, True) for file in files]
+            paths = publication.commit(bundle.rows, links, exact, bundle.index_bytes())
         if exact:  # there is no second step
             left.extend(_remove(made))
         return paths

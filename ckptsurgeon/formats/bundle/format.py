@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import UsageError
+from ...source import is_file
 from ..format import Found
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ class TensorFlowV2:
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: the V2 checkpoint with exactly this prefix."""
         index = path + ".index"
-        return Found(self.name, path, [index]) if os.path.isfile(index) else None
+        return Found(self.name, path, [index]) if is_file(index) else None
 
     def open(self, found: Found) -> Bundle:
         """As `Format.open`."""
@@ -81,6 +82,14 @@ class TensorFlowV2:
 
         return writing.compact(plan, lock, sync, wait)
 
+    def heal(self, checkpoint: Checkpoint, lock: Lock, sync: bool, wait: float, compact: bool) -> list[str]:
+        """As `Format.heal`."""
+        from . import healing
+        from .reading import Bundle
+
+        assert isinstance(checkpoint, Bundle)
+        return healing.heal(checkpoint, lock, sync, wait, compact)
+
     def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
         """As `Format.put_back`."""
         from . import writing
@@ -105,7 +114,7 @@ class TensorFlowV2:
 
     def to_sync(self, path: str) -> list[str]:
         """As `Format.to_sync`."""
-        from .publishing import shard_files
+        from .leftovers import shard_files
 
         return [*(shard for shard, _, _ in shard_files(path)), path + ".index"]
 

@@ -15,14 +15,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 
 from ... import errors
 from ...checkpoint import CHUNK
-from ...errors import BusyError, ChangedError, RefusedError
-from ...publish import NO_LINKS, Appender, Lock, Staging, held_signals, overtaken, remove, staging_lock, write_all
+from ...errors import BusyError, ChangedError, DamagedError, RefusedError
+from ...publish import (
+    NO_LINKS,
+    Appender,
+    Lock,
+    Staging,
+    check_size,
+    held_signals,
+    overtaken,
+    remove,
+    staging_lock,
+    sync_after_commit,
+    write_all,
+)  # fmt: skip
+from ...source import is_taken
 from ..tensorflow.sstable_building import TableBuilder
 from ..tensorflow.wire import crc32c, mask
+from .leftovers import recover, shard_files, sweep
 from .rows import Place, header_row
 from .shards import shard_path
 
@@ -78,13 +91,14 @@ class Publication:
         # The staged index is locked too: this excludes a second writer of a prefix that has no index yet and, after the
         # rename, a writer that arrives before the old names are removed.
         with errors.files(self._folder):
-            self._own_lock = staging_lock(self._index_temporary, wait)
+            self._own_lock = staging_lock(self._index_temporary, wait, lock.fd if lock else None)
             self._staging.made(self._index_temporary, self._own_lock.status)
             try:
-                if lock is None and os.path.lexists(self.index_path):  # published while we waited for the lock
+                if lock is None and is_taken(self.index_path):  # published while we waited for the lock
                     raise self._somebody_saved()
                 recover(prefix, present, self._data_path)
                 remove(self._data_path)
+                self._like = _shard_of(prefix, present) or (lock.fd if lock else None)
             except BaseException:
                 self.close(failed=True)
                 raise
@@ -98,8 +112,8 @@ class Publication:
             shard: number of the shard in the new set.
         """
         if self._data is None:
-            self._data_fd = self._staging.create(self._data_path)
-            self._data = Appender(self._data_fd, self._staging)
+            self._data_fd = self._staging.create(self._data_path, self._like)
+            self._data = Appender(self._data_fd, self._staging.begin_sync)
         start, computed = self._data.size, 0
         for chunk in chunks:
             try:
@@ -133,6 +147,7 @@ class Publication:
         with errors.files(self._data_path):
             if self._data:
                 self._data.flush()
+                check_size(self._data_fd, self._data.size)
             self._staging.finish_sync()
         count = len(shards)
         standing = {number for _, number, _ in shard_files(self.prefix)}
@@ -148,7 +163,7 @@ class Publication:
             for path, source in zip(paths, shards, strict=False):
                 self._link(source, path)
             for path in paths[len(shards) :]:
-                os.close(self._staging.create(path))
+                os.close(self._staging.create(path, self._like))
         self._publish(rows, count, paths, index if exact else None)
         return paths
 
@@ -176,7 +191,7 @@ class Publication:
             if self.lock:
                 self.lock.announce(os.fstat(self._own_lock.fd))
             same = all(os.path.samestat(os.stat(path), status) for path, status in zip(paths, statuses, strict=True))
-        if not same or (not self.lock.holds() if self.lock else os.path.lexists(self.index_path)):
+        if not same or (not self.lock.holds() if self.lock else is_taken(self.index_path)):
             raise self._somebody_saved()
         replaced = os.fstat(self.lock.fd) if self.lock else None
         with held_signals(), errors.files(self.prefix):
@@ -189,11 +204,11 @@ class Publication:
                     raise self._somebody_saved() from None
             self._own_lock.path = self.index_path
             self._own_lock.before_replace = self.lock.before_replace if self.lock else None
+            sync_after_commit(self._staging, self.prefix, self.warnings)
             try:
-                self._staging.sync(self._folder)
                 remove(self._data_path)
                 if paths and replaced:
-                    self._sweep(count, replaced, statuses)
+                    self.warnings += sweep(self.prefix, count, replaced, statuses)
             except OSError as error:  # the result is complete; the next writer removes the leftovers
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")
 
@@ -207,7 +222,8 @@ class Publication:
         if failed:
             self._staging.undo()
         if self._data_fd >= 0:
-            os.close(self._data_fd)
+            with contextlib.suppress(OSError):  # its size was checked, and it was synced
+                os.close(self._data_fd)
         self._own_lock.release()
 
     def __enter__(self) -> Publication:
@@ -242,7 +258,7 @@ class Publication:
                 raise ChangedError("was replaced while it was read; try again", path=source.path)
 
     def _copy(self, fd: int, path: str) -> None:
-        copy = self._staging.create(path)
+        copy = self._staging.create(path, fd)
         at = 0
         try:
             while chunk := os.pread(fd, CHUNK, at):
@@ -255,21 +271,10 @@ class Publication:
         fd = self._own_lock.fd
         with errors.files(self._index_temporary):
             write_all(fd, index)
+            if _all_of(fd) != index:
+                raise DamagedError("the staged index is not what was written", hint="nothing was changed")
             if self._staging.sync_wanted:
                 os.fsync(fd)
-
-    def _sweep(self, count: int, replaced: os.stat_result, ours: list[os.stat_result]) -> None:
-        """Remove shards of other numbers: the old names of linked files, and files that a later save superseded.
-
-        A file younger than the replaced index may belong to a save in progress, whatever its number.
-        """
-        for path, number, status in shard_files(self.prefix):
-            if number == count:
-                continue
-            if _is_one_of(status, ours) or status.st_mtime_ns <= replaced.st_mtime_ns:
-                remove(path, only=status)
-            elif not self.warnings:
-                self.warnings.append(f"{path}: younger than the checkpoint, perhaps a save under way; left alone")
 
 
 def _index_of(rows: Mapping[bytes, bytes], count: int) -> bytes:
@@ -284,39 +289,15 @@ def _index_of(rows: Mapping[bytes, bytes], count: int) -> bytes:
     return b"".join(parts)
 
 
-def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
-    """Return the data files next to a prefix, of any index: path, number of shards in the name, status."""
-    folder, base = os.path.split(prefix)
-    shape = re.compile(re.escape(base) + r"\.data-\d{5,}-of-(\d{5,})", re.DOTALL)
-    found = []
-    for name in sorted(os.listdir(folder or ".")):
-        match = shape.fullmatch(name)
-        if match:
-            path = os.path.join(folder, name)
-            try:
-                found.append((path, int(match[1]), os.stat(path)))
-            except FileNotFoundError:
-                continue
-    return found
+def _shard_of(prefix: str, count: int) -> str | None:
+    """A data file of a set of this number, whose permissions new ones get; None if there is none."""
+    return next((path for path, number, _ in shard_files(prefix) if number == count), None)
 
 
-def recover(prefix: str, present: int, data_path: str) -> None:
-    """Remove what a crashed publication left behind: shards of another number that are links made by us.
-
-    They are recognised by the file that they link to, a live shard or the staged data, so those names are removed last.
-    An empty file next to such a link only filled up the number of shards. The caller holds the lock.
-    """
-    standing = shard_files(prefix)
-    ours = [status for _, number, status in standing if number == present]
-    if os.path.exists(data_path):
-        ours.append(os.stat(data_path))
-    for number in {number for _, number, _ in standing} - {present}:
-        group = [(path, status) for path, other, status in standing if other == number]
-        if any(_is_one_of(status, ours) for _, status in group):
-            for path, status in group:
-                if _is_one_of(status, ours) or status.st_size == 0:
-                    remove(path, only=status)
-
-
-def _is_one_of(status: os.stat_result, others: list[os.stat_result]) -> bool:
-    return any(os.path.samestat(status, other) for other in others)
+def _all_of(fd: int) -> bytes:
+    """The bytes of an open file."""
+    parts, at = [], 0
+    while part := os.pread(fd, CHUNK, at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)

@@ -8,10 +8,11 @@ from ... import errors
 from ...errors import CkptSurgeonError, RefusedError, UnsupportedError
 from ...plan import Plan
 from ...publish import Lock, remove
-from ...source import local
+from ...source import is_taken, local, size_of
 from ..tensorflow.tensors import NUMBERS, encode_shape
 from .layout import carried_rows, linked_set, single_shard
-from .publishing import LinkSource, Publication, shard_files
+from .leftovers import shard_files
+from .publishing import LinkSource, Publication
 from .reading import Bundle
 from .rows import header_row, new_entry_row
 from .shards import shard_path
@@ -145,7 +146,7 @@ def save_at(
     First by a set with another number, as in place; then, once the old names are free, by links under the usual names.
     """
     index = prefix + ".index"
-    if not os.path.lexists(index):
+    if not is_taken(index):
         with Publication(prefix, sync, wait, None) as publication:
             commit(publication, True)
             return publication.warnings
@@ -214,13 +215,28 @@ def _replace(
     """Replace a whole checkpoint: by a set with another number, then under the usual names, if these are free."""
     with Publication(prefix, sync, wait, lock, present) as publication:
         paths = commit(publication, False)
-        live = [path for path in paths if os.path.getsize(path)] or paths[:1]
-        if not any(number == len(live) for _, number, _ in shard_files(prefix)):
-            try:
-                _renumber(prefix, live, publication.index_lock, sync, wait)
-            except CkptSurgeonError as error:  # the result is complete, under another number
-                publication.warnings.append(f"written, but not under the usual names: {error}")
+        try:
+            use_usual_names(prefix, paths, publication.index_lock, sync, wait)
+        except (CkptSurgeonError, OSError) as error:  # the result is complete, under another number
+            publication.warnings.append(f"written, but not under the usual names: {error}")
         return publication.warnings
+
+
+def use_usual_names(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:
+    """Rename a set whose last shards are empty to the number that it has without them, if that is free.
+
+    Args:
+        prefix: of the bundle.
+        paths: its shards.
+        lock: on its index.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+    """
+    with errors.files(prefix):
+        live = [path for path in paths if size_of(path)] or paths[:1]
+        usual = len(live) < len(paths) and live == paths[: len(live)]
+        if usual and not any(number == len(live) for _, number, _ in shard_files(prefix)):
+            _renumber(prefix, live, lock, sync, wait)
 
 
 def _renumber(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:

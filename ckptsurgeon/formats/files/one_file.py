@@ -55,6 +55,16 @@ class OneFile:
         """As `Format.compact`: every operation in place rewrites the whole file anyway."""
         return [] if plan.changes_nothing else self.save_in_place(plan, lock, False, sync, wait)
 
+    def heal(self, checkpoint: Checkpoint, lock: Lock, sync: bool, wait: float, compact: bool) -> list[str]:
+        """As `Format.heal`: removes the staged files of its files."""
+        from ...publish import clear
+
+        extents = (extent for variable in checkpoint.variables.values() for extent in variable.extents)
+        for path in {checkpoint.main_file, *(extent.file for extent in extents)}:
+            clear(f"{path}.ckptsurgeon-tmp", wait)
+        clear(f"{checkpoint.main_file}.ckptsurgeon-tmp.set", wait)
+        return []
+
     def put_back(self, path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[str]:
         """As `Format.put_back`."""
         from . import replacing

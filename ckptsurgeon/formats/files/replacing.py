@@ -7,13 +7,26 @@ import os
 
 from ... import errors
 from ...errors import RefusedError
-from ...publish import Appender, Lock, Staging, held_signals, overtaken, remove, staging_lock, write_all
+from ...publish import (
+    Appender,
+    Lock,
+    Staging,
+    check_size,
+    held_signals,
+    overtaken,
+    remove,
+    staging_lock,
+    sync_after_commit,
+    write_all,
+)
+from ...source import is_folder, is_taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Fill = Callable[["Output"], None]
+    Prove = Callable[[str], None]
 
 
 class Output:
@@ -28,7 +41,7 @@ class Output:
     def __init__(self, path: str, fd: int, staging: Staging) -> None:
         self.path = path
         self._fd = fd
-        self._appender = Appender(fd, staging)
+        self._appender = Appender(fd, staging.begin_sync)
 
     @property
     def size(self) -> int:
@@ -54,7 +67,7 @@ class Output:
             self._appender.flush()
 
 
-def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[str]:
+def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float, prove: Prove | None = None) -> list[str]:
     """Write the file `out`.
 
     Args:
@@ -63,6 +76,7 @@ def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[
         force: replace an existing file.
         sync: wait until everything is on the disk.
         wait: seconds to wait for another writer.
+        prove: as in `replace`.
 
     Returns:
         Warnings.
@@ -73,20 +87,28 @@ def save_as(out: str, fill: Fill, force: bool, sync: bool, wait: float) -> list[
         BusyError: another process is writing the file.
         StorageError: the operating system refused; an old file is unharmed.
     """
-    if not os.path.basename(out) or "\0" in out or os.path.isdir(out):
+    if not os.path.basename(out) or "\0" in out or is_folder(out):
         raise RefusedError("no checkpoint can have this name", path=repr(out), expected="a file")
-    if os.path.lexists(out + ".index"):
+    if is_taken(out + ".index"):
         raise RefusedError("a TensorFlow checkpoint has this name already", path=out, hint="choose another")
-    if not os.path.lexists(out):
-        return replace(out, fill, None, sync, wait)
+    if not is_taken(out):
+        return replace(out, fill, None, sync, wait, prove)
     if not force:
         raise RefusedError("exists already", path=out, hint="--force replaces it")
     with Lock(out, wait) as lock:
-        return replace(out, fill, lock, sync, wait)
+        return replace(out, fill, lock, sync, wait, prove)
 
 
-def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -> list[str]:
+def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float, prove: Prove | None = None) -> list[str]:
     """Replace a locked file, or create a new one if `lock` is None.
+
+    Args:
+        path: of the file.
+        fill: writes its bytes.
+        lock: on the file to be replaced, whose permissions are kept.
+        sync: wait until everything is on the disk.
+        wait: seconds to wait for another writer.
+        prove: gets the name under which the result is staged, and raises if it is not what was planned.
 
     Returns:
         Warnings.
@@ -100,29 +122,30 @@ def replace(path: str, fill: Fill, lock: Lock | None, sync: bool, wait: float) -
     folder = os.path.dirname(path) or "."
     warnings: list[str] = []
     with errors.files(folder):
-        own = staging_lock(temporary, wait)
+        own = staging_lock(temporary, wait, lock.fd if lock else None)
         staging.made(temporary, own.status)
     try:
         output = Output(temporary, own.fd, staging)
         fill(output)
         output.flush()
         with errors.files(temporary):
+            check_size(own.fd, output.size)
             staging.finish_sync()
             if sync:
                 os.fsync(own.fd)
-        if lock:
-            lock.announce(os.fstat(own.fd))
-        if not (lock.holds() if lock else not os.path.lexists(path)):
-            raise overtaken(path)
+        if prove is not None:
+            prove(temporary)
+        with errors.files(path):
+            if lock:
+                lock.announce(os.fstat(own.fd))
+            if not (lock.holds() if lock else not is_taken(path)):
+                raise overtaken(path)
         with held_signals(), errors.files(path):
             if lock:
                 staging.rename(temporary, path)
             else:
                 _put(staging, temporary, path)
-            try:
-                staging.sync(folder)
-            except OSError as error:  # the result is in place nevertheless
-                warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
+            sync_after_commit(staging, path, warnings)
     except BaseException:
         with contextlib.suppress(OSError):  # the disk failure is already being raised
             staging.finish_sync()

@@ -15,7 +15,7 @@ import re
 
 from ... import errors
 from ...errors import CkptSurgeonError, DamagedError
-from ...source import open_source
+from ...source import is_file, is_taken, open_source
 from .json_scan import LONGEST, JsonScanner
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def find(path: str, ending: str, is_one: Callable[[str], bool], has_index: bool 
     Raises:
         DamagedError: a file of a set is missing, or the index is invalid or names a file outside its folder.
     """
-    if not os.path.isfile(path):
+    if not is_file(path):
         index = next(filter(os.path.isfile, _indexes(path, ending)), None)
         return [index, *members(index, read(index))] if index is not None else None
     if is_index(path, ending):
@@ -78,7 +78,7 @@ def usual(folder: str, stems: Iterable[str], ending: str) -> str | None:
     """The first index or file of a folder with a name that a library looks for."""
     for stem in stems:
         for name in (f"{stem}{ending}.index.json", stem + ending):
-            if os.path.isfile(os.path.join(folder, name)):
+            if is_file(os.path.join(folder, name)):
                 return os.path.join(folder, name)
     return None
 
@@ -193,7 +193,7 @@ def _member(folder: str, name: str) -> str:
     path = os.path.join(folder, name)
     if not name or "\0" in name or os.path.basename(name) != name or name in (os.curdir, os.pardir):
         raise DamagedError("damaged: the index names a file outside its folder", expected="file names", found=name)
-    if not os.path.lexists(path):
+    if not is_taken(path):
         raise DamagedError(f"a file of the checkpoint is missing: {name}")
     target, home = os.path.realpath(path), os.path.realpath(folder)
     if not any(target.startswith(each.rstrip(os.sep) + os.sep) for each in _homes(home)):
@@ -217,7 +217,7 @@ def _numbered(stem: str, count: int, rest: str) -> list[str]:
     if not 1 <= count <= _MOST_FILES:
         raise DamagedError("too many files in the set", expected=f"1 to {_MOST_FILES}", found=count)
     paths = [f"{stem}-{number:05d}-of-{count:05d}{rest}" for number in range(1, count + 1)]
-    missing = [path for path in paths if not os.path.isfile(path)]
+    missing = [path for path in paths if not is_file(path)]
     if missing:
         what = f"a file of the checkpoint is missing: {missing[0]}"
         raise DamagedError(what, path=stem, expected=f"{count} files", found=count - len(missing))

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 
 from ... import errors
-from ...checkpoint import CHUNK, ITEM_SIZE, Extent
+from ...checkpoint import ITEM_SIZE, Extent
 from ...errors import CkptSurgeonError, DamagedError, RefusedError, StorageError, UnsupportedError
 from ...plan import Copy, Text
-from ...publish import remove
+from ...publish import nameless_file, write_all
 from ...source import local
 from .. import payload
 from .naming import Arrangement
@@ -168,13 +168,11 @@ class Edits:
         Args:
             beside: a path in the folder where the file is created.
         """
-        path = f"{beside}.ckptsurgeon-tmp.hdf5"
-        self._check_room(path)
-        with errors.files(path):
-            remove(path)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        folder = os.path.dirname(beside) or "."
+        self._check_room(beside)
+        with errors.files(beside):
+            fd = nameless_file(folder)
             try:
-                os.unlink(path)  # nothing can be left behind
                 self._write(fd)
             except BaseException:
                 os.close(fd)
@@ -198,8 +196,10 @@ class Edits:
             if answer.get("ordered") is True or not needs_order:
                 break
         part = file.parts[0]
-        for at, chunk in enumerate(file.chunks(Extent(part.file, part.base, self.listing.blocks[0], None))):
-            os.pwrite(fd, chunk, at * CHUNK)
+        at = 0
+        for chunk in file.chunks(Extent(part.file, part.base, self.listing.blocks[0], None)):
+            write_all(fd, chunk, at)
+            at += len(chunk)
 
     def _request(self, strict: bool) -> tuple[dict[str, Any], list[Iterator[bytes]]]:
         """Return the request that describes the new file, and the values to send after it."""

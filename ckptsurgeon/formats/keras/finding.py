@@ -10,7 +10,7 @@ import re
 
 from ... import errors
 from ...errors import CkptSurgeonError, DamagedError
-from ...source import open_source
+from ...source import is_file, is_folder, open_source
 from ..files import sets, zipped
 from . import archive
 from .reading import MAGIC
@@ -56,10 +56,10 @@ def locate(path: str) -> tuple[str, list[str]] | None:
     Raises:
         DamagedError: a file of a set is missing, or its index is invalid.
     """
-    if os.path.isdir(path):
+    if is_folder(path):
         usual = _usual(path)
         return locate(usual) if usual is not None else None
-    if os.path.isfile(path):
+    if is_file(path):
         index = path if path.endswith(_INDEX) else _index_of(path)
         if index is not None:
             return "hdf5", [index, *_set(index)]
@@ -72,9 +72,9 @@ def locate(path: str) -> tuple[str, list[str]] | None:
 
 def _usual(folder: str) -> str | None:
     """The weights of an unzipped model or a preset, whose config is in the same folder, or of a transformers model."""
-    if os.path.isfile(os.path.join(folder, archive.CONFIG)):
+    if is_file(os.path.join(folder, archive.CONFIG)):
         for name in (archive.WEIGHTS, archive.INDEX):
-            if os.path.isfile(os.path.join(folder, name)):
+            if is_file(os.path.join(folder, name)):
                 return os.path.join(folder, name)
     return sets.usual(folder, _USUAL, ENDING)
 
@@ -91,7 +91,7 @@ def _index_of(path: str) -> str | None:
     """The index that names a file as a part of its set; None if there is none."""
     part = _PART.fullmatch(path)
     index = part[1] + _INDEX if part else ""
-    return index if os.path.isfile(index) and os.path.basename(path) in _names(index) else None
+    return index if is_file(index) and os.path.basename(path) in _names(index) else None
 
 
 def _names(index: str) -> list[str]:
@@ -106,7 +106,7 @@ def _set(index: str) -> list[str]:
     names = _names(index)
     folder = os.path.dirname(index)
     paths = [os.path.join(folder, name) for name in names]
-    missing = [path for path in paths if not os.path.isfile(path)]
+    missing = [path for path in paths if not is_file(path)]
     if missing:
         what = f"a file of the checkpoint is missing: {missing[0]}"
         raise DamagedError(what, path=index, expected=f"{len(paths)} files", found=len(paths) - len(missing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import warn
+from ...source import kind_at
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -25,7 +26,7 @@ class Hdf5Format(OneFile):
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""
-        if not path.endswith(".h5") and not os.path.exists(path):
+        if not path.endswith(".h5") and not kind_at(path):
             return None
         from . import finding
 
@@ -74,7 +75,7 @@ class Hdf5Format(OneFile):
         assert isinstance(checkpoint, Hdf5)
         if checkpoint.files == [checkpoint.main_file]:
             return copying.copy_file(checkpoint, out, force, sync, wait)
-        return copying.copy_set(checkpoint, checkpoint.files, out, sync, None)
+        return copying.copy_set(checkpoint, checkpoint.files, out, sync, wait, None)
 
     def like(self, plan: Plan, template: Checkpoint) -> tuple[Plan, list[str]]:
         """As `Format.like`."""

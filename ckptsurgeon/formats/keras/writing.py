@@ -16,6 +16,7 @@ from ...plan import Change, Copy, Plan
 from ...publish import Lock, overtaken
 from ...source import local
 from ..files import replacing, zip_writing, zipped
+from ..proving import prover
 from .archive import KerasZip
 from .edits import Edits
 from .reading import Hdf5
@@ -43,10 +44,12 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     """
     edits, recipient = _in_place(plan), plan.recipient
     if isinstance(recipient, KerasZip):
-        return replacing.replace(recipient.main_file, _Zip(edits, recipient).fill, lock, sync, wait)
+        prove = prover("keras-zip", edits.results, recipient.path)
+        return replacing.replace(recipient.main_file, _Zip(edits, recipient).fill, lock, sync, wait, prove)
     assert isinstance(recipient, Hdf5)
     if recipient.main_file in recipient.files:
-        return replacing.replace(recipient.main_file, _filler(edits, recipient.main_file), lock, sync, wait)
+        fill, prove = _filler(edits, recipient.main_file), prover("hdf5", edits.results, recipient.path)
+        return replacing.replace(recipient.main_file, fill, lock, sync, wait, prove)
     number = next(iter(edits.changed))
     file = recipient.files[number]
     with Lock(file, wait) as own:
@@ -59,7 +62,8 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
             if not lock.holds() or recipient.was_replaced():
                 raise overtaken(recipient.path)
 
-        return replacing.replace(file, fill, own, sync, wait)
+        held = [each for each in edits.results if recipient.listing.datasets[each.variable.name].part == number]
+        return replacing.replace(file, fill, own, sync, wait, prover("hdf5", held, recipient.path))
 
 
 def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: float) -> list[str]:
@@ -85,8 +89,9 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
     """
     edits, recipient = _as_new(plan, format), plan.recipient
     if isinstance(recipient, KerasZip) and format == "keras-zip":
-        return replacing.save_as(out, _Zip(edits, recipient).fill, force, sync, wait)
-    return replacing.save_as(out, _filler(edits, out), force, sync, wait)
+        prove = prover(format, edits.results, out)
+        return replacing.save_as(out, _Zip(edits, recipient).fill, force, sync, wait, prove)
+    return replacing.save_as(out, _filler(edits, out), force, sync, wait, prover(format, edits.results, out))
 
 
 def check(plan: Plan, out: str | None, format: str) -> None:
@@ -186,7 +191,8 @@ def _filler(edits: Edits, beside: str) -> replacing.Fill:
             return
         fd = edits.whole(beside)
         try:
-            _copy(_chunks(fd), output)
+            with errors.files(beside):
+                _copy(_chunks(fd), output)
         finally:
             os.close(fd)
 
@@ -238,7 +244,8 @@ class _Zip:
             return self._store(old, self.file.parts[number].size, self.edits.of_part(number), output)
         fd = self.edits.whole(output.path)
         try:
-            return self._store(old, os.fstat(fd).st_size, _chunks(fd), output)
+            with errors.files(output.path):
+                return self._store(old, os.fstat(fd).st_size, _chunks(fd), output)
         finally:
             os.close(fd)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ...source import is_file
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -22,7 +21,7 @@ class NumPyZip(OneFile):
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`."""
-        if not os.path.isfile(path):
+        if not is_file(path):
             return None
         from . import reading
 

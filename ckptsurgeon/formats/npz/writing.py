@@ -13,6 +13,7 @@ from ...plan import Copy, Elements, Plan, Result, Text, Values
 from ...publish import Lock
 from .. import payload
 from ..files import replacing, zip_writing, zipped
+from ..proving import prover
 from . import header
 from .reading import ENDING, Npy, Npz
 
@@ -39,7 +40,8 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     """
     recipient = plan.recipient
     writer = _writer(plan, recipient.path, recipient.format)
-    return replacing.replace(recipient.main_file, writer.fill, lock, sync, wait)
+    prove = prover(recipient.format, plan.results(), recipient.path, recipient.format == "npz")
+    return replacing.replace(recipient.main_file, writer.fill, lock, sync, wait, prove)
 
 
 def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: float) -> list[str]:
@@ -51,7 +53,8 @@ def save_as(plan: Plan, out: str, format: str, force: bool, sync: bool, wait: fl
     Raises:
         RefusedError: a checkpoint already exists, and `force` is not set; and as `save_in_place`.
     """
-    return replacing.save_as(out, _writer(plan, out, format).fill, force, sync, wait)
+    prove = prover(format, plan.results(), out, format == "npz")
+    return replacing.save_as(out, _writer(plan, out, format).fill, force, sync, wait, prove)
 
 
 def check(plan: Plan, out: str | None, format: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ...errors import UnsupportedError
-from ...source import open_source
+from ...source import is_folder, open_source
 from ..files import sets
 
 ENDING = ".safetensors"
@@ -25,7 +23,7 @@ def locate(path: str) -> list[str] | None:
         DamagedError: a file of a set is missing, or the index is invalid or names a file outside its folder.
         UnsupportedError: a folder's file of a usual name is something else.
     """
-    if not os.path.isdir(path):
+    if not is_folder(path):
         return sets.find(path, ENDING, is_one)
     usual = sets.usual(path, _USUAL, ENDING)
     files = sets.find(usual, ENDING, is_one) if usual is not None else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ...source import kind_at
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -22,7 +21,7 @@ class Safetensors(OneFile):
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: a file, one of a set or its index, or a folder."""
-        if not path.endswith((".safetensors", ".json")) and not os.path.exists(path):
+        if not path.endswith((".safetensors", ".json")) and not kind_at(path):
             return None
         from . import finding
 
@@ -69,7 +68,7 @@ class Safetensors(OneFile):
         if checkpoint.files == [checkpoint.main_file]:
             return copying.copy_file(checkpoint, out, force, sync, wait)
         hint = "'convert --to safetensors' makes one file of it"
-        return copying.copy_set(checkpoint, checkpoint.files, out, sync, hint)
+        return copying.copy_set(checkpoint, checkpoint.files, out, sync, wait, hint)
 
 
 FORMAT: Format = Safetensors()

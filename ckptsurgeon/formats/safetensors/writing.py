@@ -19,6 +19,7 @@ from ...publish import Lock, overtaken
 from ...source import local
 from .. import payload
 from ..files import replacing
+from ..proving import prover
 from .reading import BITS, KINDS, LAYERS, MAX_HEADER, METADATA, SafeTensors
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
     assert isinstance(recipient, SafeTensors)
     file, layout = _in_place(plan, recipient)
     if os.path.realpath(file) == os.path.realpath(lock.path):
-        return replacing.replace(file, layout.fill, lock, sync, wait)
+        return replacing.replace(file, layout.fill, lock, sync, wait, layout.prove)
     with Lock(file, wait) as own:
         own.before_replace = lock.before_replace
         if not os.path.samestat(os.fstat(own.fd), local(recipient.file(file)).status):
@@ -58,7 +59,7 @@ def save_in_place(plan: Plan, lock: Lock, sync: bool, wait: float) -> list[str]:
             if not lock.holds() or recipient.was_replaced():
                 raise overtaken(recipient.path)
 
-        return replacing.replace(file, fill, own, sync, wait)
+        return replacing.replace(file, fill, own, sync, wait, layout.prove)
 
 
 def _in_place(plan: Plan, recipient: SafeTensors) -> tuple[str, _Layout]:
@@ -93,7 +94,7 @@ def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[
         Problems: several of these errors.
     """
     layout = _whole(plan, out, None)
-    return layout.warnings + replacing.save_as(out, layout.fill, force, sync, wait)
+    return layout.warnings + replacing.save_as(out, layout.fill, force, sync, wait, layout.prove)
 
 
 def stream(plan: Plan, write: Callable[[bytes], object], layers: Mapping[str, int] | None = None) -> None:
@@ -229,12 +230,17 @@ class _Layout:
             raise RefusedError(what, path=path, expected=f"at most {MAX_HEADER} bytes", found=len(header))
         self.head = len(header).to_bytes(8, "little") + header
         self._results = [result for _, result in entries]
+        self._path = path
 
     def fill(self, output: replacing.Output) -> None:
         """Write the file."""
         output.write(self.head)
         for chunk in self.values():
             output.write(chunk)
+
+    def prove(self, staged: str) -> None:
+        """Check the staged file against the plan."""
+        prover("safetensors", self._results, self._path)(staged)
 
     def values(self) -> Iterator[bytes]:
         """All bytes after the header."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from ...source import is_folder
 from ..files import sets
 from .archive import is_archive
 
@@ -24,7 +23,7 @@ def locate(path: str) -> list[str] | None:
     Raises:
         DamagedError: a file of a set is missing, or the index is invalid or names a file outside its folder.
     """
-    if os.path.isdir(path):
+    if is_folder(path):
         usual = sets.usual(path, _USUAL, ENDING)
         return None if usual is None else locate(usual)
     files = sets.find(path, ENDING, is_archive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import RefusedError
+from ...source import kind_at
 from ..files.one_file import OneFile
 from ..format import Found
 
@@ -24,7 +25,7 @@ class PyTorch(OneFile):
 
     def recognise(self, path: str) -> Found | None:
         """As `Format.recognise`: a file, one of a set or its index, or a folder with a usual name in it."""
-        if not path.endswith((".bin", ".json")) and not os.path.exists(path):
+        if not path.endswith((".bin", ".json")) and not kind_at(path):
             return None
         from . import finding
 
@@ -65,7 +66,7 @@ class PyTorch(OneFile):
         if checkpoint.files == [checkpoint.main_file]:
             return copying.copy_file(checkpoint, out, force, sync, wait)
         hint = "'convert --to safetensors' makes one file of it"
-        return copying.copy_set(checkpoint, checkpoint.files, out, sync, hint)
+        return copying.copy_set(checkpoint, checkpoint.files, out, sync, wait, hint)
 
 
 FORMAT: Format = PyTorch()

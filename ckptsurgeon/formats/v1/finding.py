@@ -6,7 +6,7 @@ import os
 import re
 
 from ...errors import DamagedError
-from ...source import open_source
+from ...source import is_file, is_folder, open_source
 from ..tensorflow.sstable import MAGIC
 
 _SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # one file of a set or, with `?`, the whole set
@@ -22,7 +22,7 @@ def locate(path: str) -> tuple[str, list[str]] | None:
         DamagedError: some files of a set are missing.
     """
     shard = _SHARD.fullmatch(path)
-    if os.path.isfile(path):
+    if is_file(path):
         if path.endswith(".index") or not _is_table(path):
             return None
         return _shards(shard[1], int(shard[2])) if shard else (path, [path])
@@ -33,7 +33,7 @@ def locate(path: str) -> tuple[str, list[str]] | None:
 
 def _shards(stem: str, count: int) -> tuple[str, list[str]] | None:
     paths = [f"{stem}-{shard:05d}-of-{count:05d}" for shard in range(count)]
-    missing = [path for path in paths if not os.path.isfile(path)]
+    missing = [path for path in paths if not is_file(path)]
     if not paths or len(missing) == len(paths):
         return None
     if missing:
@@ -44,7 +44,7 @@ def _shards(stem: str, count: int) -> tuple[str, list[str]] | None:
 def _sharded(stem: str) -> tuple[str, list[str]] | None:
     """Return the V1 checkpoint whose files have the prefix `stem`, if there is exactly one."""
     folder, base = os.path.split(stem)
-    if not base or not os.path.isdir(folder or "."):
+    if not base or not is_folder(folder or "."):
         return None
     shape = re.compile(re.escape(base) + r"-\d{5}-of-(\d{5})", re.DOTALL)
     counts = {int(match[1]) for name in os.listdir(folder or ".") if (match := shape.fullmatch(name))}

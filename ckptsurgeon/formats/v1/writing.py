@@ -14,7 +14,9 @@ from ...checkpoint import ITEM_SIZE, Variable
 from ...errors import BusyError, CkptSurgeonError, RefusedError
 from ...plan import Copy, Fill, Plan, Result, Text
 from ...publish import Lock, held_signals
+from ...source import is_folder, is_taken
 from ..files import replacing
+from ..proving import prover
 from ..tensorflow.sstable_building import TableBuilder
 from ..tensorflow.tensors import extent_sizes, slice_shape
 from ..tensorflow.wire import bytes_field
@@ -77,14 +79,14 @@ def save_as(plan: Plan, out: str, force: bool, sync: bool, wait: float) -> list[
     Raises:
         RefusedError: a checkpoint exists at `out`, and `force` is not set; and as `save_in_place`.
     """
-    if not os.path.basename(out) or "\0" in out or os.path.isdir(out):
+    if not os.path.basename(out) or "\0" in out or is_folder(out):
         raise RefusedError("no checkpoint can have this name", path=repr(out), expected="a file")
     index = out + ".index"
-    if not force and (os.path.lexists(out) or os.path.lexists(index)):
+    if not force and (is_taken(out) or is_taken(index)):
         raise RefusedError("exists already", path=out, hint="--force replaces it")
-    if os.path.lexists(index):
+    if is_taken(index):
         return _save_over_bundle(plan, out, index, sync, wait)
-    if os.path.lexists(out):
+    if is_taken(out):
         with Lock(out, wait) as lock:
             return _save(plan, out, lock, sync, wait)
     return _save(plan, out, None, sync, wait)
@@ -95,7 +97,7 @@ def _save_over_bundle(plan: Plan, out: str, index: str, sync: bool, wait: float)
     from ..bundle.writing import delete
 
     with Lock(index, wait) as index_lock:
-        if os.path.lexists(out):
+        if is_taken(out):
             with Lock(out, wait) as lock:
                 warnings = _save(plan, out, lock, sync, wait)
         else:
@@ -119,7 +121,7 @@ def _save(plan: Plan, path: str, lock: Lock | None, sync: bool, wait: float) -> 
                 table.add(key, row)
         table.finish()
 
-    return replacing.replace(path, fill, lock, sync, wait)
+    return replacing.replace(path, fill, lock, sync, wait, prover("tf-v1", results, path))
 
 
 # -- limits of V1 checkpoints

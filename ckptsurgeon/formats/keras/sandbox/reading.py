@@ -17,6 +17,7 @@ from h5py import h5d, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 from ....checkpoint import ITEM_SIZE
 from ....errors import CkptSurgeonError, DamagedError, UnsupportedError
+from ....publish import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,24 +69,29 @@ class View(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """As `io.RawIOBase.readinto`."""
         count = max(0, min(len(buffer), self.size - self._at))
+        done = 0
         try:
-            count = os.preadv(self._fd, [memoryview(buffer)[:count]], self._base + self._at) if count else 0
+            while done < count:  # libhdf5 takes what a call did not read for zeros
+                more = os.preadv(self._fd, [memoryview(buffer)[done:count]], self._base + self._at + done)
+                if not more:
+                    break
+                done += more
         except OSError as error:
             self.refused = error.strerror
             raise
-        self._at += count
-        return count
+        self._at += done
+        return done
 
     def write(self, data: Any) -> int:
         """As `io.RawIOBase.write`."""
         try:
-            count = os.pwrite(self._fd, data, self._base + self._at)
+            write_all(self._fd, data, self._base + self._at)  # libhdf5 does not look at how much a call wrote
         except OSError as error:
             self.refused = error.strerror
             raise
-        self._at += count
+        self._at += len(data)
         self.size = max(self.size, self._at)
-        return count
+        return len(data)
 
     def truncate(self, size: int | None = None) -> int:
         """As `io.IOBase.truncate`."""

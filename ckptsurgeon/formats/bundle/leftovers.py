@@ -1,0 +1,74 @@
+"""Data files next to a prefix that its index does not name: left by a crash, or superseded by a later save."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+
+from ...publish import remove
+
+
+def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
+    """Return the data files next to a prefix, of any index: path, number of shards in the name, status."""
+    folder, base = os.path.split(prefix)
+    shape = re.compile(re.escape(base) + r"\.data-\d{5,}-of-(\d{5,})", re.DOTALL)
+    found = []
+    for name in sorted(os.listdir(folder or ".")):
+        match = shape.fullmatch(name)
+        if match:
+            path = os.path.join(folder, name)
+            try:
+                found.append((path, int(match[1]), os.stat(path)))
+            except FileNotFoundError:
+                continue
+    return found
+
+
+def recover(prefix: str, present: int, data_path: str) -> None:
+    """Remove what a crashed publication left behind: shards of another number that are links made by us.
+
+    They are recognised by the file that they link to, a live shard or the staged data, so those names are removed last.
+    An empty file next to such a link only filled up the number of shards. The caller holds the lock.
+    """
+    standing = shard_files(prefix)
+    ours = [status for _, number, status in standing if number == present]
+    with contextlib.suppress(FileNotFoundError):
+        ours.append(os.lstat(data_path))
+    for number in {number for _, number, _ in standing} - {present}:
+        group = [(path, status) for path, other, status in standing if other == number]
+        if any(is_one_of(status, ours) for _, status in group):
+            for path, status in group:
+                if is_one_of(status, ours) or status.st_size == 0:
+                    remove(path, only=status)
+
+
+def sweep(prefix: str, count: int, replaced: os.stat_result, ours: list[os.stat_result]) -> list[str]:
+    """Remove shards of other numbers: the old names of linked files, and files that a later save superseded.
+
+    A file younger than the replaced index may belong to a save in progress, whatever its number. The caller holds the
+    lock.
+
+    Args:
+        prefix: of the bundle.
+        count: its number of shards.
+        replaced: status of the index that was, or is to be, replaced.
+        ours: statuses of its shards.
+
+    Returns:
+        A warning if a file was left alone.
+    """
+    warnings: list[str] = []
+    for path, number, status in shard_files(prefix):
+        if number == count:
+            continue
+        if is_one_of(status, ours) or status.st_mtime_ns <= replaced.st_mtime_ns:
+            remove(path, only=status)
+        elif not warnings:
+            warnings.append(f"{path}: younger than the checkpoint, perhaps a save under way; left alone")
+    return warnings
+
+
+def is_one_of(status: os.stat_result, others: list[os.stat_result]) -> bool:
+    """Whether a status is that of one of several files."""
+    return any(os.path.samestat(status, other) for other in others)
