@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ckptsurgeon.formats.bundle import folders
+
 _ALL_SUBSETS = 4  # changes of a folder; of more, the beginnings are tried, and all but one, and one alone
 
 
@@ -60,11 +62,22 @@ class Recorder:
         for name in ("open", "write", "pwrite", "ftruncate", "fsync", "link", "replace", "rename", "unlink", "close"):
             self._originals[name] = getattr(os, name)
             setattr(os, name, self._wrapped(name))
+        self._renamed = folders._renamed
+        folders._renamed = self._noted  # a system call that Python has no function for
         return self
 
     def __exit__(self, *error: object) -> None:
         for name, original in self._originals.items():
             setattr(os, name, original)
+        folders._renamed = self._renamed
+
+    def _noted(self, one: str, other: str, how: int) -> bool:
+        assert how == folders._NO_REPLACE, "an exchange is not recorded"
+        done = self._renamed(one, other, how)
+        if done and self._rename(None, one, other):
+            self.calls += 1
+            self._collect()
+        return done
 
     def _wrapped(self, name: str) -> Callable[..., Any]:
         original, note = self._originals[name], getattr(self, f"_{name}")

@@ -11,6 +11,7 @@ from ...errors import ChangedError
 from ...publish import remove, write_file
 from ...source import LocalFile
 from ..copying import chunks_of, copy_meta
+from .leftovers import copy_path
 from .publishing import LinkSource, Publication
 from .reading import Bundle
 from .writing import save_at
@@ -31,7 +32,7 @@ def copy(checkpoint: Checkpoint, out: str, force: bool, sync: bool, wait: float)
 
 
 def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> list[str]:
-    copies = [f"{out}.ckptsurgeon-tmp.copy-{shard:05d}" for shard in range(bundle.shards)]
+    copies = [copy_path(out, shard) for shard in range(bundle.shards)]
     made: dict[str, os.stat_result] = {}
 
     def commit(publication: Publication, exact: bool) -> list[str]:

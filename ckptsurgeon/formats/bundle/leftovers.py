@@ -8,6 +8,8 @@ import re
 
 from ...publish import remove
 
+_COPY = ".ckptsurgeon-tmp.copy-"
+
 
 def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
     """Return the data files next to a prefix, of any index: path, number of shards in the name, status."""
@@ -23,6 +25,18 @@ def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
             except FileNotFoundError:
                 continue
     return found
+
+
+def copy_path(prefix: str, shard: int) -> str:
+    """Return the name under which a shard of a copy is staged; all writers of the prefix use it, under one lock."""
+    return f"{prefix}{_COPY}{shard:05d}"
+
+
+def copies(prefix: str) -> list[str]:
+    """Return the staged shards of copies next to a prefix."""
+    folder, base = os.path.split(prefix)
+    names = [name for name in os.listdir(folder or ".") if name.startswith(base + _COPY)]
+    return [os.path.join(folder, name) for name in sorted(names)]
 
 
 def recover(prefix: str, present: int, data_path: str) -> None:
@@ -58,6 +72,9 @@ def sweep(prefix: str, count: int, replaced: os.stat_result, ours: list[os.stat_
     Returns:
         A warning if a file was left alone.
     """
+    for path in copies(prefix):
+        if not is_one_of(os.lstat(path), ours):  # the copy in progress is, between its two steps
+            remove(path)
     warnings: list[str] = []
     for path, number, status in shard_files(prefix):
         if number == count:
