@@ -57,6 +57,10 @@ class KerasZip(Hdf5):
         with errors.files(file):
             directory = zipped.ZipDirectory(self.bytes_at, source.size)
             self.members, self.comment = directory.members, directory.comment
+            for member in self.members:
+                if _escapes(member.text):
+                    what = "a zip member whose name leads out of its folder"
+                    raise DamagedError(what, found=member.text[:200])
             known = {member.text: member for member in self.members}
             self.weights = self._weights(known)
             if CONFIG in known:
@@ -131,6 +135,11 @@ def parsed(text: bytes) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _escapes(name: str) -> bool:
+    """Whether a member would be unpacked outside its folder. Keras unpacks assets; here nothing is unpacked."""
+    return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")
 
 
 def shard_names(text: bytes) -> list[str]:
