@@ -47,6 +47,7 @@ def test_slots_of_tensorflow_1(tmp_path: Path) -> None:
     v1 = tf.compat.v1
     truths: list[tuple[str, dict[str, str], set[str]]] = []
     with tf.Graph().as_default(), v1.Session() as session:
+        v1.set_random_seed(1)  # needed once skflow has asked for deterministic operations
         savers = []
         step = v1.train.get_or_create_global_step()
         for number, (kind, make) in enumerate(of_tensorflow_1(v1.train, step).items()):
@@ -226,8 +227,9 @@ def test_slots_in_object_graphs(request: Any, tmp_path: Path, which: str) -> Non
             optimizer.apply_gradients((tf.zeros_like(each), each) for each in model.trainable_variables)
             known = [(optimizer.get_slot(each, slot), each) for slot in optimizer.get_slot_names()
                      for each in model.trainable_variables]  # fmt: skip
-            for number, variable in enumerate([*model.weights, *(slot for slot, _ in known)]):
-                variable.assign(tf.fill(variable.shape, float(number)) + tf.random.normal(variable.shape))
+            values = np.random.default_rng(7)
+            for variable in [*model.weights, *(slot for slot, _ in known)]:
+                variable.assign(values.standard_normal(tuple(variable.shape)))
             expected = {content(slot): content(weight) for slot, weight in known}
         else:
             model.compile(optimizer)
