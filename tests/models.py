@@ -121,7 +121,7 @@ class Form:
     ) -> None:  # fmt: skip
         self.name, self.to, self.kin, self.ending, self._other = name, to, kin, ending, other
         self.files = 2 if ending else 1
-        self.follows, self.by_order = slot.startswith("{weight}"), "{number}" in slot
+        self.follows, self.by_order = "{weight}" in slot, "{number}" in slot
         self.names = {"renamed/M": renamed, **(special or {})}
         for layer in range(2):
             for at, (last, here) in enumerate(zip(("Matrix", "Bias"), lasts, strict=True)):
@@ -138,7 +138,7 @@ class Form:
                 self.names[old] = found
                 self.names[f"{old}/Adagrad"] = slot.format(weight=found, **known)
         first = "dnn/layer0/Linear/Matrix/Adagrad"
-        self.names["renamed/M/Adagrad"] = f"{renamed}/Adagrad" if self.follows else self.names[first]
+        self.names["renamed/M/Adagrad"] = slot.format(weight=renamed) if self.follows else self.names[first]
 
     def __repr__(self) -> str:
         return self.name
