@@ -482,11 +482,13 @@ def test_repeated_layers_add_up() -> None:
 
 
 def test_a_closed_stdout_is_no_bug_of_ours(folder: Path) -> None:
-    """With stdout closed a command does its work and prints nothing."""
-    for command in ("ls a", "graft a b --layers 0"):
+    """With stdout closed a command does its work; that nothing could be printed is one line and exit status 2."""
+    for command, words in (("ls a", "stdout: "), ("graft a b --layers 0", "the operation is complete")):
         shell = f"{shlex.join(PROGRAM)} {command} >&-"
         done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stdout) == (2, "")
+        [line] = done.stderr.splitlines()
+        assert words in line
     assert models.equal(
         models.read(folder / "b"), models.grafted(models.read(folder / "b"), models.read(folder / "a"), (0,))
     )

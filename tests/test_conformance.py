@@ -56,7 +56,8 @@ def checkpoints(draw: st.DrawFn) -> Arrays:
     halves = st.floats(-1000, 1000, width=16)
     found: Arrays = {"iteration": np.asarray(draw(st.integers(0, 9))), "learning_rate": np.asarray(0.5, np.float32)}
     for layer in range(2):
-        for name, shape in ((f"dnn/layer{layer}/Linear/Matrix", (2, 3)), (f"dnn/layer{layer}/Linear/Bias", (3,))):
+        size = (3, 4)[layer]  # two sizes, or numbered slots could be of either layer
+        for name, shape in ((f"dnn/layer{layer}/Linear/Matrix", (2, size)), (f"dnn/layer{layer}/Linear/Bias", (size,))):
             for slot in ("", "/Adagrad"):
                 count = int(np.prod(shape))
                 values = draw(st.lists(halves, min_size=count, max_size=count))
@@ -295,7 +296,7 @@ def examples() -> tuple[Arrays, Arrays]:
         layers = {
             f"dnn/layer{k}/Linear/{name}{slot}": rng.normal(size=shape).astype(np.float32)
             for k in range(2)
-            for name, shape in (("Matrix", (2, 3)), ("Bias", (3,)))
+            for name, shape in (("Matrix", (2, 3 + k)), ("Bias", (3 + k,)))
             for slot in ("", "/Adagrad")
         }
         others = {"iteration": np.asarray(1), "learning_rate": np.asarray(0.5, np.float32)}

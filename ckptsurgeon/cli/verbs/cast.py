@@ -19,8 +19,7 @@ pattern matches them alone.
 
   ckptsurgeon cast model.ckpt bfloat16 -o small.ckpt
   ckptsurgeon cast model.ckpt float16 --layers 0-1 --slots copy
-  ckptsurgeon cast model.ckpt float64 --match '**/Bias' --dry-run
-  ckptsurgeon cast model.keras float64 --match optimizer/vars/1
+  ckptsurgeon cast model.ckpt float64 --match learning_rate --dry-run
 """
 
 
