@@ -262,9 +262,9 @@ def test_a_terminal_that_became_narrower_is_drawn_anew(terminal: Terminal, monke
     terminal.resize(30, 24)
     shown.round(next(histories))
     shown.close()
-    terminal.wait_for(lambda lines: b"trunk" in terminal.raw.partition(b"round 3")[2])
+    terminal.wait_for(lambda lines: b"trunk" in terminal.raw.partition(b"round 3 of")[2])
     text = terminal.raw.decode().replace("\x1b[K", "").replace("\x1b[1m", "").replace("\x1b[0m", "")
-    written = text[text.rindex("\x1b[", 0, text.index("round 3")) :]  # without what was drawn in the old width
+    written = text[text.rindex("\x1b[", 0, text.index("round 3 of")) :]  # not "round 3 since", in the old width
     assert all(len(line) <= 30 for line in written.split("\r\n")[1:])
     # what had 65 and 55 columns takes three lines and two in a terminal that wraps again
     assert written.startswith("\x1b[")
