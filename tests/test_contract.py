@@ -109,6 +109,14 @@ def test_a_state_file_names_its_folder(shell: Shell) -> None:
     assert "not a checkpoint" in shell.refused("ls", "checkpoint")
 
 
+@pytest.mark.parametrize("out", ["m.safetensors.index.json", "m.weights.json"])
+def test_one_file_never_gets_the_name_of_an_index(shell: Shell, out: str) -> None:
+    """It could not be opened by that name."""
+    assert shell.refused("convert", "a", out, "--to", "safetensors") == (
+        f"{out}: names the index of a set of files; expected the name of one file"
+    )
+
+
 def test_a_folder_without_a_state_file_tells_what_it_holds(shell: Shell) -> None:
     """Checkpoints of any format are offered by name."""
     os.mkdir("d")

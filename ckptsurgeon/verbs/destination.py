@@ -31,6 +31,8 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     if os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS or meant not in (None, kind.name):
         hint = "use convert" if format is None else "choose another name"
         raise UsageError("the name of another format", path=out, expected=f"one of {format or like.format}", hint=hint)
+    if out.endswith(".json") and not kind.is_tensorflow:
+        raise UsageError("names the index of a set of files", path=out, expected="the name of one file")
     if kind.is_tensorflow and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")
     if is_folder(out) and not kind.is_folder:
