@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _OTHER_ENDINGS = (".onnx", ".tflite", ".gguf")
 
 
-def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> None:
-    """Check that a new checkpoint can be written to OUT.
+def check_out(out: str, like: Checkpoint, format: str | None, force: bool, as_files: bool = False) -> None:
+    """Check that a new checkpoint can be written to OUT, or with `as_files`, that its files can be copied there.
 
     Raises:
         UsageError, NotFoundError, RefusedError: it is not.
@@ -31,7 +31,7 @@ def check_out(out: str, like: Checkpoint, format: str | None, force: bool) -> No
     if os.path.splitext(out.rstrip(os.sep))[1] in _OTHER_ENDINGS or meant not in (None, kind.name):
         hint = "use convert" if format is None else "choose another name"
         raise UsageError("the name of another format", path=out, expected=f"one of {format or like.format}", hint=hint)
-    if out.endswith(".json") and not kind.is_tensorflow:
+    if out.endswith(".json") and not (kind.is_tensorflow or as_files):
         raise UsageError("names the index of a set of files", path=out, expected="the name of one file")
     if kind.is_tensorflow and (out.endswith((".index", ".meta")) or ".data-" in os.path.basename(out)):
         raise UsageError(f"-o {out} names one file of a checkpoint", expected="its prefix")

@@ -222,7 +222,7 @@ def _written(
         sync: wait until everything is on the disk.
         anyway: as in `changing.Placing`.
     """
-    destination.check_out(out, plan.recipient, format, force)
+    destination.check_out(out, plan.recipient, format, force, as_files)
     for each in inputs:
         destination.check_not(out, plan.recipient, each)
     report = Report(out, plan)
