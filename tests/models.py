@@ -228,7 +228,7 @@ FORMS = {
     for form in (
         *(Form(name, name) for name in ("bundle", "v1", "safetensors", "npz")),
         _HubForm("safetensors-set", "safetensors", ending=".safetensors.index.json"),
-        _Hdf5Form("h5", "hdf5", slot="training/Adagrad/{weight}/accumulator", kin="training"),
+        _Hdf5Form("h5", "hdf5", slot="training/Adagrad/{weight}/accumulator", kin="accumulator"),
         _Hdf5Form(
             "legacy",
             "hdf5",

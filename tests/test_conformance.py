@@ -316,7 +316,9 @@ def test_listing(tmp_path: Path, form: Form) -> None:
     expected = []
     for name, values in arrays.items():
         owner = name.removesuffix("/Adagrad")
-        is_of_layer = name.startswith("dnn/") and (owner == name or form.kin != "training")  # which no pattern covers
+        is_of_layer = name.startswith("dnn/") and not form.called(name).startswith(
+            "training/"
+        )  # which no pattern covers
         layer, slot_of = int(name[9]) if is_of_layer else None, None if owner == name else form.called(owner)
         expected.append((form.called(name), values.dtype.name, [*values.shape], values.nbytes, layer, slot_of))
     assert sorted(listed, key=str) == sorted(expected, key=str)
