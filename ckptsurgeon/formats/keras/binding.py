@@ -128,7 +128,7 @@ def _numbered(listing: Listing, old: dict[str, Stored], new: dict[str, Stored]) 
     after, implied = _groups(new), _implied(listing.config)
     lost: list[str] = []
     warnings: list[str] = []
-    opaque = _made_opaque(old, new)
+    opaque = _made_opaque(old, new) if _groups(old) else []  # otherwise it is not a file of Keras
     has_names = any(listing.given_name(folder) for folder in _groups(old))
     if opaque and not has_names and not any(each.dtype.startswith(_OPAQUE) for each in old.values()):
         return f"Keras 2, which wrote the file, knows no {new[opaque[0]].dtype} ({shown(opaque)})", warnings
