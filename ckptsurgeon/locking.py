@@ -135,7 +135,10 @@ def staging_lock(path: str, wait: float, like: int | str | None = None) -> Lock:
                     attributes.keep(like, fd)
             return lock
         except NotFoundError:
-            continue  # another writer took it for a leftover before it was locked
+            if lock is None:
+                continue  # another writer took it for a leftover before it was locked
+            lock.release()
+            like = None  # which is gone
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is being raised
                 if made is None:

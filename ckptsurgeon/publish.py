@@ -276,13 +276,16 @@ def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True, warn
             own.release()
 
 
-def sync_after_commit(staging: Staging, path: str, warnings: list[str] | None) -> None:
+def sync_after_commit(staging: Staging, path: str, warnings: list[str] | None) -> bool:
     """Wait until the name of a published file is on the disk. The file is in place even if that fails.
 
     Args:
         staging: syncs, if that is wanted.
         path: the file.
         warnings: gets a line if it failed.
+
+    Returns:
+        Whether it succeeded. If not, a power cut may bring back what was replaced, which must therefore stay.
 
     Raises:
         StorageError: it failed, and there is no list for warnings.
@@ -294,3 +297,5 @@ def sync_after_commit(staging: Staging, path: str, warnings: list[str] | None) -
         if warnings is None:
             raise StorageError(what, path=path) from error
         warnings.append(f"{path}: {what}")
+        return False
+    return True

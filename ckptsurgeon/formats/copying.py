@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from contextlib import ExitStack
 
 from .. import errors
 from ..checkpoint import CHUNK, Checkpoint
-from ..errors import BusyError, CkptSurgeonError, RefusedError
+from ..errors import CkptSurgeonError, RefusedError
 from ..publish import (
     NO_LINKS,
     Lock,
     Staging,
     check_size,
-    remove,
+    overtaken,
     staging_lock,
     sync_after_commit,
     write_all,
@@ -77,15 +78,6 @@ def copy_meta(checkpoint: Checkpoint, out: str, sync: bool) -> list[str]:
     return warnings
 
 
-def is_gone(path: str) -> bool:
-    """Remove a staged file, and return whether it is gone."""
-    try:
-        remove(path)
-    except OSError:  # the copy is complete nevertheless
-        return False
-    return True
-
-
 def copy_set(
     checkpoint: Checkpoint, files: list[str], out: str, sync: bool, wait: float, hint: str | None
 ) -> list[str]:
@@ -118,7 +110,7 @@ def copy_set(
     staging = Staging(sync)
     # One lock for the whole set, under a name of its own: each file's staged name is the second link to a file that a
     # crash may leave, and by which the next run knows it.
-    with errors.files(out), staging_lock(f"{out}.ckptsurgeon-tmp.set", wait) as own:
+    with errors.files(out), staging_lock(f"{out}.ckptsurgeon-tmp.set", wait) as own, ExitStack() as stack:
         staging.made(own.path, own.status)
         try:
             _remove_killed([*parts])
@@ -127,7 +119,7 @@ def copy_set(
                     what = "exists already, and no single rename replaces a set of files"
                     raise RefusedError(what, path=path, hint="choose another name")
             for path, data in parts.items():
-                staged.append((_stage(staging, path, data, sync, wait), path))
+                staged.append((_stage(stack, staging, path, data, sync, wait), path))
             for at, (temporary, path) in enumerate(staged, 1):
                 if at == len(staged):
                     staging.sync(folder or ".")  # a power cut must not leave the last file without the others
@@ -149,10 +141,13 @@ def _remove_killed(paths: list[str]) -> None:
                 os.unlink(path)
 
 
-def _stage(staging: Staging, path: str, data: bytes | Iterable[bytes], sync: bool, wait: float) -> str:
-    """Write one file of a set under its temporary name, which is returned."""
+def _stage(
+    stack: ExitStack, staging: Staging, path: str, data: bytes | Iterable[bytes], sync: bool, wait: float
+) -> str:
+    """Write one file of a set under its temporary name, which is returned; it is locked until the stack ends."""
     temporary = f"{path}.ckptsurgeon-tmp"
-    with errors.files(path), staging_lock(temporary, wait) as own:
+    with errors.files(path):
+        own = stack.enter_context(staging_lock(temporary, wait))
         staging.made(temporary, own.status)
         size = 0
         for chunk in (data,) if isinstance(data, bytes) else data:
@@ -169,7 +164,7 @@ def _publish(staging: Staging, temporary: str, path: str) -> None:
     try:
         staging.link(temporary, path)
     except FileExistsError:
-        raise BusyError("somebody saved it meanwhile", path=path, hint="nothing was changed; try again") from None
+        raise overtaken(path) from None
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise

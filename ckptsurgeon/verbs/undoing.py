@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from .. import formats
+from .. import errors, formats
 from ..formats import locating
 from ..formats.kept import restoring
 from ..formats.kept.record import Version
@@ -75,7 +75,9 @@ def log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     found = locating.locate(os.fspath(path))
     store = Store(found.files[0])
     rows: list[dict[str, Any]] = []
-    for version in reversed(store.versions()):
+    with errors.files(store.folder):
+        versions = store.versions()
+    for version in reversed(versions):
         present = store.present(version)
         if rows or present not in version.before:  # otherwise it was not committed, or is undone already
             rows.append(_row(version, found.files[0]) | {"present": not rows and present in version.after})

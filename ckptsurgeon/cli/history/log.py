@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from ...errors import printable
 from ...verbs import undoing
-from .. import render
+from .. import render, streams
 from ..parser import add_checkpoint, add_json
 
 TYPE_CHECKING = False
@@ -41,8 +38,7 @@ def run(args: Namespace) -> int:
     rows = undoing.log(args.checkpoint)
     render.emit(rows if args.json else list(map(shortened, rows)), COLUMNS, args.json)
     if rows and not rows[0]["present"]:
-        what = "was changed since the last of these operations"
-        print(f"ckptsurgeon: warning: {printable(args.checkpoint)}: {what}", file=sys.stderr)
+        streams.complain(f"warning: {args.checkpoint}: was changed since the last of these operations")
     return 0
 
 

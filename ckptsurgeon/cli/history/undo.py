@@ -37,9 +37,11 @@ def run(args: Namespace) -> int:
     """Undo, or forget."""
     if args.forget:
         reclaimed = reclaiming.forget(args.checkpoint, wait=args.wait, dry_run=args.dry_run)
-        render.emit([{"path": args.checkpoint, "reclaimed": reclaimed}], ("path", "reclaimed"), args.json)
+        with render.after(args.checkpoint, args.dry_run):
+            render.emit([{"path": args.checkpoint, "reclaimed": reclaimed}], ("path", "reclaimed"), args.json)
         return 0
     done = undoing.undo(args.checkpoint, force=args.force, wait=args.wait, dry_run=args.dry_run)
-    render.emit([done.row if args.json else log.shortened(done.row)], log.COLUMNS, args.json)
+    with render.after(args.checkpoint, args.dry_run):
+        render.emit([done.row if args.json else log.shortened(done.row)], log.COLUMNS, args.json)
     render.warn(done)
     return 0

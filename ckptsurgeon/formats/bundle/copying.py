@@ -37,16 +37,14 @@ def _copy(bundle: Bundle, out: str, force: bool, sync: bool, wait: float) -> lis
 
     def commit(publication: Publication, exact: bool) -> list[str]:
         # All writers of `out` use these names, so they are made and removed under the publication's lock.
-        if not made:
-            for source, path in zip(sources, copies, strict=True):
-                write_file(path, chunks_of(source), sync=False)
-                made[path] = os.stat(path)
+        for source, path in zip(sources, copies, strict=True):
+            write_file(path, chunks_of(source), sync=False)
+            made[path] = os.stat(path)
         with ExitStack() as stack:
             files = [stack.enter_context(LocalFile(path)) for path in copies]
             links = [LinkSource(file.path, file.fd, True) for file in files]
             paths = publication.commit(bundle.rows, links, exact, bundle.index_bytes())
-        if exact:  # there is no second step
-            left.extend(_remove(made))
+        left.extend(_remove(made))
         return paths
 
     left: list[str] = []

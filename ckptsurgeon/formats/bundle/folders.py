@@ -47,9 +47,12 @@ def save_as(plan: Plan, out: str, link: bool, force: bool, sync: bool, wait: flo
             if sync:
                 folders = [(folder, names) for folder, _, names in os.walk(staged)]
                 fsync_all([os.path.join(folder, name) for folder, names in folders for name in ("", *names)])
-            _publish(staged, out, replaces, sync, wait, warnings)
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
+            is_durable = _publish(staged, out, replaces, sync, wait, warnings)
+        except BaseException:
+            _discard(private)
+            raise
+        if is_durable:  # otherwise a power cut may bring back the old folder, which is in there now
+            _discard(private)
     return warnings
 
 
@@ -76,6 +79,12 @@ def _private_folder(path: str, wait: float) -> Lock:
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
                 raise
+
+
+def _discard(private: str) -> None:
+    """Remove the private folder, if possible; the next run removes what is left."""
+    with contextlib.suppress(OSError):  # `ignore_errors` ignores only some
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def _empty(private: str) -> None:
@@ -134,10 +143,13 @@ def _keep_permissions(old: str, new: str) -> None:
                     os.close(fd)
 
 
-def _publish(staged: str, out: str, replaces: bool, sync: bool, wait: float, warnings: list[str]) -> None:
+def _publish(staged: str, out: str, replaces: bool, sync: bool, wait: float, warnings: list[str]) -> bool:
     """Move a finished folder to its place. On Linux a reader sees either the old folder or the new one.
 
     An old folder is locked, as is its index: another process may be editing it in place.
+
+    Returns:
+        Whether a power cut cannot undo it any more.
 
     Raises:
         BusyError: another process saved there, or is writing the old folder.
@@ -163,7 +175,7 @@ def _publish(staged: str, out: str, replaces: bool, sync: bool, wait: float, war
             except BaseException:
                 os.rename(old, out)
                 raise
-        sync_after_commit(Staging(sync), out, warnings)
+        return sync_after_commit(Staging(sync), out, warnings)
 
 
 _NO_REPLACE, _EXCHANGE = 1, 2  # RENAME_NOREPLACE and RENAME_EXCHANGE of linux/fs.h

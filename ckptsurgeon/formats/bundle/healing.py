@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from ... import errors
-from ...publish import remove
 from ...source import is_taken
 from .leftovers import copies, shard_files, sweep
 from .publishing import Publication
@@ -27,14 +26,12 @@ def heal(bundle: Bundle, lock: Lock, sync: bool, wait: float, compact: bool) -> 
         StorageError, BusyError: the leftovers could not be removed; the checkpoint is as it was.
     """
     prefix, warnings = bundle.prefix, []
-    staged = any(is_taken(f"{prefix}.ckptsurgeon-tmp.{each}") for each in ("index", "data"))
     with errors.files(prefix):
+        staged = any(is_taken(f"{prefix}.ckptsurgeon-tmp.{each}") for each in ("index", "data"))
         if staged or copies(prefix) or any(number != bundle.shards for _, number, _ in shard_files(prefix)):
             with Publication(prefix, sync, wait, lock, bundle.shards) as publication:
                 shards = [os.stat(path) for path in bundle.data_files if os.path.exists(path)]
                 warnings = sweep(prefix, bundle.shards, lock.status, shards)
-                for path in copies(prefix):
-                    remove(path)
                 publication.close(failed=True)
     if compact:
         use_usual_names(prefix, bundle.data_files, lock, sync, wait)

@@ -40,11 +40,13 @@ def copies(prefix: str) -> list[str]:
 
 
 def recover(prefix: str, present: int, data_path: str) -> None:
-    """Remove what a crashed publication left behind: shards of another number that are links made by us.
+    """Remove what a crashed publication left behind: staged copies, and shards of another number that are our links.
 
-    They are recognised by the file that they link to, a live shard or the staged data, so those names are removed last.
-    An empty file next to such a link only filled up the number of shards. The caller holds the lock.
+    Those links are recognised by the file that they link to, a live shard or the staged data, whose names are removed
+    last. An empty file next to such a link only filled up the number of shards. The caller holds the lock.
     """
+    for path in copies(prefix):
+        remove(path)
     standing = shard_files(prefix)
     ours = [status for _, number, status in standing if number == present]
     with contextlib.suppress(FileNotFoundError):
@@ -72,9 +74,6 @@ def sweep(prefix: str, count: int, replaced: os.stat_result, ours: list[os.stat_
     Returns:
         A warning if a file was left alone.
     """
-    for path in copies(prefix):
-        if not is_one_of(os.lstat(path), ours):  # the copy in progress is, between its two steps
-            remove(path)
     warnings: list[str] = []
     for path, number, status in shard_files(prefix):
         if number == count:

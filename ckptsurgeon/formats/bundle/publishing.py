@@ -74,6 +74,7 @@ class Publication:
 
     Attributes:
         warnings: messages for the user.
+        is_durable: False once a commit could not be synced, so that a power cut may bring back what it replaced.
     """
 
     def __init__(self, prefix: str, sync: bool, wait: float, lock: Lock | None, present: int = 0) -> None:
@@ -81,6 +82,7 @@ class Publication:
         self.index_path = prefix + ".index"
         self.lock = lock
         self.warnings: list[str] = []
+        self.is_durable = True
         self._present = present
         self._folder = os.path.dirname(prefix) or "."
         self._staging = Staging(sync)
@@ -204,10 +206,10 @@ class Publication:
                     raise self._somebody_saved() from None
             self._own_lock.path = self.index_path
             self._own_lock.before_replace = self.lock.before_replace if self.lock else None
-            sync_after_commit(self._staging, self.prefix, self.warnings)
+            self.is_durable = sync_after_commit(self._staging, self.prefix, self.warnings)
             try:
                 remove(self._data_path)
-                if paths and replaced:
+                if paths and replaced and self.is_durable:  # otherwise the old index may come back
                     self.warnings += sweep(self.prefix, count, replaced, statuses)
             except OSError as error:  # the result is complete; the next writer removes the leftovers
                 self.warnings.append(f"{self.prefix}: written, but not tidied up: {(error.strerror or '').lower()}")

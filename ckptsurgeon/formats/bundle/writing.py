@@ -14,7 +14,7 @@ from .layout import carried_rows, linked_set, single_shard
 from .leftovers import shard_files
 from .publishing import LinkSource, Publication
 from .reading import Bundle
-from .rows import header_row, new_entry_row
+from .rows import header_row, new_entry_row, shard_of
 from .shards import shard_path
 
 TYPE_CHECKING = False
@@ -215,6 +215,8 @@ def _replace(
     """Replace a whole checkpoint: by a set with another number, then under the usual names, if these are free."""
     with Publication(prefix, sync, wait, lock, present) as publication:
         paths = commit(publication, False)
+        if not publication.is_durable:
+            return publication.warnings  # renaming would remove what a power cut may bring back
         try:
             use_usual_names(prefix, paths, publication.index_lock, sync, wait)
         except (CkptSurgeonError, OSError) as error:  # the result is complete, under another number
@@ -241,9 +243,12 @@ def use_usual_names(prefix: str, paths: list[str], lock: Lock, sync: bool, wait:
 
 def _renumber(prefix: str, paths: list[str], lock: Lock, sync: bool, wait: float) -> None:
     """Rename a set whose last shards are empty to the number that it has without them."""
-    with Bundle(prefix) as bundle, Publication(prefix, sync, wait, lock, bundle.shards) as publication:
-        shards = [LinkSource(path, local(bundle.file(path)).fd, False) for path in paths]
-        publication.commit(bundle.rows, shards, exact=True)
+    with Bundle(prefix) as bundle:
+        if any((shard_of(*row) or 0) >= len(paths) for row in bundle.rows.items()):
+            return  # a variable without values lies in an empty shard
+        with Publication(prefix, sync, wait, lock, bundle.shards) as publication:
+            shards = [LinkSource(path, local(bundle.file(path)).fd, False) for path in paths]
+            publication.commit(bundle.rows, shards, exact=True)
 
 
 def _shards_at(prefix: str) -> int:

@@ -58,9 +58,11 @@ class OneFile:
     def heal(self, checkpoint: Checkpoint, lock: Lock, sync: bool, wait: float, compact: bool) -> list[str]:
         """As `Format.heal`: removes the staged files of its files."""
         from ...publish import clear
+        from ...source import is_taken
 
         extents = (extent for variable in checkpoint.variables.values() for extent in variable.extents)
-        for path in {checkpoint.main_file, *(extent.file for extent in extents)}:
+        # An extent may lie in a member of a zip file, whose "file" is no path.
+        for path in sorted({checkpoint.main_file, *filter(is_taken, {extent.file for extent in extents})}):
             clear(f"{path}.ckptsurgeon-tmp", wait)
         clear(f"{checkpoint.main_file}.ckptsurgeon-tmp.set", wait)
         return []

@@ -189,10 +189,7 @@ def put_back(path: str, kept: str, lock: Lock, sync: bool, wait: float) -> list[
                 raise overtaken(path)
             with held_signals():
                 staging.rename(kept, path)
-                try:
-                    staging.sync(os.path.dirname(path) or ".")
-                except OSError as error:  # the result is in place nevertheless
-                    warnings.append(f"{path}: written, but the folder was not synced: {(error.strerror or '').lower()}")
+                sync_after_commit(staging, path, warnings)
         finally:
             with contextlib.suppress(OSError):  # the next writer removes it
                 remove(temporary, only=own.status)

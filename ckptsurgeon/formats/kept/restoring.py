@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ...errors import ChangedError, NotFoundError, RefusedError
+from ...errors import ChangedError, CkptSurgeonError, NotFoundError, RefusedError
 from ...publish import Lock
 from .. import locating, table
 from .record import identity
@@ -57,11 +57,12 @@ def restore(path: str, force: bool, wait: float, dry_run: bool, sync: bool) -> t
         lock.before_replace = announce
         place = os.path.join(os.path.dirname(found.files[0]), version.file)
         warnings = table.of(found.format).put_back(place, version.kept_file, lock, sync, wait)
-        try:
-            store.remove(version)
-        except OSError as error:  # the result is in place; the next writer removes the version
-            warnings.append(f"{found.path}: undone, but not tidied up: {(error.strerror or '').lower()}")
-        return found, version, warnings
+    try:
+        with Lock(found.files[0], wait):  # what is there now: its number may be another operation's
+            store.heal()
+    except CkptSurgeonError as error:  # the result is in place; the next writer removes the version
+        warnings.append(f"{found.path}: undone, but not tidied up: {error}")
+    return found, version, warnings
 
 
 def _newest(found: Found, force: bool) -> tuple[Version, Version | None]:

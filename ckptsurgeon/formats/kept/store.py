@@ -26,6 +26,8 @@ from ...errors import ChangedError, CkptSurgeonError, RefusedError, files
 from ...publish import KEPT, NO_LINKS, fsync_all, remove
 from .record import RECORD, Version, identity, is_real_folder, read
 
+_TRIES = 10
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,16 +87,25 @@ class Store:
             StorageError: the operating system refused.
         """
         with files(self.folder):
-            for path in self._folders:
+            for _ in range(_TRIES):  # operations on other checkpoints of the folder remove it when they leave it empty
                 try:
-                    os.mkdir(path)
-                except FileExistsError:
-                    if not is_real_folder(path):
-                        what = "is not a folder, so no version can be kept in it"
-                        raise RefusedError(what, path=path, hint="leave --backup out, or remove it") from None
-            number = max([0, *self._numbers(""), *self._numbers(RECORD)]) + 1
-            path = os.path.join(self.folder, str(number))
-            os.mkdir(path)
+                    return self._new_folder()
+                except FileNotFoundError:
+                    if not is_real_folder(self._home or "."):
+                        raise
+            return self._new_folder()
+
+    def _new_folder(self) -> str:
+        for path in self._folders:
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                if os.path.lexists(path) and not is_real_folder(path):
+                    what = "is not a folder, so no version can be kept in it"
+                    raise RefusedError(what, path=path, hint="leave --backup out, or remove it") from None
+        number = max([0, *self._numbers(""), *self._numbers(RECORD)]) + 1
+        path = os.path.join(self.folder, str(number))
+        os.mkdir(path)
         return path
 
     def sync(self, version: Version) -> None:

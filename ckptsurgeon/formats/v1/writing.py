@@ -13,7 +13,7 @@ from ... import errors
 from ...checkpoint import ITEM_SIZE, Variable
 from ...errors import BusyError, CkptSurgeonError, RefusedError
 from ...plan import Copy, Fill, Plan, Result, Text
-from ...publish import Lock, held_signals
+from ...publish import Lock, Staging, held_signals, remove, sync_after_commit
 from ...source import is_folder, is_taken
 from ..files import replacing
 from ..proving import prover
@@ -104,8 +104,14 @@ def _save_over_bundle(plan: Plan, out: str, index: str, sync: bool, wait: float)
             warnings = _save(plan, out, None, sync, wait)
         if not index_lock.holds():
             raise BusyError("another process saved it in the meantime", path=out, hint="try again")
-        with held_signals():
-            delete(out)
+        with held_signals(), errors.files(out):
+            remove(index)  # the commit
+            is_durable = sync_after_commit(Staging(sync), index, warnings)
+            try:
+                if is_durable:  # otherwise the index may come back, and needs its shards
+                    delete(out)
+            except CkptSurgeonError as error:
+                warnings.append(f"written, but not tidied up: {error}")
     return warnings
 
 
