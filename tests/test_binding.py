@@ -53,13 +53,13 @@ def test_keras_finds_weights_by_place(
     for more in ([], ["--dry-run"]):
         assert cli.main([*argv, *more]) == 2
         [line] = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"ckptsurgeon: {path}: Keras could not load the result: it looks for the weights of lay")
-        assert line.endswith("; 'extract' or 'convert' to safetensors or npz, where names and variables are free, or "
+        assert line.startswith(f"ckptsurgeon: {path}: Keras could not load the result: it looks up the weights of lay")
+        assert line.endswith("; 'extract' or 'convert' to safetensors or npz, where any name is allowed, or "
                              "--anyway")  # fmt: skip
         assert models.snapshot(tmp_path) == before
     assert cli.main([*argv, "--anyway"]) == 0
     line, *_ = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ckptsurgeon: warning: {path}: Keras could not load the result: it looks for the weights")
+    assert line.startswith(f"ckptsurgeon: warning: {path}: Keras could not load the result: it looks up the weights")
     assert models.snapshot(tmp_path) != before
 
 
@@ -77,7 +77,7 @@ def test_an_optimizer_goes_whole_or_starts_afresh(tmp_path: Path) -> None:
     path = keras_file(tmp_path / "m.weights.h5")
     report = changing.drop(path, ["optimizer/vars/3"], out=str(tmp_path / "less.weights.h5"))
     assert report.warnings == ["Keras will start the optimizer afresh: optimizer/vars has 13 of 14 variables"]
-    with pytest.raises(RefusedError, match="weights of optimizer there, by number"):  # KeyError: '3' in Keras
+    with pytest.raises(RefusedError, match="weights of optimizer by path and number"):  # KeyError: '3' in Keras
         changing.rename(path, ["optimizer/vars/3=optimizer/vars/99"])
     assert changing.drop(path, slots=True).warnings == []
     legacy = keras_file(tmp_path / "m.h5")
@@ -99,10 +99,10 @@ def test_shapes_count_too(tmp_path: Path) -> None:
     """Two weights of one shape may change places, two of different shapes may not."""
     path = keras_file(tmp_path / "m.weights.h5")
     changing.rename(path, ["layers/dense/=layers/dense_1/", "layers/dense_1/=layers/dense/"])
-    with pytest.raises(RefusedError, match="weights of layers/dense there"):
+    with pytest.raises(RefusedError, match="weights of layers/dense by path"):
         changing.rename(path, ["layers/dense/vars/0=layers/dense/vars/1", "layers/dense/vars/1=layers/dense/vars/0"])
     np.savez(tmp_path / "more.npz", **{"layers/dense/vars/2": np.ones(2, np.float32)})
-    with pytest.raises(RefusedError, match="weights of layers/dense there"):  # Keras counts them
+    with pytest.raises(RefusedError, match="weights of layers/dense by path"):  # Keras counts them
         changing.graft(str(tmp_path / "more.npz"), path, match=["**"], add=True)
 
 
@@ -150,10 +150,10 @@ def test_a_legacy_file_of_weights(tmp_path: Path) -> None:
 def test_bfloat16_in_files_of_keras_2(tmp_path: Path) -> None:
     """Keras 3 reads bfloat16 in its own layout; Keras 2, whose groups have no names, and legacy files do not."""
     changing.cast(keras_file(tmp_path / "3.weights.h5"), "bfloat16")
-    with pytest.raises(RefusedError, match=r"it knows no bfloat16 in legacy \.h5 files"):
+    with pytest.raises(RefusedError, match=r"legacy \.h5 files cannot hold bfloat16"):
         changing.cast(keras_file(tmp_path / "m.h5"), "bfloat16")
     hdf5_files.tree(tmp_path / "2.weights.h5", {"layers/dense/vars/0": np.ones((2, 2), np.float32)}, {})
-    with pytest.raises(RefusedError, match="Keras 2, which wrote the file, knows no bfloat16"):
+    with pytest.raises(RefusedError, match="Keras 2, which wrote the file, does not support bfloat16"):
         changing.cast(str(tmp_path / "2.weights.h5"), "bfloat16")
 
 

@@ -18,10 +18,10 @@ from crash import CALLS, Failing, files_of, survives
 from ckptsurgeon import formats
 from ckptsurgeon.errors import BusyError, CkptSurgeonError, RefusedError, StorageError
 from ckptsurgeon.plan import Change, Copy, Plan
-from ckptsurgeon.publish import Lock, write_file
+from ckptsurgeon.publish import Lock, Staging, write_file
 from ckptsurgeon.surgeon.grafting import graft as plan_graft
 from ckptsurgeon.surgeon.options import GraftOptions
-from ckptsurgeon.verbs import changing, looking
+from ckptsurgeon.verbs import changing, looking, reclaiming
 
 Operation = Callable[[], object]
 
@@ -418,3 +418,39 @@ def test_a_copy_of_unknown_bytes_is_never_planned(tmp_path: Path) -> None:
         for change in plan.changes:
             assert isinstance(change.content, Copy)
             assert change.content.variable is donor[change.variable.name]
+
+
+def test_an_empty_shard_that_a_variable_lies_in_stays(tmp_path: Path) -> None:
+    """A set is not renumbered without its last shard if a variable without values names that shard."""
+    formats.write(str(tmp_path / "m"), {"a": np.ones(3), "e": np.zeros(0, np.float64)}, sync=False)
+    changing.cast(str(tmp_path / "m"), "float32", match=["e"], sync=False)
+    reclaiming.compact(str(tmp_path / "m"), sync=False)
+    found = models.read(tmp_path / "m")
+    assert {name: values.dtype.name for name, values in found.items()} == {"a": "float64", "e": "float32"}
+        "a": "float64",
+        "e": "float32",
+    }
+
+
+def test_old_shards_stay_where_the_new_index_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the folder cannot be synced after the commit, a power cut may bring back the old index: its shards stay."""
+    models.write(tmp_path / "a", 1)
+    models.write(tmp_path / "b", 2)
+    before, real = {path.name for path in tmp_path.glob("b.data-*")}, Staging.sync
+    committed = []
+
+    def sync(self: Staging, path: str) -> None:
+        if committed:
+            raise OSError(5, "Input/output error")
+        real(self, path)
+
+    def rename(self: Staging, source: str, path: str) -> None:
+        move(self, source, path)
+        committed.append(path)
+
+    move = Staging.rename
+    monkeypatch.setattr(Staging, "sync", sync)
+    monkeypatch.setattr(Staging, "rename", rename)
+    report = changing.graft(str(tmp_path / "a"), str(tmp_path / "b"), layers="0")
+    assert ["a power cut may undo it" in each for each in report.warnings] == [True]
+    assert before <= {path.name for path in tmp_path.glob("b.data-*")}

@@ -39,7 +39,7 @@ def test_metrics_that_a_run_cannot_keep_are_refused(name: str) -> None:
     with pytest.raises(TrainerError, match=f"sent an answer that {words}") as caught:
         metrics_of_answer(b'{"step": 3, "metrics": %s}' % text.encode(), 3)
     assert len(str(caught.value)) < 300
-    with pytest.raises(TrainerError, match=f"sent metrics that .*{words.removeprefix('is ')}"):
+    with pytest.raises(TrainerError, match=f"sent a JSON object that .*{words.removeprefix('is ')}"):
         json_object(text.encode())
 
 

@@ -16,7 +16,7 @@ from ckptsurgeon import formats, schemes
 from ckptsurgeon.checkpoint import Variable
 from ckptsurgeon.errors import RefusedError, UnsupportedError
 from ckptsurgeon.formats.tensorflow import tensors
-from ckptsurgeon.schemes.slot_names import NamedSlots
+from ckptsurgeon.schemes.slot_names import NamedSlots, renamed_slot
 from ckptsurgeon.verbs import changing, producing
 
 KERNEL, BIAS = "net/dense/kernel", "net/dense/bias"
@@ -226,3 +226,19 @@ def test_slices_are_apart() -> None:
                           ([*crowd, crowd[0]], (3, 1000))):  # fmt: skip
         with pytest.raises(tensors.DamagedError, match="slices of a variable overlap"):
             tensors.are_whole(slices, shape)
+
+
+@pytest.mark.parametrize(
+    ("slot", "owner", "new", "expected"),
+    [
+        ("w/Adam", "w", "v", "v/Adam"),
+        ("w_train/w/Adam", "w", "v", "w_train/v/Adam"),
+        ("w/w/Adam", "w", "v", "w/v/Adam"),
+        ("training/w/Adam_1", "w", "a/b", "training/a/b/Adam_1"),
+        ("q_slot_vr", "q", "k", "k_slot_vr"),
+        ("other/Adam", "w", "v", "other/Adam"),
+    ],
+)
+def test_a_slot_is_renamed_where_it_names_its_variable(slot: str, owner: str, new: str, expected: str) -> None:
+    """Not where its scope begins with the same letters."""
+    assert renamed_slot(slot, owner, new) == expected

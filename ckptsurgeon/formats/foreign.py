@@ -23,6 +23,7 @@ _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _TEXT_PICKLE = re.compile(rb"\([dl]p[0-9]+\n|c[\w.]+\n\w+\n")  # protocol 0: a dict, a list, or a call
 _ORBAX = ("_CHECKPOINT_METADATA", "manifest.ocdbt", "_METADATA", "commit_success.txt")
+_NOT_MODELS = (".html", ".htm", ".txt", ".gz", ".tar", ".tgz", ".rar", ".7z")  # which stand in many folders
 _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".h5", ".keras", ".index", ".npz", ".ckpt", ".onnx", ".pdiparams")
 _ZARR = (".zarray", ".zgroup", "zarr.json")
 
@@ -35,7 +36,7 @@ _ONE_LINE = (
     "t = {{k: v.clone().contiguous() for k, v in f('', s)}}; "
     "t or sys.exit('no tensors in it'); save_file(t, sys.argv[2])\" {source} {target}"
 )
-_LOAD = "s = torch.load(sys.argv[1], map_location='cpu', weights_only=True)"
+LOAD = "s = torch.load(sys.argv[1], map_location='cpu', weights_only=True)"
 # Runs code of the pickle, which may hold whole modules.
 LOAD_TRUSTED = (
     "s = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
@@ -132,7 +133,8 @@ def content(folder: str) -> CkptSurgeonError | None:
     """The error for a folder without a checkpoint, which names the first file that is a model of another kind."""
     for name in sorted(os.listdir(folder))[:_MOST_FILES]:
         path = os.path.join(folder, name)
-        error = explain(path) if is_file(path) else None
+        is_model = not name.startswith(".") and not name.endswith(_NOT_MODELS) and is_file(path)
+        error = explain(path) if is_model else None
         if error is not None and (error.hint is not None or isinstance(error, DamagedError)):
             what = f"{name}, {error.what}"
             return NotFoundError("a folder without a checkpoint", path=folder, found=what, hint=error.hint)
@@ -173,7 +175,7 @@ def _folder(path: str) -> CkptSurgeonError | None:
     return None
 
 
-def by_pytorch(what: str, path: str, source: str | None = None, load: str = _LOAD) -> UnsupportedError:
+def by_pytorch(what: str, path: str, source: str | None = None, load: str = LOAD) -> UnsupportedError:
     """The error for a PyTorch file, with a command that converts it where PyTorch is installed."""
     import shlex
 

@@ -250,10 +250,12 @@ def renamed_slot(slot: str, owner: str, new: str) -> str:
         new: the variable's new name.
     """
     base, _, last = slot.rpartition("/")
+    label = next((each for each in _MESH_LABELS if slot.endswith(each)), f"/{last}")
+    stem = slot[: -len(label)]
+    if f"/{stem}".endswith(f"/{owner}"):
+        return stem[: len(stem) - len(owner)] + new + label
     if not slot.startswith(owner):
-        label = next((each for each in _MESH_LABELS if slot.endswith(each)), f"/{last}")
-        scope, found, _ = slot[: -len(label)].rpartition(f"/{owner}")
-        return f"{scope}/{new}{label}" if found and scope + found == slot[: -len(label)] else slot
+        return slot
     tail = base[len(owner) + 1 :]
     if OBJECT_SLOT not in slot and tail and _is_cut(owner, tail):
         count = _LAST_NUMBER.search(tail)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Shape = tuple[int, ...]
     Layer = tuple[tuple[str, Shape], ...]  # its weights in order: name before the plan (empty if new), and shape
 
-_HINT = "'extract' or 'convert' to safetensors or npz, where names and variables are free"
+_HINT = "'extract' or 'convert' to safetensors or npz, where any name is allowed"
 _OPAQUE = ("bfloat16", "float8")  # how dtypes begin that HDF5 lacks
 
 
@@ -131,7 +131,7 @@ def _numbered(listing: Listing, old: dict[str, Stored], new: dict[str, Stored]) 
     opaque = _made_opaque(old, new) if _groups(old) else []  # otherwise it is not a file of Keras
     has_names = any(listing.given_name(folder) for folder in _groups(old))
     if opaque and not has_names and not any(each.dtype.startswith(_OPAQUE) for each in old.values()):
-        return f"Keras 2, which wrote the file, knows no {new[opaque[0]].dtype} ({shown(opaque)})", warnings
+        return f"Keras 2, which wrote the file, does not support {new[opaque[0]].dtype} ({shown(opaque)})", warnings
     for folder, shapes in _groups(old).items():
         there = after.get(folder, {})
         top, _, rest = folder.partition("/")
@@ -141,7 +141,7 @@ def _numbered(listing: Listing, old: dict[str, Stored], new: dict[str, Stored]) 
             warnings += [_afresh(folder, len(shapes), len(there))] if there else []
         else:
             lost.append(folder.removesuffix(VARS).rstrip("/") or "the model itself")
-    return f"it looks for the weights of {shown(lost)} there, by number" if lost else None, warnings
+    return f"it looks up the weights of {shown(lost)} by path and number" if lost else None, warnings
 
 
 def _implied(config: object) -> set[str]:
@@ -174,7 +174,7 @@ def _legacy(
     warnings = [_afresh(OPTIMIZER, len(before.optimizer), len(after.optimizer))] if is_short else []
     opaque = _made_opaque(old, new)
     if opaque:
-        return f"it knows no {new[opaque[0]].dtype} in legacy .h5 files ({shown(opaque)})", warnings
+        return f"legacy .h5 files cannot hold {new[opaque[0]].dtype} ({shown(opaque)})", warnings
     if after.root != before.root:
         return f"it looks for the layers in {before.root or 'the root group'}", warnings
     if _shapes(after.top) != _shapes(before.top):
@@ -185,6 +185,9 @@ def _legacy(
             lost = [_group(layer) for layer in before.layers if layer not in after.layers]
             return f"its config needs the weights of {shown(lost) or 'no other layers'}", warnings
         return None, warnings
+    if len(after.layers) != len(before.layers):
+        count = f"{len(after.layers)} of {len(before.layers)} layers are left"
+        warnings.append(f"Keras will load the result with by_name=True alone: {count}")
     whole = set(before.layers)
     torn = [_group(layer) for layer in after.layers if _group(layer) and layer not in whole]
     return f"{shown(torn)} would have some of its weights, but not all" if torn else None, warnings

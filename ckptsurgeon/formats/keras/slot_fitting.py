@@ -7,6 +7,8 @@ reached are discarded, so what remains is every way that fits; no way is enumera
 
 from __future__ import annotations
 
+from collections import Counter
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -172,15 +174,15 @@ class _Ways:
         if self._layout.each is None:
             return []
         at, meanings, given = state, [], []
+        tried, count = sorted(set(layer.shapes)), Counter(layer.shapes)
+        first = dict(zip(reversed(layer.shapes), reversed(layer.names), strict=True))
         for _ in layer.names:
-            tried = sorted(set(layer.shapes))
             fitting = [(shape, *each) for shape in tried for each in self._slots(at, shape, None)]
             if len(fitting) != 1:
                 return []
             shape, at, slots = fitting[0]
             given.append(shape)
-            is_unique = layer.shapes.count(shape) == 1
-            name = layer.names[layer.shapes.index(shape)] if is_unique else ""
+            name = first[shape] if count[shape] == 1 else ""
             meanings += [(each, (name, kind, place)) for each, kind, place in slots]
         if sorted(given) != sorted(layer.shapes):
             return []

@@ -48,8 +48,10 @@ def by_name(listing: Listing, names: dict[str, str]) -> dict[str, str]:
         last, owner = path.rpartition("/")[2], None
         at = len(last)
         while owner is None and steps > 0 and (at := last.rfind("_", 0, at)) > 0:
-            steps -= 1
-            owner = flat.get(last[:at])
+            steps -= 1 + at // 64  # what comparing so long a text costs
+            if last[:at] in flat:
+                owner = flat[last[:at]]
+                break
         parts = path.split("/")
         for start, end in ((start, end) for start in range(1, len(parts)) for end in (len(parts), len(parts) - 1)):
             steps -= 1
@@ -107,7 +109,9 @@ def _matched(
                 fitting.add(layout)
         except TooManyWays:
             return {}
-        meanings = meanings or fitting.meanings
+        meanings = fitting.meanings
+        if meanings:
+            break
     found: dict[str, tuple[str, str]] = {}
     for number, each in meanings.items():
         names, kinds, places = ({meaning[at] for meaning in each} for at in range(3))

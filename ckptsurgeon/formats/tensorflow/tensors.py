@@ -189,7 +189,8 @@ def _are_apart(slices: list[Slice], shape: tuple[int, ...]) -> bool:
     spans.sort(key=lambda span: span[along:])
     steps = 0
     for number, one in enumerate(spans):
-        for other in spans[number + 1 :]:
+        for at in range(number + 1, len(spans)):
+            other = spans[at]
             if other[along][0] >= one[along][1]:
                 break
             steps += 1

@@ -24,6 +24,12 @@ from .archive import Archive
 from .finding import ENDING
 from .records import Dict, Tensor
 
+# Refused here, and loaded by PyTorch with `weights_only=True`: see torch/_weights_only_unpickler.py of PyTorch 2.13.
+_PYTORCH_LOADS = (
+    "a storage of class torch.", "a tensor of dtype torch.", "torch._utils._rebuild_", "collections.Counter",
+    "builtins.set", "builtins.bytearray", "builtins.complex", "_codecs.encode",
+)  # fmt: skip
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,13 +204,15 @@ class Torch(WatchedFiles):
 
 
 def _loaded(data: bytes, room: int, file: str) -> object:
-    """The object that a pickle describes; if it is refused, PyTorch's own restricted loading refuses it too."""
+    """The object that a pickle describes. A refusal's hint runs the code of the pickle only if nothing else helps."""
     try:
         return unpickling.load(data, room)
     except UnsupportedError as error:
         from .. import foreign
 
-        error.hint = foreign.by_pytorch("", file, load=foreign.LOAD_TRUSTED).hint
+        is_safe = any(each in error.what for each in _PYTORCH_LOADS)
+        load = foreign.LOAD if is_safe else foreign.LOAD_TRUSTED
+        error.hint = foreign.by_pytorch("", file, load=load).hint
         raise
 
 

@@ -178,27 +178,35 @@ class CommandTrainer(_ProgramTrainer):
         process = self.process
         assert process is not None
         last: dict[str, Any] = {}
+        wrong: TrainerError | None = None  # what the last object would be refused for, if it is the metrics
         try:
             while (line := process.line(self._deadline)) is not None:
                 process.log(line)
-                if line.startswith(b"{"):
-                    last = json_object(line) or last
+                try:
+                    found = json_object(line) if line.startswith(b"{") else None
+                except TrainerError as error:
+                    found, wrong = None, error
+                if found:
+                    last, wrong = found, None
             status = process.wait(self._deadline)
         except TimeoutError:
             raise TrainerError(f"did not end within {self._timeout:g} s") from None
         self.kill()
         if status:
             raise TrainerError(how_it_ended(status))
-        return self._written_metrics(last)
+        metrics = self._written_metrics()
+        if metrics is None and wrong:
+            raise wrong
+        return last if metrics is None else metrics
 
-    def _written_metrics(self, last: dict[str, Any]) -> dict[str, Any]:
+    def _written_metrics(self) -> dict[str, Any] | None:
         if not any("{metrics}" in argument for argument in self._arguments):
-            return last
+            return None
         try:
             with open(self._metrics, "rb") as file:
                 content = file.read(1 << 20)
         except FileNotFoundError:
-            return last
+            return None
         metrics = json_object(content)
         if metrics is None:
             raise TrainerError("wrote metrics that are not a JSON object", found=excerpt(content))

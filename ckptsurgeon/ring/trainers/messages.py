@@ -76,7 +76,7 @@ def json_object(content: bytes) -> dict[str, Any] | None:
     except json_text.NotJSONError:
         return None
     except json_text.JSONError as error:
-        raise TrainerError(f"sent metrics that {error}", found=excerpt(content)) from None
+        raise TrainerError(f"sent a JSON object that {error}", found=excerpt(content)) from None
 
 
 def _journalled(metrics: dict[str, Any]) -> dict[str, Any]:
