@@ -427,9 +427,6 @@ def test_an_empty_shard_that_a_variable_lies_in_stays(tmp_path: Path) -> None:
     reclaiming.compact(str(tmp_path / "m"), sync=False)
     found = models.read(tmp_path / "m")
     assert {name: values.dtype.name for name, values in found.items()} == {"a": "float64", "e": "float32"}
-        "a": "float64",
-        "e": "float32",
-    }
 
 
 def test_old_shards_stay_where_the_new_index_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
