@@ -163,8 +163,9 @@ class Hdf5Process:
         if not self.pid or self._spawner is None:
             return 0
         pid, self.pid = self.pid, 0
-        os.close(self._to)
-        os.close(self._from)
+        for fd in (self._to, self._from):
+            with contextlib.suppress(OSError):  # everything was read; what fails now changes nothing
+                os.close(fd)
         return self._spawner.end(pid, kill)
 
 
