@@ -23,6 +23,7 @@ from .writing import Appender as Appender
 from .writing import check_size as check_size
 from .writing import nameless_file as nameless_file
 from .writing import write_all as write_all
+from .writing import write_whole as write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,13 +260,7 @@ def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True, warn
         own = staging_lock(temporary, _PATIENCE, path if os.path.isfile(path) else None)
         try:
             staging.made(temporary, own.status)
-            size = 0
-            for part in (data,) if isinstance(data, bytes) else data:
-                write_all(own.fd, part)
-                size += len(part)
-            check_size(own.fd, size)
-            if sync:
-                os.fsync(own.fd)
+            write_whole(own.fd, data, sync)
             with held_signals():
                 staging.rename(temporary, path)
                 sync_after_commit(staging, path, warnings)

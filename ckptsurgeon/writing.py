@@ -10,7 +10,7 @@ from .attributes import PRIVATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _BLOCK = 1 << 18  # bytes written at a time, few enough to stay in the processor's cache
 _WRITEBACK = 1 << 26  # bytes after which the disk begins to write what was copied, while more is copied
@@ -34,6 +34,26 @@ def write_all(fd: int, data: bytes, at: int | None = None) -> None:
             raise OSError(errno.EIO, "nothing could be written")
         view = view[count:]
         at = None if at is None else at + count
+
+
+def write_whole(fd: int, data: bytes | Iterable[bytes], sync: bool) -> None:
+    """Write all bytes of an empty file, and check that the file system keeps them.
+
+    Args:
+        fd: the file.
+        data: its bytes, whole or in parts.
+        sync: wait until they are on the disk.
+
+    Raises:
+        OSError: the operating system refused.
+    """
+    size = 0
+    for part in (data,) if isinstance(data, bytes) else data:
+        write_all(fd, part)
+        size += len(part)
+    check_size(fd, size)
+    if sync:
+        os.fsync(fd)
 
 
 def nameless_file(folder: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import fuzzing
 from fuzzing import Files, Target, mutate_bytes
+from ring_support import FULL
 
 from ckptsurgeon.errors import DamagedError, TrainerError
 from ckptsurgeon.names import Pattern
@@ -32,34 +33,6 @@ TOKENS = (
     b"9223372036854775808", b"\xff", b"\n",
 )  # fmt: skip
 
-SPEC = b"""layers = "0-1"
-schedule = "ring"
-order = ["a", "b"]
-slots = "fill=0.1"
-seed = 7
-stop = { tolerance = 1e-3, window = 10, rounds = 100, trunk_tolerance = 1e-4, patience = 3 }
-[data]
-file = "iris.csv"
-target = "species"
-batch_size = 16
-holdout = 0.1
-[[models]]
-name = "a"
-hidden_units = [10, 20, 10]
-optimizer = "SGD"
-learning_rate = 1
-[[models]]
-name = "b"
-command = ["python", "train.py", "{checkpoint}", "{output}", "--data", "{data}"]
-init = "first.ckpt"
-format = "safetensors"
-scheme = "layers.{K}.**"
-map = ["layers.*.weight=dnn/layer*/Linear/Matrix.T"]
-predict = ["predict.py", "{checkpoint}", "{data}", "{output}"]
-memory = 100
-timeout = 2.5
-tries = 2
-"""
 HEAD = journal.Head({"models": [{"name": name} for name in MODELS]}, "d", {"numpy": "2"}, dict.fromkeys(MODELS, "0"))
 
 
@@ -173,7 +146,7 @@ def _patterns(text: bytes) -> None:
 
 RECORDS = HEAD.line() + b"".join(record(number, {"loss": 0.5}).line() for number in range(1, 9))
 RING = (
-    Text("ring.toml", [SPEC], _spec),
+    Text("ring.toml", [FULL.encode()], _spec),
     Text("journal", [RECORDS, HEAD.line()], _journal),
     Text("answer", [b'{"step": 1, "metrics": {"loss": 0.5, "a": [1, {"b": "c"}]}}\n'], _answer),
     Text("metrics", [b'{"loss": 0.5, "accuracy": [1, null]}'], _metrics),

@@ -25,6 +25,47 @@ TIMEOUT = 600  # seconds for a step; it passes in no test but where the clock is
 PROGRAM = [sys.executable, str(Path(__file__).with_name("numpy_trainer.py"))]
 COMMAND = [*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", "--step", "{step}"]
 
+# A ring.toml with every key of a run and models of three kinds.
+FULL = """
+layers = "0-1"
+schedule = "ring"
+order = ["c", "a", "b"]
+warmup = 2
+slots = "fill=0.1"
+seed = 7
+durability = "step"
+max_to_keep = 3
+stop = { tolerance = 1e-3, window = 10, rounds = 100, trunk_tolerance = 1e-4, patience = 3 }
+
+[data]
+file = "iris.csv"
+target = "species"
+batch_size = 16
+holdout = 0.1
+
+[[models]]
+name = "a"
+hidden_units = [10, 20, 10]
+optimizer = "SGD"
+learning_rate = 1
+
+[[models]]
+name = "b"
+command = ["python", "train.py", "{checkpoint}", "{output}", "--data", "{data}"]
+init = "first.ckpt"
+format = "safetensors"
+scheme = "layers.{K}.**"
+map = ["layers.*.weight=dnn/layer*/Linear/Matrix.T", "layers.*.bias=dnn/layer*/Linear/Bias"]
+predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
+memory = 2000
+timeout = 5
+tries = 1
+
+[[models]]
+name = "c"
+worker = ["./my-worker"]
+"""
+
 
 def write_ring(folder: Path, rounds: int = 6, **options: Any) -> None:
     """Write ring.toml and its rows.

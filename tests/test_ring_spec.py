@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ring_support import FULL
 
 from ckptsurgeon.errors import CkptSurgeonError, Problems
 from ckptsurgeon.ring.schedule import TRUNK, Schedule
@@ -27,45 +28,6 @@ MINIMAL: dict[str, Any] = {
     "data": {"file": "iris.csv", "target": "species"},
     "models": [{"name": "a", "hidden_units": [10, 20, 10]}, {"name": "b", "hidden_units": [10, 20]}],
 }
-FULL = """
-layers = "0-1"
-schedule = "ring"
-order = ["c", "a", "b"]
-warmup = 2
-slots = "fill=0.1"
-seed = 7
-durability = "step"
-max_to_keep = 3
-stop = { tolerance = 1e-3, window = 10, rounds = 100, trunk_tolerance = 1e-4, patience = 3 }
-
-[data]
-file = "iris.csv"
-target = "species"
-batch_size = 16
-holdout = 0.1
-
-[[models]]
-name = "a"
-hidden_units = [10, 20, 10]
-optimizer = "SGD"
-learning_rate = 1
-
-[[models]]
-name = "b"
-command = ["python", "train.py", "{checkpoint}", "{output}", "--data", "{data}"]
-init = "first.ckpt"
-format = "safetensors"
-scheme = "layers.{K}.**"
-map = ["layers.*.weight=dnn/layer*/Linear/Matrix.T", "layers.*.bias=dnn/layer*/Linear/Bias"]
-predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
-memory = 2000
-timeout = 5
-tries = 1
-
-[[models]]
-name = "c"
-worker = ["./my-worker"]
-"""
 
 
 def changed(**values: Any) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from ..publish import (
     NO_LINKS,
     Lock,
     Staging,
-    check_size,
     overtaken,
     staging_lock,
     sync_after_commit,
-    write_all,
     write_file,
+    write_whole,
 )
 from ..source import is_file, is_taken, open_source
 from .files import sets
@@ -149,13 +148,7 @@ def _stage(
     with errors.files(path):
         own = stack.enter_context(staging_lock(temporary, wait))
         staging.made(temporary, own.status)
-        size = 0
-        for chunk in (data,) if isinstance(data, bytes) else data:
-            write_all(own.fd, chunk)
-            size += len(chunk)
-        check_size(own.fd, size)
-        if sync:
-            os.fsync(own.fd)
+        write_whole(own.fd, data, sync)
     return temporary
 
 

@@ -14,7 +14,7 @@ import os
 import re
 
 from ... import errors
-from ...errors import CkptSurgeonError, DamagedError
+from ...errors import ChangedError, CkptSurgeonError, DamagedError
 from ...source import is_file, is_taken, open_source
 from .json_scan import LONGEST, JsonScanner
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ...checkpoint import Variable
+    from ...source import Source
 
 _INDEX = re.compile(r"(.+)(\.[^.]+)\.index(?:\.[^.]+)?\.json", re.DOTALL)
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})((?:\.[^.]+)?\.[^.]+)", re.DOTALL)
@@ -149,16 +150,22 @@ def members(index: str, data: bytes) -> list[str]:
         return [_member(os.path.dirname(index), name) for name in sorted(names)]
 
 
-def strays(data: bytes, variables: dict[str, Variable]) -> list[str]:
-    """The names of variables that an index does not list.
+def strays(index: Source, files: list[str], variables: dict[str, Variable], path: str) -> list[str]:
+    """The names of variables that an open index does not list.
 
     Args:
-        data: text of the index.
+        index: of the set.
+        files: of the set, as they were found by its index.
         variables: of all files of the set, by name.
+        path: of the checkpoint, for messages.
 
     Raises:
+        ChangedError: the index names other files by now.
         DamagedError: the index says that a file holds a variable, and the file does not.
     """
+    data = index.read(0, index.size)
+    if members(index.path, data) != files:
+        raise ChangedError("was replaced while it was read; try again", path=path)
     count = 0
     for name, file in weight_map(data):
         variable = variables.get(name)

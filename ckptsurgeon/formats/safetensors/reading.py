@@ -16,7 +16,7 @@ import sys
 
 from ... import errors
 from ...checkpoint import STORED, Extent, Variable
-from ...errors import ChangedError, DamagedError, UnsupportedError
+from ...errors import DamagedError, UnsupportedError
 from ..files import sets
 from ..files.json_scan import JsonScanner
 from ..files.watched import WatchedFiles
@@ -88,7 +88,7 @@ class SafeTensors(WatchedFiles):
                     self._read_header(file)
             if index:
                 with errors.files(index):
-                    self._compare_with(index)
+                    self._strays = sets.strays(self.watch(index), self.files, self.variables, self.path)
         except BaseException:
             self.close()
             raise
@@ -182,14 +182,6 @@ class SafeTensors(WatchedFiles):
         self._room -= memory
         if self._room < 0:
             raise DamagedError("damaged: the header has far more entries than the file can hold")
-
-    def _compare_with(self, index: str) -> None:
-        """Raise DamagedError if an index contradicts the files, and note variables that the index does not list."""
-        source = self.watch(index)
-        data = source.read(0, source.size)
-        if sets.members(index, data) != self.files:
-            raise ChangedError("was replaced while it was read; try again", path=self.path)
-        self._strays = sets.strays(data, self.variables)
 
     # -- metadata
 

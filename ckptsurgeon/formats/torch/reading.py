@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ... import errors
 from ...checkpoint import ITEM_SIZE, Extent, Variable
-from ...errors import ChangedError, DamagedError, UnsupportedError
+from ...errors import DamagedError, UnsupportedError
 from ..files import sets
 from ..files.watched import WatchedFiles
 from . import unpickling
@@ -81,7 +81,7 @@ class Torch(WatchedFiles):
                     self._open(file)
             if index:
                 with errors.files(index):
-                    self._compare_with(index)
+                    self._strays = sets.strays(self.watch(index), self.files, self.variables, self.path)
         except BaseException:
             self.close()
             raise
@@ -114,14 +114,6 @@ class Torch(WatchedFiles):
         extent = Extent(archive.path, archive.place(tensor.storage) + offset, tensor.span * item, None)
         self.tensors[name] = tensor
         self.variables[name] = Variable(name, name.encode(), tensor.dtype, tensor.shape, (extent,))
-
-    def _compare_with(self, index: str) -> None:
-        """Raise DamagedError if an index contradicts the files, and note variables that the index does not list."""
-        source = self.watch(index)
-        data = source.read(0, source.size)
-        if sets.members(index, data) != self.files:
-            raise ChangedError("was replaced while it was read; try again", path=self.path)
-        self._strays = sets.strays(data, self.variables)
 
     def oddities(self) -> list[str]:
         """As `Checkpoint.oddities`."""
