@@ -57,6 +57,9 @@ class Recorder:
                 status = path.stat()
                 self._inodes.setdefault(status.st_ino, _Inode(path.read_bytes()))
                 self._numbers[str(path)] = self._durable[str(path)] = status.st_ino
+        # Numbers of new files: a disk gives the number of a removed file to the next one, while its name may still be
+        # there after a power cut. 0 is no file's: a folder has it.
+        self._unused = itertools.count(max(self._inodes, default=0) + 1)
 
     def __enter__(self) -> Recorder:
         for name in ("open", "write", "pwrite", "ftruncate", "fsync", "link", "replace", "rename", "unlink", "close"):
@@ -101,9 +104,10 @@ class Recorder:
         name = self._path(path)
         if name is None or flags & getattr(os, "O_TMPFILE", 0) == getattr(os, "O_TMPFILE", -1):
             return False
-        number = os.fstat(fd).st_ino
+        is_new = flags & os.O_CREAT and name not in self._numbers
+        number = next(self._unused) if is_new else self._numbers.get(name, 0)
         self._fds[fd] = name, number
-        if not flags & os.O_CREAT or name in self._numbers:
+        if not is_new:
             return False
         self._inodes[number] = _Inode(b"")
         return self._add(name, number)
