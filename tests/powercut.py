@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Recorder:
         self._changes: dict[str, list[tuple[str, ...]]] = {}  # of each folder, since it was synced
         self._fds: dict[int, tuple[str, int]] = {}
         self._originals: dict[str, Any] = {}
+        # One call at a time: files are synced in threads, and a number that one thread closes is the next one's file.
+        self._calling = threading.RLock()
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 status = path.stat()
@@ -86,11 +89,12 @@ class Recorder:
         original, note = self._originals[name], getattr(self, f"_{name}")
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            if note(result, *args):
-                self.calls += 1
-                self._collect()
-            return result
+            with self._calling:
+                result = original(*args, **kwargs)
+                if note(result, *args):
+                    self.calls += 1
+                    self._collect()
+                return result
 
         return call
 
