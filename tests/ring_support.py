@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ckptsurgeon import formats
 from ckptsurgeon.formats import state
-from ckptsurgeon.ring import journal
+from ckptsurgeon.ring import driver, journal
 from ckptsurgeon.ring.schedule import Schedule
 
 MODELS = ("a", "b", "c")
@@ -28,6 +29,9 @@ COMMAND = [*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", 
 # A ring.toml with every key of a run and models of three kinds.
 FULL = """
 layers = "0-1"
+stages = [{ rounds = 5, layers = "0" }]
+freeze = 50
+learning_rate = { schedule = "step", start = 0.1, every = 50 }
 schedule = "ring"
 order = ["c", "a", "b"]
 warmup = 2
@@ -57,6 +61,7 @@ format = "safetensors"
 scheme = "layers.{K}.**"
 map = ["layers.*.weight=dnn/layer*/Linear/Matrix.T", "layers.*.bias=dnn/layer*/Linear/Bias"]
 predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
+learning_rate = [{ rounds = 5, rate = 0.1 }, { rounds = 1, rate = 0.01 }]
 memory = 2000
 timeout = 5
 tries = 1
@@ -115,6 +120,22 @@ def drive(folder: Path) -> subprocess.Popen[str]:
     )
 
 
+def interrupt(folder: Path, after: int) -> None:
+    """Drive a ring in this process until its journal has so many more lines, and not beyond."""
+    append, left = journal.Journal.append, [after]
+
+    def limited(self: journal.Journal, *arguments: Any, **keywords: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        append(self, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal.Journal, "append", limited)
+        with pytest.raises(KeyboardInterrupt):
+            driver.run(str(folder))
+
+
 def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
     process.send_signal(number)
     process.communicate()
@@ -132,7 +153,7 @@ def history(folder: Path) -> journal.History:
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of the journal, one for each step; of a step that was done again, the last."""
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()[1:]]
-    by_step = {line["step"]: line for line in lines}
+    by_step = {line["step"]: line for line in lines if line["kind"] not in ("edit", "settings")}
     return [by_step[number] for number in range(1, lines[-1]["step"] + 1)]
 
 

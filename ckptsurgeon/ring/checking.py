@@ -29,13 +29,12 @@ from .. import data, formats
 from ..errors import CkptSurgeonError, files
 from ..formats import locating
 from ..verbs import looking
-from . import resume
 from .folder import Folder, existing
 from .journal import Content, Journal, not_initialised
 from .predicting.voting import Task, duplicate, voter
 from .reporting import status
 from .schedule import step_seed
-from .spec import loading
+from .spec import fixed, loading
 from .spec.records import Model, Spec
 from .trainers import engines
 from .trainers.attempts import Signature, StepResult, attempt
@@ -116,13 +115,13 @@ def check(path: str) -> Iterator[TrainerCheck]:
         content = journal.read()
         if content is None:
             raise not_initialised(folder.root)
-        resume.check_spec(folder, spec, content.head)
+        fixed.check_spec(folder, spec, content.history)
         folder = folder.storing(spec.suffixes)
         table = folder.open_table() if spec.data is not None else None
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ckptsurgeon-"))
         scratch = _Scratch(**{field.name: getattr(folder, field.name) for field in fields(folder)}, scratch=temporary)
         trainers = engines.trainers(spec, scratch, table, [journal.fd])
-        for model in spec.models:
+        for model in [each for each in spec.models if each.name in content.history.models]:
             os.mkdir(scratch.model(model.name))
             yield from _Trial(spec, model, scratch, content, table, trainers[model.name]).findings()
             shutil.rmtree(scratch.model(model.name))
@@ -149,7 +148,7 @@ class _Trial:
         table: data.Table | None,
         trainer: Trainer,
     ) -> None:
-        history = content.history
+        history = self._history = content.history
         self._spec = spec
         self._model = replace(model, tries=1)
         self._folder = folder
@@ -157,7 +156,7 @@ class _Trial:
         self._batch = history.round
         self._table = table
         self._trainer = trainer
-        self._initial = content.head.initial[model.name]
+        self._initial = history.initial[model.name]
         self._present = Folder.checkpoint(folder, model.name, history.latest(model.name))
         self._source = duplicate(self._present, folder.model(model.name), link=False)
         with formats.open(self._source) as checkpoint:
@@ -283,6 +282,7 @@ class _Trial:
             checkpoint=checkpoint,
             output=output,
             data=None if self._table is None else self._folder.batch,
+            learning_rate=self._history.learning_rate(self._model.name, batch + 1),
         )
 
     def _difference(self, expected: str) -> str | None:

@@ -8,7 +8,8 @@
     {"step": 17, "metrics": {"loss": 0.31}}    or    {"step": 17, "error": "one line"}
 
 `init` writes initial weights, which depend only on `seed`. `train` trains the network in the checkpoint on the rows of
-the .npz `data` (X and y) and writes it to `output`; nothing in it is random. After an error, even an invalid line, the
+the .npz `data` (X and y) and writes it to `output`; nothing in it is random. A request with a `learning_rate` sets it,
+for this step and in the checkpoint. After an error, even an invalid line, the
 worker accepts the next request. It exits at once at the end of stdin.
 
 With `--once CKPT` it trains one mini-batch and exits; `ckptsurgeon train` runs it that way.
@@ -17,6 +18,7 @@ With `--once CKPT` it trains one mini-batch and exits; `ckptsurgeon train` runs 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -70,7 +72,10 @@ class RequestHandler:
             return {}
         if request.get("op") == "train":
             checkpoint, output, data = (_field(request, name) for name in ("checkpoint", "output", "data"))
-            return self._trainer.train(checkpoint, output, *read_rows(data))
+            rate = request.get("learning_rate")
+            if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
+                raise UsageError("the request has no valid learning_rate", expected="a number or null", found=rate)
+            return self._trainer.train(checkpoint, output, *read_rows(data), learning_rate=rate)
         raise UsageError("the request has an unknown op", expected="init or train", found=repr(request.get("op")))
 
 

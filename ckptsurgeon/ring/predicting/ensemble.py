@@ -11,9 +11,9 @@ import numpy as np
 
 from ... import data
 from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
-from .. import journal, resume
+from .. import journal
 from ..folder import Folder, existing
-from ..spec import loading
+from ..spec import fixed, loading
 from ..spec.records import Data, Spec
 from . import features
 from .skflow_net import Floats
@@ -117,7 +117,7 @@ def _open(path: str) -> tuple[Folder, Spec, Data]:
     """Return a run that has rows."""
     folder = existing(path)
     spec = loading.load(folder.spec)
-    resume.check_spec(folder, spec, journal.load(folder.journal).head)
+    fixed.check_spec(folder, spec, journal.load(folder.journal).history)
     if spec.data is None:
         raise UsageError("has no [data], which evaluate and predict need", path=folder.spec)
     return folder.storing(spec.suffixes), spec, spec.data

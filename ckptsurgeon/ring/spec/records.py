@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..schedule import TRUNK, Schedule
+from ..learning_rate import Rate
+from ..schedule import TRUNK, Part, Schedule
 from . import toml_keys
 
 # The placeholders in the arguments of `command` and of `predict`: names in braces, replaced whenever it is started.
-PLACEHOLDERS = frozenset(("checkpoint", "output", "batch", "data", "metrics", "seed", "step"))
+PLACEHOLDERS = frozenset(("checkpoint", "output", "batch", "data", "metrics", "seed", "step", "learning_rate"))
 PREDICT_PLACEHOLDERS = frozenset(("checkpoint", "data", "output"))
 
 
@@ -65,7 +66,7 @@ class Model:
         name: its name, and that of its folder.
         hidden_units: the hidden layers of a net of the built-in trainer.
         optimizer: the built-in trainer's optimizer.
-        learning_rate: the built-in trainer's learning rate.
+        learning_rate: a number or a schedule; None: the trainer's own.
         command: a program that is started once a step, with placeholders in its arguments.
         worker: a program that is kept running.
         init: a checkpoint with the first weights; without it the trainer is asked for them.
@@ -83,7 +84,7 @@ class Model:
     name: str
     hidden_units: tuple[int, ...] | None = None
     optimizer: str | None = None
-    learning_rate: float | None = None
+    learning_rate: Rate | None = None
     command: tuple[str, ...] | None = None
     worker: tuple[str, ...] | None = None
     init: str | None = None
@@ -97,11 +98,24 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """The trunk of a number of rounds.
+
+    Attributes:
+        rounds: how many.
+        layers: the trunk, a layer range.
+    """
+
+    rounds: int
+    layers: str
+
+
+@dataclass(frozen=True)
 class Spec:
     """A checked ring.toml.
 
     Attributes:
-        layers: the trunk, a layer range.
+        layers: the trunk, a layer range; after the stages, if there are any.
         schedule: 'ring': the trunk goes from model to model; 'average': from all to their mean, and back.
         order: the names of the models in the order of the ring, if it differs from the order of `models`.
         warmup: rounds of training before the models share the trunk.
@@ -112,6 +126,8 @@ class Spec:
         stop: when the run ends.
         data: the rows; None if the trainers have their own.
         models: two or more, in the order of ring.toml.
+        stages: the trunk of the first rounds, stage by stage.
+        freeze: the round from which on the trunk stays as it is; None: it never does.
     """
 
     layers: str
@@ -125,6 +141,8 @@ class Spec:
     max_to_keep: int = 5
     stop: Stop = Stop()
     data: Data | None = None
+    stages: tuple[Stage, ...] = ()
+    freeze: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -134,7 +152,18 @@ class Spec:
     @property
     def steps(self) -> Schedule:
         """The order of the steps."""
-        return Schedule(self.names, self.schedule, self.warmup)
+        stages = tuple((stage.rounds, stage.layers) for stage in self.stages)
+        return Schedule(self.names, self.schedule, self.warmup, self.layers, stages, self.freeze)
+
+    @property
+    def trunks(self) -> tuple[str, ...]:
+        """The layer ranges that are the trunk at some time."""
+        return tuple(dict.fromkeys([*(stage.layers for stage in self.stages), self.layers]))
+
+    def during(self, part: Part) -> Spec:
+        """Return the spec with the models and the trunk of a part of the schedule only."""
+        models = tuple(model for model in self.models if model.name in part.models)
+        return replace(self, models=models, order=part.models, layers=part.layers)
 
     @property
     def suffixes(self) -> dict[str, str]:

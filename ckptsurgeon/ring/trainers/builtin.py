@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ...data import Table
+from .. import learning_rate
 from ..spec.records import Model
 
 
@@ -19,7 +20,7 @@ def arguments(model: Model, table: Table) -> list[str]:
         "--features": table.X.shape[1],
         **({"--outputs": outputs} if table.classes is None else {"--classes": len(table.classes)}),
         "--optimizer": model.optimizer,
-        "--learning-rate": model.learning_rate,
+        "--learning-rate": None if model.learning_rate is None else learning_rate.at(model.learning_rate, 1),
     }
     program = [sys.executable, "-m", "ckptsurgeon.skflow.worker"]
     return program + [str(part) for pair in options.items() for part in pair]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from ... import data, formats
 from ...errors import CkptSurgeonError, UnsupportedError
 from ..folder import Folder
-from ..history import Measured
+from ..lines import Measured
 from ..predicting import voting
-from ..schedule import Step
+from ..schedule import Schedule, Step
 from ..spec.records import Spec
 from .convergence import Blocks, Weights
 from .trunk import Trunk
@@ -24,6 +24,7 @@ class Meter:
         folder: the run's folder.
         spec: the run's models and settings.
         trunk: the models' trunk.
+        schedule: the order of the steps.
         table: the rows, or None.
         round: the last complete round, after which measuring continues.
         warn: called with a line for the user if measuring restarts from the beginning, or a model has no loss.
@@ -34,6 +35,7 @@ class Meter:
         folder: Folder,
         spec: Spec,
         trunk: Trunk,
+        schedule: Schedule,
         table: data.Table | None,
         round: int,
         warn: Callable[[str], None],
@@ -41,10 +43,10 @@ class Meter:
         self._folder = folder
         self._spec = spec
         self._trunk = trunk
-        self._schedule = spec.steps
+        self._schedule = schedule
         self._weights = Weights(trunk)
         self._blocks = Blocks(spec.names, spec.stop.window)
-        if round > spec.warmup:
+        if round > spec.warmup and not schedule.turns(round + 1):
             try:
                 self._blocks = Blocks.load(folder.blocks(round), spec.names, spec.stop.window, round)
             except CkptSurgeonError as error:
