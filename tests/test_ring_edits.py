@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run as shell
 from numpy_here import train_here
 from ring_support import STEPS, history, interrupt, promised, records, write_ring
 from waiting import LIMIT
@@ -282,6 +283,20 @@ def test_no_adopt_refuses(ring: Path, wanted: dict[str, bytes]) -> None:
     run(ring)
     assert promised(ring) == wanted
     assert run(ring, adopt=False) == []
+
+
+def test_the_command_line_names_what_was_edited(ring: Path) -> None:
+    """`ring run` warns in one line for each edited model; with --no-adopt the edit is an error and exit status 2."""
+    operate(ring)
+    done = shell("ring", "run", ring, "--no-adopt")
+    path, hint = ring / "a" / f"model.ckpt-{BEFORE * STEPS - 1}", "bring back what was there"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"ckptsurgeon: {path}: was edited, is not adopted because of --no-adopt; {hint}")
+    done = shell("ring", "run", ring, "-q")
+    assert (done.returncode, done.stdout) == (0, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"ckptsurgeon: warning: a/{path.name} was edited; model a continues from it"
+    assert len(lines) == 2
 
 
 # -- while a run is driven

@@ -7,8 +7,8 @@ format = "npz"
 
 Each line on stdin is a request. "init" asks for initial weights, which depend only on `seed`. "train" asks for one step
 on X and y of `data`, from the weights in `checkpoint`, which must be read each time because grafts change them.
-`output` must hold the same names, shapes and dtypes, and the same request must give the same bytes. `learning_rate` is a
-number where ring.toml has one, and null otherwise. The answer is one line on stdout. The trainer exits at the end of stdin.
+`output` must hold the same names, shapes and dtypes, and the same request must give the same bytes. `learning_rate` is
+null where ring.toml has none. The answer is one line on stdout. The trainer exits at the end of stdin.
 
 It can also be started once per step, with initial weights from a file:
 
