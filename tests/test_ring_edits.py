@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,8 +153,11 @@ def test_first_weights_may_be_edited_and_copies_lie_beside(tmp_path: Path) -> No
     start.init(str(folder))
     ckptsurgeon.set(folder / "a", BIAS, 7.0, out=folder / "a" / "other")
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    assert run(folder) == []
+    ckptsurgeon.set(folder / "a", BIAS, 7.0, out=folder / "a" / "model.ckpt-99")
+    (line,) = run(folder)
+    assert re.search(r"a/model\.ckpt-99\S* is not a checkpoint of this run", line)
     assert (folder / "a" / "other.index").exists()
+    assert (folder / "a" / "model.ckpt-99.index").exists()
     ckptsurgeon.set(copy / "a", BIAS, 7.0)
     assert run(copy) == ["a/model.ckpt-0 was edited; model a continues from it"]
     assert promised(copy) != promised(folder)
@@ -291,7 +295,7 @@ def test_the_command_line_names_what_was_edited(ring: Path) -> None:
     done = shell("ring", "run", ring, "--no-adopt")
     path, hint = ring / "a" / f"model.ckpt-{BEFORE * STEPS - 1}", "bring back what was there"
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"ckptsurgeon: {path}: was edited, is not adopted because of --no-adopt; {hint}")
+    assert done.stderr.startswith(f"ckptsurgeon: {path}: was edited, which --no-adopt refuses; {hint}")
     done = shell("ring", "run", ring, "-q")
     assert (done.returncode, done.stdout) == (0, "")
     lines = done.stderr.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -48,6 +49,16 @@ def made(folder: Path, rounds: int = 6, **options: Any) -> Path:
     write_ring(folder, rounds, **options)
     change(folder, "layers =", f"{head}\nlayers =")
     start.init(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a ring after two rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        train_here(patch)
+        folder = made(tmp_path_factory.mktemp("begun") / "ring")
+        run(folder, rounds=2)
     return folder
 
 
@@ -313,6 +324,44 @@ def test_a_model_that_cannot_join_is_refused(tmp_path: Path) -> None:
     assert lines(folder) == []
     (folder / "ring.toml").write_text(before)
     assert run(folder) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "edit", "model": "x"},
+        {"kind": "edit", "step": 13},
+        {"kind": "edit", "step": 15},
+        {"kind": "edit", "sha256": 5},
+        {"kind": "settings", "round": 2},
+        {"kind": "settings", "spec": {"models": [{"name": "a"}]}},
+        {"kind": "settings", "spec": {"models": [{"name": n, "learning_rate": {}} for n in "abc"]}},
+        {"kind": "settings", "spec": {"models": [{"name": n, "format": "x"} for n in "abc"]}},
+        {"kind": "settings", "spec": {"models": [{"name": n} for n in ("a", "b", "c", "../d")]}},
+        {"kind": "settings", "spec": {"models": [{"name": n} for n in "abcd"]}},
+        {
+            "kind": "settings",
+            "spec": {"models": [{"name": n} for n in "abc"], "stages": [{"rounds": "1", "layers": ""}]},
+        },
+        {"kind": "settings", "variables": {"a": {"x": 5}}},
+        {"kind": "settings", "spec": None},
+        {"kind": "other"},
+    ],
+)
+def test_a_line_that_no_run_wrote_is_damage(begun: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Edits and settings that cannot follow are no part of history; the next driver cuts them off, as a torn line."""
+    content = (begun / "journal.jsonl").read_bytes()
+    spec = {"models": [{"name": name} for name in MODELS]}
+    edit = {"step": 14, "round": 2, "model": "a", "checkpoint": "a/model.ckpt-13", "sha256": "s", "replaces": "r"}
+    settings = {"step": 14, "round": 3, "changed": {}, "spec": spec, "initial": {}, "variables": {}}
+    for good in (edit | {"kind": "edit"}, settings | {"kind": "settings"}):
+        found = journal.parse(io.BytesIO(content + json.dumps(good).encode() + b"\n"))
+        assert found is not None
+        assert found.length > len(content)
+    line = {**(edit if wrong["kind"] == "edit" else settings), **wrong}
+    found = journal.parse(io.BytesIO(content + json.dumps(line).encode() + b"\n"))
+    assert found is not None
+    assert (found.length, found.history.step) == (len(content), 14)
 
 
 def test_what_may_not_change_is_still_refused(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class History:
         self.initial = initial
         self._recent: dict[int, Record] = {}
         self._edited: dict[tuple[str, int], str] = {}  # the new fingerprints of checkpoints, by model and step
-        self._synced = 0
+        self._synced = self._furthest = 0
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -80,6 +80,11 @@ class History:
         return max(self._synced, self.whole_step)
 
     @property
+    def furthest(self) -> int:
+        """The last step that a driver can have begun: trainers work on the round that follows an unfinished one."""
+        return self.schedule.first_step(self.schedule.whole_rounds(self._furthest) + 3) - 1
+
+    @property
     def edited(self) -> Iterator[tuple[str, int]]:
         """The edited checkpoints that a run may still continue from: the model, and the step that wrote it."""
         return iter(self._edited)
@@ -93,6 +98,7 @@ class History:
         """Take in a finished step; one that is not beyond the last takes history back to before it first."""
         self.rewind(record.step.number - 1)
         self.step = record.step.number
+        self._furthest = max(self._furthest, self.step)
         self._recent[self.step] = record
         if record.step.last:
             self._take(record.measured)

@@ -21,9 +21,9 @@ from ..publish import drive, end_drive, fsync, write_all
 from . import json_text
 from .history import History
 from .lines import Edit, Record, Settings, Variables
-from .replaying import replay
+from .replaying import check_document, replay, take_variables
 from .schedule import TRUNK, Schedule
-from .spec.toml_keys import SUFFIXES, model_name
+from .spec.toml_keys import SUFFIXES
 
 try:
     import fcntl
@@ -86,11 +86,8 @@ class Content:
     @property
     def suffixes(self) -> dict[str, str]:
         """The end of the names of each model's checkpoints, and of the trunk's."""
-        return _suffixes(self.history.document)
-
-
-def _suffixes(document: Mapping[str, Any]) -> dict[str, str]:
-    return {**{m["name"]: SUFFIXES[m.get("format", "bundle")] for m in document["models"]}, TRUNK: ""}
+        models = self.history.document["models"]
+        return {**{model["name"]: SUFFIXES[model.get("format", "bundle")] for model in models}, TRUNK: ""}
 
 
 def parse(file: IO[bytes]) -> Content | None:
@@ -110,14 +107,12 @@ def parse(file: IO[bytes]) -> Content | None:
     try:
         values = json_text.parse(first, own=True)
         version = values["v"]
-        parts = (dict(each) for each in (values["env"], values["initial"], values.get("variables", {})))
-        head = Head(values["spec"], values["data_sha256"], *parts)
-        models = tuple(map(model_name, head.models))  # they become paths, and the file may hold anything
-        if len(models) < 2 or _suffixes(head.spec).keys() != {*models, TRUNK}:
+        variables = take_variables(values.get("variables", {}))
+        head = Head(values["spec"], values["data_sha256"], dict(values["env"]), dict(values["initial"]), variables)
+        schedule = check_document(head.spec)
+        if not all(isinstance(head.initial[name], str) for name in schedule.models):
             raise ValueError
-        if not all(isinstance(head.initial[name], str) for name in models):
-            raise ValueError
-        history = History(Schedule.of(head.spec), head.initial, head.spec, head.variables)
+        history = History(schedule, head.initial, head.spec, head.variables)
     except UNREADABLE as error:
         raise DamagedError("line 1 is not the head of a journal", hint=_AFRESH) from error
     if version != 1:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from . import json_text
+from . import json_text, learning_rate
 from .history import History
-from .lines import Edit, Measured, Record, Settings, number
+from .lines import Edit, Measured, Record, Settings, Variables, number
 from .schedule import Schedule
-from .spec.toml_keys import model_name
+from .spec.toml_keys import SUFFIXES, model_name
 
 
 def replay(line: bytes, history: History) -> bool:
@@ -50,14 +50,33 @@ def _settings(values: Mapping[str, Any], history: History) -> Settings:
         raise ValueError
     if type(new.round) is not int or new.round <= history.round:
         raise ValueError
-    models = Schedule.of(new.spec).models
+    models = check_document(new.spec).models
     if not {*history.models} <= {*models} or {*models} - {*history.models} != {*new.initial}:
         raise ValueError
-    for name in models:
-        model_name(name)  # it becomes a path
     if not all(isinstance(sha256, str) for sha256 in new.initial.values()):
         raise ValueError
-    return new
+    return replace(new, variables=take_variables(new.variables))
+
+
+def check_document(document: Mapping[str, Any]) -> Schedule:
+    """Check what a run uses of a spec in a journal, and return its schedule; raises like `replay`."""
+    schedule = Schedule.of(document)
+    if sorted(model["name"] for model in document["models"]) != sorted(map(model_name, schedule.models)):
+        raise ValueError  # names become paths
+    for model in document["models"]:
+        if model.get("format", "bundle") not in SUFFIXES:
+            raise ValueError
+        if model.get("learning_rate") is not None:
+            learning_rate.take(model["learning_rate"])
+    return schedule
+
+
+def take_variables(values: Mapping[str, Any]) -> dict[str, Variables]:
+    """Return the variables of each model; raises like `replay`."""
+    variables: dict[str, Variables] = {}
+    for name, each in values.items():
+        variables[name] = {variable: (str(dtype), tuple(map(int, shape))) for variable, (dtype, shape) in each.items()}
+    return variables
 
 
 def _record(values: Mapping[str, Any], history: History) -> Record:

@@ -90,7 +90,7 @@ class Adoption:
         found = self._intact()
         edited, behind = _edited(found), _edited(self._behind())
         if (edited or behind) and not adopt:
-            raise _refusal((edited or behind)[0], "is not adopted because of --no-adopt")
+            raise _refusal((edited or behind)[0], "which --no-adopt refuses")
         if behind:
             since = next((each for each in edited if each.step > history.whole_step), None)
             if since is not None:

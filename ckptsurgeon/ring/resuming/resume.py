@@ -49,7 +49,9 @@ def resume(
     Adoption(folder, spec, journal, history, warn).settle(adopt)
     settings.take_up(folder, spec, journal, history, warn)
     for model in history.schedule.writers:
-        retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep))
+        others = retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep), history.furthest)
+        if others:
+            warn(f"{others[0]} is not a checkpoint of this run, which will write its own under this name; move it away")
     retention.update_state_files(folder, history, spec.max_to_keep)
     return history
 
