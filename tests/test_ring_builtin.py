@@ -42,7 +42,7 @@ def ring(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return two runs of three nets on iris: one without interruption, one whose processes were killed again and again."""
+    """Return two runs of three nets on iris: one without interruption, one whose processes were killed."""
     from sklearn import datasets
 
     folder = tmp_path_factory.mktemp("builtin")
