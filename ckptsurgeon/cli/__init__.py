@@ -115,9 +115,8 @@ def _dispatch(argv: list[str]) -> int:
     module = module_of(verb)
     parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
     module.add_arguments(parser)
-    try:
-        args = parser.parse(rest)
-    except SystemExit:  # --help
+    args = parser.parse(rest)
+    if args is None:  # --help
         return DONE
     with warned(lambda line: streams.complain(f"warning: {line}")):
         status: int = module.run(args)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from .. import render
-from ..parser import add_json
+from ..options import add_json
 from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring evaluate DIR [--data FILE] [--json]
 
@@ -22,14 +22,14 @@ A network with skflow's names is evaluated in NumPy, any other model by its 'pre
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring evaluate`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument("--data", metavar="FILE", help="rows with the run's target column")
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Score."""
     from ...ring.predicting import ensemble
 

@@ -11,8 +11,9 @@ from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring init DIR [--data FILE --target COLUMN --hidden UNITS --layers RANGE [options]] [--force]
 
@@ -73,7 +74,7 @@ _OPTIONS = {
 _TEXTS = ("file", "target", "layers", "schedule", "slots", "durability", "optimizer")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring init`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument("--models", type=int, metavar="M", help="number of models; named a, b, c, …")
@@ -88,7 +89,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing run")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Create a run."""
     from ...ring import start
     from ...ring.spec import loading
@@ -102,7 +103,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _table(args: Namespace) -> dict[str, Any]:
+def _table(args: Arguments) -> dict[str, Any]:
     """Return the contents of ring.toml; empty if no option sets any of its keys.
 
     Raises:
@@ -112,8 +113,9 @@ def _table(args: Namespace) -> dict[str, Any]:
     given.update({f"--{name}": vars(args)[name] for name in ("models", "hidden") if vars(args)[name] is not None})
     if not given:
         return {}
-    if args.target is None and args.file is not None and args.file.endswith(".npz"):
-        args.target = given["--target"] = "y"
+    target = args.target
+    if target is None and args.file is not None and args.file.endswith(".npz"):
+        target = given["--target"] = "y"
     missing = [option for option in ("--data", "--target", "--hidden", "--layers") if option not in given]
     if missing:
         hint = "to use an existing ring.toml, give none of these options"
@@ -124,7 +126,7 @@ def _table(args: Namespace) -> dict[str, Any]:
             tables[name][key] = given[option] if key in _TEXTS else _number(option, given[option])
     tables["data"]["file"] = _relative(args.file, args.folder)
     if args.file.endswith(".npy"):
-        tables["data"]["target"] = _relative(args.target, args.folder)
+        tables["data"]["target"] = _relative(target, args.folder)
     nets = [[_number("--hidden", unit) for unit in units.split(",")] for units in args.hidden]
     count = args.models if args.models is not None else len(nets)
     if len(nets) not in (1, count):

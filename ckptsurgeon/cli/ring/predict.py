@@ -10,9 +10,10 @@ from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring predict DIR --data FILE -o OUT.csv [--force]
 
@@ -37,7 +38,7 @@ neither has no vote, and a warning says so.
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring predict`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument("--data", metavar="FILE", required=True, help="the rows: csv, .npz or .npy")
@@ -45,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Predict."""
     from ...formats import table
     from ...publish import write_file
