@@ -28,9 +28,9 @@ other model needs a program, given by 'predict' in ring.toml, which gets up to 1
 
   predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
 
-{data} is an .npz with X, float32 [rows, features]. The program writes [rows, outputs] to {output}: probabilities in the
-order of the sorted classes, or values, as .npy, as .npz with one array, or as csv without a header. A model with
-neither has no vote, and a warning says so.
+{data} is an .npz with X, float32 [rows, features], or with more axes if the run's rows have them. The program writes
+[rows, outputs] to {output}: probabilities in the order of the sorted classes, or values, as .npy, as .npz with one
+array, or as csv without a header. A model with neither has no vote, and a warning says so.
 
   ckptsurgeon ring predict R --data new.csv -o predictions.csv
   ckptsurgeon ring predict R --data new.npy -o - | head

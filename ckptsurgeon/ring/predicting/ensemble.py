@@ -104,7 +104,7 @@ def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: Non
         header = ["prediction"] if task.outputs == 1 else [f"prediction_{k}" for k in range(task.outputs)]
         yield [["prediction", *classes] if classes is not None else header]
         votes = [member.vote for member in members if member.vote is not None]
-        for X in features.read(file, task.features, table.features, rows.target, rows_at_once(spec), warn):
+        for X in features.read(file, task.shape, table.features, rows.target, rows_at_once(spec), warn):
             mean: Floats = np.mean([vote.outputs(X) for vote in votes], axis=0)
             if classes is None:
                 yield mean.tolist()
@@ -158,8 +158,9 @@ def _parts(folder: Folder, spec: Spec, rows: Data, trained: data.Table, file: st
         table = data.read(file, rows.target, like=trained)
         slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
         what = "does not have the columns that the models were trained on"
-        if table.X.shape[1] != trained.X.shape[1]:
-            raise UsageError(what, path=file, expected=trained.X.shape[1], found=table.X.shape[1])
+        if table.X.shape[1:] != trained.X.shape[1:]:
+            expected, found = (_rows(each) for each in (trained, table))
+            raise UsageError(what, path=file, expected=expected, found=found)
         if table.features == trained.features or not (table.features and trained.features):
             return map(table.take, slices)
         if sorted(table.features) != sorted(trained.features):
@@ -206,6 +207,10 @@ class _Score:
         spread = float(np.sum(self._squares - np.square(self._sum) / self._rows)) / self._numbers
         error = self._error / self._numbers
         return {"r2": 1 - error / spread if spread > 0 else None, "mse": error}
+
+
+def _rows(table: data.Table) -> str:
+    return f"[rows,{','.join(map(str, table.X.shape[1:]))}]"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -21,20 +21,20 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def read(
-    path: str, width: int, names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
+    path: str, shape: tuple[int, ...], names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
 ) -> Iterator[Rows]:
     """Read the features of rows.
 
     Args:
         path: csv with a header line, .npz with `X`, or .npy; recognised by content.
-        width: the number of features.
+        shape: the shape of one row.
         names: of the features, where they are known: a csv's columns are chosen by them, else by their order.
         target: a column of a csv that may be there, and is not wanted.
         at_once: rows of a part.
         warn: is called with a line for the user if columns are not used.
 
     Yields:
-        float32 [at_once or fewer, width]; at least one part.
+        float32 [at_once or fewer, *shape]; at least one part.
 
     Raises:
         UsageError: a feature is missing.
@@ -45,32 +45,37 @@ def read(
         with open(path, "rb") as file:
             magic = file.read(6)
         if magic == b"\x93NUMPY":
-            yield from _parts(data.load_npy(path), width, at_once)
+            yield from _parts(data.load_npy(path), shape, at_once)
         elif magic[:4] == b"PK\x03\x04":
             arrays = data.load_npz(path)
             if "X" not in arrays:
                 hint = did_you_mean("X", arrays) or f"the arrays are {', '.join(arrays) or 'none'}"
                 raise UsageError("has no array 'X'", hint=hint)
-            yield from _parts(arrays["X"], width, at_once)
+            yield from _parts(arrays["X"], shape, at_once)
+        elif len(shape) > 1:
+            raise RefusedError("a csv cannot hold these rows", expected=f"an .npy or .npz of {_wanted(shape)}")
         else:
-            yield from _csv(path, width, names, target, at_once, warn)
+            yield from _csv(path, shape[0], names, target, at_once, warn)
 
 
-def _parts(values: NDArray[np.generic], width: int, at_once: int) -> Iterator[Rows]:
-    if values.ndim != 2 or values.dtype.kind not in "fiub" or values.shape[1] != width or not len(values):
-        shape = ",".join(map(str, values.shape))
+def _parts(values: NDArray[np.generic], shape: tuple[int, ...], at_once: int) -> Iterator[Rows]:
+    if values.dtype.kind not in "fiub" or not values.ndim or values.shape[1:] != shape or not len(values):
         raise RefusedError(
             "does not have the features that the models were trained on",
-            expected=f"numbers [rows,{width}]",
-            found=f"{values.dtype} [{shape}]",
+            expected=_wanted(shape),
+            found=f"{values.dtype} [{','.join(map(str, values.shape))}]",
         )
     for start in range(0, len(values), at_once):
         with np.errstate(over="ignore"):
             part: Rows = values[start : start + at_once].astype(np.float32)
-        finite = np.isfinite(part).all(axis=1)
+        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
         if not finite.all():
             raise RefusedError(f"row {start + int(finite.argmin())} is not finite in float32")
         yield part
+
+
+def _wanted(shape: tuple[int, ...]) -> str:
+    return f"numbers [{','.join(map(str, ('rows', *shape)))}]"
 
 
 def _csv(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ def arguments(model: Model, table: Table) -> list[str]:
     outputs = 1 if table.y.ndim == 1 else table.y.shape[1]
     options = {
         "--hidden-units": ",".join(map(str, model.hidden_units)),
-        "--features": table.X.shape[1],
+        "--features": math.prod(table.X.shape[1:]),
         **({"--outputs": outputs} if table.classes is None else {"--classes": len(table.classes)}),
         "--optimizer": model.optimizer,
         "--learning-rate": model.learning_rate,
