@@ -102,7 +102,7 @@ def test_the_target_may_be_any_column_and_quotes_and_blank_lines_are_fine(tmp_pa
         ("a,t\n1,x\n2,y,z\n", "t", ["line 3", "expected 2", "found 3"]),
         ("a,t\n1,x\n\n2\n", "t", ["line 4", "expected 2", "found 1"]),
         ("a,b,t\n1,2,x\n1,two,y\n", "t", ["line 3", "column 'b'", "'two'"]),
-        ("a,b,t\n1,,x\n", "t", ["line 2", "column 'b'", "''"]),
+        ("a,b,t\n1,,x\n", "t", ["line 2", "column 'b'", "empty"]),
         ("a,t\n1_000,x\n", "t", ["line 2", "column 'a'", "'1_000'"]),
         ("a,t\n1,x\nnan,y\n", "t", ["line 3", "column 'a'", "nan"]),
         ("a,t\n-inf,y\n", "t", ["line 2", "column 'a'", "-inf"]),

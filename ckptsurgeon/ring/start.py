@@ -89,7 +89,7 @@ def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
         return None
     file = folder.resolve(spec.data.file)
     target = spec.data.target
-    if file.endswith(".npy"):  # the target is a file then, too
+    if target is not None and file.endswith(".npy"):  # the target is a file then, too
         target = folder.resolve(target)
     disk = folder.rows
     while not os.path.isdir(disk):

@@ -26,12 +26,17 @@ DIR/ring.toml is used: write it by hand if models have trainers of their own.
 
 # option -> (table of ring.toml, its key there, metavar, help); "" is the top level, [[models]] go by "models"
 _OPTIONS = {
-    "--data": ("data", "file", "FILE", "csv with a header, npz or npy"),
+    "--data": (
+        "data",
+        "file",
+        "FILE",
+        "csv with a header, parquet, npz, npy, or a folder with one subfolder of images per class",
+    ),
     "--target": (
         "data",
         "target",
         "COLUMN",
-        "the column to predict: numbers that are not all integers, or else classes",
+        "the column to predict: numbers that are not all integers, or else classes; not for images",
     ),
     "--layers": ("", "layers", "RANGE", "the trunk: the layers that all models share, such as 0-1"),
     "--schedule": (
@@ -114,7 +119,9 @@ def _table(args: Namespace) -> dict[str, Any]:
         return {}
     if args.target is None and args.file is not None and args.file.endswith(".npz"):
         args.target = given["--target"] = "y"
-    missing = [option for option in ("--data", "--target", "--hidden", "--layers") if option not in given]
+    without = args.file is not None and os.path.isdir(args.file)  # images have their class in their path
+    needed = ("--data", *(() if without else ("--target",)), "--hidden", "--layers")
+    missing = [option for option in needed if option not in given]
     if missing:
         hint = "to use an existing ring.toml, give none of these options"
         raise UsageError(f"ring init: {', '.join(missing)} missing", hint=hint)
@@ -123,7 +130,7 @@ def _table(args: Namespace) -> dict[str, Any]:
         if option in given:
             tables[name][key] = given[option] if key in _TEXTS else _number(option, given[option])
     tables["data"]["file"] = _relative(args.file, args.folder)
-    if args.file.endswith(".npy"):
+    if args.target is not None and args.file.endswith(".npy"):
         tables["data"]["target"] = _relative(args.target, args.folder)
     nets = [[_number("--hidden", unit) for unit in units.split(",")] for units in args.hidden]
     count = args.models if args.models is not None else len(nets)

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import data
+from ...data import images, parquet
+from ...data.columns import check_number
+from ...data.csv_rows import fields_differ
 from ...errors import RefusedError, UsageError, did_you_mean, files
 
 Rows = NDArray[np.float32]
@@ -21,15 +24,20 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def read(
-    path: str, shape: tuple[int, ...], names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
+    path: str,
+    shape: tuple[int, ...],
+    names: Sequence[str],
+    target: str | None,
+    at_once: int,
+    warn: Callable[[str], None],
 ) -> Iterator[Rows]:
     """Read the features of rows.
 
     Args:
-        path: csv with a header line, .npz with `X`, or .npy; recognised by content.
+        path: csv with a header line, parquet, .npz with `X`, .npy, or a folder of images; recognised by content.
         shape: the shape of one row.
-        names: of the features, where they are known: a csv's columns are chosen by them, else by their order.
-        target: a column of a csv that may be there, and is not wanted.
+        names: of the features, where they are known: columns are chosen by them, else by their order.
+        target: a column that may be there, and is not wanted.
         at_once: rows of a part.
         warn: is called with a line for the user if columns are not used.
 
@@ -41,19 +49,24 @@ def read(
         RefusedError: a value is not a finite number; the error names the line and the column.
         DamagedError: the file is not what its first bytes say.
     """
+    found = data.kind(path)
     with files(path):
-        with open(path, "rb") as file:
-            magic = file.read(6)
-        if magic == b"\x93NUMPY":
+        if found == "array":
             yield from _parts(data.load_npy(path), shape, at_once)
-        elif magic[:4] == b"PK\x03\x04":
+        elif found == "archive":
             arrays = data.load_npz(path)
             if "X" not in arrays:
                 hint = did_you_mean("X", arrays) or f"the arrays are {', '.join(arrays) or 'none'}"
                 raise UsageError("has no array 'X'", hint=hint)
             yield from _parts(arrays["X"], shape, at_once)
+        elif found == "images":
+            yield from images.features(path, shape, at_once)
         elif len(shape) > 1:
-            raise RefusedError("a csv cannot hold these rows", expected=f"an .npy or .npz of {_wanted(shape)}")
+            raise RefusedError(
+                f"a {found} file cannot hold these rows", expected=f"an .npy or .npz of {_wanted(shape)}"
+            )
+        elif found == "parquet":
+            yield from _parquet(path, shape[0], names, target, at_once, warn)
         else:
             yield from _csv(path, shape[0], names, target, at_once, warn)
 
@@ -70,7 +83,7 @@ def _parts(values: NDArray[np.generic], shape: tuple[int, ...], at_once: int) ->
             part: Rows = values[start : start + at_once].astype(np.float32)
         finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
         if not finite.all():
-            raise RefusedError(f"row {start + int(finite.argmin())} is not finite in float32")
+            raise RefusedError(f"row {start + int(finite.argmin())} is not finite as float32")
         yield part
 
 
@@ -79,7 +92,7 @@ def _wanted(shape: tuple[int, ...]) -> str:
 
 
 def _csv(
-    path: str, width: int, names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
+    path: str, width: int, names: Sequence[str], target: str | None, at_once: int, warn: Callable[[str], None]
 ) -> Iterator[Rows]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(iter(functools.partial(file.readline, _LINE), ""))
@@ -87,9 +100,7 @@ def _csv(
         try:
             header = [name.strip() for name in next(rows, ())]
             columns = _columns(header, width, names, target)
-            unused = [name for number, name in enumerate(header) if number not in columns and name != target]
-            if unused:
-                warn(f"{path}: ignored columns: {', '.join(unused)}")
+            _tell_unused(path, header, columns, target, warn)
             empty = True
             while texts := [_fields(row, columns, header, reader.line_num) for row in itertools.islice(rows, at_once)]:
                 empty = False
@@ -97,12 +108,12 @@ def _csv(
         except csv.Error as error:
             raise RefusedError(f"line {reader.line_num} is not csv: {error}") from error
         except UnicodeDecodeError as error:
-            raise RefusedError("is not UTF-8 text", hint="expected csv, npz or npy") from error
+            raise RefusedError("is not UTF-8 text", expected="csv, parquet, npz, npy or a folder of images") from error
     if empty:
         raise RefusedError("has no rows below the header")
 
 
-def _columns(header: list[str], width: int, names: Sequence[str], target: str) -> list[int]:
+def _columns(header: list[str], width: int, names: Sequence[str], target: str | None) -> list[int]:
     """Return the numbers of the columns that hold the features, in the models' order."""
     if not header:
         raise RefusedError("is empty", expected="a header line with the names of the columns")
@@ -122,26 +133,32 @@ def _columns(header: list[str], width: int, names: Sequence[str], target: str) -
     return [header.index(name) for name in names]
 
 
+def _parquet(
+    path: str, width: int, names: Sequence[str], target: str | None, at_once: int, warn: Callable[[str], None]
+) -> Iterator[Rows]:
+    header = parquet.names(path)
+    columns = _columns(header, width, names, target)
+    _tell_unused(path, header, columns, target, warn)
+    yield from parquet.features(path, [header[number] for number in columns], at_once)
+
+
+def _tell_unused(
+    path: str, header: list[str], columns: list[int], target: str | None, warn: Callable[[str], None]
+) -> None:
+    unused = [name for number, name in enumerate(header) if number not in columns and name != target]
+    if unused:
+        warn(f"{path}: ignored columns: {', '.join(unused)}")
+
+
 def _fields(row: list[str], columns: list[int], header: list[str], line: int) -> list[float]:
     """Return the features of one row."""
     if len(row) != len(header):
-        what = f"line {line} does not have as many fields as the header"
-        raise RefusedError(what, expected=len(header), found=len(row))
+        raise fields_differ(row, len(header), f"line {line}")
     try:
         values = [float(row[column]) for column in columns]
         if not all(map(math.isfinite, values)) or max(map(abs, values)) > _FLOAT32_MAX or "_" in "".join(row):
             raise ValueError
     except ValueError:
         for column in columns:
-            _check(row[column], f"line {line}, column {header[column]!r}")
+            check_number(row[column], f"line {line}, column {header[column]!r}")
     return values
-
-
-def _check(text: str, place: str) -> None:
-    """Refuse text that is not a finite number."""
-    try:
-        value = float(text.replace("_", "?"))  # float() takes Python's 1_000
-    except ValueError:
-        raise RefusedError(f"{place} is not a number", found=repr(text[:40])) from None
-    if not abs(value) <= _FLOAT32_MAX:  # false for NaN too
-        raise RefusedError(f"{place} is not finite in float32", found=value)

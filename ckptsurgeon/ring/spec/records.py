@@ -45,14 +45,14 @@ class Data:
     """The rows that all models train on.
 
     Attributes:
-        file: csv, npz or npy; a relative path starts at ring.toml's folder.
-        target: the column to predict (see `data.read`).
+        file: csv, parquet, npz, npy or a folder of images; a relative path starts at ring.toml's folder.
+        target: the column to predict (see `data.read`); None for images.
         batch_size: rows of a mini-batch.
         holdout: the share of the rows that is kept for `ring evaluate`.
     """
 
     file: str
-    target: str
+    target: str | None = None
     batch_size: int = 32
     holdout: float = 0.2
 

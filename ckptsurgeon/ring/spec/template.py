@@ -37,7 +37,7 @@ def render(spec: Spec) -> str:
         text += "\n[data]\n" + _lines(
             {
                 "file": (spec.data.file, ""),
-                "target": (spec.data.target, "the column to predict"),
+                **({"target": (spec.data.target, "the column to predict")} if spec.data.target else {}),
                 "batch_size": (spec.data.batch_size, "rows of a mini-batch"),
                 "holdout": (spec.data.holdout, "the share of the rows that `ring evaluate` scores on"),
             }

@@ -125,8 +125,8 @@ STOP = {
     "rounds": TomlKey("an integer of 1 or more", _integer(1)),
 }
 DATA = {
-    "file": TomlKey("the path of a csv, npz or npy file", _text, required=True),
-    "target": TomlKey("the name of a column", _text, required=True),
+    "file": TomlKey("the path of a csv, parquet, npz or npy file, or of a folder of images", _text, required=True),
+    "target": TomlKey("the name of a column", _text),
     "batch_size": TomlKey("an integer of 1 or more", _integer(1)),
     "holdout": TomlKey("a number of at least 0 and below 1", _number(lambda value: 0 <= value < 1)),
 }
