@@ -21,6 +21,7 @@ DIR/ring.toml is used: write it by hand if models have trainers of their own.
 
   ckptsurgeon ring init R --data iris.csv --target species --models 3 --hidden 10,20,10 --layers 0-1
   ckptsurgeon ring init R --data iris.csv --target species --hidden 10,20,10 --hidden 10,20 --layers 0-1
+  ckptsurgeon ring init R --data batches.py:batches --classes 10 --models 3 --hidden 32,16 --layers 0
   ckptsurgeon ring init R
 """
 
@@ -30,7 +31,7 @@ _OPTIONS = {
         "data",
         "file",
         "FILE",
-        "csv with a header, parquet, npz, npy, or a folder with one subfolder of images per class",
+        "csv with a header, parquet, npz, npy, a folder with one subfolder of images per class, or file.py:function",
     ),
     "--target": (
         "data",
@@ -62,6 +63,13 @@ _OPTIONS = {
     "--max-to-keep": ("", "max_to_keep", "N", "checkpoints to keep of each model; default 5"),
     "--batch-size": ("data", "batch_size", "N", "rows of a mini-batch; default 32"),
     "--holdout": ("data", "holdout", "SHARE", "share of the rows to hold out for 'ring evaluate'; default 0.2"),
+    "--classes": ("data", "classes", "N", "number of classes that a Python function returns; default: y holds values"),
+    "--held-out": (
+        "data",
+        "held_out",
+        "FUNCTION",
+        "the function in the same file that returns rows for 'ring evaluate'",
+    ),
     "--tolerance": (
         "stop",
         "tolerance",
@@ -75,7 +83,7 @@ _OPTIONS = {
     "--optimizer": ("models", "optimizer", "NAME", "Adagrad, Adam, Momentum or SGD; default Adagrad"),
     "--learning-rate": ("models", "learning_rate", "X", "default 0.1"),
 }
-_TEXTS = ("file", "target", "layers", "schedule", "slots", "durability", "optimizer")
+_TEXTS = ("file", "target", "held_out", "layers", "schedule", "slots", "durability", "optimizer")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -117,9 +125,12 @@ def _table(args: Namespace) -> dict[str, Any]:
     given.update({f"--{name}": vars(args)[name] for name in ("models", "hidden") if vars(args)[name] is not None})
     if not given:
         return {}
+    from ...ring.spec import toml_keys
+
     if args.target is None and args.file is not None and args.file.endswith(".npz"):
         args.target = given["--target"] = "y"
-    without = args.file is not None and os.path.isdir(args.file)  # images have their class in their path
+    # images have their class in their path, and a Python function returns the target
+    without = args.file is not None and (os.path.isdir(args.file) or toml_keys.SOURCE.fullmatch(args.file))
     needed = ("--data", *(() if without else ("--target",)), "--hidden", "--layers")
     missing = [option for option in needed if option not in given]
     if missing:

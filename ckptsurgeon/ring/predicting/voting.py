@@ -61,7 +61,7 @@ class Task:
     @classmethod
     def of(cls, table: data.Table) -> Task:
         """Return the task that the rows of a run set."""
-        outputs = len(table.classes) if table.classes is not None else table.y[:1].size
+        outputs = len(table.classes) if table.classes is not None else math.prod(table.y.shape[1:])
         return cls(table.X.shape[1:], outputs, table.classes is not None)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from ...data import Table
 from ..spec.records import Model
 
+PYTHON = (sys.executable, "-m")  # runs a module of this package
+
 
 def arguments(model: Model, table: Table) -> list[str]:
     """Return the program and its arguments for a model with `hidden_units`."""
@@ -22,8 +24,7 @@ def arguments(model: Model, table: Table) -> list[str]:
         "--optimizer": model.optimizer,
         "--learning-rate": model.learning_rate,
     }
-    program = [sys.executable, "-m", "ckptsurgeon.skflow.worker"]
-    return program + [str(part) for pair in options.items() for part in pair]
+    return [*PYTHON, "ckptsurgeon.skflow.worker"] + [str(part) for pair in options.items() for part in pair]
 
 
 def environment() -> dict[str, str]:
