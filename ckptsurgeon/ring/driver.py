@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from .. import data, formats
+from .. import formats
 from ..errors import CkptSurgeonError, TrainerError
 from . import resume, retention
 from .folder import Folder, existing
@@ -20,6 +20,7 @@ from .history import History, Measured, Record
 from .journal import Journal, not_initialised
 from .reporting import status
 from .reporting.events import Events
+from .rows import check_same, open_rows
 from .schedule import TRUNK, Done, Step, may_end, next_step, step_seed
 from .spec import loading
 from .spec.records import Spec
@@ -99,10 +100,7 @@ class Driver:
         self._on_round = on_round
         self._started: set[int] = set()  # train steps that have already been handed to their trainers
         self._table = None if spec.data is None else folder.open_table()
-        self._batches = None
-        if spec.data is not None and self._table is not None:
-            rows = len(self._table.X)
-            self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
+        self._rows = open_rows(folder, spec, self._table)
         self._batch: int | None = None  # the one in batch.npz
         self._models = {model.name: model for model in spec.models}
         self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
@@ -119,6 +117,7 @@ class Driver:
             step = self._next()
             if isinstance(step, Step):
                 self._open_trainers()
+                check_same(self._folder, self._rows)
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
@@ -139,6 +138,8 @@ class Driver:
         finally:
             stop(list(self._trainers.values()), patience, _GRACE)
             self._events.close()
+            if self._rows is not None:
+                self._rows.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
                 for name in self._history.schedule.writers:
                     self._tidy(name)
@@ -260,10 +261,9 @@ class Driver:
         return StepResult({}, retention.fingerprint(output), {})
 
     def _write_batch(self, batch: int) -> str | None:
-        if self._batches is None or self._table is None:
+        if self._rows is None:
             return None
         if self._batch != batch:
-            rows = self._batches.rows(batch)
-            data.write_batch(self._folder.batch, self._table.X[rows], self._table.y[rows])
+            self._rows.write(batch, self._folder.batch)
             self._batch = batch
         return self._folder.batch

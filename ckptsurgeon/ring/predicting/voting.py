@@ -1,7 +1,7 @@
 """How one model votes: its outputs for given rows.
 
 A network of the built-in trainer's kind is read from its checkpoint and evaluated in NumPy (skflow_net.py). Any other
-model votes through its `predict` program. {data} is an .npz with `X`, float32 [rows, features]. The program writes
+model votes through its `predict` program. {data} is an .npz with `X`, float32 [rows, …]. The program writes
 [rows, outputs] to {output}, as .npy, as .npz with one array, or as csv without a header: a classifier's probabilities
 in the order of the classes, or a regressor's values. It may be called several times for many rows. A model without
 either has no vote.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import os
 import re
 import shutil
@@ -48,20 +49,20 @@ class Task:
     """What the models of a run predict.
 
     Attributes:
-        features: the number of features of a row.
+        shape: the shape of one row.
         outputs: the number of classes, or of values.
         classifier: whether the outputs are probabilities.
     """
 
-    features: int
+    shape: tuple[int, ...]
     outputs: int
     classifier: bool
 
     @classmethod
     def of(cls, table: data.Table) -> Task:
         """Return the task that the rows of a run set."""
-        outputs = len(table.classes) if table.classes is not None else table.y[:1].size
-        return cls(table.X.shape[1], outputs, table.classes is not None)
+        outputs = len(table.classes) if table.classes is not None else math.prod(table.y.shape[1:])
+        return cls(table.X.shape[1:], outputs, table.classes is not None)
 
 
 class Voter(Protocol):
@@ -79,7 +80,7 @@ def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[n
         folder: of its run, which has rows.
         name: of the model.
         checkpoint: one of its checkpoints, which is not removed in the meantime.
-        X: rows, float32 [rows, features].
+        X: rows, float32 [rows, …].
 
     Returns:
         The probabilities of the classes, or the values, of each row: float64 [rows, outputs].
@@ -135,8 +136,8 @@ def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool =
     """
     if model.predict is None:
         found = skflow_net.load(checkpoint)
-        if found.shape != (task.features, task.outputs) or found.classifier != task.classifier:
-            expected = f"{task.features} features and {task.outputs} outputs"
+        if found.shape != (math.prod(task.shape), task.outputs) or found.classifier != task.classifier:
+            expected = f"{math.prod(task.shape)} features and {task.outputs} outputs"
             raise UnsupportedError(f"its network does not have {expected}", path=checkpoint)
         yield found
         return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
 
 from ...data import Table
 from ..spec.records import Model
+
+PYTHON = (sys.executable, "-m")  # runs a module of this package
 
 
 def arguments(model: Model, table: Table) -> list[str]:
@@ -16,13 +19,12 @@ def arguments(model: Model, table: Table) -> list[str]:
     outputs = 1 if table.y.ndim == 1 else table.y.shape[1]
     options = {
         "--hidden-units": ",".join(map(str, model.hidden_units)),
-        "--features": table.X.shape[1],
+        "--features": math.prod(table.X.shape[1:]),
         **({"--outputs": outputs} if table.classes is None else {"--classes": len(table.classes)}),
         "--optimizer": model.optimizer,
         "--learning-rate": model.learning_rate,
     }
-    program = [sys.executable, "-m", "ckptsurgeon.skflow.worker"]
-    return program + [str(part) for pair in options.items() for part in pair]
+    return [*PYTHON, "ckptsurgeon.skflow.worker"] + [str(part) for pair in options.items() for part in pair]
 
 
 def environment() -> dict[str, str]:
