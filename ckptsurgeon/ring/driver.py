@@ -42,6 +42,7 @@ def run(
     rounds: int | None = None,
     tolerance: float | None = None,
     anyway: bool = False,
+    adopt: bool = True,
     warn: Callable[[str], None] = lambda line: None,
     on_round: Callable[[History], None] = lambda history: None,
 ) -> Done:
@@ -52,6 +53,7 @@ def run(
         rounds: stop after this number of rounds, regardless of the limits in ring.toml.
         tolerance: stop at this tolerance, regardless of those limits; with both, at whichever comes first.
         anyway: continue in another environment.
+        adopt: continue from checkpoints that were edited since the run stopped.
         warn: is called with lines for the user, such as a failed try or lost rounds.
         on_round: is called after each round, while the next one begins.
 
@@ -67,7 +69,7 @@ def run(
     folder = folder.storing(spec.suffixes)
     spec = replace(spec, stop=spec.stop.until(rounds, tolerance))
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
-        history = resume.resume(folder, spec, journal, anyway, warn)
+        history = resume.resume(folder, spec, journal, anyway, warn, adopt)
         return Driver(folder, spec, journal, history, warn, on_round).run()
 
 

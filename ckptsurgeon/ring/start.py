@@ -18,7 +18,7 @@ from ..verbs import producing
 from . import environment, retention
 from .folder import Folder
 from .history import History
-from .journal import Head, Journal
+from .journal import Head, Journal, Variables
 from .reporting import status
 from .rows import open_rows, read_rows, remember
 from .schedule import step_seed
@@ -85,7 +85,8 @@ def init(
         for name in spec.names:
             formats.sync(folder.checkpoint(name, 0))
         retention.update_state_files(folder, history, spec.max_to_keep)
-        journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial))
+        variables = {name: _variables(folder.checkpoint(name, 0)) for name in spec.names}
+        journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial, variables))
     return spec
 
 
@@ -165,6 +166,11 @@ def _copy(folder: Folder, model: Model, source: str) -> str:
     to = "hdf5" if model.format == "weights.h5" else model.format
     producing.convert(folder.resolve(source), target, to=to, force=True, sync=False)
     return retention.fingerprint(target)
+
+
+def _variables(path: str) -> Variables:
+    with formats.open(path) as checkpoint:
+        return {each.name: (each.dtype, each.shape) for each in checkpoint.variables.values()}
 
 
 def _check_trunks(folder: Folder, spec: Spec) -> None:
