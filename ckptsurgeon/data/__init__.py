@@ -10,11 +10,22 @@ import os
 
 from ..errors import RefusedError, UsageError, files
 from . import csv_rows, numpy_files
-from .batches import Batches, permute, write_batch
+from .batches import Batches, permute, read_batch, write_batch
 from .numpy_files import load_npy, load_npz, npy_bytes
 from .table import Table
 
-__all__ = ["Batches", "Table", "kind", "load_npy", "load_npz", "npy_bytes", "permute", "read", "write_batch"]
+__all__ = [
+    "Batches",
+    "Table",
+    "kind",
+    "load_npy",
+    "load_npz",
+    "npy_bytes",
+    "permute",
+    "read",
+    "read_batch",
+    "write_batch",
+]
 
 _MAGIC = {
     b"\x93NUMPY": "array",

@@ -76,6 +76,13 @@ def _list_of(one: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return take
 
 
+def _function(value: Any) -> str:
+    place, _, name = _text(value).rpartition(":")
+    if not place or not name.isidentifier():
+        raise ValueError
+    return str(value)
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def take(value: Any) -> str:
         if value not in choices:
@@ -112,7 +119,7 @@ def _classes(value: Any) -> Any:
     return names
 
 
-def _function(value: Any) -> str:
+def _identifier(value: Any) -> str:
     if not isinstance(value, str) or not value.isidentifier():
         raise ValueError
     return value
@@ -151,13 +158,14 @@ DATA = {
     "batch_size": TomlKey("an integer of 1 or more", _integer(1)),
     "holdout": TomlKey("a number of at least 0 and below 1", _number(lambda value: 0 <= value < 1)),
     "classes": TomlKey("the number of classes, or a list of their names", _classes),
-    "held_out": TomlKey("the name of a function in the same file", _function),
+    "held_out": TomlKey("the name of a function in the same file", _identifier),
 }
 MODEL = {
     "name": TomlKey(f"letters, digits, _ and -; not one of {', '.join(RESERVED)}", model_name, required=True),
     "hidden_units": TomlKey("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
     "optimizer": TomlKey('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
     "learning_rate": TomlKey("a number above 0", _number(lambda value: value > 0)),
+    "trainer": TomlKey('"file.py:function" or "module:function"', _function),
     "command": _PROGRAM,
     "worker": _PROGRAM,
     "init": TomlKey("the path of a checkpoint", _text),

@@ -58,7 +58,7 @@ def train_once(argv: Sequence[str]) -> str:
 def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[Any]]:
     """Read the rows: class numbers or values from an .npz without --target, otherwise a table."""
     if args.target is None:
-        return read_rows(args.data)
+        return data.read_batch(args.data)
     classifier = net.head == CLASSIFIER
     values = data.Table(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), None)
     table = data.read(args.data, args.target, like=None if classifier else values)
@@ -68,23 +68,3 @@ def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[An
             what = f"the target {args.target!r} does not match the network"
             raise RefusedError(what, expected=f"{net.outputs} classes", found=found)
     return table.X, table.y
-
-
-def read_rows(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read X and y of an .npz as defined by the trainer's contract; y contains class numbers or values.
-
-    Raises:
-        UsageError: the file is not an .npz, or lacks one of the arrays.
-        DamagedError: the file cannot be read.
-    """
-    with files(path), open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise UsageError("no target was given", path=path, hint="--target COLUMN names it; an .npz needs none")
-    found = data.load_npz(path)
-    missing = [name for name in ("X", "y") if name not in found]
-    if missing:
-        raise UsageError(f"there is no array {' and no '.join(missing)}", path=path, expected="X and y")
-    if found["X"].ndim == 0 or found["y"].ndim == 0 or len(found["X"]) != len(found["y"]):
-        shapes = [list(found[name].shape) for name in ("X", "y")]
-        raise RefusedError("X and y have different numbers of rows", path=path, found=f"{shapes[0]} and {shapes[1]}")
-    return found["X"], found["y"]
