@@ -91,8 +91,12 @@ def test_imports_have_no_cycle(level: str) -> None:
         graph = {name: needs for name, needs in graph.items() if name not in leaves}
 
 
-def test_only_skflow_imports_tensorflow() -> None:
-    """TensorFlow is imported in skflow/ alone, and skflow/ by nobody: trainers are processes."""
+# The only parts that import a deep-learning framework; no other part imports them: trainers are processes.
+FRAMEWORKS = ("skflow", "frameworks")
+
+
+def test_only_two_parts_import_a_framework() -> None:
+    """TensorFlow, Keras and PyTorch are imported in skflow/ and frameworks/, and these by nobody."""
     for path in MODULES:
         module = _module(path)
         for node in ast.walk(ast.parse(path.read_text())):
@@ -101,10 +105,9 @@ def test_only_skflow_imports_tensorflow() -> None:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module or ""]
-            if _part(module) != "skflow":
+            if _part(module) not in FRAMEWORKS:
                 assert not {"tensorflow", "keras", "sklearn", "torch"} & {name.split(".")[0] for name in names}, module
-        if _part(module) != "skflow":
-            assert "skflow" not in {_part(name) for name in _imports(path)}, module
+        assert not {_part(name) for name in _imports(path)} & set(FRAMEWORKS) - {_part(module)}, module
 
 
 def _formats_own(module: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -34,12 +35,19 @@ X, Y = IRIS.data.astype(np.float32), IRIS.target.astype(np.int64)
 
 
 class Talk:
-    """A worker process, and requests to it."""
+    """A worker process, and requests to it; with a log, the imports are listed there."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
-        )
+    def __init__(self, *arguments: str, log: Any = None) -> None:
+        self.log = log
+        environment = ENVIRONMENT if log is None else {**ENVIRONMENT, "PYTHONPROFILEIMPORTTIME": "1"}
+        with contextlib.nullcontext() if log is None else log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+            )
 
     def line(self, line: bytes) -> Any:
         """Send a line and return the answer to it."""
@@ -67,9 +75,9 @@ class Talk:
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Talk]:
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
     """One worker process for the whole module."""
-    talk = Talk(*NET, "--optimizer", "Adagrad")
+    talk = Talk(*NET, "--optimizer", "Adagrad", log=tmp_path_factory.mktemp("worker") / "imports")
     yield talk
     assert talk.close() == 0
 
@@ -133,6 +141,14 @@ def test_tensorflow_reads_the_first_weights(worker: Talk, tmp_path: Any) -> None
     assert (reader.get_tensor("global_step"), reader.get_tensor("learning_rate")) == (0, np.float32(0.1))
     assert reader.get_variable_to_dtype_map()["global_step"] == tf.int32
     assert len(shapes) == 18
+
+
+def test_it_starts_without_keras(worker: Talk, start: Any) -> None:
+    """TensorFlow would import it, and all that Keras can use, in as much time again."""
+    worker.ask("train", start / "one", start / "start", start / "batch.npz")
+    imported = {line.rpartition("|")[2].strip() for line in worker.log.read_text().splitlines()}
+    assert "tensorflow" in imported
+    assert not [name for name in imported if name.partition(".")[0] in ("keras", "tf_keras", "matplotlib")]
 
 
 def test_the_checkpoint_is_the_only_truth(worker: Talk, start: Any) -> None:

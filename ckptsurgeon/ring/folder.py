@@ -83,6 +83,11 @@ class Folder:
         """Return where a path of ring.toml leads: a relative one starts at the run's folder, which need not exist."""
         return os.path.normpath(os.path.join(os.path.realpath(self.root), path))
 
+    def function(self, text: str) -> str:
+        """Return a `trainer` of ring.toml with the path of its file, if it names one, resolved."""
+        place, _, name = text.rpartition(":")
+        return f"{self.resolve(place)}:{name}" if place.endswith(".py") else text
+
     def blocks(self, round: int) -> str:
         """Return the path of the running means after `round`; the round before it has another one."""
         return os.path.join(self.root, f"blocks-{round % 2}.npz")

@@ -168,6 +168,9 @@ def _number(request: dict[str, Any], name: str) -> int:
 
 
 if __name__ == "__main__":
+    # TensorFlow imports Keras where it finds it, and Keras imports scikit-learn and matplotlib: half of the start-up
+    # time, and nothing of it is used here. None makes it take a module for missing.
+    sys.modules.update(dict.fromkeys(("keras", "tf_keras")))  # type: ignore[arg-type]
     status = main(sys.argv[1:])
     sys.stderr.flush()
     os._exit(status)  # exit at once, without waiting for a running import of TensorFlow or its threads

@@ -6,9 +6,9 @@ import re
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError
-from ..names import ATTRIBUTES, natural_key
+from ..names import ATTRIBUTES, natural_key, shown
 from .maps import layout_problem
-from .slots import USUAL_NAMES, shown, slots_by_kind
+from .slots import USUAL_NAMES, slots_by_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

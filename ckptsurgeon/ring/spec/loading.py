@@ -18,8 +18,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Keys of a model that the built-in trainer does not take.
+# Keys of a model that the built-in trainer does not take, and formats that no `trainer` writes.
 _FOR_PROGRAMS = ("format", "scheme", "map", "predict")
+_NOT_FOR_TRAINERS = ("v1", "hdf5")
 _BRACES = re.compile(r"(?<!\$)\{(\w+)\}")
 
 
@@ -102,9 +103,9 @@ def _model(
     name = table.get("name")
     where = f"models.{name}." if isinstance(name, str) and name.isprintable() else f"models[{number}]."
     values = toml_keys.take_table(table, toml_keys.MODEL, where, problems)
-    kinds = [key for key in ("hidden_units", "command", "worker") if key in values]
+    kinds = [key for key in ("hidden_units", "trainer", "command", "worker") if key in values]
     if len(kinds) != 1:
-        what = f"{where[:-1]}: one of hidden_units, command and worker is needed"
+        what = f"{where[:-1]}: one of hidden_units, trainer, command and worker is needed"
         problems.append(UsageError(what, found=" and ".join(kinds) or "none"))
     elif kinds == ["hidden_units"]:
         values.setdefault("optimizer", "Adagrad")
@@ -118,6 +119,16 @@ def _model(
         for key in ("optimizer", "learning_rate"):
             if key in values:
                 problems.append(UsageError(f"{where}{key}: is only valid for the built-in trainer"))
+    if kinds == ["trainer"]:
+        if not has_data:
+            problems.append(UsageError(f"{where}trainer: needs [data]"))
+        if "predict" in values:
+            problems.append(UsageError(f"{where}predict: is not valid for a trainer, which predicts by itself"))
+        if values.get("format") in _NOT_FOR_TRAINERS:
+            expected = ", ".join(f'"{name}"' for name in toml_keys.SUFFIXES if name not in _NOT_FOR_TRAINERS)
+            problems.append(
+                UsageError(f"{where}format: no trainer writes it", expected=expected, found=values["format"])
+            )
     if kinds == ["command"]:
         if "init" not in values:
             problems.append(UsageError(f"{where}init: missing", expected="the checkpoint that a command starts from"))

@@ -59,13 +59,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """One model of the ring. Exactly one of `hidden_units`, `command` and `worker` is given.
+    """One model of the ring. Exactly one of `hidden_units`, `trainer`, `command` and `worker` is given.
 
     Attributes:
         name: its name, and that of its folder.
         hidden_units: the hidden layers of a net of the built-in trainer.
         optimizer: the built-in trainer's optimizer.
         learning_rate: the built-in trainer's learning rate.
+        trainer: `module:function` or `file.py:function`; the function builds a Keras or PyTorch model.
         command: a program that is started once a step, with placeholders in its arguments.
         worker: a program that is kept running.
         init: a checkpoint with the first weights; without it the trainer is asked for them.
@@ -84,6 +85,7 @@ class Model:
     hidden_units: tuple[int, ...] | None = None
     optimizer: str | None = None
     learning_rate: float | None = None
+    trainer: str | None = None
     command: tuple[str, ...] | None = None
     worker: tuple[str, ...] | None = None
     init: str | None = None

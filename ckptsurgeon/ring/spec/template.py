@@ -58,6 +58,7 @@ def _model(model: Model) -> str:
         "hidden_units",
         "optimizer",
         "learning_rate",
+        "trainer",
         "command",
         "worker",
         "init",

@@ -72,6 +72,13 @@ def _list_of(one: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return take
 
 
+def _function(value: Any) -> str:
+    place, _, name = _text(value).rpartition(":")
+    if not place or not name.isidentifier():
+        raise ValueError
+    return str(value)
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def take(value: Any) -> str:
         if value not in choices:
@@ -135,6 +142,7 @@ MODEL = {
     "hidden_units": TomlKey("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
     "optimizer": TomlKey('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
     "learning_rate": TomlKey("a number above 0", _number(lambda value: value > 0)),
+    "trainer": TomlKey('"file.py:function" or "module:function"', _function),
     "command": _PROGRAM,
     "worker": _PROGRAM,
     "init": TomlKey("the path of a checkpoint", _text),
