@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from ..errors import UsageError, files
 from . import csv_rows, numpy_files
-from .batches import Batches, permute, write_batch
+from .batches import Batches, permute, read_batch, write_batch
 from .numpy_files import load_npy, load_npz, npy_bytes
 from .table import Table
 
-__all__ = ["Batches", "Table", "load_npy", "load_npz", "npy_bytes", "permute", "read", "write_batch"]
+__all__ = ["Batches", "Table", "load_npy", "load_npz", "npy_bytes", "permute", "read", "read_batch", "write_batch"]
 
 
 def read(path: str, target: str | None = None, like: Table | None = None, folder: str | None = None) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -17,6 +18,7 @@ import numpy as np
 from ..errors import RefusedError, UsageError, did_you_mean
 
 
+@functools.cache
 def load(text: str) -> Callable[..., Any]:
     """Import the function that `text` names.
 

@@ -223,6 +223,9 @@ def trainers(spec: Spec, folder: Folder, table: Table | None, inherited: Iterabl
             made[model.name] = WorkerTrainer(model, model.worker, folder, inherited)
         else:
             assert table is not None
-            program, environment = builtin.arguments(model, table), builtin.environment()
-            made[model.name] = WorkerTrainer(model, program, folder, inherited, environment)
+            if model.trainer is not None:
+                program = builtin.function_arguments(spec, model, folder, table)
+            else:
+                program = builtin.arguments(model, table)
+            made[model.name] = WorkerTrainer(model, program, folder, inherited, builtin.environment())
     return made

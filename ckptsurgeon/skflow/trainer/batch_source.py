@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data import Batches, Table, load_npz
+from ...data import Batches, Table, read_batch
 from ...data import read as read_table
 from ...errors import RefusedError, UsageError, files
 from ...ring import folder
@@ -66,7 +66,7 @@ class BatchSource:
     def _file(self, path: str, net: Architecture) -> tuple[_Rows, Batches]:
         with files(path):
             if self.target is None:
-                X, y = read_rows(path)
+                X, y = read_batch(path)
             else:
                 values = Table(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), None)
                 table = read_table(path, self.target, like=None if net.head == CLASSIFIER else values)
@@ -88,26 +88,6 @@ class BatchSource:
     def _batches(self, rows: int, defaults: dict[str, Any]) -> Batches:
         own = {name: getattr(self, name) for name in defaults}
         return Batches(rows, **{name: defaults[name] if own[name] is None else own[name] for name in defaults})
-
-
-def read_rows(path: str) -> _Rows:
-    """Read X and y of an .npz as defined by the trainer's contract; y contains class numbers or values.
-
-    Raises:
-        UsageError: the file is not an .npz, or lacks one of the arrays.
-        DamagedError: the file cannot be read.
-    """
-    with files(path), open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise UsageError("no target was given", path=path, hint="--target COLUMN names it; an .npz needs none")
-    found = load_npz(path)
-    missing = [name for name in ("X", "y") if name not in found]
-    if missing:
-        raise UsageError(f"there is no array {' and no '.join(missing)}", path=path, expected="X and y")
-    if found["X"].ndim == 0 or found["y"].ndim == 0 or len(found["X"]) != len(found["y"]):
-        shapes = [list(found[name].shape) for name in ("X", "y")]
-        raise RefusedError("X and y have different numbers of rows", path=path, found=f"{shapes[0]} and {shapes[1]}")
-    return found["X"], found["y"]
 
 
 def _check_target(what: str, table: Table, net: Architecture) -> None:
