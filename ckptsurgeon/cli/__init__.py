@@ -42,6 +42,7 @@ VERBS = {
     "undo": "bring back what an operation with --backup replaced",
     "log": "list the operations that can be undone",
     "train": "train a checkpoint on one mini-batch",
+    "worker": "train checkpoints on request, with TensorFlow started once",
     "ring": "train models as independent processes that share their first layers",
 }
 
