@@ -8,10 +8,10 @@ only it needs, so that the others start faster.
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 
 from .. import formats
 from ..errors import RefusedError, UsageError
+from ..lean import nullcontext
 from ..plan import Plan, Report
 from ..surgeon.selection import Selection
 from . import destination, unchanged

@@ -6,7 +6,6 @@ Each imports only what it needs: they are run often, on checkpoints that are rea
 from __future__ import annotations
 
 import os
-import re
 
 from .. import formats
 from ..errors import DamagedError
@@ -169,11 +168,11 @@ def unreferenced(path: str) -> int | None:
 
 def split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, ...] | None]:
     """A name and an index; a variable whose name itself ends in brackets wins."""
-    bracket = re.fullmatch(r"(.+)\[([^\[\]]*)\]", target, re.DOTALL)
     variable = checkpoint.named(target)
-    if bracket is None or variable is not None:
+    name, bracket, index = target[:-1].rpartition("[")
+    if not (name and bracket and target.endswith("]") and "]" not in index) or variable is not None:
         return (variable.name if variable else target), None
     from .. import numeric
 
-    variable = checkpoint.named(bracket[1])
-    return (variable.name if variable else bracket[1]), numeric.parse_index(bracket[2])
+    variable = checkpoint.named(name)
+    return (variable.name if variable else name), numeric.parse_index(index)

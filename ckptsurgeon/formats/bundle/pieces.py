@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from ...checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
 from ...errors import DamagedError
+from ...lean import partial
 from ...plan import Copy, Elements, Fill, Result, Text, Values
 from ...prefetch import prefetched
 from ..tensorflow.tensors import extent_sizes, same_partition
