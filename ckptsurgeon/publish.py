@@ -16,8 +16,11 @@ import stat
 from .attributes import PRIVATE
 from .attributes import keep as keep_attributes
 from .errors import BusyError, RefusedError, StorageError, files
+from .locking import RUN as RUN
 from .locking import Lock as Lock
 from .locking import clear as clear
+from .locking import drive as drive
+from .locking import end_drive as end_drive
 from .locking import staging_lock as staging_lock
 from .writing import Appender as Appender
 from .writing import check_size as check_size

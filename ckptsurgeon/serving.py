@@ -60,10 +60,16 @@ def path_of(request: Mapping[str, Any], name: str) -> str:
 
 def seed_of(request: Mapping[str, Any]) -> int:
     """Return the seed of a request; UsageError if it is not a whole number from 0."""
-    seed = request.get("seed")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UsageError("the request has no valid seed", expected="a whole number from 0", found=seed)
-    return seed
+    return number_of(request, "seed")
+
+
+def number_of(request: Mapping[str, Any], name: str) -> int:
+    """Return a field of a request that is a number; UsageError if it is not a whole number from 0."""
+    value = request.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        expected = "a whole number from 0"
+        raise UsageError(f"the request has no valid {name}", expected=expected, found=json.dumps(value)[:100])
+    return value
 
 
 def keep_stdout() -> int:

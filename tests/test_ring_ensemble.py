@@ -95,14 +95,14 @@ def test_other_rows_can_be_scored(ring: Path, tmp_path: Path) -> None:
     with pytest.raises(CkptSurgeonError, match=r"line 2.*unknown class; expected in or out, found 'elsewhere'"):
         ensemble.evaluate(str(ring), str(path))
     path.write_text("kind,y,x\nin,0,2\nout,3,3\n")  # the columns are found by their names
-    run = folder.existing(str(ring))
-    (held,) = ensemble._parts(run, *specs(ring), run.open_table(), str(path))
+    spec, _ = specs(ring)
+    _, (held,) = ensemble._rows(folder.existing(str(ring)), spec, str(path), None)
     assert held.X.tolist() == [[2, 0], [3, 3]]
     path.write_text("x,z,kind\n0,0,in\n")
     with pytest.raises(UsageError, match="does not have the columns that the models were trained on; expected x, y"):
         ensemble.evaluate(str(ring), str(path))
     path.write_text("x,y,z,kind\n0,0,0,in\n")
-    with pytest.raises(UsageError, match="does not have the columns that the models were trained on; expected 2"):
+    with pytest.raises(UsageError, match=r"columns that the models were trained on; expected \[rows,2\]"):
         ensemble.evaluate(str(ring), str(path))
 
 

@@ -275,7 +275,8 @@ def test_architectures_may_alternate(worker: Talk, start: Any) -> None:
         (b'{"v": 1, "step": 3, "op": "init", "output": "x", "seed": -1}', "no valid seed"),
         (b'{"v": 1, "step": 3, "op": "init", "seed": 1, "output": null}', "no valid output"),
         (b'{"v": 1, "step": 3, "op": "train", "checkpoint": 1, "output": "x"}', "no valid checkpoint"),
-        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x", "data": null}', "no valid data"),
+        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x", "data": 1}', "no valid data"),
+        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x"}', "x: no such checkpoint"),
     ],
 )
 def test_a_line_that_is_no_request_is_answered_and_survived(
@@ -381,8 +382,9 @@ os.write(protocol, b"{}\\n")
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (NET[2:], "the following arguments are required: --hidden-units"),
-        (NET[:4], "one of the arguments --classes --outputs is required"),
+        (NET[2:], "--hidden-units missing; expected all options of a network, for init, or none"),
+        (NET[:2], "--features and --classes or --outputs missing"),
+        (["--target", "species"], "--target needs --data"),
         ([*NET, "--outputs", "1"], "not allowed with argument"),
         (["--hidden-units", "10,x", *NET[2:]], "argument --hidden-units: expected a whole number, found 'x'"),
         (["--hidden-units", "10,0", *NET[2:]], "expected a whole number from 1, found '0'"),
@@ -425,6 +427,8 @@ def test_rows_are_fed_as_the_network_wants_them() -> None:
     assert (target.dtype, target.tolist()) == (np.float32, [[0, 0, 1], [1, 0, 0]])
     one = Architecture(2, (), REGRESSOR, 1, "SGD")
     assert rows_for(one, np.ones((2, 2)), np.array([0.5, 1.5]))[1].tolist() == [[0.5], [1.5]]
+    images, _ = rows_for(net, np.array([[[1], [2]], [[3], [4]]]), np.array([2, 0]))
+    assert images.tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam", "Momentum"])

@@ -42,6 +42,7 @@ VERBS = {
     "undo": "bring back what an operation with --backup replaced",
     "log": "list the operations that can be undone",
     "train": "train a checkpoint on one mini-batch",
+    "worker": "train checkpoints on request, with TensorFlow started once",
     "ring": "train models as independent processes that share their first layers",
 }
 
@@ -115,9 +116,8 @@ def _dispatch(argv: list[str]) -> int:
     module = module_of(verb)
     parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
     module.add_arguments(parser)
-    try:
-        args = parser.parse(rest)
-    except SystemExit:  # --help
+    args = parser.parse(rest)
+    if args is None:  # --help
         return DONE
     with warned(lambda line: streams.complain(f"warning: {line}")):
         status: int = module.run(args)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from .. import data, formats
+from .. import formats
 from ..errors import CkptSurgeonError, TrainerError
 from . import resume, retention
 from .folder import Folder, existing
@@ -21,6 +21,7 @@ from .journal import Journal, not_initialised
 from .predicting.predictors import predictors
 from .reporting import status
 from .reporting.events import Events
+from .rows import check_same, open_rows
 from .schedule import TRUNK, Done, Step, may_end, next_step, step_seed
 from .spec import loading
 from .spec.records import Spec
@@ -42,6 +43,7 @@ def run(
     rounds: int | None = None,
     tolerance: float | None = None,
     anyway: bool = False,
+    adopt: bool = True,
     warn: Callable[[str], None] = lambda line: None,
     on_round: Callable[[History], None] = lambda history: None,
 ) -> Done:
@@ -52,6 +54,7 @@ def run(
         rounds: stop after this number of rounds, regardless of the limits in ring.toml.
         tolerance: stop at this tolerance, regardless of those limits; with both, at whichever comes first.
         anyway: continue in another environment.
+        adopt: continue from checkpoints that were edited since the run stopped.
         warn: is called with lines for the user, such as a failed try or lost rounds.
         on_round: is called after each round, while the next one begins.
 
@@ -67,7 +70,7 @@ def run(
     folder = folder.storing(spec.suffixes)
     spec = replace(spec, stop=spec.stop.until(rounds, tolerance))
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
-        history = resume.resume(folder, spec, journal, anyway, warn)
+        history = resume.resume(folder, spec, journal, anyway, warn, adopt)
         return Driver(folder, spec, journal, history, warn, on_round).run()
 
 
@@ -100,10 +103,7 @@ class Driver:
         self._on_round = on_round
         self._started: set[int] = set()  # train steps that have already been handed to their trainers
         self._table = None if spec.data is None else folder.open_table()
-        self._batches = None
-        if spec.data is not None and self._table is not None:
-            rows = len(self._table.X)
-            self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
+        self._rows = open_rows(folder, spec, self._table)
         self._batch: int | None = None  # the one in batch.npz
         self._models = {model.name: model for model in spec.models}
         self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
@@ -121,6 +121,7 @@ class Driver:
             step = self._next()
             if isinstance(step, Step):
                 self._open_trainers()
+                check_same(self._folder, self._rows)
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
@@ -141,6 +142,8 @@ class Driver:
         finally:
             stop(list(self._trainers.values()), patience, _GRACE)
             self._events.close()
+            if self._rows is not None:
+                self._rows.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
                 for name in self._history.schedule.writers:
                     self._tidy(name)
@@ -262,10 +265,9 @@ class Driver:
         return StepResult({}, retention.fingerprint(output), {})
 
     def _write_batch(self, batch: int) -> str | None:
-        if self._batches is None or self._table is None:
+        if self._rows is None:
             return None
         if self._batch != batch:
-            rows = self._batches.rows(batch)
-            data.write_batch(self._folder.batch, self._table.X[rows], self._table.y[rows])
+            self._rows.write(batch, self._folder.batch)
             self._batch = batch
         return self._folder.batch

@@ -1,15 +1,17 @@
 """The built-in trainer as a worker process: reads one JSON request per line, writes one JSON reply per line.
 
-    python -m ckptsurgeon.skflow.worker --hidden-units 10,20,10 --features 4 --classes 3
+    ckptsurgeon worker --hidden-units 10,20,10 --features 4 --classes 3
 
     {"v": 1, "op": "init", "step": 0, "seed": 7, "checkpoint": null, "output": PATH, "data": null}
     {"v": 1, "op": "train", "step": 17, "seed": 12345, "checkpoint": PATH, "output": PATH, "data": PATH}
 
     {"step": 17, "metrics": {"loss": 0.31}}    or    {"step": 17, "error": "one line"}
 
-`init` writes initial weights, which depend only on `seed`. `train` trains the network in the checkpoint on the rows of
-the .npz `data` (X and y) and writes it to `output`; nothing in it is random. After an error, even an invalid line, the
-worker accepts the next request. It exits at once at the end of stdin.
+`init` writes initial weights, which depend only on `seed`; without the options that describe a network, there are no
+`init` requests. `train` trains the network in the checkpoint on the rows of the .npz `data` (X and y) and writes it to
+`output`; nothing in it is random. If `data` is null, `batch` is the number of a mini-batch of the rows that
+`batch_source` finds. After an error, even an invalid line, the worker accepts the next request. It exits at once at the
+end of stdin.
 
 With `--once CKPT` it trains one mini-batch and exits; `ckptsurgeon train` runs it that way.
 """
@@ -24,10 +26,13 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
 from .. import data, serving
 from ..errors import UsageError
 from .checkpoints.architecture import Architecture
 from .trainer.arguments import parse_worker
+from .trainer.batch_source import BatchSource
 from .trainer.checkpoint_trainer import CheckpointTrainer, write_initial
 from .trainer.single_step import train_once
 
@@ -36,14 +41,16 @@ class RequestHandler:
     """Handles the requests of a worker.
 
     Args:
-        first: the network for `init` requests; its optimizer is used for all requests.
-        learning_rate: for `init` requests, and for checkpoints without one.
+        first, optimizer, learning_rate, source: those of `WorkerArguments`.
     """
 
-    def __init__(self, first: Architecture, learning_rate: float) -> None:
+    def __init__(
+        self, first: Architecture | None, optimizer: str | None, learning_rate: float, source: BatchSource
+    ) -> None:
         self._first = first
         self._learning_rate = learning_rate
-        self._trainer = CheckpointTrainer(first.optimizer, learning_rate)
+        self._source = source
+        self._trainer = CheckpointTrainer(optimizer, learning_rate)
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """Handle one line and return the reply; any failure becomes its `error`."""
@@ -53,12 +60,22 @@ class RequestHandler:
         """Do what a request asks for, and return the metrics."""
         if request.get("op") == "init":
             seed = serving.seed_of(request)
+            if self._first is None:
+                hint = "start it with --hidden-units, --features, and --classes or --outputs"
+                raise UsageError("this worker knows no network for init requests", hint=hint)
             write_initial(self._first, serving.path_of(request, "output"), seed, self._learning_rate)
             return {}
         if request.get("op") == "train":
-            checkpoint, output, rows = (serving.path_of(request, name) for name in ("checkpoint", "output", "data"))
-            return self._trainer.train(checkpoint, output, *data.read_batch(rows))
+            checkpoint, output = (serving.path_of(request, name) for name in ("checkpoint", "output"))
+            return self._trainer.train(checkpoint, output, *self._rows(request, checkpoint))
         raise UsageError("the request has an unknown op", expected="init or train", found=repr(request.get("op")))
+
+    def _rows(self, request: Mapping[str, Any], checkpoint: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the rows of the request's file, or those of a batch of this worker's rows."""
+        if request.get("data") is not None:
+            return data.read_batch(serving.path_of(request, "data"))
+        batch = serving.number_of(request, "batch")
+        return self._source.rows(checkpoint, self._trainer.architecture(checkpoint), batch)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from .. import render
-from ..parser import add_json
+from ..options import add_json
 from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring evaluate DIR [--data FILE] [--json]
 
@@ -22,18 +22,19 @@ A network with skflow's names is evaluated in NumPy, any other model by its 'pre
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring evaluate`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
-    parser.add_argument("--data", metavar="FILE", help="rows with the run's target column")
+    parser.add_argument("--data", metavar="FILE", help="rows with the target: as for 'ring init'")
+    parser.add_argument("--target", metavar="COLUMN", help="the target in FILE; default: that of ring.toml")
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Score."""
     from ...ring.predicting import ensemble
 
-    rows = ensemble.evaluate(args.folder, args.data)
+    rows = ensemble.evaluate(args.folder, args.data, args.target)
     scores = [key for key in rows[0] if key in ("accuracy", "r2", "mse")]
     render.emit(rows, ["model", "rows", *scores], args.json)
     for row in rows:

@@ -11,8 +11,9 @@ from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring init DIR [--data FILE --target COLUMN --hidden UNITS --layers RANGE [options]] [--force]
 
@@ -21,17 +22,23 @@ DIR/ring.toml is used: write it by hand if models have trainers of their own.
 
   ckptsurgeon ring init R --data iris.csv --target species --models 3 --hidden 10,20,10 --layers 0-1
   ckptsurgeon ring init R --data iris.csv --target species --hidden 10,20,10 --hidden 10,20 --layers 0-1
+  ckptsurgeon ring init R --data batches.py:batches --classes 10 --models 3 --hidden 32,16 --layers 0
   ckptsurgeon ring init R
 """
 
 # option -> (table of ring.toml, its key there, metavar, help); "" is the top level, [[models]] go by "models"
 _OPTIONS = {
-    "--data": ("data", "file", "FILE", "csv with a header, npz or npy"),
+    "--data": (
+        "data",
+        "file",
+        "FILE",
+        "csv with a header, parquet, npz, npy, a folder with one subfolder of images per class, or file.py:function",
+    ),
     "--target": (
         "data",
         "target",
         "COLUMN",
-        "the column to predict: numbers that are not all integers, or else classes",
+        "the column to predict: numbers that are not all integers, or else classes; not for images",
     ),
     "--layers": ("", "layers", "RANGE", "the trunk: the layers that all models share, such as 0-1"),
     "--schedule": (
@@ -57,6 +64,13 @@ _OPTIONS = {
     "--max-to-keep": ("", "max_to_keep", "N", "checkpoints to keep of each model; default 5"),
     "--batch-size": ("data", "batch_size", "N", "rows of a mini-batch; default 32"),
     "--holdout": ("data", "holdout", "SHARE", "share of the rows to hold out for 'ring evaluate'; default 0.2"),
+    "--classes": ("data", "classes", "N", "number of classes that a Python function returns; default: y holds values"),
+    "--held-out": (
+        "data",
+        "held_out",
+        "FUNCTION",
+        "the function in the same file that returns rows for 'ring evaluate'",
+    ),
     "--tolerance": (
         "stop",
         "tolerance",
@@ -70,10 +84,10 @@ _OPTIONS = {
     "--optimizer": ("models", "optimizer", "NAME", "Adagrad, Adam, Momentum or SGD; default Adagrad"),
     "--learning-rate": ("models", "learning_rate", "X", "default 0.1"),
 }
-_TEXTS = ("file", "target", "layers", "schedule", "slots", "durability", "optimizer")
+_TEXTS = ("file", "target", "held_out", "layers", "schedule", "slots", "durability", "optimizer")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring init`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument("--models", type=int, metavar="M", help="number of models; named a, b, c, …")
@@ -88,7 +102,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing run")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Create a run."""
     from ...ring import start
     from ...ring.spec import loading
@@ -102,7 +116,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _table(args: Namespace) -> dict[str, Any]:
+def _table(args: Arguments) -> dict[str, Any]:
     """Return the contents of ring.toml; empty if no option sets any of its keys.
 
     Raises:
@@ -112,9 +126,15 @@ def _table(args: Namespace) -> dict[str, Any]:
     given.update({f"--{name}": vars(args)[name] for name in ("models", "hidden") if vars(args)[name] is not None})
     if not given:
         return {}
-    if args.target is None and args.file is not None and args.file.endswith(".npz"):
-        args.target = given["--target"] = "y"
-    missing = [option for option in ("--data", "--target", "--hidden", "--layers") if option not in given]
+    from ...ring.spec import toml_keys
+
+    target = args.target
+    if target is None and args.file is not None and args.file.endswith(".npz"):
+        target = given["--target"] = "y"
+    # images have their class in their path, and a Python function returns the target
+    without = args.file is not None and (os.path.isdir(args.file) or toml_keys.SOURCE.fullmatch(args.file))
+    needed = ("--data", *(() if without else ("--target",)), "--hidden", "--layers")
+    missing = [option for option in needed if option not in given]
     if missing:
         hint = "to use an existing ring.toml, give none of these options"
         raise UsageError(f"ring init: {', '.join(missing)} missing", hint=hint)
@@ -123,8 +143,8 @@ def _table(args: Namespace) -> dict[str, Any]:
         if option in given:
             tables[name][key] = given[option] if key in _TEXTS else _number(option, given[option])
     tables["data"]["file"] = _relative(args.file, args.folder)
-    if args.file.endswith(".npy"):
-        tables["data"]["target"] = _relative(args.target, args.folder)
+    if target is not None and args.file.endswith(".npy"):
+        tables["data"]["target"] = _relative(target, args.folder)
     nets = [[_number("--hidden", unit) for unit in units.split(",")] for units in args.hidden]
     count = args.models if args.models is not None else len(nets)
     if len(nets) not in (1, count):

@@ -7,11 +7,11 @@ import contextlib
 from ...errors import CkptSurgeonError
 from ...verbs import changing, looking
 from .. import render, streams
-from ..parser import add_backup, add_checkpoint, add_writing, writing
+from ..options import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
 
@@ -26,7 +26,7 @@ a SavedModel or Keras needs is only dropped with --anyway.
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `drop`."""
     add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="names to drop")
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_backup(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Drop."""
     report = changing.drop(
         args.checkpoint,

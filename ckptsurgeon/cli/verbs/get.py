@@ -7,14 +7,15 @@ import sys
 
 from ...errors import RefusedError, UsageError, files, printable
 from ...verbs import looking
-from ..parser import add_checkpoint, add_json
+from ..options import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
 
     from numpy.typing import NDArray
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon get CKPT NAME[SLICE] [-o FILE] [--json]
 
@@ -27,7 +28,7 @@ pipe or FILE. bfloat16 and float8 are written as float32, int4 as int8, exactly;
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `get`."""
     add_checkpoint(parser)
     parser.add_argument("target", metavar="NAME[SLICE]", help="the variable, or part of it")
@@ -36,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Get."""
     from ... import numeric
 

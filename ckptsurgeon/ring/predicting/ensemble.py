@@ -13,8 +13,9 @@ from ... import data
 from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
 from .. import journal, resume
 from ..folder import Folder, existing
+from ..rows import held_out
 from ..spec import loading
-from ..spec.records import Data, Spec
+from ..spec.records import Spec
 from . import features
 from .predictors import Predictors, started
 from .skflow_net import Floats
@@ -40,12 +41,13 @@ class EnsembleMember:
     reason: str | None
 
 
-def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
+def evaluate(path: str, file: str | None = None, target: str | None = None) -> list[dict[str, Any]]:
     """Score each model of a run, and all of them together.
 
     Args:
         path: the folder of the run.
-        file: rows with the run's target column; None for the rows that the run has held out.
+        file: rows with the target; None for the rows that the run has held out.
+        target: the column of the file to compare with; None for that of ring.toml, which need not have [data].
 
     Returns:
         For each model, and last for 'ensemble': `model`, `checkpoint`, `rows`, and `accuracy` of a classifier
@@ -56,9 +58,8 @@ def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
         TrainerError: a model's `predict` program failed.
         CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
     """
-    folder, spec, rows = _open(path)
-    trained = folder.open_table()
-    parts = _parts(folder, spec, rows, trained, file)
+    folder, spec = _open(path)
+    trained, parts = _rows(folder, spec, file, target)
     with _members(folder, spec, trained) as members:
         scores, together, count = [_Score() for _ in members], _Score(), 0
         for part in parts:
@@ -95,7 +96,9 @@ def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: Non
         TrainerError: a model's `predict` program failed.
         CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
     """
-    folder, spec, rows = _open(path)
+    folder, spec = _open(path)
+    if spec.data is None:
+        raise UsageError("has no [data], which predict needs", path=folder.spec)
     table = folder.open_table()
     task, classes = Task.of(table), table.classes
     with _members(folder, spec, table) as members:
@@ -105,7 +108,7 @@ def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: Non
         header = ["prediction"] if task.outputs == 1 else [f"prediction_{k}" for k in range(task.outputs)]
         yield [["prediction", *classes] if classes is not None else header]
         votes = [member.vote for member in members if member.vote is not None]
-        for X in features.read(file, task.features, table.features, rows.target, rows_at_once(spec), warn):
+        for X in features.read(file, task.shape, table.features, spec.data.target, rows_at_once(spec), warn):
             mean: Floats = np.mean([vote.outputs(X) for vote in votes], axis=0)
             if classes is None:
                 yield mean.tolist()
@@ -114,14 +117,12 @@ def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: Non
                 yield [[name, *chances] for name, chances in zip(best, mean.tolist(), strict=True)]
 
 
-def _open(path: str) -> tuple[Folder, Spec, Data]:
-    """Return a run that has rows."""
+def _open(path: str) -> tuple[Folder, Spec]:
+    """Return a run and its settings."""
     folder = existing(path)
     spec = loading.load(folder.spec)
     resume.check_spec(folder, spec, journal.load(folder.journal).head)
-    if spec.data is None:
-        raise UsageError("has no [data], which evaluate and predict need", path=folder.spec)
-    return folder.storing(spec.suffixes), spec, spec.data
+    return folder.storing(spec.suffixes), spec
 
 
 @contextlib.contextmanager
@@ -155,25 +156,30 @@ def _ready(
     return members
 
 
-def _parts(folder: Folder, spec: Spec, rows: Data, trained: data.Table, file: str | None) -> Iterator[data.Table]:
-    """Return the rows to score on, in parts."""
+def _rows(folder: Folder, spec: Spec, file: str | None, target: str | None) -> tuple[data.Table, Iterator[data.Table]]:
+    """Return a table with the run's classes and features, and the rows to score on, in parts."""
     size = rows_at_once(spec)
-    if file is not None:
-        table = data.read(file, rows.target, like=trained)
-        slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
-        what = "does not have the columns that the models were trained on"
-        if table.X.shape[1] != trained.X.shape[1]:
-            raise UsageError(what, path=file, expected=trained.X.shape[1], found=table.X.shape[1])
-        if table.features == trained.features or not (table.features and trained.features):
-            return map(table.take, slices)
-        if sorted(table.features) != sorted(trained.features):
-            raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
-        order = [table.features.index(name) for name in trained.features]
-        return (data.Table(table.X[some][:, order], table.y[some], table.classes) for some in slices)
-    if not rows.holdout:
-        raise UsageError("no rows are held out", path=folder.spec, hint="name a file with --data")
-    batches = data.Batches(len(trained.X), rows.batch_size, spec.seed, rows.holdout)
-    return map(trained.take, batches.held_out_parts(size))
+    trained = None if spec.data is None else folder.open_table()
+    if file is None:
+        if spec.data is None or trained is None:
+            raise UsageError("has no [data]", path=folder.spec, hint="name the rows with --data and --target")
+        if not spec.data.holds_out:
+            raise UsageError("no rows are held out", path=folder.spec, hint="name a file with --data")
+        return trained, held_out(spec, trained, size)
+    table = data.read(file, target or (spec.data.target if spec.data is not None else None), like=trained)
+    slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
+    if trained is None:
+        return table, map(table.take, slices)
+    what = "does not have the columns that the models were trained on"
+    if table.X.shape[1:] != trained.X.shape[1:]:
+        expected, found = (f"[rows,{','.join(map(str, each.X.shape[1:]))}]" for each in (trained, table))
+        raise UsageError(what, path=file, expected=expected, found=found)
+    if table.features == trained.features or not (table.features and trained.features):
+        return trained, map(table.take, slices)
+    if sorted(table.features) != sorted(trained.features):
+        raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
+    order = [table.features.index(name) for name in trained.features]
+    return trained, (data.Table(table.X[some][:, order], table.y[some], table.classes) for some in slices)
 
 
 class _Score:

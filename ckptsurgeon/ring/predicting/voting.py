@@ -2,7 +2,7 @@
 
 A network of the built-in trainer's kind is read from its checkpoint and evaluated in NumPy (skflow_net.py). A model
 with a `trainer` votes through a process of that trainer. Any other model votes through its `predict` program. {data}
-is an .npz with `X`, float32 [rows, features]. The program writes
+is an .npz with `X`, float32 [rows, …]. The program writes
 [rows, outputs] to {output}, as .npy, as .npz with one array, or as csv without a header: a classifier's probabilities
 in the order of the classes, or a regressor's values. It may be called several times for many rows. A model without
 either has no vote.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import os
 import re
 import shutil
@@ -52,20 +53,20 @@ class Task:
     """What the models of a run predict.
 
     Attributes:
-        features: the number of features of a row.
+        shape: the shape of one row.
         outputs: the number of classes, or of values.
         classifier: whether the outputs are probabilities.
     """
 
-    features: int
+    shape: tuple[int, ...]
     outputs: int
     classifier: bool
 
     @classmethod
     def of(cls, table: data.Table) -> Task:
         """Return the task that the rows of a run set."""
-        outputs = len(table.classes) if table.classes is not None else table.y[:1].size
-        return cls(table.X.shape[1], outputs, table.classes is not None)
+        outputs = len(table.classes) if table.classes is not None else math.prod(table.y.shape[1:])
+        return cls(table.X.shape[1:], outputs, table.classes is not None)
 
 
 class Voter(Protocol):
@@ -85,7 +86,7 @@ def outputs(
         folder: of its run, which has rows.
         name: of the model.
         checkpoint: one of its checkpoints, which is not removed in the meantime.
-        X: rows, float32 [rows, features].
+        X: rows, float32 [rows, …].
         asked: the trainers that predict.
 
     Returns:
@@ -145,8 +146,8 @@ def voter(
     """
     if model.predict is None and predictor is None:
         found = skflow_net.load(checkpoint)
-        if found.shape != (task.features, task.outputs) or found.classifier != task.classifier:
-            expected = f"{task.features} features and {task.outputs} outputs"
+        if found.shape != (math.prod(task.shape), task.outputs) or found.classifier != task.classifier:
+            expected = f"{math.prod(task.shape)} features and {task.outputs} outputs"
             raise UnsupportedError(f"its network does not have {expected}", path=checkpoint)
         yield found
         return

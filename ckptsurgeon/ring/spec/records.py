@@ -45,16 +45,31 @@ class Data:
     """The rows that all models train on.
 
     Attributes:
-        file: csv, npz or npy; a relative path starts at ring.toml's folder.
-        target: the column to predict (see `data.read`).
+        file: csv, parquet, npz, npy or a folder of images; a relative path starts at ring.toml's folder.
+        target: the column to predict (see `data.read`); None for images.
         batch_size: rows of a mini-batch.
         holdout: the share of the rows that is kept for `ring evaluate`.
+        classes: of a Python source, the number of classes or their names; None if its y holds values.
+        held_out: of a Python source, the function of the same file that returns the rows for `ring evaluate`.
     """
 
     file: str
-    target: str
+    target: str | None = None
     batch_size: int = 32
     holdout: float = 0.2
+    classes: int | tuple[str, ...] | None = None
+    held_out: str | None = None
+
+    @property
+    def source(self) -> tuple[str, str] | None:
+        """The Python file and the function in it that returns the batches; None if `file` holds rows."""
+        found = toml_keys.SOURCE.fullmatch(self.file)
+        return None if found is None else (found[1], found[2])
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows that no model trains on."""
+        return bool(self.holdout) if self.source is None else self.held_out is not None
 
 
 @dataclass(frozen=True)

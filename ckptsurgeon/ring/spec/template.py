@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from .records import Model, Spec
+from .records import Data, Model, Spec
 
 _STOP = """
 # A model has converged when the mean of its weights over `window` rounds differs from the mean over
@@ -37,12 +37,25 @@ def render(spec: Spec) -> str:
         text += "\n[data]\n" + _lines(
             {
                 "file": (spec.data.file, ""),
-                "target": (spec.data.target, "the column to predict"),
-                "batch_size": (spec.data.batch_size, "rows of a mini-batch"),
-                "holdout": (spec.data.holdout, "the share of the rows that `ring evaluate` scores on"),
+                **({"target": (spec.data.target, "the column to predict")} if spec.data.target else {}),
+                **_sizes(spec.data),
             }
         )
     return text + "".join(_model(model) for model in spec.models)
+
+
+def _sizes(data: Data) -> Mapping[str, tuple[object, str]]:
+    """Return the keys of [data] that depend on whether a Python function returns the batches."""
+    if data.source is None:
+        return {
+            "batch_size": (data.batch_size, "rows of a mini-batch"),
+            "holdout": (data.holdout, "the share of the rows that `ring evaluate` scores on"),
+        }
+    classes = (
+        {} if data.classes is None else {"classes": (data.classes, "their number or names; without it, y holds values")}
+    )
+    held_out = {} if data.held_out is None else {"held_out": (data.held_out, "the function for `ring evaluate`")}
+    return {**classes, **held_out}
 
 
 def _lines(values: Mapping[str, tuple[object, str]]) -> str:

@@ -10,6 +10,7 @@ from ..folder import Folder
 from ..history import Measured
 from ..predicting import voting
 from ..predicting.predictors import Predictors
+from ..rows import held_out
 from ..schedule import Step
 from ..spec.records import Spec
 from .convergence import Blocks, Weights
@@ -109,7 +110,6 @@ class Meter:
 
 def _held_out(spec: Spec, table: data.Table | None) -> data.Table | None:
     """Return the held-out rows on which the loss is measured; None if there are none."""
-    if spec.data is None or table is None or not spec.data.holdout:
+    if spec.data is None or table is None:
         return None
-    batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-    return table.take(next(batches.held_out_parts(_MOST_ROWS)))  # a random subset
+    return next(held_out(spec, table, _MOST_ROWS), None)
