@@ -143,7 +143,7 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
         (changed(models={"a": {}}), ["models: wrong value"]),
         (changed(models=[MINIMAL["models"][0]] * 2), ["models: 2 of them are named 'a'"]),
         (changed(models=[MINIMAL["models"][0], {"name": "A", "worker": ["w"]}]), ["2 of them are named 'a'"]),
-        (model(), ["models.b: one of hidden_units, command and worker is needed; found none"]),
+        (model(), ["models.b: one of hidden_units, trainer, command and worker is needed; found none"]),
         (model(hidden_units=[1], worker=["w"]), ["found hidden_units and worker"]),
         (model(hidden_units=[]), ["models.b.hidden_units: wrong value"]),
         (model(hidden_units=[10, 0]), ["models.b.hidden_units: wrong value"]),
