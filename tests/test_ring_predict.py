@@ -295,9 +295,9 @@ def test_a_vote_on_many_rows_is_asked_for_in_parts(ring: Path, monkeypatch: pyte
     X = np.random.default_rng(2).normal(size=(7, 2)).astype(np.float32)
     where = folder.existing(str(ring)).storing(specs(ring)[0].suffixes)
     asked = [specs(ring)[0], where, "a", net_of(ring, "a"), X]
-    whole = voting.outputs(*asked)
+    whole = voting.outputs(*asked, {})
     monkeypatch.setattr(voting, "_AT_ONCE", 2)
-    parts = voting.outputs(*asked)
+    parts = voting.outputs(*asked, {})
     assert whole.shape == (7, 2)
     assert whole.dtype == np.float64
     assert np.allclose(whole, parts, rtol=1e-12)

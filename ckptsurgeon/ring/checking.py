@@ -12,7 +12,7 @@ init      initial weights depend only on the seed (models without `init`)
 end       it exits within 5 seconds after the end of its input (workers)
 restart   a new process gives the same bytes again: nothing is random
 sigterm   it dies of SIGTERM
-predict   its `predict` program returns predictions (models that have one)
+predict   its `predict` program, or its `trainer`, returns predictions (models that have one)
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ..verbs import looking
 from . import resume
 from .folder import Folder, existing
 from .journal import Content, Journal, not_initialised
+from .predicting.predictors import predictors
 from .predicting.voting import Task, duplicate, voter
 from .reporting import status
 from .rows import Rows, impurity, open_rows
@@ -194,7 +195,7 @@ class _Trial:
             stop([self._trainer], 0.0, _GRACE)
             yield self._try("restart", self._repeats)
             yield self._try("sigterm", self._dies)
-            if self._model.predict is not None and self._table is not None:
+            if (self._model.predict or self._model.trainer) is not None and self._table is not None:
                 yield self._try("predict", self._predicts)
         finally:
             stop([self._trainer], 0.0, _GRACE)
@@ -251,7 +252,8 @@ class _Trial:
 
     def _predicts(self) -> None:
         assert self._table is not None
-        with voter(self._model, self._folder, self._source, Task.of(self._table)) as vote:
+        asked = predictors(self._spec, {self._model.name: self._trainer}).get(self._model.name)
+        with voter(self._model, self._folder, self._source, Task.of(self._table), asked) as vote:
             batch = data.load_npz(self._folder.batch)
             vote.outputs(batch["X"][:100])
 

@@ -18,6 +18,7 @@ from . import resume, retention
 from .folder import Folder, existing
 from .history import History, Measured, Record
 from .journal import Journal, not_initialised
+from .predicting.predictors import predictors
 from .reporting import status
 from .reporting.events import Events
 from .rows import check_same, open_rows
@@ -110,7 +111,8 @@ class Driver:
         self._signatures: dict[str, Signature] = {}
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
         self._events, self._round_began = Events(folder.events, history, warn), time.monotonic()
-        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, warn)
+        asked = predictors(spec, self._trainers)
+        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, warn, asked)
 
     def run(self) -> Done:
         """Do steps until the schedule says that the run is done."""
@@ -180,7 +182,7 @@ class Driver:
             result = self._graft(step, step.donor)
         measured = Measured()
         if step.last:
-            if not may_end(step, spec.stop):
+            if not may_end(step, spec.stop) and not self._meter.asks(step):
                 self._start_next(step)  # trainers work while the round is measured, synced and journalled
             latest = {name: history.latest(name) for name in spec.names} | {step.model: step.number}
             measured = self._meter.end_round(step, latest)

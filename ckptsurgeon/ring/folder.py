@@ -167,6 +167,22 @@ class Folder:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _LoggingElsewhere(Folder):
+    """The folder of a run whose trainers' logs are in another folder."""
+
+    logs: str = ""
+
+    def log(self, name: str) -> str:
+        """Return the path of the log of a model's trainer."""
+        return os.path.join(self.logs, f"{name}.log")
+
+
+def logging_to(folder: Folder, logs: str) -> Folder:
+    """Return the same folder, for trainers that are not a run's and must not write to its logs."""
+    return _LoggingElsewhere(folder.root, folder.suffixes, logs)
+
+
 def existing(path: str) -> Folder:
     """Return the folder at `path`, which must hold a ring.toml."""
     folder = Folder.at(path)

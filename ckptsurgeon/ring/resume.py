@@ -19,7 +19,7 @@ from .journal import Head, Journal, not_initialised
 from .spec import changes as spec_changes
 from .spec.records import Spec
 
-_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
+_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker|trainer|device)|device")
 
 
 def resume(

@@ -187,7 +187,7 @@ def _check_trunks(folder: Folder, spec: Spec) -> None:
             try:
                 trunk.graft(donor, first[donor], recipient, first[recipient], None)
             except CkptSurgeonError as error:
-                problems += mismatches(f"layers {spec.layers} of {donor} cannot be grafted into {recipient}", error)
+                problems += mismatches(f"{spec.selection} of {donor} cannot be grafted into {recipient}", error)
     for problem in problems:
         problem.path = folder.spec
     check(problems)

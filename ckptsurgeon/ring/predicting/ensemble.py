@@ -17,6 +17,7 @@ from ..rows import held_out
 from ..spec import loading
 from ..spec.records import Spec
 from . import features
+from .predictors import Predictors, started
 from .skflow_net import Floats
 from .voting import Task, Voter, rows_at_once, voter
 
@@ -59,7 +60,7 @@ def evaluate(path: str, file: str | None = None, target: str | None = None) -> l
     """
     folder, spec = _open(path)
     trained, parts = _rows(folder, spec, file, target)
-    with _members(folder, spec, Task.of(trained)) as members:
+    with _members(folder, spec, trained) as members:
         scores, together, count = [_Score() for _ in members], _Score(), 0
         for part in parts:
             votes = []
@@ -100,7 +101,7 @@ def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: Non
         raise UsageError("has no [data], which predict needs", path=folder.spec)
     table = folder.open_table()
     task, classes = Task.of(table), table.classes
-    with _members(folder, spec, task) as members:
+    with _members(folder, spec, table) as members:
         for member in members:
             if member.reason is not None:
                 warn(f"model {member.name}: {member.reason}")
@@ -125,27 +126,30 @@ def _open(path: str) -> tuple[Folder, Spec]:
 
 
 @contextlib.contextmanager
-def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[EnsembleMember]]:
+def _members(folder: Folder, spec: Spec, table: data.Table) -> Iterator[Sequence[EnsembleMember]]:
     """Open the latest checkpoints of all models, and try again if a running driver removes one."""
-    with contextlib.ExitStack() as stack:
+    with started(spec, folder, table) as asked, contextlib.ExitStack() as stack:
+        task = Task.of(table)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(NotFoundError, ChangedError):
-                members = _ready(folder, spec, task, stack)
+                members = _ready(folder, spec, task, asked, stack)
                 break
         else:
-            members = _ready(folder, spec, task, stack)
+            members = _ready(folder, spec, task, asked, stack)
         if all(member.vote is None for member in members):
             raise CkptSurgeonError("no model has a vote", path=folder.root, hint=members[0].reason)
         yield members
 
 
-def _ready(folder: Folder, spec: Spec, task: Task, stack: contextlib.ExitStack) -> list[EnsembleMember]:
+def _ready(
+    folder: Folder, spec: Spec, task: Task, asked: Predictors, stack: contextlib.ExitStack
+) -> list[EnsembleMember]:
     history = journal.load(folder.journal).history
     models, members = {model.name: model for model in spec.models}, []
     for name in history.models:
         path = folder.checkpoint(name, history.latest(name))
         try:
-            vote = stack.enter_context(voter(models[name], folder, path, task, pin=True))
+            vote = stack.enter_context(voter(models[name], folder, path, task, asked.get(name), pin=True))
             members.append(EnsembleMember(name, path, vote, None))
         except UnsupportedError as error:
             members.append(EnsembleMember(name, path, None, f"no vote: {error.what}"))

@@ -64,8 +64,12 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     _check_schedule(values, [str(model.get("name")) for model in models], problems)
     if "patience" in stop and not (rows is not None and (rows.get("holdout", Data.holdout) or rows.get("held_out"))):
         problems.append(UsageError("stop.patience: needs held-out rows", expected="[data] with a holdout above 0"))
-    if not problems:
-        _check_trunk(str(values["layers"]), models, problems)
+    if ("layers" in values) == ("match" in values):
+        what = "layers: give either layers or match" if "match" in values else "layers: missing"
+        problems.append(UsageError(what, expected=toml_keys.RUN["layers"].expected))
+    values.setdefault("layers", None)
+    if not problems and values["layers"] is not None:
+        _check_trunk(values["layers"], models, problems)
     for problem in problems:
         problem.path = problem.path or path
     check(problems)

@@ -91,6 +91,7 @@ class Model:
             map; `COMMON NAME.T` for a matrix that it holds transposed.
         predict: a program that writes the model's predictions; without it, only networks of the built-in
             trainer's kind have a vote.
+        device: where its trainer runs, if not where the run's `device` says.
         memory: megabytes that its trainer may use; None for no limit.
         timeout: seconds that one step may take, including the start of its trainer.
         tries: how often a step is tried before the run stops.
@@ -108,9 +109,15 @@ class Model:
     scheme: str | None = None
     map: tuple[str, ...] = ()
     predict: tuple[str, ...] | None = None
+    device: str | None = None
     memory: float | None = None
     timeout: float = 600.0
     tries: int = 3
+
+    @property
+    def runs_a_program(self) -> bool:
+        """Whether its trainer is a program of the user's, not one of this package's."""
+        return self.command is not None or self.worker is not None
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Spec:
     """A checked ring.toml.
 
     Attributes:
-        layers: the trunk, a layer range.
+        layers: the trunk, a layer range; None if `match` selects it.
         schedule: 'ring': the trunk goes from model to model; 'average': from all to their mean, and back.
         order: the names of the models in the order of the ring, if it differs from the order of `models`.
         warmup: rounds of training before the models share the trunk.
@@ -128,10 +135,12 @@ class Spec:
         max_to_keep: checkpoints kept of each model.
         stop: when the run ends.
         data: the rows; None if the trainers have their own.
+        match: the trunk as globs, of the names in a checkpoint or of the names that variables have in their program.
+        device: where the trainers run: "cpu", "gpu:N", or None for all visible GPUs in turn.
         models: two or more, in the order of ring.toml.
     """
 
-    layers: str
+    layers: str | None
     models: tuple[Model, ...]
     schedule: Literal["ring", "average"] = "ring"
     order: tuple[str, ...] = ()
@@ -142,6 +151,13 @@ class Spec:
     max_to_keep: int = 5
     stop: Stop = Stop()
     data: Data | None = None
+    match: tuple[str, ...] = ()
+    device: str | None = None
+
+    @property
+    def selection(self) -> str:
+        """What selects the trunk, in the words of ring.toml."""
+        return f"layers {self.layers}" if self.layers is not None else f"match {', '.join(self.match)}"
 
     @property
     def names(self) -> tuple[str, ...]:

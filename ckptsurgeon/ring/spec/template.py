@@ -21,7 +21,9 @@ def render(spec: Spec) -> str:
     """Return a ring.toml that `loading.load` reads as `spec`."""
     text = _lines(
         {
-            "layers": (spec.layers, "the trunk: the layers that all models share"),
+            **({} if spec.layers is None else {"layers": (spec.layers, "the trunk: the layers that all models share")}),
+            **({"match": (spec.match, "the trunk: the variables that all models share")} if spec.match else {}),
+            **({"device": (spec.device, "of all trainers")} if spec.device else {}),
             "schedule": (spec.schedule, 'graft the trunk around a "ring", or the "average" of all trunks into each'),
             **({"order": (spec.order, "of the ring")} if spec.order else {}),
             "warmup": (spec.warmup, "rounds of training before the models share the trunk"),
@@ -79,6 +81,7 @@ def _model(model: Model) -> str:
         "scheme",
         "map",
         "predict",
+        "device",
         "memory",
         "timeout",
         "tries",

@@ -83,6 +83,12 @@ def _function(value: Any) -> str:
     return str(value)
 
 
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"cpu|gpu:[0-9]{1,3}", value):
+        raise ValueError
+    return value
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def take(value: Any) -> str:
         if value not in choices:
@@ -129,9 +135,12 @@ def _any(value: Any) -> Any:
     return value
 
 
+_DEVICE = TomlKey('"cpu" or "gpu:N"', _device)
 _PROGRAM = TomlKey('a program and its arguments, such as ["python", "train.py"]', _list_of(_text))
 RUN = {
-    "layers": TomlKey('a layer range such as "0-1"', _text, required=True),
+    "layers": TomlKey('a layer range such as "0-1"', _text),
+    "match": TomlKey('a list of globs such as ["conv_*/**"]', _list_of(_text)),
+    "device": _DEVICE,
     "slots": TomlKey('"keep", "copy" or "fill=VALUE"', _slots),
     "seed": TomlKey("an integer of 0 or more", _integer(0)),
     "schedule": TomlKey('"ring" or "average"', _choice("ring", "average")),
@@ -173,6 +182,7 @@ MODEL = {
     "scheme": TomlKey('a scheme such as "layers.{K}.**"', _text),
     "map": TomlKey('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
     "predict": TomlKey("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
+    "device": _DEVICE,
     "memory": TomlKey("a number of megabytes above 0", _number(lambda value: value > 0)),
     "timeout": TomlKey("a number of seconds above 0", _number(lambda value: value > 0)),
     "tries": TomlKey("an integer of 1 or more", _integer(1)),

@@ -9,6 +9,7 @@ from ...errors import CkptSurgeonError, UnsupportedError
 from ..folder import Folder
 from ..history import Measured
 from ..predicting import voting
+from ..predicting.predictors import Predictors
 from ..rows import held_out
 from ..schedule import Step
 from ..spec.records import Spec
@@ -28,6 +29,7 @@ class Meter:
         table: the rows, or None.
         round: the last complete round, after which measuring continues.
         warn: called with a line for the user if measuring restarts from the beginning, or a model has no loss.
+        asked: the trainers of the run that predict. They are asked at the end of the rounds that `asks` names.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Meter:
         table: data.Table | None,
         round: int,
         warn: Callable[[str], None],
+        asked: Predictors,
     ) -> None:
         self._folder = folder
         self._spec = spec
@@ -52,7 +55,12 @@ class Meter:
                 warn(f"{error}; convergence is measured from the start again")
         self._rows = _held_out(spec, table)
         self._warn = warn
+        self._asked = asked
         self._without_vote: set[str] = set()
+
+    def asks(self, step: Step) -> bool:
+        """Return whether the end of a round needs trainers that predict, which must not be working then."""
+        return bool(self._asked) and self._rows is not None and step.round % self._spec.stop.window == 0
 
     def end_round(self, step: Step, latest: Mapping[str, int]) -> Measured:
         """Measure the end of a round, and sync it to disk.
@@ -89,7 +97,7 @@ class Meter:
                 losses[name] = None  # starting a program just for a curve takes too long
                 continue
             try:
-                outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X)
+                outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X, self._asked)
                 losses[name] = voting.loss(outputs, self._rows.y, self._rows.classes)
             except CkptSurgeonError as error:
                 losses[name] = None
