@@ -177,7 +177,8 @@ def test_evaluate_scores_each_model_and_the_ensemble(folder: Path, tmp_path: Pat
     assert [line[:2] for line in lines] == [["a", "12"], ["b", "12"], ["c", "12"], ["ensemble", "12"]]
     assert all(0 <= float(line[2]) <= 1 for line in lines)
     rows = [json.loads(line) for line in ring("evaluate", folder, "--json").stdout.splitlines()]
-    assert [list(row) for row in rows] == [["model", "checkpoint", "rows", "accuracy", "reason"]] * 4
+    keys = ["model", "checkpoint", "rows", "accuracy", "nll", "ece", "reason"]
+    assert [list(row) for row in rows] == [*[keys] * 3, [*keys, "best", "disagreement"]]
     (tmp_path / "other.csv").write_text("x,y,kind\n0,0,in\n")
     assert ring("evaluate", folder, "--data", "other.csv", cwd=tmp_path).stdout.splitlines()[0].startswith("a\t1\t")
 
