@@ -54,7 +54,8 @@ class Done:
     Attributes:
         reason: 'converged', or 'limit' if the limit of rounds is reached.
         round: the number of completed rounds.
-        criterion: what ended the run: 'weights' (of all models), 'trunk', 'held-out loss', or 'rounds'.
+        criterion: what ended the run: 'weights' (of all models), 'trunk', 'held-out loss', 'models' (each by its own
+            patience), or 'rounds'.
         words: what the criterion means, with the numbers of the run.
     """
 
@@ -191,19 +192,22 @@ class Schedule:
         return tuple(found)
 
 
-def next_step(schedule: Schedule, stop: Limits, past: Past) -> Step | Done:
+def next_step(schedule: Schedule, stop: Limits, past: Past, resting: bool = False) -> Step | Done:
     """Return the step that follows `past`, or `Done` (only between two rounds).
 
     Args:
         schedule: the order of the steps.
         stop: the conditions that end the run.
         past: the history so far.
+        resting: whether no model trains any more.
     """
     rounds = schedule.whole_rounds(past.step)
     if past.step == schedule.first_step(rounds + 1) - 1:
         criterion = _converged(stop, past)
         if criterion is not None:
             return Done("converged", rounds, criterion, _words(criterion, stop))
+        if resting:
+            return Done("converged", rounds, "models", "every model's own held-out loss stopped falling")
         if stop.rounds is not None and rounds >= stop.rounds:
             return Done("limit", rounds, "rounds")
     return schedule.step(past.step + 1)

@@ -91,6 +91,8 @@ class Model:
             map; `COMMON NAME.T` for a matrix that it holds transposed.
         predict: a program that writes the model's predictions; without it, only networks of the built-in
             trainer's kind have a vote.
+        patience: the blocks of rounds without a smaller held-out loss of its own after which the model rests; None: it
+            never does.
         memory: megabytes that its trainer may use; None for no limit.
         timeout: seconds that one step may take, including the start of its trainer.
         tries: how often a step is tried before the run stops.
@@ -108,6 +110,7 @@ class Model:
     scheme: str | None = None
     map: tuple[str, ...] = ()
     predict: tuple[str, ...] | None = None
+    patience: int | None = None
     memory: float | None = None
     timeout: float = 600.0
     tries: int = 3

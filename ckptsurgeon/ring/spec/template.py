@@ -79,6 +79,7 @@ def _model(model: Model) -> str:
         "scheme",
         "map",
         "predict",
+        "patience",
         "memory",
         "timeout",
         "tries",
