@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy_here import train_here
 from ring_support import MODELS, history, promised, records, write_ring
 
 from ckptsurgeon import formats
@@ -19,6 +21,14 @@ ROUNDS = 30
 STOP = {"window": 1, "tolerance": 0.0}
 HEAD = "logistic_regression/weights"
 TRUNK = "dnn/layer0/Linear/Matrix"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here() -> Iterator[None]:
+    """Trainers without processes: these tests are about who trains when."""
+    with pytest.MonkeyPatch.context() as patch:
+        train_here(patch)
+        yield
 
 
 def ring(folder: Path, patience: dict[str, int], rounds: int = ROUNDS, **options: object) -> Path:
