@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy_here import train_here
 from ring_support import promised, write_ring
 
 from ckptsurgeon import data
@@ -22,6 +24,14 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here() -> Iterator[None]:
+    """Trainers without processes: these tests are about what they train on."""
+    with pytest.MonkeyPatch.context() as patch:
+        train_here(patch)
+        yield
 
 
 def points(count: int = 60) -> tuple[np.ndarray, np.ndarray]:

@@ -150,7 +150,13 @@ class Driver:
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
-        return next_step(self._history.schedule, self._spec.stop, self._history)
+        resting = all(map(self._rests, self._history.models))
+        return next_step(self._history.schedule, self._spec.stop, self._history, resting)
+
+    def _rests(self, model: str) -> bool:
+        """Return whether a model does not train, because its own held-out loss has stopped falling."""
+        patience = self._models[model].patience
+        return patience is not None and self._history.idle[model] >= patience
 
     def _open_trainers(self) -> None:
         """Start all workers at once, since each may take seconds to start."""
@@ -212,7 +218,7 @@ class Driver:
 
     def _start(self, step: Step, source: int) -> None:
         """Hand a train step to its trainer, unless that has been done."""
-        if step.number not in self._started:
+        if step.number not in self._started and not self._rests(step.model):
             with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
                 self._trainers[step.model].start(self._request(step, source))
                 self._started.add(step.number)
@@ -240,6 +246,10 @@ class Driver:
             following = self._history.schedule.step(number)
             self._start(following, self._history.latest(following.model))
         self._tidy(name)  # while the trainer works
+        if self._rests(name):
+            output = self._folder.checkpoint(name, step.number)
+            retention.carry(self._folder.checkpoint(name, self._history.latest(name)), output)
+            return StepResult({}, retention.fingerprint(output), {})
         request = self._request(step, self._history.latest(name))
         started = step.number in self._started
         self._started.discard(step.number)

@@ -62,8 +62,11 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     ]
     _check_names(models, problems)
     _check_schedule(values, [str(model.get("name")) for model in models], problems)
-    if "patience" in stop and not (rows is not None and (rows.get("holdout", Data.holdout) or rows.get("held_out"))):
-        problems.append(UsageError("stop.patience: needs held-out rows", expected="[data] with a holdout above 0"))
+    if not (rows is not None and (rows.get("holdout", Data.holdout) or rows.get("held_out"))):
+        patient = ["stop"] if "patience" in stop else []
+        patient += [f"models.{model.get('name')}" for model in models if "patience" in model]
+        what, expected = "patience: needs held-out rows", "[data] with a holdout above 0"
+        problems += [UsageError(f"{where}.{what}", expected=expected) for where in patient]
     if ("layers" in values) == ("match" in values):
         what = "layers: give either layers or match" if "match" in values else "layers: missing"
         problems.append(UsageError(what, expected=toml_keys.RUN["layers"].expected))

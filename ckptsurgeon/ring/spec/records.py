@@ -92,6 +92,8 @@ class Model:
         predict: a program that writes the model's predictions; without it, only networks of the built-in
             trainer's kind have a vote.
         device: where its trainer runs, if not where the run's `device` says.
+        patience: the blocks of rounds without a smaller held-out loss of its own after which the model rests; None: it
+            never does.
         memory: megabytes that its trainer may use; None for no limit.
         timeout: seconds that one step may take, including the start of its trainer.
         tries: how often a step is tried before the run stops.
@@ -110,6 +112,7 @@ class Model:
     map: tuple[str, ...] = ()
     predict: tuple[str, ...] | None = None
     device: str | None = None
+    patience: int | None = None
     memory: float | None = None
     timeout: float = 600.0
     tries: int = 3

@@ -9,11 +9,13 @@ from dataclasses import asdict
 from .records import Data, Model, Spec
 
 _STOP = """
-# A model has converged when the mean of its weights over `window` rounds differs from the mean over
-# the `window` rounds before by at most `tolerance` times its norm; the run ends when all have. It may also end by
-# `trunk_tolerance`, the same of the trunk alone, or by `patience`, the number of windows after which the loss on
-# held-out rows is no smaller. `rounds` is the limit.
+# When the run ends. By `tolerance`: the weights of every model, as means over `window` rounds, moved by at most this
+# share of their norm from one window to the next. `trunk_tolerance` is the same of the trunk alone. `rounds` is the
+# limit.
 stop = {{ {limits} }}
+# The alternative looks at the loss on held-out rows, and ends when it did not fall in `patience` windows:
+# stop = {{ patience = 3, tolerance = 0, window = 20, rounds = 5000 }}
+# A model with `patience` under [[models]] stops training by its own held-out loss, and the run ends when all have.
 """
 
 
@@ -82,6 +84,7 @@ def _model(model: Model) -> str:
         "map",
         "predict",
         "device",
+        "patience",
         "memory",
         "timeout",
         "tries",

@@ -183,6 +183,7 @@ MODEL = {
     "map": TomlKey('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
     "predict": TomlKey("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
     "device": _DEVICE,
+    "patience": TomlKey("an integer of 1 or more", _integer(1)),
     "memory": TomlKey("a number of megabytes above 0", _number(lambda value: value > 0)),
     "timeout": TomlKey("a number of seconds above 0", _number(lambda value: value > 0)),
     "tries": TomlKey("an integer of 1 or more", _integer(1)),

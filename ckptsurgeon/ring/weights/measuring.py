@@ -91,10 +91,11 @@ class Meter:
         if self._rows is None:
             return None
         losses: dict[str, float | None] = {}
-        programs = {model.name for model in self._spec.models if model.predict is not None}
+        if self._spec.stop.patience is None:  # starting a program just for a curve takes too long
+            slow = {model.name for model in self._spec.models if model.predict is not None and model.patience is None}
+            losses.update(dict.fromkeys(slow))
         for name, path in checkpoints.items():
-            if name in programs and self._spec.stop.patience is None:
-                losses[name] = None  # starting a program just for a curve takes too long
+            if name in losses:
                 continue
             try:
                 outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X, self._asked)
