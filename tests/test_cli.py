@@ -438,7 +438,7 @@ def test_help_fits_a_screen_and_has_three_examples(verb: str) -> None:
 
 def test_the_examples_of_the_surgeons_help_run(folder: Path) -> None:
     """The examples that --help shows work as they stand."""
-    mine = [verb for verb in cli.VERBS if verb not in ("train", "ring")]
+    mine = [verb for verb in cli.VERBS if verb not in ("train", "worker", "ring")]
     for verb in mine:
         text = cli.module_of(verb).HELP
         examples = [line for line in text.splitlines() if line[:2] == "  "]

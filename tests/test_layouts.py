@@ -316,6 +316,28 @@ def test_a_folder_with_several(tmp_path: Path) -> None:
         formats.open(tmp_path / "pipeline")
 
 
+def test_a_set_beside_a_single_file_of_its_name(tmp_path: Path) -> None:
+    """Neither is chosen: transformers would load the file, diffusers the set."""
+    write_set(tmp_path, *SETS[0], write_safetensors, [ONE, TWO])
+    write_safetensors(tmp_path / "model.safetensors", ONE)
+    text = r"several checkpoints; name one: model.safetensors.index.json, model.safetensors$"
+    with pytest.raises(NotFoundError, match=text):
+        formats.open(tmp_path)
+    assert holds(tmp_path / "model.safetensors", ONE)
+    assert holds(tmp_path / "model.safetensors.index.json", WHOLE)
+
+
+def test_a_damaged_folder_beside_a_sound_one(tmp_path: Path) -> None:
+    """It hides nothing; alone, it is named."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "checkpoint").write_text("model_checkpoint_path: ")
+    with pytest.raises(DamagedError, match="a/checkpoint: "):
+        formats.open(tmp_path)
+    (tmp_path / "b").mkdir()
+    write_npz(tmp_path / "b" / "x.npz", ONE)
+    assert holds(tmp_path, ONE)
+
+
 def test_checkpoints_of_tensorflow_in_folders(tmp_path: Path) -> None:
     """The only one of a folder without a state file, and the latest of a folder below."""
     (tmp_path / "run").mkdir()

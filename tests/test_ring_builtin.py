@@ -21,7 +21,7 @@ from ckptsurgeon.ring.journal import load
 pytestmark = pytest.mark.tensorflow  # in processes of their own
 
 ROUNDS = 20
-KILLS = 10
+KILLS = 6
 OPTIONS = "--target species --models 3 --hidden 10,20,10 --layers 0-1 --window 3"
 
 
@@ -42,7 +42,7 @@ def ring(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return two runs of three nets on iris: one without interruption, one whose processes were killed ten times."""
+    """Return two runs of three nets on iris: one without interruption, one whose processes were killed."""
     from sklearn import datasets
 
     folder = tmp_path_factory.mktemp("builtin")

@@ -423,6 +423,24 @@ def test_layers_are_shared_between_trainings_and_after_restore(tmp_path: Any) ->
     assert parameters(again.partial_fit(X, Y)) == parameters(two.partial_fit(X, Y))
 
 
+def test_the_names_of_the_patch_of_2016_work_as_keywords(fitted: Any) -> None:
+    """Layers are read and set by the patch's keywords; parameters are a list; create_updaters warns that it is idle."""
+    model = copy.deepcopy(fitted)
+    assert model.extract_num_hidden_layers() == 3
+    params = model.get_layer_params(layer_num=1)
+    assert isinstance(params, list)
+    params[0] += 1
+    params[1] += 2
+    with pytest.warns(UserWarning, match="create_updaters\\(\\) does nothing"):
+        model.create_updaters()
+    model.set_layer_params(layer_num=1, params_values=params)
+    np.testing.assert_array_equal(model.get_layer_weights(layer_num=1), fitted.get_layer_weights(1) + 1)
+    np.testing.assert_array_equal(model.get_layer_biases(layer_num=1), fitted.get_layer_biases(1) + 2)
+    model.set_layer_weights(layer_num=1, weights_values=fitted.get_layer_weights(1))
+    model.set_layer_biases(layer_num=1, biases_values=fitted.get_layer_biases(1))
+    assert parameters(model) == parameters(fitted)
+
+
 @pytest.mark.parametrize(
     ("use", "message"),
     [

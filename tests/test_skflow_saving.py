@@ -61,6 +61,20 @@ def test_a_folder_holds_what_skflow_wrote_and_may_lie_anywhere(folder: Path) -> 
     assert (definition["hidden_units"], definition["optimizer"]) == ([5, 4], "Adagrad")
 
 
+def test_a_ported_script_that_disables_the_behavior_of_tensorflow_2_restores(folder: Path, fitted: Any) -> None:
+    """Shapes whose sizes are Dimension objects, as after tf.compat.v1.disable_v2_behavior(), match the saved ones."""
+    import tensorflow as tf
+
+    tf.compat.v1.disable_v2_tensorshape()  # the part of disable_v2_behavior() that matters, and can be undone
+    try:
+        model = skflow.TensorFlowEstimator.restore(str(folder))
+        np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
+        model.set_layer_biases(0, model.get_layer_biases(0))
+        assert len(model.graft_from(fitted, layers="0").changed) == 2
+    finally:
+        tf.compat.v1.enable_v2_tensorshape()
+
+
 def test_the_endpoints_are_tensors_of_the_model(fitted: Any, folder: Path) -> None:
     """Input, output, predictions and loss: fed and fetched by these names, the graph computes what the model says."""
     names = (folder / "endpoints").read_text().split("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -34,12 +35,19 @@ X, Y = IRIS.data.astype(np.float32), IRIS.target.astype(np.int64)
 
 
 class Talk:
-    """A worker process, and requests to it."""
+    """A worker process, and requests to it; with a log, the imports are listed there."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
-        )
+    def __init__(self, *arguments: str, log: Any = None) -> None:
+        self.log = log
+        environment = ENVIRONMENT if log is None else {**ENVIRONMENT, "PYTHONPROFILEIMPORTTIME": "1"}
+        with contextlib.nullcontext() if log is None else log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=environment,
+            )
 
     def line(self, line: bytes) -> Any:
         """Send a line and return the answer to it."""
@@ -67,9 +75,9 @@ class Talk:
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Talk]:
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
     """One worker process for the whole module."""
-    talk = Talk(*NET, "--optimizer", "Adagrad")
+    talk = Talk(*NET, "--optimizer", "Adagrad", log=tmp_path_factory.mktemp("worker") / "imports")
     yield talk
     assert talk.close() == 0
 
@@ -151,6 +159,14 @@ def test_a_learning_rate_of_the_request_counts_and_is_stored(worker: Talk, start
     for wrong in ("0.1", True, -1):
         answer = worker.ask("train", start / "no", start / "start", start / "batch.npz", learning_rate=wrong)
         assert answer["error"].startswith("the request has no valid learning_rate; expected a number or null, found")
+
+
+def test_it_starts_without_keras(worker: Talk, start: Any) -> None:
+    """TensorFlow would import it, and all that Keras can use, in as much time again."""
+    worker.ask("train", start / "one", start / "start", start / "batch.npz")
+    imported = {line.rpartition("|")[2].strip() for line in worker.log.read_text().splitlines()}
+    assert "tensorflow" in imported
+    assert not [name for name in imported if name.partition(".")[0] in ("keras", "tf_keras", "matplotlib")]
 
 
 def test_the_checkpoint_is_the_only_truth(worker: Talk, start: Any) -> None:
@@ -277,7 +293,8 @@ def test_architectures_may_alternate(worker: Talk, start: Any) -> None:
         (b'{"v": 1, "step": 3, "op": "init", "output": "x", "seed": -1}', "no valid seed"),
         (b'{"v": 1, "step": 3, "op": "init", "seed": 1, "output": null}', "no valid output"),
         (b'{"v": 1, "step": 3, "op": "train", "checkpoint": 1, "output": "x"}', "no valid checkpoint"),
-        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x", "data": null}', "no valid data"),
+        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x", "data": 1}', "no valid data"),
+        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x"}', "x: no such checkpoint"),
     ],
 )
 def test_a_line_that_is_no_request_is_answered_and_survived(
@@ -383,8 +400,9 @@ os.write(protocol, b"{}\\n")
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (NET[2:], "the following arguments are required: --hidden-units"),
-        (NET[:4], "one of the arguments --classes --outputs is required"),
+        (NET[2:], "--hidden-units missing; expected all options of a network, for init, or none"),
+        (NET[:2], "--features and --classes or --outputs missing"),
+        (["--target", "species"], "--target needs --data"),
         ([*NET, "--outputs", "1"], "not allowed with argument"),
         (["--hidden-units", "10,x", *NET[2:]], "argument --hidden-units: expected a whole number, found 'x'"),
         (["--hidden-units", "10,0", *NET[2:]], "expected a whole number from 1, found '0'"),
@@ -427,6 +445,8 @@ def test_rows_are_fed_as_the_network_wants_them() -> None:
     assert (target.dtype, target.tolist()) == (np.float32, [[0, 0, 1], [1, 0, 0]])
     one = Architecture(2, (), REGRESSOR, 1, "SGD")
     assert rows_for(one, np.ones((2, 2)), np.array([0.5, 1.5]))[1].tolist() == [[0.5], [1.5]]
+    images, _ = rows_for(net, np.array([[[1], [2]], [[3], [4]]]), np.array([2, 0]))
+    assert images.tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam", "Momentum"])

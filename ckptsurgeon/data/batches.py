@@ -14,15 +14,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..errors import RefusedError, UsageError, files
 from ..publish import write_file
+from .numpy_files import load_npz
 
 
 def write_batch(path: str, X: NDArray[np.float32], y: NDArray[Any], sync: bool = False) -> None:
-    """Write the .npz of one batch atomically; the same rows give the same bytes."""
+    """Write the .npz of one batch atomically, X of any rank; the same rows give the same bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, X=X, y=y)
     write_file(path, buffer.getvalue(), sync=sync)
+
+
+def read_batch(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read X and y of an .npz as defined by the trainer's contract; y contains class numbers or values.
+
+    Raises:
+        UsageError: the file is not an .npz, or lacks one of the arrays.
+        DamagedError: the file cannot be read.
+    """
+    with files(path), open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            raise UsageError("no target was given", path=path, hint="--target COLUMN names it; an .npz needs none")
+    found = load_npz(path)
+    missing = [name for name in ("X", "y") if name not in found]
+    if missing:
+        raise UsageError(f"there is no array {' and no '.join(missing)}", path=path, expected="X and y")
+    if found["X"].ndim == 0 or found["y"].ndim == 0 or len(found["X"]) != len(found["y"]):
+        shapes = [list(found[name].shape) for name in ("X", "y")]
+        raise RefusedError("X and y have different numbers of rows", path=path, found=f"{shapes[0]} and {shapes[1]}")
+    return found["X"], found["y"]
 
 
 class Batches:

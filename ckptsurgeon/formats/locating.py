@@ -133,6 +133,7 @@ def _below(folder: str) -> list[Found]:
     Raises:
         NotFoundError: there are too many files and folders to look at.
         UnsupportedError: the only ones are in a layout of another program.
+        DamagedError: the only ones are damaged.
     """
     from . import foreign
 
@@ -149,8 +150,12 @@ def _below(folder: str) -> list[Found]:
                 left -= len(os.listdir(inner))
                 if left < 0:
                     raise NotFoundError("a folder without a checkpoint, and too large to search", path=folder)
-                chosen, strange = _chosen(inner), foreign.layout(inner)
-                held = [chosen] if chosen is not None else [] if strange is not None else _held(inner)
+                strange: CkptSurgeonError | None = None
+                try:
+                    chosen, strange = _chosen(inner), foreign.layout(inner)
+                    held = [chosen] if chosen is not None else [] if strange is not None else _held(inner)
+                except CkptSurgeonError as error:  # a damaged one beside a sound one
+                    held, strange = [], error
                 found += held
                 other = other or strange
                 if not held and strange is None:

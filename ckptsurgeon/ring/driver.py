@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from .. import data, formats
+from .. import formats
 from ..errors import CkptSurgeonError, TrainerError
 from . import retention
 from .folder import Folder, existing
 from .history import History
 from .journal import Journal, not_initialised
 from .lines import Measured, Record
+from .predicting.predictors import predictors
 from .reporting import status
 from .reporting.events import Events
 from .resuming import resume
+from .rows import check_same, open_rows
 from .schedule import TRUNK, Done, Part, Step, may_end, next_step, step_seed
 from .spec import loading
 from .spec.records import Spec
@@ -103,10 +105,7 @@ class Driver:
         self._on_round = on_round
         self._started: set[int] = set()  # train steps that have already been handed to their trainers
         self._table = None if spec.data is None else folder.open_table()
-        self._batches = None
-        if spec.data is not None and self._table is not None:
-            rows = len(self._table.X)
-            self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
+        self._rows = open_rows(folder, spec, self._table)
         self._batch: int | None = None  # the one in batch.npz
         self._models = {model.name: model for model in spec.models}
         self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
@@ -120,7 +119,8 @@ class Driver:
         folder, history, spec = self._folder, self._history, self._spec.during(part)
         self._part, self._names = part, part.models
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in part.models})
-        self._meter = Meter(folder, spec, self._trunk, history.schedule, self._table, history.round, self._warn)
+        asked, schedule = predictors(spec, self._trainers), history.schedule
+        self._meter = Meter(folder, spec, self._trunk, schedule, self._table, history.round, self._warn, asked)
 
     def run(self) -> Done:
         """Do steps until the schedule says that the run is done."""
@@ -129,6 +129,7 @@ class Driver:
             step = self._next()
             if isinstance(step, Step):
                 self._open_trainers()
+                check_same(self._folder, self._rows)
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
@@ -149,13 +150,21 @@ class Driver:
         finally:
             stop(list(self._trainers.values()), patience, _GRACE)
             self._events.close()
+            if self._rows is not None:
+                self._rows.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
                 for name in self._history.schedule.writers:
                     self._tidy(name)
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
-        return next_step(self._history.schedule, self._spec.stop, self._history)
+        resting = all(map(self._rests, self._history.models))
+        return next_step(self._history.schedule, self._spec.stop, self._history, resting)
+
+    def _rests(self, model: str) -> bool:
+        """Return whether a model does not train, because its own held-out loss has stopped falling."""
+        patience = self._models[model].patience
+        return patience is not None and self._history.idle[model] >= patience
 
     def _open_trainers(self) -> None:
         """Start all workers at once, since each may take seconds to start."""
@@ -190,7 +199,7 @@ class Driver:
             result = self._graft(step, step.donor, number)
         measured = Measured()
         if step.last:
-            if not may_end(step, spec.stop):
+            if not may_end(step, spec.stop) and not self._meter.asks(step):
                 self._start_next(step)  # trainers work while the round is measured, synced and journalled
             latest = {name: history.latest(name) for name in self._names} | {step.model: step.number}
             measured = self._meter.end_round(step, latest)
@@ -220,7 +229,7 @@ class Driver:
 
     def _start(self, step: Step, source: int) -> None:
         """Hand a train step to its trainer, unless that has been done."""
-        if step.number not in self._started:
+        if step.number not in self._started and not self._rests(step.model):
             with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
                 self._trainers[step.model].start(self._request(step, source))
                 self._started.add(step.number)
@@ -249,6 +258,10 @@ class Driver:
             following = self._history.schedule.step(number)
             self._start(following, self._history.latest(following.model))
         self._tidy(name)  # while the trainer works
+        if self._rests(name):
+            output = self._folder.checkpoint(name, step.number)
+            retention.carry(self._folder.checkpoint(name, self._history.latest(name)), output)
+            return StepResult({}, retention.fingerprint(output), {})
         request = self._request(step, self._history.latest(name))
         started = step.number in self._started
         self._started.discard(step.number)
@@ -274,10 +287,9 @@ class Driver:
         return StepResult({}, retention.fingerprint(output), {})
 
     def _write_batch(self, batch: int) -> str | None:
-        if self._batches is None or self._table is None:
+        if self._rows is None:
             return None
         if self._batch != batch:
-            rows = self._batches.rows(batch)
-            data.write_batch(self._folder.batch, self._table.X[rows], self._table.y[rows])
+            self._rows.write(batch, self._folder.batch)
             self._batch = batch
         return self._folder.batch

@@ -32,6 +32,7 @@ class History:
         step: the number of the last finished step, 0 before the first.
         measured: what was measured last; nothing before the first measurement.
         stale: for how many measurements the mean held-out loss has not been smaller than ever before.
+        idle: the same of each model's own held-out loss.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class History:
         self._documents = [(1, self.document)]  # with the first round for which each holds
         self.step = 0
         self.measured = Measured()
-        self.stale = 0
-        self._least = math.inf
+        self.stale, self.idle = 0, dict.fromkeys(schedule.models, 0)
+        self._least, self._best = math.inf, dict.fromkeys(schedule.models, math.inf)
         self.initial = initial
         self._recent: dict[int, Record] = {}
         self._edited: dict[tuple[str, int], str] = {}  # the new fingerprints of checkpoints, by model and step
@@ -148,14 +149,18 @@ class History:
     def _begin_to_measure(self) -> None:
         """Forget what was measured: it says nothing about what follows."""
         self.measured, self.stale, self._least = Measured(), 0, math.inf
+        self.idle, self._best = dict.fromkeys(self.models, 0), dict.fromkeys(self.models, math.inf)
 
     def _take(self, new: Measured) -> None:
         """Take in what was measured after a round."""
         old = self.measured
         self.measured = Measured(new.change or old.change, new.held_out or old.held_out, new.distance or old.distance)
-        losses = [loss for loss in (new.held_out or {}).values() if loss is not None]
+        losses = {name: loss for name, loss in (new.held_out or {}).items() if loss is not None}
+        for name in losses.keys() & self.idle.keys():
+            self.idle[name] = 0 if losses[name] < self._best[name] else self.idle[name] + 1
+            self._best[name] = min(self._best[name], losses[name])
         if losses:
-            mean = math.fsum(losses) / len(losses)
+            mean = math.fsum(losses.values()) / len(losses)
             self.stale = 0 if mean < self._least else self.stale + 1
             self._least = min(self._least, mean)
 

@@ -21,9 +21,8 @@ from ..publish import drive, end_drive, fsync, write_all
 from . import json_text
 from .history import History
 from .lines import Edit, Record, Settings, Variables
-from .replaying import check_document, replay, take_variables
+from .replaying import check_document, replay, suffixes, take_variables
 from .schedule import TRUNK, Schedule
-from .spec.toml_keys import SUFFIXES
 
 try:
     import fcntl
@@ -86,8 +85,7 @@ class Content:
     @property
     def suffixes(self) -> dict[str, str]:
         """The end of the names of each model's checkpoints, and of the trunk's."""
-        models = self.history.document["models"]
-        return {**{model["name"]: SUFFIXES[model.get("format", "bundle")] for model in models}, TRUNK: ""}
+        return {**suffixes(self.history.document), TRUNK: ""}
 
 
 def parse(file: IO[bytes]) -> Content | None:

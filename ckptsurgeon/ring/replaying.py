@@ -61,14 +61,17 @@ def _settings(values: Mapping[str, Any], history: History) -> Settings:
 def check_document(document: Mapping[str, Any]) -> Schedule:
     """Check what a run uses of a spec in a journal, and return its schedule; raises like `replay`."""
     schedule = Schedule.of(document)
-    if sorted(model["name"] for model in document["models"]) != sorted(map(model_name, schedule.models)):
+    if suffixes(document).keys() != {*map(model_name, schedule.models)}:
         raise ValueError  # names become paths
     for model in document["models"]:
-        if model.get("format", "bundle") not in SUFFIXES:
-            raise ValueError
         if model.get("learning_rate") is not None:
             learning_rate.take(model["learning_rate"])
     return schedule
+
+
+def suffixes(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the ending of the names of each model's checkpoints; raises like `replay`."""
+    return {model["name"]: SUFFIXES[model.get("format", "bundle")] for model in document["models"]}
 
 
 def take_variables(values: Mapping[str, Any]) -> dict[str, Variables]:

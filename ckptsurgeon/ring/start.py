@@ -19,6 +19,7 @@ from .history import History
 from .journal import Head, Journal
 from .reporting import status
 from .resuming import joining
+from .rows import open_rows, read_rows, remember
 from .schedule import step_seed
 from .spec import loading, template
 from .spec.records import Model, Spec
@@ -61,7 +62,7 @@ def init(
         hint = "ring init without --data uses it, --force replaces it"
         raise RefusedError("exists already", path=folder.spec, hint=hint)
     folder = folder.storing(spec.suffixes)
-    table = _read_rows(folder, spec)
+    table = read_rows(folder, spec)
     with files(folder.root):
         os.makedirs(folder.root, exist_ok=True)
     with Journal.lock(folder.journal, lambda: status.driver(folder), create=True) as journal:
@@ -69,6 +70,11 @@ def init(
         if table is not None:
             folder.save_table(table)
             table = folder.open_table()  # this frees the unnamed file
+        rows = open_rows(folder, spec, table)
+        if rows is not None:
+            with contextlib.closing(rows):
+                rows.write(0, folder.batch)
+                remember(folder, rows)
         initial = _first_checkpoints(folder, spec, table, journal, warn)
         first = {name: folder.checkpoint(name, 0) for name in spec.names}
         joining.check_trunks(folder, spec, first)
@@ -81,25 +87,6 @@ def init(
         variables = {name: joining.variables(path) for name, path in first.items()}
         journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial, variables))
     return spec
-
-
-def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
-    """Read the rows before anything is changed; large tables are kept in an unnamed file on the disk of the run."""
-    if spec.data is None:
-        return None
-    file = folder.resolve(spec.data.file)
-    target = spec.data.target
-    if file.endswith(".npy"):  # the target is a file then, too
-        target = folder.resolve(target)
-    disk = folder.rows
-    while not os.path.isdir(disk):
-        disk = os.path.dirname(disk)
-    table = data.read(file, target, folder=disk)
-    with files(file):
-        data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-    if table.classes is not None and len(table.classes) < 2:
-        raise RefusedError("the target has only one class", path=file, found=table.classes[0])
-    return table
 
 
 def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> None:
@@ -140,10 +127,6 @@ def _first_checkpoints(
     folder: Folder, spec: Spec, table: data.Table | None, journal: Journal, warn: Callable[[str], None]
 ) -> dict[str, str]:
     """Have all initial weights made, by all trainers at once; return their fingerprints."""
-    if spec.data is not None and table is not None:
-        batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-        rows = batches.rows(0)
-        data.write_batch(folder.batch, table.X[rows], table.y[rows])
     trainers = engines.trainers(spec, folder, table, [journal.fd])
     asked: list[tuple[Model, Trainer, Request, bool]] = []
     fingerprints = {}

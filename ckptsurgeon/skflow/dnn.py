@@ -5,10 +5,13 @@ Layers are numbered from 0. Getters return copies; a change takes effect when it
     biases = classifier.get_layer_biases(1)
     biases[3] = 2
     classifier.set_layer_biases(1, biases)
+
+Their names, and those of their parameters, are those of the patch of 2016 that added them to skflow.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,77 +56,85 @@ class _TensorFlowDNN(HeadEstimator):
         """The biases of each hidden layer, [out], then those of the head."""
         return self._layers(bias, head_bias)
 
-    def get_layer_weights(self, layer: int) -> NDArray[np.float32]:
+    def get_layer_weights(self, layer_num: int) -> NDArray[np.float32]:
         """Return a copy of the weights of a hidden layer, [in, out].
 
         Args:
-            layer: 0 … num_hidden_layers-1.
+            layer_num: 0 … num_hidden_layers-1.
 
         Raises:
             NotFittedError: before the first `fit`.
             EstimatorError: there is no such layer.
         """
-        number = self._layer(layer)
+        number = self._layer(layer_num)
         return self._net.read([matrix(number)])[0]
 
-    def get_layer_biases(self, layer: int) -> NDArray[np.float32]:
+    def get_layer_biases(self, layer_num: int) -> NDArray[np.float32]:
         """Return a copy of the biases of a hidden layer, [out]; raises as `get_layer_weights`."""
-        number = self._layer(layer)
+        number = self._layer(layer_num)
         return self._net.read([bias(number)])[0]
 
-    def get_layer_params(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return copies of the weights and the biases of a hidden layer; raises as `get_layer_weights`."""
-        number = self._layer(layer)
-        weights, biases = self._net.read([matrix(number), bias(number)])
-        return weights, biases
+    def get_layer_params(self, layer_num: int) -> list[NDArray[np.float32]]:
+        """Return copies of the weights and the biases of a hidden layer, a list; raises as `get_layer_weights`."""
+        number = self._layer(layer_num)
+        return self._net.read([matrix(number), bias(number)])
 
-    def set_layer_weights(self, layer: int, values: ArrayLike) -> None:
+    def set_layer_weights(self, layer_num: int, weights_values: ArrayLike) -> None:
         """Set the weights of a hidden layer; the optimizer's slots stay as they are.
 
         Args:
-            layer: 0 … num_hidden_layers-1.
-            values: numbers, [in, out].
+            layer_num: 0 … num_hidden_layers-1.
+            weights_values: numbers, [in, out].
 
         Raises:
             NotFittedError: before the first `fit`.
             EstimatorError: there is no such layer, or the values have the wrong shape.
         """
-        self._set({matrix(self._layer(layer)): values})
+        self._set({matrix(self._layer(layer_num)): weights_values})
 
-    def set_layer_biases(self, layer: int, values: ArrayLike) -> None:
+    def set_layer_biases(self, layer_num: int, biases_values: ArrayLike) -> None:
         """Set the biases of a hidden layer, [out]; raises as `set_layer_weights`."""
-        self._set({bias(self._layer(layer)): values})
+        self._set({bias(self._layer(layer_num)): biases_values})
 
-    def set_layer_params(self, layer: int, values: tuple[ArrayLike, ArrayLike]) -> None:
+    def set_layer_params(self, layer_num: int, params_values: Sequence[ArrayLike]) -> None:
         """Set both weights and biases of a hidden layer, or neither; raises as `set_layer_weights`.
 
         Args:
-            layer: 0 … num_hidden_layers-1.
-            values: weights and biases, as `get_layer_params` returns them.
+            layer_num: 0 … num_hidden_layers-1.
+            params_values: weights and biases, as `get_layer_params` returns them.
         """
-        number = self._layer(layer)
-        if not isinstance(values, (tuple, list)) or len(values) != 2:
-            found = f"{len(values)} items" if isinstance(values, (tuple, list)) else type(values).__name__
+        number = self._layer(layer_num)
+        is_sequence = isinstance(params_values, (tuple, list))
+        if not is_sequence or len(params_values) != 2:
+            found = f"{len(params_values)} items" if is_sequence else type(params_values).__name__
             raise EstimatorError(f"layer {number} cannot be set", expected="a pair, weights and biases", found=found)
-        self._set({matrix(number): values[0], bias(number): values[1]})
+        self._set({matrix(number): params_values[0], bias(number): params_values[1]})
+
+    def extract_num_hidden_layers(self) -> int:
+        """Return `num_hidden_layers`, under the name that the patch of skflow gave it."""
+        return self.num_hidden_layers
+
+    def create_updaters(self) -> None:
+        """Do nothing but warn: setters need no preparation. The patch of skflow made ops that assign here."""
+        warnings.warn("create_updaters() does nothing: layers can be set without it", stacklevel=2)
 
     def _layers(self, name: Callable[[int], str], head: Callable[[str], str]) -> list[NDArray[np.float32]]:
         check_is_fitted(self)
         return self._net.read([*map(name, range(self.num_hidden_layers)), head(self._head)])
 
-    def _layer(self, layer: int) -> int:
+    def _layer(self, layer_num: int) -> int:
         check_is_fitted(self)
-        if not is_whole(layer, 0) or layer >= self.num_hidden_layers:
+        if not is_whole(layer_num, 0) or layer_num >= self.num_hidden_layers:
             last = self.num_hidden_layers - 1
             expected = f"0 to {last}" if last >= 0 else "none: there are no hidden layers"
-            raise EstimatorError("there is no such hidden layer", expected=expected, found=repr(layer))
-        return int(layer)
+            raise EstimatorError("there is no such hidden layer", expected=expected, found=repr(layer_num))
+        return int(layer_num)
 
     def _set(self, values: dict[str, ArrayLike]) -> None:
         """Check all values, then set all of them."""
         checked = {}
         for name, value in values.items():
-            expected = list(self._net.variables[name].shape)
+            expected = list(self._net.shapes[name])
             try:
                 array = np.asarray(value)
             except ValueError:

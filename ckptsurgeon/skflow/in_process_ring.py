@@ -155,7 +155,7 @@ class InProcessRing:
         values = dict(self._trunks[name])
         if self._policy.action == "fill":
             for name in self._slots[step.model]:
-                values[name] = np.full(net.variables[name].shape, self._policy.number, np.float32)
+                values[name] = np.full(net.shapes[name], self._policy.number, np.float32)
         net.write(values)
 
     def _mean_trunk(self) -> Values:

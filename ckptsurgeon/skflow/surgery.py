@@ -36,7 +36,7 @@ class NetCheckpoint(Checkpoint):
         super().__init__(name, "")
         self.net = net
         for name, variable in net.variables.items():
-            dtype, shape = variable.dtype.base_dtype.name, tuple(variable.shape)
+            dtype, shape = variable.dtype.base_dtype.name, net.shapes[name]
             self.variables[name] = Variable(name, name.encode(), dtype, shape, ())
 
     def chunks(self, extent: Extent) -> Iterator[bytes]:

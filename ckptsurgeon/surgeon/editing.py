@@ -5,10 +5,10 @@ from __future__ import annotations
 from .. import schemes
 from ..checkpoint import GRAPH, ITEM_SIZE, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
-from ..names import natural_key
+from ..names import natural_key, shown
 from ..plan import Change, Copy, Elements, Plan, Values, plan_of
 from .selection import Selection, matching
-from .slots import SlotPolicy, shown, without_slots
+from .slots import SlotPolicy, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from .. import schemes
 from ..checkpoint import GRAPH, Variable
 from ..errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean
+from ..names import shown
 from ..plan import Change, Copy, Elements, Plan, plan_of
 from .maps import layout_problem
 from .naming import Pairs
 from .options import GraftOptions
-from .slots import check_kinds_known, check_owners_known, shown, slots_by_kind, without_slots
+from .slots import check_kinds_known, check_owners_known, slots_by_kind, without_slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

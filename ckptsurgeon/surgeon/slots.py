@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError, UsageError
-from ..names import ATTRIBUTES, OBJECT_SLOT, natural_key
+from ..names import ATTRIBUTES, OBJECT_SLOT, natural_key, shown
 from ..plan import Change, Fill
 
 TYPE_CHECKING = False
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint, Variable
 
-
-_MOST_SHOWN = 6  # most names listed in a message
 
 # Other names of an optimizer's variables, in one release or another, and the usual ones.
 USUAL_NAMES = {"iter": "iteration", "iterations": "iteration", "m": "momentum", "v": "velocity"}
@@ -134,12 +132,6 @@ def check_kinds_known(checkpoint: Checkpoint, slots: Iterable[str], problems: li
         what = "cannot tell what slots hold (momentum, moving averages, accumulated gradients, …)"
         hint = "--slots keep leaves them unchanged"
         problems.append(RefusedError(what, path=checkpoint.path, found=shown(found), hint=hint))
-
-
-def shown(names: list[str]) -> str:
-    """Format names for a message."""
-    more = [f"{len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN else []
-    return " and ".join(names[:_MOST_SHOWN] + more)
 
 
 def _filled(slot: Variable, number: float, problems: list[CkptSurgeonError]) -> Change:

@@ -9,6 +9,8 @@ import json
 import sys
 
 import numpy as np
+
+sys.modules["keras"] = None  # TensorFlow would import it, unused, in as much time again
 import tensorflow as tf
 
 tf.config.experimental.enable_op_determinism()

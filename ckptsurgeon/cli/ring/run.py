@@ -8,15 +8,15 @@ import time
 
 from ...errors import UsageError
 from .. import render
-from ..parser import add_json
+from ..options import add_json
 from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
 
     from ...ring.history import History
+    from ..parser import Arguments, Parser
     from .live import Live
 
 HELP = """ckptsurgeon ring run DIR [--until rounds=N|tolerance=X] [--anyway] [--no-adopt] [--json] [-q]
@@ -34,7 +34,7 @@ and the run continues from it. The variables, their dtypes and their shapes must
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring run`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument(
@@ -52,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Drive a run to its end."""
     from ...ring import driver
 
@@ -71,7 +71,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
+def _on_a_terminal(args: Arguments, limits: dict[str, Any]) -> Live | None:
     """Return the live view, or None if standard output is not a terminal or another output was requested."""
     if args.json or args.quiet or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None

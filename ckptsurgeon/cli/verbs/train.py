@@ -7,26 +7,29 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
-HELP = """ckptsurgeon train CKPT -o OUT --data FILE [--target COLUMN] --batch B [options]
+HELP = """ckptsurgeon train CKPT -o OUT --batch B [--data FILE [--target COLUMN]] [options]
 
 Train the network that CKPT holds (skflow's names: dnn/layer0/Linear/Matrix, ...) on mini-batch B of FILE, write OUT
 with the same variables, and print the metrics as one line of JSON. Batch B holds the same rows whenever FILE, seed,
-batch size and holdout are the same. A `command` model of a ring can run this. Needs the extra ckptsurgeon[train].
+batch size and holdout are the same. Without --data they are those of the ring whose folder CKPT is in: its rows, and
+the seed, batch size and holdout of its ring.toml. A `command` model of a ring can run this. Needs the extra
+ckptsurgeon[train]. Most of the time goes into starting TensorFlow; 'ckptsurgeon worker' starts it once.
 
   ckptsurgeon train a/model.ckpt-0 -o a/model.ckpt-1 --data iris.csv --target species --batch 0
   ckptsurgeon train a/model.ckpt-1 -o a/model.ckpt-1 --data iris.csv --target species --batch 1 --force
   ckptsurgeon train a/model.ckpt-1 -o a/model.ckpt-2 --data batch.npz --batch 0 --learning-rate 0.01
+  ckptsurgeon train ring/a -o next --batch 7
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `train`. The trainer, a separate process, checks their values."""
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
     add("-o", dest="output", metavar="OUT", required=True, help="prefix of the checkpoint to write")
-    add("--data", metavar="FILE", required=True, help="the rows: csv, .npz or .npy")
+    add("--data", metavar="FILE", help="the rows: csv, .npz or .npy; default: those of the ring that CKPT is in")
     add(
         "--target",
         metavar="COLUMN",
@@ -34,9 +37,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "y, where y holds class numbers or values",
     )
     add("--batch", metavar="B", required=True, help="number of the mini-batch, counted from 0 across all epochs")
-    add("--batch-size", metavar="N", help="rows of a mini-batch; default 32")
-    add("--holdout", metavar="SHARE", help="share of the rows to leave out of all batches; default 0")
-    add("--seed", metavar="N", help="seed of the order of the rows; default 0")
+    add("--batch-size", metavar="N", help="rows of a mini-batch; default 32, or the ring's")
+    add("--holdout", metavar="SHARE", help="share of the rows to leave out of all batches; default 0, or the ring's")
+    add("--seed", metavar="N", help="seed of the order of the rows; default 0, or the ring's")
     add(
         "--optimizer",
         metavar="NAME",
@@ -46,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--force", action="store_true", help="overwrite an existing OUT")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Replace this process by the trainer, which imports TensorFlow."""
     options = ["output", "data", "target", "batch", "batch_size", "holdout", "seed", "optimizer", "learning_rate"]
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}

@@ -14,7 +14,7 @@ import os
 import re
 
 from ... import errors
-from ...errors import ChangedError, CkptSurgeonError, DamagedError
+from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError
 from ...source import is_file, is_taken, open_source
 from .json_scan import LONGEST, JsonScanner
 
@@ -76,11 +76,17 @@ def find(path: str, ending: str, is_one: Callable[[str], bool], has_index: bool 
 
 
 def usual(folder: str, stems: Iterable[str], ending: str) -> str | None:
-    """The first index or file of a folder with a name that a library looks for."""
+    """The first index or file of a folder with a name that a library looks for.
+
+    Raises:
+        NotFoundError: there are both; some libraries open one of them, some the other.
+    """
     for stem in stems:
-        for name in (f"{stem}{ending}.index.json", stem + ending):
-            if is_file(os.path.join(folder, name)):
-                return os.path.join(folder, name)
+        names = [name for name in (f"{stem}{ending}.index.json", stem + ending) if is_file(os.path.join(folder, name))]
+        if len(names) > 1:
+            raise NotFoundError("a folder with several checkpoints", path=folder, hint=f"name one: {', '.join(names)}")
+        if names:
+            return os.path.join(folder, names[0])
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ... import formats
 from ...errors import CkptSurgeonError, Problems, check
@@ -42,9 +41,9 @@ def check_trunks(folder: Folder, spec: Spec, checkpoints: Mapping[str, str]) -> 
         Problems: they cannot; a single reason is raised directly.
     """
     problems: list[CkptSurgeonError] = []
-    for layers in spec.trunks:
+    for stage in spec.trunks:
         try:
-            trunk = Trunk(replace(spec, layers=layers), checkpoints)
+            trunk = Trunk(stage, checkpoints)
         except CkptSurgeonError as error:
             problems += error.problems if isinstance(error, Problems) else [error]
             continue
@@ -53,7 +52,7 @@ def check_trunks(folder: Folder, spec: Spec, checkpoints: Mapping[str, str]) -> 
             try:
                 trunk.graft(donor, checkpoints[donor], recipient, checkpoints[recipient], None)
             except CkptSurgeonError as error:
-                problems += mismatches(f"layers {layers} of {donor} cannot be grafted into {recipient}", error)
+                problems += mismatches(f"{stage.selection} of {donor} cannot be grafted into {recipient}", error)
     for problem in problems:
         problem.path = folder.spec
     check(problems)

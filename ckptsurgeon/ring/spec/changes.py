@@ -13,7 +13,7 @@ _MAY_CHANGE = re.compile(r"stop\..*|max_to_keep|durability|models\.[^.]*\.(timeo
 
 
 # Keys that may change too, but that the checkpoints depend on: a change counts from the next round on.
-_SETTING = re.compile(r"layers|stages|freeze|models\.[^.]*\.learning_rate(\..*)?")
+_SETTING = re.compile(r"layers|match|stages|freeze|models\.[^.]*\.learning_rate(\..*)?")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

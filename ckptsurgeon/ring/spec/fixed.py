@@ -11,7 +11,7 @@ from ..history import History
 from . import changes
 from .records import Spec
 
-_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
+_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker|trainer|device)|device")
 
 
 def check_spec(folder: Folder, spec: Spec, history: History, anyway: bool = False) -> None:

@@ -19,8 +19,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Keys of a model that the built-in trainer does not take.
+# Keys of a model that the built-in trainer does not take, and formats that no `trainer` writes.
 _FOR_PROGRAMS = ("format", "scheme", "map", "predict")
+_NOT_FOR_TRAINERS = ("v1", "hdf5")
 _BRACES = re.compile(r"(?<!\$)\{(\w+)\}")
 
 
@@ -55,11 +56,7 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     problems: list[CkptSurgeonError] = []
     values = toml_keys.take_table(table, toml_keys.RUN, "", problems)
     stop = toml_keys.take_table(_table(values, "stop", problems), toml_keys.STOP, "stop.", problems)
-    rows = (
-        toml_keys.take_table(_table(values, "data", problems), toml_keys.DATA, "data.", problems)
-        if "data" in values
-        else None
-    )
+    rows = _rows(values, problems) if "data" in values else None
     rate = values.pop("learning_rate", None)
     models = [
         _model(model, number, rows is not None, rate, problems)
@@ -67,22 +64,45 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     ]
     _check_names(models, problems)
     _check_schedule(values, [str(model.get("name")) for model in models], problems)
-    if "patience" in stop and not (rows is not None and rows.get("holdout", Data.holdout)):
-        problems.append(UsageError("stop.patience: needs held-out rows", expected="[data] with a holdout above 0"))
+    if not (rows is not None and (rows.get("holdout", Data.holdout) or rows.get("held_out"))):
+        patient = ["stop"] if "patience" in stop else []
+        patient += [f"models.{model.get('name')}" for model in models if "patience" in model]
+        what, expected = "patience: needs held-out rows", "[data] with a holdout above 0"
+        problems += [UsageError(f"{where}.{what}", expected=expected) for where in patient]
     stages = tuple(Stage(*stage) for stage in values.get("stages") or ())
-    if "layers" not in values and stages:
-        values["layers"] = stages[-1].layers
-    elif "layers" not in values:
-        problems.append(UsageError("layers: missing", expected=toml_keys.RUN["layers"].expected))
-    for layers in dict.fromkeys([*(stage.layers for stage in stages), values.get("layers")]):
-        if not problems:
-            _check_trunk(str(layers), models, problems)
+    if stages and "match" not in values:
+        values.setdefault("layers", stages[-1].layers)
+    if ("layers" in values) == ("match" in values):
+        what = "layers: give either layers or match" if "match" in values else "layers: missing"
+        problems.append(UsageError(what, expected=toml_keys.RUN["layers"].expected))
+    values.setdefault("layers", None)
+    for layers in dict.fromkeys([*(stage.layers for stage in stages), values["layers"]]):
+        if not problems and layers is not None:
+            _check_trunk(layers, models, problems)
     for problem in problems:
         problem.path = problem.path or path
     check(problems)
     values.update(models=tuple(Model(**model) for model in models), stop=Stop(**stop), stages=stages)
     values["data"] = None if rows is None else Data(**rows)
     return Spec(**values)
+
+
+def _rows(values: Mapping[str, Any], problems: list[CkptSurgeonError]) -> dict[str, Any]:
+    """Return the checked values of [data]; a string is short for its `file`."""
+    given = {"file": values["data"]} if isinstance(values["data"], str) else _table(values, "data", problems)
+    rows = toml_keys.take_table(given, toml_keys.DATA, "data.", problems)
+    source = toml_keys.SOURCE.fullmatch(str(rows.get("file")))
+    for key in ("target", "batch_size", "holdout") if source else ("classes", "held_out"):
+        if key in rows:
+            what = (
+                "is not valid with a Python source"
+                if source
+                else "is only valid with a Python source, file.py:function"
+            )
+            problems.append(UsageError(f"data.{key}: {what}"))
+    if source:
+        rows["holdout"] = 0.0
+    return rows
 
 
 def _table(values: Mapping[str, Any], key: str, problems: list[CkptSurgeonError]) -> Mapping[str, object]:
@@ -124,9 +144,9 @@ def _model(
     values = toml_keys.take_table(table, toml_keys.MODEL, where, problems)
     if rate is not None:
         values.setdefault("learning_rate", rate)
-    kinds = [key for key in ("hidden_units", "command", "worker") if key in values]
+    kinds = [key for key in ("hidden_units", "trainer", "command", "worker") if key in values]
     if len(kinds) != 1:
-        what = f"{where[:-1]}: one of hidden_units, command and worker is needed"
+        what = f"{where[:-1]}: one of hidden_units, trainer, command and worker is needed"
         problems.append(UsageError(what, found=" and ".join(kinds) or "none"))
     elif kinds == ["hidden_units"]:
         values.setdefault("optimizer", "Adagrad")
@@ -139,6 +159,16 @@ def _model(
     else:
         if "optimizer" in values:
             problems.append(UsageError(f"{where}optimizer: is only valid for the built-in trainer"))
+    if kinds == ["trainer"]:
+        if not has_data:
+            problems.append(UsageError(f"{where}trainer: needs [data]"))
+        if "predict" in values:
+            problems.append(UsageError(f"{where}predict: is not valid for a trainer, which predicts by itself"))
+        if values.get("format") in _NOT_FOR_TRAINERS:
+            expected = ", ".join(f'"{name}"' for name in toml_keys.SUFFIXES if name not in _NOT_FOR_TRAINERS)
+            problems.append(
+                UsageError(f"{where}format: no trainer writes it", expected=expected, found=values["format"])
+            )
     if kinds == ["command"]:
         if "init" not in values:
             problems.append(UsageError(f"{where}init: missing", expected="the checkpoint that a command starts from"))

@@ -161,7 +161,7 @@ def _matching(estimator: NetEstimator, checkpoint: Checkpoint, new_rate: bool) -
         if name not in checkpoint:
             missing.append(name)
             continue
-        _check(checkpoint, name, variable.dtype.base_dtype.name, tuple(variable.shape))
+        _check(checkpoint, name, variable.dtype.base_dtype.name, net.shapes[name])
         values[name] = checkpoint.read(name)
     needed = [name for name in missing if name in net.trainable or name in (GLOBAL_STEP, LEARNING_RATE)]
     if needed:

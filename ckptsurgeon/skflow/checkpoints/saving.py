@@ -7,7 +7,8 @@
 
 Files are written in this order: the new checkpoint, endpoints, model.def, then the state file that names the
 checkpoint. Old checkpoints are removed last. skflow also saved the graph, in `graph.pbtxt` and `saver.pbtxt`; here the
-class rebuilds it.
+class rebuilds it, or the model_fn that is passed to `restore`. A graph is a program that can read and write any file,
+and nothing that a folder contains is executed.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class ModelGraph:
         dropouts: tensors of keep probabilities, to be fed with 1 outside training.
         summaries: tensors of serialized summaries, for TensorBoard.
         variables: name -> TensorFlow variable, in creation order.
+        shapes: name -> the shape of the variable.
         trainable: names of the variables that the optimizer updates from gradients.
         inputs: name -> placeholder of the variable's new value.
         assigns: name -> op that assigns the placeholder to the variable.
@@ -89,6 +90,7 @@ class ModelGraph:
             rate: Any = learning_rate(step) if callable(learning_rate) else _learning_rate(learning_rate)
             self.train_op = _train_op(self.loss, rate, optimizer, clip_gradients, step)
             self.variables = {variable.op.name: variable for variable in v1.global_variables()}
+            self.shapes = {name: tuple(variable.shape.as_list()) for name, variable in self.variables.items()}
             trained = v1.trainable_variables()
             self.trainable = [variable.op.name for variable in trained]
             self.inputs = {n: v1.placeholder(v.dtype.base_dtype, v.shape) for n, v in self.variables.items()}

@@ -25,7 +25,7 @@ class ModelSession:
 
     Attributes:
         model_graph: the graph and its tensors; may be shared with other sessions.
-        graph, X, y, predictions, loss, variables, trainable: those of `model_graph`.
+        graph, X, y, predictions, loss, variables, shapes, trainable: those of `model_graph`.
         session: the TensorFlow session.
 
     Args:
@@ -49,7 +49,7 @@ class ModelSession:
         self.model_graph = made
         self.graph, self.X, self.y = made.graph, made.X, made.y
         self.predictions, self.loss, self.train_op = made.predictions, made.loss, made.train_op
-        self.variables, self.trainable = made.variables, made.trainable
+        self.variables, self.shapes, self.trainable = made.variables, made.shapes, made.trainable
         # -1: run a step in the calling thread, which saves a fifth of its time on small networks.
         config = v1.ConfigProto(intra_op_parallelism_threads=num_cores, inter_op_parallelism_threads=-1)
         config.graph_options.rewrite_options.disable_meta_optimizer = not rewrite

@@ -6,13 +6,15 @@ import argparse
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ...errors import UsageError, did_you_mean
 from ...schemes.skflow_names import CLASSIFIER, REGRESSOR, SLOTS
 from ..checkpoints.architecture import Architecture
+from .batch_source import BatchSource
 
 DEFAULT_LEARNING_RATE = 0.1
+DEFAULT_OPTIMIZER = "Adagrad"  # for new networks
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,37 +24,60 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def parse_worker(argv: Sequence[str]) -> tuple[Architecture, float]:
-    """Parse the arguments of a worker, a trainer process that is kept running.
+class WorkerArguments(NamedTuple):
+    """What a worker is started with.
 
-    Returns:
-        The network and optimizer for `init` requests, and the learning rate.
+    Attributes:
+        first: the network of `init` requests; None if there are none.
+        optimizer: the optimizer of `train` requests; None for the one whose slots the checkpoint has.
+        learning_rate: for `init` requests, and for checkpoints without one.
+        source: the rows of requests without `data`.
+    """
+
+    first: Architecture | None
+    optimizer: str | None
+    learning_rate: float
+    source: BatchSource
+
+
+def parse_worker(argv: Sequence[str]) -> WorkerArguments:
+    """Parse the arguments of a worker, a trainer process that is kept running.
 
     Raises:
         UsageError: an argument is invalid, or TensorFlow is not installed.
     """
     parser = _Parser(
-        prog="python -m ckptsurgeon.skflow.worker",
+        prog="ckptsurgeon worker",
         description="The built-in trainer: one JSON request per line on stdin, one reply per line on stdout.",
         epilog="With --once CKPT it trains one mini-batch and exits; see 'ckptsurgeon train --help'.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--hidden-units", required=True, type=_widths, metavar="N,N,...", help="widths of the hidden layers"
-    )
-    parser.add_argument("--features", required=True, type=_count, metavar="N", help="number of columns of X")
-    heads = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("--hidden-units", type=_widths, metavar="N,N,...", help="widths of the hidden layers")
+    parser.add_argument("--features", type=_count, metavar="N", help="number of columns of X")
+    heads = parser.add_mutually_exclusive_group()
     heads.add_argument("--classes", type=_classes, metavar="N", help="number of classes, for a classifier")
     heads.add_argument("--outputs", type=_count, metavar="N", help="number of values per row, for a regressor")
-    parser.add_argument("--optimizer", type=_optimizer, default="Adagrad", metavar="NAME", help=", ".join(SLOTS))
-    parser.add_argument("--learning-rate", type=_rate, default=DEFAULT_LEARNING_RATE, metavar="X", help="default: 0.1")
+    _add_training(parser)
     args = parser.parse_args(argv)
     _need_tensorflow()
+    rate = args.learning_rate or DEFAULT_LEARNING_RATE
+    net = {
+        "--hidden-units": args.hidden_units,
+        "--features": args.features,
+        "--classes or --outputs": args.classes or args.outputs,
+    }
+    missing = [option for option, value in net.items() if value is None]
+    if len(missing) == len(net):
+        return WorkerArguments(None, args.optimizer, rate, _source(args))
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} missing", expected="all options of a network, for init, or none")
     head, outputs = (CLASSIFIER, args.classes) if args.classes else (REGRESSOR, args.outputs)
-    return Architecture(args.features, args.hidden_units, head, outputs, args.optimizer), args.learning_rate
+    optimizer = args.optimizer or DEFAULT_OPTIMIZER
+    first = Architecture(args.features, args.hidden_units, head, outputs, optimizer)
+    return WorkerArguments(first, optimizer, rate, _source(args))
 
 
-def parse_once(argv: Sequence[str]) -> argparse.Namespace:
+def parse_once(argv: Sequence[str]) -> tuple[argparse.Namespace, BatchSource]:
     """Parse the arguments of a single training step, which are those of `ckptsurgeon train`.
 
     Raises:
@@ -61,18 +86,29 @@ def parse_once(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="ckptsurgeon train", add_help=False, allow_abbrev=False)
     parser.add_argument("--once", required=True, metavar="CKPT")
     parser.add_argument("-o", "--output", required=True, metavar="OUT")
-    parser.add_argument("--data", required=True, metavar="FILE")
-    parser.add_argument("--target", metavar="COLUMN")
     parser.add_argument("--batch", required=True, type=_from_zero, metavar="B")
-    parser.add_argument("--batch-size", type=_count, default=32, metavar="N")
-    parser.add_argument("--holdout", type=_share, default=0.0, metavar="SHARE")
-    parser.add_argument("--seed", type=_integer, default=0, metavar="N")
-    parser.add_argument("--optimizer", type=_optimizer, metavar="NAME")
-    parser.add_argument("--learning-rate", type=_rate, metavar="X")
     parser.add_argument("--force", action="store_true")
+    _add_training(parser)
     args = parser.parse_args(argv)
     _need_tensorflow()
-    return args
+    return args, _source(args)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add what a worker and a single step share: the rows and the optimizer."""
+    parser.add_argument("--data", metavar="FILE", help="the rows; default: those of the ring around a checkpoint")
+    parser.add_argument("--target", metavar="COLUMN", help="what to predict, in FILE")
+    parser.add_argument("--batch-size", type=_count, metavar="N", help="rows of a mini-batch")
+    parser.add_argument("--holdout", type=_share, metavar="SHARE", help="share of the rows to leave out")
+    parser.add_argument("--seed", type=_integer, metavar="N", help="seed of the order of the rows")
+    parser.add_argument("--optimizer", type=_optimizer, metavar="NAME", help=", ".join(SLOTS))
+    parser.add_argument("--learning-rate", type=_rate, metavar="X", help="default: 0.1")
+
+
+def _source(args: argparse.Namespace) -> BatchSource:
+    if args.target is not None and args.data is None:
+        raise UsageError("--target needs --data", hint="without both, rows and target are those of the ring")
+    return BatchSource(args.data, args.target, args.batch_size, args.seed, args.holdout)
 
 
 def _need_tensorflow() -> None:

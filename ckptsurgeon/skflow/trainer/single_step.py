@@ -5,21 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ... import data
 from ...errors import RefusedError, UsageError, files
 from ...formats import table
-from ...schemes.skflow_names import CLASSIFIER
-from ..checkpoints.architecture import Architecture
 from .arguments import DEFAULT_LEARNING_RATE, parse_once
 from .checkpoint_trainer import CheckpointTrainer, rows_for
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 
 def train_once(argv: Sequence[str]) -> str:
@@ -34,7 +24,7 @@ def train_once(argv: Sequence[str]) -> str:
     Raises:
         CkptSurgeonError: an argument or file cannot be used; no output was written.
     """
-    args = parse_once(argv)
+    args, source = parse_once(argv)
     if not args.force and os.path.lexists(args.output + ".index"):
         raise RefusedError("exists already", path=args.output, hint="--force replaces it")
     if table.by_ending(args.output) is not None:
@@ -47,44 +37,7 @@ def train_once(argv: Sequence[str]) -> str:
         args.optimizer, args.learning_rate or DEFAULT_LEARNING_RATE, override=args.learning_rate is not None
     )
     net = trainer.architecture(args.once)
-    with files(args.data):
-        X, y = _table(args, net)
-        rows = data.Batches(len(X), args.batch_size, args.seed, args.holdout).rows(args.batch)
-        X, y = np.ascontiguousarray(X[rows]), y[rows]
+    with files(args.data or args.once):
+        X, y = source.rows(args.once, net, args.batch)
         rows_for(net, X, y)
     return json.dumps(trainer.train(args.once, args.output, X, y, sync=True))
-
-
-def _table(args: Namespace, net: Architecture) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read the rows: class numbers or values from an .npz without --target, otherwise a table."""
-    if args.target is None:
-        return read_rows(args.data)
-    classifier = net.head == CLASSIFIER
-    values = data.Table(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), None)
-    table = data.read(args.data, args.target, like=None if classifier else values)
-    if classifier:
-        found = f"{len(table.classes)} classes" if table.classes is not None else "numbers with a fraction"
-        if table.classes is None or len(table.classes) != net.outputs:
-            what = f"the target {args.target!r} does not match the network"
-            raise RefusedError(what, expected=f"{net.outputs} classes", found=found)
-    return table.X, table.y
-
-
-def read_rows(path: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read X and y of an .npz as defined by the trainer's contract; y contains class numbers or values.
-
-    Raises:
-        UsageError: the file is not an .npz, or lacks one of the arrays.
-        DamagedError: the file cannot be read.
-    """
-    with files(path), open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise UsageError("no target was given", path=path, hint="--target COLUMN names it; an .npz needs none")
-    found = data.load_npz(path)
-    missing = [name for name in ("X", "y") if name not in found]
-    if missing:
-        raise UsageError(f"there is no array {' and no '.join(missing)}", path=path, expected="X and y")
-    if found["X"].ndim == 0 or found["y"].ndim == 0 or len(found["X"]) != len(found["y"]):
-        shapes = [list(found[name].shape) for name in ("X", "y")]
-        raise RefusedError("X and y have different numbers of rows", path=path, found=f"{shapes[0]} and {shapes[1]}")
-    return found["X"], found["y"]

@@ -1,0 +1,107 @@
+"""Finds the rows of a mini-batch by its number: in a file, or in the ring whose folder a checkpoint is in."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data import Batches, Table, read_batch
+from ...data import read as read_table
+from ...errors import RefusedError, UsageError, files
+from ...ring import folder
+from ...ring.spec import loading
+from ...schemes.skflow_names import CLASSIFIER
+from ..checkpoints.architecture import Architecture
+
+# As `data.Batches` and [data] of ring.toml call them.
+_DEFAULTS = {"batch_size": 32, "seed": 0, "holdout": 0.0}
+
+_Rows = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass
+class BatchSource:
+    """The rows to train on when a request or command gives only the number of a batch.
+
+    Attributes:
+        data: the file with the rows; None for the rows of the ring that the checkpoint belongs to.
+        target: what to predict, as in `data.read`; None for the arrays X and y of an .npz.
+        batch_size, seed, holdout: as in `data.Batches`; None for those of the ring, or the defaults of a file.
+    """
+
+    data: str | None = None
+    target: str | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    holdout: float | None = None
+    _opened: dict[object, tuple[_Rows, Batches]] = field(default_factory=dict)
+
+    def rows(self, checkpoint: str, net: Architecture, batch: int) -> _Rows:
+        """Return X and y of a batch, y as class numbers or values.
+
+        Args:
+            checkpoint: the checkpoint to train.
+            net: its network.
+            batch: the number of the batch, counted from 0 over all epochs.
+
+        Raises:
+            UsageError: there are no rows: neither a file nor a ring.
+            CkptSurgeonError: the rows cannot be read, or their target is not the network's.
+        """
+        where = self.data or _ring_of(checkpoint)
+        if where is None:
+            hint = "--data FILE names the rows, and a ring's folder has its own"
+            raise UsageError("there are no rows to train on", path=checkpoint, hint=hint)
+        key = (where, net.head, net.outputs)
+        if key not in self._opened:
+            self._opened = {key: self._file(where, net) if self.data else self._ring(where, net)}
+        (X, y), batches = self._opened[key]
+        chosen = batches.rows(batch)
+        return np.ascontiguousarray(X[chosen]), y[chosen]
+
+    def _file(self, path: str, net: Architecture) -> tuple[_Rows, Batches]:
+        with files(path):
+            if self.target is None:
+                X, y = read_batch(path)
+            else:
+                values = Table(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), None)
+                table = read_table(path, self.target, like=None if net.head == CLASSIFIER else values)
+                _check_target(f"the target {self.target!r}", table, net)
+                X, y = table.X, table.y
+            return (X, y), self._batches(len(X), _DEFAULTS)
+
+    def _ring(self, root: str, net: Architecture) -> tuple[_Rows, Batches]:
+        run = folder.existing(root)
+        spec = loading.load(run.spec)
+        if spec.data is None:
+            raise UsageError("has no [data]", path=run.spec, hint="--data FILE names the rows")
+        with files(run.rows):
+            table = run.open_table()
+            _check_target(f"the target {spec.data.target!r} of the ring", table, net)
+        given = {"batch_size": spec.data.batch_size, "seed": spec.seed, "holdout": spec.data.holdout}
+        return (table.X, table.y), self._batches(len(table.X), given)
+
+    def _batches(self, rows: int, defaults: dict[str, Any]) -> Batches:
+        own = {name: getattr(self, name) for name in defaults}
+        return Batches(rows, **{name: defaults[name] if own[name] is None else own[name] for name in defaults})
+
+
+def _check_target(what: str, table: Table, net: Architecture) -> None:
+    """Refuse classes of another number than the network's; other mismatches show in the rows themselves."""
+    if net.head == CLASSIFIER and (table.classes is None or len(table.classes) != net.outputs):
+        found = f"{len(table.classes)} classes" if table.classes is not None else "numbers with a fraction"
+        raise RefusedError(f"{what} does not match the network", expected=f"{net.outputs} classes", found=found)
+
+
+def _ring_of(checkpoint: str) -> str | None:
+    """Return the nearest folder around a checkpoint that has a ring.toml."""
+    path = os.path.abspath(checkpoint)
+    while (above := os.path.dirname(path)) != path:
+        path = above
+        if os.path.isfile(folder.Folder.at(path).spec):
+            return path
+    return None
