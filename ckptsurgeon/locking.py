@@ -1,14 +1,19 @@
-"""Locks on files: one writer at a time, without lock files. Knows no format."""
+"""Locks on files: one writer at a time, without lock files. Knows no format.
+
+A ring owns the checkpoints RING/<model>/model.ckpt-<step> as long as its driver holds the lock on RING/journal.jsonl.
+Whoever locks such a checkpoint shares the lock on the journal: the lock is refused while a driver runs, and a driver
+that starts in the meantime waits. The driver itself and its trainers are let through.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
 
 from . import attributes
 from .errors import BusyError, NotFoundError, RefusedError, StorageError, files
+from .lean import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +21,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _POLL = 0.02  # seconds between two tries for a lock
+_WAIT_FOR_STATUS = 0.5  # seconds; `ring status` holds the lock on a journal for microseconds
+
+# The environment variable that names, to a trainer and what it starts, the journal of the run that they work for.
+RUN = "CKPTSURGEON_RUN"
+_CHECKPOINT, _JOURNAL = "model.ckpt-", "journal.jsonl"
+_driven: list[str] = []  # the journals of the runs that this process drives
 
 
 class Lock:
@@ -27,7 +38,7 @@ class Lock:
         fd: a descriptor that is open already and now belongs to this object; None: open the path.
 
     Raises:
-        BusyError: another process held the lock all the time.
+        BusyError: another process held the lock all the time, or the file belongs to a ring that is running.
         NotFoundError: there is no such file, or `fd` is not the file that has this name any more.
 
     Attributes:
@@ -38,24 +49,31 @@ class Lock:
     def __init__(self, path: str, wait: float, fd: int | None = None) -> None:
         self.path = path
         self.before_replace: Callable[[Lock, os.stat_result], None] | None = None
-        deadline = time.monotonic() + wait
+        self.fd, self._journal = -1 if fd is None else fd, -1
+        try:
+            self._journal = _share_journal(path)
+            self._acquire(time.monotonic() + wait, wait, fd is None)
+        except BaseException:
+            self.release()
+            raise
+
+    def _acquire(self, deadline: float, wait: float, opens: bool) -> None:
         while True:
-            with files(path):
-                self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
+            if opens:
+                with files(self.path):
+                    self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                _flock(self.fd, path, deadline, wait)
+                _flock(self.fd, self.path, deadline, wait)
                 self.status = os.fstat(self.fd)
                 if self.holds():
                     return
-                if fd is not None:
-                    raise NotFoundError("was replaced", path=path)
             except OSError as error:
-                self.release()
-                raise StorageError(f"cannot be locked: {(error.strerror or '').lower()}", path=path) from error
-            except BaseException:
-                self.release()
-                raise
-            self.release()  # another process replaced the file before we had the lock
+                reason = (error.strerror or "").lower()
+                raise StorageError(f"cannot be locked: {reason}", path=self.path) from error
+            if not opens:
+                raise NotFoundError("was replaced", path=self.path)
+            os.close(self.fd)  # another process replaced the file before we had the lock
+            self.fd = -1
 
     def holds(self) -> bool:
         """Return whether the path still names the locked file."""
@@ -71,10 +89,12 @@ class Lock:
 
     def release(self) -> None:
         """Release the lock. A failing close is not an error: what was written has been synced before."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        descriptors = self.fd, self._journal
+        self.fd = self._journal = -1
+        for fd in descriptors:
+            if fd >= 0:
+                with suppress(OSError):
+                    os.close(fd)
 
     def __enter__(self) -> Lock:
         return self
@@ -97,6 +117,56 @@ def _flock(fd: int, path: str, deadline: float, wait: float) -> None:
                 what = f"another process is writing it, waited {wait:g} s"
                 raise BusyError(what, path=path, hint="try again, or --wait longer") from None
             time.sleep(_POLL)
+
+
+def drive(journal: str) -> None:
+    """Let this process lock the checkpoints of the run whose journal it has locked."""
+    _driven.append(os.path.realpath(journal))
+
+
+def end_drive(journal: str) -> None:
+    """Take back one `drive`."""
+    _driven.remove(os.path.realpath(journal))
+
+
+def _share_journal(path: str) -> int:
+    """Share the lock on the journal of the ring that a checkpoint belongs to.
+
+    Args:
+        path: a file that is going to be locked.
+
+    Returns:
+        A descriptor that holds the lock; -1 if the file does not belong to a ring, or the ring is our own.
+
+    Raises:
+        BusyError: the ring is running.
+    """
+    if not os.path.basename(path).startswith(_CHECKPOINT):
+        return -1
+    ring = os.path.dirname(os.path.realpath(os.path.dirname(path) or "."))
+    journal = os.path.realpath(os.path.join(ring, _JOURNAL))
+    if journal in _driven or os.path.realpath(os.environ.get(RUN) or "/") == journal:
+        return -1
+    try:
+        fd = os.open(journal, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:  # there is no ring
+        return -1
+    import fcntl
+
+    deadline = time.monotonic() + _WAIT_FOR_STATUS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                hint = "stop the run first (Ctrl-C; it continues later), or write another checkpoint with -o"
+                raise BusyError(f"belongs to the run in {ring}, which is running", path=path, hint=hint) from None
+            time.sleep(_POLL)
+        except OSError:  # a file system without locks, on which rings cannot run
+            os.close(fd)
+            return -1
 
 
 def staging_lock(path: str, wait: float, like: int | str | None = None) -> Lock:
@@ -140,7 +210,7 @@ def staging_lock(path: str, wait: float, like: int | str | None = None) -> Lock:
             lock.release()
             like = None  # which is gone
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error is being raised
+            with suppress(OSError):  # the first error is being raised
                 if made is None:
                     os.close(fd)
                 if made is None or os.path.samestat(os.lstat(path), made):
@@ -165,7 +235,7 @@ def clear(path: str, wait: float) -> None:
         RefusedError: a folder has the name.
         StorageError: the operating system refused.
     """
-    with files(path), contextlib.suppress(FileNotFoundError, NotFoundError):
+    with files(path), suppress(FileNotFoundError, NotFoundError):
         status = os.lstat(path)
         if stat.S_ISDIR(status.st_mode):
             raise RefusedError("a folder has the name of a temporary file", path=path, hint="remove it")

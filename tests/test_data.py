@@ -102,7 +102,7 @@ def test_the_target_may_be_any_column_and_quotes_and_blank_lines_are_fine(tmp_pa
         ("a,t\n1,x\n2,y,z\n", "t", ["line 3", "expected 2", "found 3"]),
         ("a,t\n1,x\n\n2\n", "t", ["line 4", "expected 2", "found 1"]),
         ("a,b,t\n1,2,x\n1,two,y\n", "t", ["line 3", "column 'b'", "'two'"]),
-        ("a,b,t\n1,,x\n", "t", ["line 2", "column 'b'", "''"]),
+        ("a,b,t\n1,,x\n", "t", ["line 2", "column 'b'", "empty"]),
         ("a,t\n1_000,x\n", "t", ["line 2", "column 'a'", "'1_000'"]),
         ("a,t\n1,x\nnan,y\n", "t", ["line 3", "column 'a'", "nan"]),
         ("a,t\n-inf,y\n", "t", ["line 2", "column 'a'", "-inf"]),
@@ -173,6 +173,24 @@ def test_an_array_of_floats_is_a_regression_target(tmp_path: Path) -> None:
     assert table.y.tolist() == y.tolist()
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 4, 4, 3), (3, 2, 2, 2, 2)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, bool])
+def test_images_and_sequences_keep_their_axes(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    """X of any rank becomes float32 with the same axes, also from an array in Fortran order."""
+    X = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    target = write(tmp_path, npy(np.array([1, 0, 1])), "y.npy")
+    for order in (np.asfortranarray, np.ascontiguousarray):
+        for table in (
+            data.read(write(tmp_path, npz(X=order(X), y=np.array([1, 0, 1])), "a.npz")),
+            data.read(write(tmp_path, npy(order(X)), "X.npy"), target),
+        ):
+            assert (table.X.dtype, table.X.shape, table.features) == (np.float32, shape, ())
+            assert np.array_equal(table.X, X.astype(np.float32))
+    folder = Folder.at(str(tmp_path / "run"))
+    folder.save_table(table)
+    assert np.array_equal(folder.open_table().X, table.X)
+
+
 def test_float32_features_are_mapped_not_loaded(tmp_path: Path) -> None:
     """A file larger than memory can be trained on."""
     path = write(tmp_path, npy(np.ones((4, 2), np.float32)), "X.npy")
@@ -183,7 +201,7 @@ def test_float32_features_are_mapped_not_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        (np.ones(3), np.arange(3), "features cannot be used"),
+        (np.ones(3), np.arange(3), r"features cannot be used.*X\[:, None\] makes it one feature per row"),
         (np.ones((3, 0)), np.arange(3), "features cannot be used"),
         (np.ones((3, 2), complex), np.arange(3), "features cannot be used"),
         (np.ones((3, 2)), np.arange(4), r"target cannot be used; expected \[3\]"),

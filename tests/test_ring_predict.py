@@ -106,12 +106,16 @@ def test_parts_make_no_difference(ring: Path, tmp_path: Path, monkeypatch: pytes
         ("x,z\n1,2\n", UsageError, "there is no column 'y'; the columns are x, z"),
         ("1,2\n", UsageError, "there is no 2 columns, such as 'x'"),
         ("x,y,x\n1,2,3\n", RefusedError, "two columns are named 'x'"),
-        ("x,y\n1,2\n\n3\n", RefusedError, "line 4 does not have as many fields as the header; expected 2, found 1"),
+        (
+            "x,y\n1,2\n\n3\n",
+            RefusedError,
+            "line 4 has a different number of fields than the header; expected 2, found 1",
+        ),
         ("x,y\n1,2\n1,two\n", RefusedError, "line 3, column 'y' is not a number; found 'two'"),
         ("x,y\n1_0,2\n", RefusedError, "line 2, column 'x' is not a number; found '1_0'"),
-        ("x,y\n1,\n", RefusedError, "line 2, column 'y' is not a number; found ''"),
-        ("x,y\nnan,2\n", RefusedError, "line 2, column 'x' is not finite in float32; found nan"),
-        ("x,y\n1,1e39\n", RefusedError, "line 2, column 'y' is not finite in float32"),
+        ("x,y\n1,\n", RefusedError, "line 2, column 'y' is empty"),
+        ("x,y\nnan,2\n", RefusedError, "line 2, column 'x' is not finite as float32; found nan"),
+        ("x,y\n1,1e39\n", RefusedError, "line 2, column 'y' is not finite as float32"),
     ],
 )
 def test_what_is_wrong_with_rows_is_said(
@@ -291,9 +295,9 @@ def test_a_vote_on_many_rows_is_asked_for_in_parts(ring: Path, monkeypatch: pyte
     X = np.random.default_rng(2).normal(size=(7, 2)).astype(np.float32)
     where = folder.existing(str(ring)).storing(specs(ring)[0].suffixes)
     asked = [specs(ring)[0], where, "a", net_of(ring, "a"), X]
-    whole = voting.outputs(*asked)
+    whole = voting.outputs(*asked, {})
     monkeypatch.setattr(voting, "_AT_ONCE", 2)
-    parts = voting.outputs(*asked)
+    parts = voting.outputs(*asked, {})
     assert whole.shape == (7, 2)
     assert whole.dtype == np.float64
     assert np.allclose(whole, parts, rtol=1e-12)

@@ -427,6 +427,8 @@ def test_rows_are_fed_as_the_network_wants_them() -> None:
     assert (target.dtype, target.tolist()) == (np.float32, [[0, 0, 1], [1, 0, 0]])
     one = Architecture(2, (), REGRESSOR, 1, "SGD")
     assert rows_for(one, np.ones((2, 2)), np.array([0.5, 1.5]))[1].tolist() == [[0.5], [1.5]]
+    images, _ = rows_for(net, np.array([[[1], [2]], [[3], [4]]]), np.array([2, 0]))
+    assert images.tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam", "Momentum"])

@@ -396,7 +396,7 @@ def test_a_grafts_options_are_those_of_one_class(pair: tuple[str, str]) -> None:
     """The keywords of graft, and the parser's options, are the fields of GraftOptions; another keyword is an error."""
     parser = Parser("graft", graft_verb.HELP)
     graft_verb.add_arguments(parser)
-    args = vars(parser.parse(["a", "b", "--layers", "0"]))
+    args = vars(parser.parse(["a", "b", "--layers", "0"]) or ())
     keywords = options.graft_keywords(args)
     assert list(keywords) == [
         "slots", "layers", "match", "exclude", "scheme", "donor_scheme", "recipient_scheme", "maps", "on_mismatch",

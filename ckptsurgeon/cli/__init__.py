@@ -7,11 +7,11 @@ is imported, and only its parser is built: a command starts in little more than 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import sys
 
 from ..errors import CkptSurgeonError, UsageError, did_you_mean, printable, warned
+from ..lean import signal, suppress
 from . import streams
 from .parser import Parser
 
@@ -116,9 +116,8 @@ def _dispatch(argv: list[str]) -> int:
     module = module_of(verb)
     parser = Parser("graft" if verb == "graft" else f"ckptsurgeon {verb}", module.HELP)
     module.add_arguments(parser)
-    try:
-        args = parser.parse(rest)
-    except SystemExit:  # --help
+    args = parser.parse(rest)
+    if args is None:  # --help
         return DONE
     with warned(lambda line: streams.complain(f"warning: {line}")):
         status: int = module.run(args)
@@ -127,9 +126,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def module_of(verb: str) -> Any:
     """Import the module of a verb."""
-    from importlib import import_module
-
-    return import_module(f"{__name__}.{_ROOMS.get(verb, 'verbs')}.{verb}")
+    return __import__(f"{__name__}.{_ROOMS.get(verb, 'verbs')}.{verb}", fromlist=["run"])  # importlib takes longer
 
 
 def _overview() -> str:
@@ -146,7 +143,6 @@ def _overview() -> str:
 
 def _turn_sigterm_into_interrupt() -> None:
     """Make `kill` end a command as Ctrl-C does: staged files are removed, the recipient is unchanged."""
-    import signal
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -160,7 +156,7 @@ def _report_bug(argv: list[str]) -> None:
 
     from .. import __version__
 
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         traceback.print_exc()
         print(
             "ckptsurgeon: this is a bug in ckptsurgeon. Please report the lines above together with these:\n"

@@ -1,38 +1,35 @@
-"""The argument parser of a verb, and the options that several verbs share."""
+"""The argument parser of a verb.
+
+It is told of arguments in argparse's words, reads command lines as argparse does, and complains in the same words; but
+argparse brings gettext, locale, enum and re, which took a third of the time of `ls`. What no verb uses is left out:
+abbreviated options, groups, sub-parsers, options with several values.
+"""
 
 from __future__ import annotations
 
-import argparse
-import os
-import re
-
 from ..errors import UsageError
+from .argument import Argument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, NoReturn, TypedDict
-
-    from ..verbs.changing import Placing, Writing
-
-    class Selected(TypedDict):
-        """The parts of a selection."""
-
-        layers: str | None
-        match: Sequence[str]
-        exclude: Sequence[str]
-        scheme: str | None
+    from collections.abc import Iterator, Sequence
+    from typing import Any, NoReturn
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help of a fixed width: to ask for the terminal's, argparse would import shutil at every start."""
+class Arguments:
+    """What a command line says: an attribute for each argument of the verb."""
 
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=100)
+    def __init__(self, values: dict[str, object]) -> None:
+        self.__dict__ = values
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The value of any argument."""
 
 
-class Parser(argparse.ArgumentParser):
-    """An argparse parser that raises `UsageError`s, and lets values begin with a minus (`--layers -1`, `set x -1e-3`).
+class Parser:
+    """The parser of a verb. Values may begin with a minus (`--layers -1`, `set x -1e-3`).
 
     Args:
         prog: the command, as users type it.
@@ -40,135 +37,111 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, text: str = "") -> None:
-        synopsis, _, description = text.strip().partition("\n")
-        super().__init__(
-            prog=prog,
-            usage=synopsis,
-            description=description.strip("\n"),
-            formatter_class=_Formatter,
-            allow_abbrev=False,
-        )
-        # Arguments that are negative numbers and not options; argparse's own expression does not match exponents.
-        self._negative_number_matcher = re.compile(r"^-(\d|\.\d|(?i:inf|infinity|nan)$)")
+        self._prog, self._text = prog, text
+        self.arguments: list[Argument] = []
+        self._options: dict[str, Argument] = {}
+        self.add_argument("-h", "--help", action="help", help="show this help message and exit")
 
-    def parse(self, argv: list[str]) -> argparse.Namespace:
-        """Parse the arguments; a list of names may continue after options, as in `ls CKPT --json GLOB`."""
-        has_list = any(action.nargs in ("*", "+") for action in self._get_positional_actions())
-        return self.parse_intermixed_args(argv) if has_list else self.parse_args(argv)
+    def add_argument(self, *names: str, **declared: Any) -> None:
+        """Declare an argument; see `Argument`."""
+        argument = Argument(*names, **declared)
+        self.arguments.append(argument)
+        self._options.update(dict.fromkeys(argument.options, argument))
 
-    def print_help(self, file: Any = None) -> None:
-        """Print the help; argparse itself says nothing if stdout takes nothing."""
-        print(self.format_help(), end="")
+    def parse(self, argv: Sequence[str]) -> Arguments | None:
+        """Parse the words behind the verb. Options may stand anywhere before `--`.
 
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
-        raise UsageError(message, hint=f"'{self.prog} --help' shows how")
+        Returns:
+            The values; None if the words ask for help, which was printed.
 
+        Raises:
+            UsageError: the words do not fit the arguments that were declared.
+        """
+        positional = [argument for argument in self.arguments if not argument.options]
+        several = positional[-1].nargs if positional else None
+        given: dict[str, Any] = {}
+        words: list[str] = []
+        unknown: list[str] = []
+        only_words = False
+        left = iter(argv)
+        for word in left:
+            if word == "--" and not only_words:
+                only_words = True
+            elif only_words or not self._is_option(word):
+                (words if several or len(words) < len(positional) else unknown).append(word)
+                only_words = only_words or several == "..."
+            elif self._split(word)[0] not in self._options:
+                unknown.append(word)
+            else:
+                for argument, option, text in self._options_in(word):
+                    if argument.action == "help":
+                        from . import usage
 
-def add_selection(parser: argparse.ArgumentParser) -> None:
-    """The options that select variables."""
-    parser.add_argument(
-        "--layers",
-        metavar="RANGE",
-        action="append",
-        help="layers, inclusive: 0-2, 3, 5-, -1 (the last), all; with commas",
-    )
-    parser.add_argument(
-        "--match", metavar="GLOB", action="append", default=[], help="select by name: * within a component, ** across /"
-    )
-    parser.add_argument("--exclude", metavar="GLOB", action="append", default=[], help="names to leave out")
-    parser.add_argument(
-        "--scheme", metavar="PATTERN", help="how layers are named: a pattern ('tower/{K}/**') or a scheme's name"
-    )
+                        print(usage.text(self._text, self.arguments), end="")
+                        return None
+                    if argument.takes_value and text is None:
+                        text = next(left, "--")
+                        if text == "--" or self._is_option(text):
+                            self._fail(f"argument {argument.name}: expected one argument")
+                    value = option == argument.options[0] if text is None else self._value(argument, text)
+                    if argument.action == "append":
+                        value = [*given.get(argument.dest, ()), value]
+                    given[argument.dest] = value
+        for argument in positional:
+            taken = words if argument.nargs else words[:1]
+            words = words[len(taken) :]
+            if taken:
+                given[argument.dest] = taken if argument.nargs else taken[0]
+        missing = [each.name for each in self.arguments if each.required and each.dest not in given]
+        if missing:
+            self._fail(f"the following arguments are required: {', '.join(missing)}")
+        if unknown:
+            self._fail(f"unrecognized arguments: {' '.join(unknown)}")
+        defaults = {each.dest: each.default for each in self.arguments if each.action != "help"}
+        return Arguments(defaults | given)
 
+    def _split(self, word: str) -> tuple[str, str | None]:
+        """What may be an option's name, and the text attached to it: `--NAME=TEXT`, `-oTEXT`, `-o=TEXT`."""
+        name, equals, text = word.partition("=")
+        if name in self._options or word[1:2] == "-" or word[:2] not in self._options:
+            return name, text if equals else None
+        return word[:2], word[2:]
 
-def selected(args: argparse.Namespace) -> Selected:
-    """The options of `add_selection`, as keyword arguments of the verbs."""
-    return {"layers": layers_of(args), "match": args.match, "exclude": args.exclude, "scheme": args.scheme}
+    def _is_option(self, word: str) -> bool:
+        """Whether a word is an option, declared or not; otherwise it is a value, though it may begin with a minus."""
+        if word[:1] != "-" or word == "-":
+            return False
+        return self._split(word)[0] in self._options or not (" " in word or _is_number(word))
 
+    def _options_in(self, word: str) -> Iterator[tuple[Argument, str, str | None]]:
+        """The options of a word, with their names and the text attached to them; several if they are short: `-qv`."""
+        name, text = self._split(word)
+        argument = self._options[name]
+        while text is not None and not argument.takes_value:
+            yield argument, name, None
+            short = f"-{text[:1]}"
+            if name.startswith("--") or short not in self._options:
+                self._fail(f"argument {argument.name}: ignored explicit argument {text!r}")
+            name, argument, text = short, self._options[short], text[1:] or None
+        yield argument, name, text
 
-def layers_of(args: argparse.Namespace) -> str | None:
-    """All `--layers` as one range, or None."""
-    return ",".join(args.layers) if args.layers else None
+    def _value(self, argument: Argument, text: str) -> object:
+        try:
+            value = argument.type(text)
+        except ValueError:
+            self._fail(f"argument {argument.name}: invalid {argument.type.__name__} value: {text!r}")
+        if argument.choices is not None and value not in argument.choices:
+            choices = ", ".join(map(repr, argument.choices))
+            self._fail(f"argument {argument.name}: invalid choice: {text!r} (choose from {choices})")
+        return value
 
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """The argument that names the checkpoint."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
-
-
-def add_slots(parser: argparse.ArgumentParser, whose: str) -> None:
-    """The option `--slots` that takes a policy."""
-    parser.add_argument(
-        "--slots", default="keep", metavar="POLICY", help=f"{whose}: keep, copy, drop or fill=VALUE; default keep"
-    )
-
-
-def add_maps(parser: argparse.ArgumentParser, meaning: str) -> None:
-    """The option `--map`."""
-    parser.add_argument("--map", dest="maps", metavar="A=B", action="append", default=[], help=meaning)
-
-
-def add_writing(parser: argparse.ArgumentParser) -> None:
-    """The options of all verbs that write a checkpoint."""
-    parser.add_argument("-o", dest="out", metavar="OUT", help="write a new checkpoint there and keep the old one")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
-    add_replacing(parser)
-    add_json(parser)
-
-
-def add_backup(parser: argparse.ArgumentParser) -> None:
-    """The options --backup and --no-backup; without them, the environment decides."""
-    parser.add_argument(
-        "--backup",
-        action=argparse.BooleanOptionalAction,
-        help="keep what is replaced for 'undo', by hard links; $CKPTSURGEON_BACKUP=1 is the same",
-    )
-
-
-def writing(args: argparse.Namespace) -> Writing:
-    """The options of `add_writing` and `add_backup`, as keyword arguments of the verbs."""
-    backup = getattr(args, "backup", False)
-    if backup is None:
-        from ..publish import BACKUP
-
-        backup = args.out is None and os.environ.get(BACKUP, "") not in ("", "0")
-    return {"out": args.out, "backup": backup, **placing(args)}
-
-
-def placing(args: argparse.Namespace) -> Placing:
-    """How the result is published, as keyword arguments of the verbs."""
-    return {"wait": args.wait, "dry_run": args.dry_run, "force": args.force, "anyway": args.anyway}
-
-
-def add_replacing(parser: argparse.ArgumentParser) -> None:
-    """The options of verbs that may replace a checkpoint."""
-    add_wait(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
-    parser.add_argument(
-        "--anyway", action="store_true", help="write a SavedModel or Keras file that its framework cannot load"
-    )
+    def _fail(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"'{self._prog} --help' shows how")
 
 
-def add_wait(parser: argparse.ArgumentParser) -> None:
-    """The option `--wait`."""
-    parser.add_argument(
-        "--wait", type=seconds, default=30.0, metavar="SECONDS", help="time to wait for another writer; default 30"
-    )
+def _is_number(word: str) -> bool:
+    """Whether a word that begins with a minus may be a negative number, or a range of them."""
+    return word[1].isdecimal() or (word[1] == "." and word[2:3].isdecimal()) or word.lower() in _NEGATIVE
 
 
-def seconds(text: str) -> float:
-    """Parse a number of seconds.
-
-    Raises:
-        ValueError: not a number, or a negative one.
-    """
-    time = float(text)
-    if not time >= 0:
-        raise ValueError
-    return time
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option `--json`."""
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+_NEGATIVE = ("-inf", "-infinity", "-nan")

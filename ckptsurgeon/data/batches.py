@@ -20,7 +20,7 @@ from .numpy_files import load_npz
 
 
 def write_batch(path: str, X: NDArray[np.float32], y: NDArray[Any], sync: bool = False) -> None:
-    """Write the .npz of one batch atomically; the same rows give the same bytes."""
+    """Write the .npz of one batch atomically, X of any rank; the same rows give the same bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, X=X, y=y)
     write_file(path, buffer.getvalue(), sync=sync)

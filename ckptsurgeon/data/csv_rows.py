@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RefusedError, UsageError, did_you_mean
+from ..errors import RefusedError
+from .columns import check_names, check_number
 from .spool import Spool
 from .table import Table
-from .target import Target, as_number, is_value
+from .target import Target, as_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,26 +131,28 @@ class _Columns:
     def _mistake(self, rows: list[list[str]], place: Callable[[int], str]) -> tuple[int, RefusedError]:
         """Return the number of the first row that `_numbers` rejects, and the error."""
         for number, row in enumerate(rows):
-            error = self._mistake_of(row)
-            if error is not None:
-                what, expected, found = error
-                return number, RefusedError(f"{place(number)}{what}", expected=expected, found=found)
+            try:
+                self._check(row, place(number))
+            except RefusedError as error:
+                return number, error
         raise AssertionError("a part holds no row with a mistake, but was not taken")
 
-    def _mistake_of(self, row: list[str]) -> tuple[str, object, object] | None:
+    def _check(self, row: list[str], place: str) -> None:
         if len(row) != self.width:
-            return " has a different number of fields than the header", self.width, len(row)
+            raise fields_differ(row, self.width, place)
         if not row[self._column].strip():
-            return f", column {self._header[self._column]!r} is empty", None, None
-        for name, text in zip(self._header, row, strict=True):
-            if name == self._header[self._column]:
-                continue
-            value = as_number(text)
-            if value is None:
-                return f", column {name!r} is not a number", None, repr(text[:40])
-            if not is_value(value):
-                return f", column {name!r} is not finite as float32", None, value
-        return None
+            hint = "the target must be known in every row"
+            raise RefusedError(f"{place}, column {self._header[self._column]!r} is empty", hint=hint)
+        for number, text in enumerate(row):
+            if number != self._column:
+                check_number(text, f"{place}, column {self._header[number]!r}")
+
+
+def fields_differ(row: list[str], width: int, place: str) -> RefusedError:
+    """Return the error for a row with another number of fields than the header."""
+    hint = "a quote may not be closed" if any("\n" in text for text in row) else None
+    what = f"{place} has a different number of fields than the header"
+    return RefusedError(what, expected=width, found=len(row), hint=hint)
 
 
 def _part(reader: Reader, count: int) -> tuple[list[list[str]], RefusedError | None]:
@@ -160,7 +163,7 @@ def _part(reader: Reader, count: int) -> tuple[list[list[str]], RefusedError | N
     except csv.Error as error:
         return rows, RefusedError(f"line {reader.line_num} is not csv: {error}")
     except UnicodeDecodeError:
-        return rows, RefusedError("is not UTF-8 text", hint="expected csv, npz or npy")
+        return rows, RefusedError("is not UTF-8 text", expected="csv, parquet, npz, npy or a folder of images")
     return rows, None
 
 
@@ -193,14 +196,5 @@ def _header(reader: Reader) -> list[str]:
 def _target_column(names: list[str], target: str) -> int:
     if all(as_number(name) is not None for name in names):
         raise RefusedError("the first line contains numbers", expected="the column names")
-    if names.count(target) != 1:
-        if target in names:
-            raise RefusedError(f"two columns are named {target!r}")
-        hint = did_you_mean(target, names) or f"the columns are {', '.join(names)}"
-        raise UsageError(f"there is no column {target!r}", hint=hint)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise RefusedError(f"two columns are named {twice!r}")
-    if len(names) < 2:
-        raise RefusedError(f"the only column is the target {target!r}")
+    check_names(names, target)
     return names.index(target)

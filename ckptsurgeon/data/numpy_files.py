@@ -80,9 +80,15 @@ def npy_bytes(values: NDArray[Any]) -> Iterator[bytes]:
 
 
 def table(X: NDArray[Any], y: NDArray[Any], target: str | None, like: Table | None, folder: str | None) -> Table:
-    """Make a table from two arrays; a y of integers, text or booleans contains classes, a y of floats values."""
-    if X.ndim != 2 or X.dtype.kind not in "fiub" or 0 in X.shape:
-        raise RefusedError("the features cannot be used", expected="numbers [rows, features]", found=_kind(X))
+    """Make a table from two arrays.
+
+    X may have any number of axes after the rows. A y of integers, text or booleans contains classes, a y of floats
+    values.
+    """
+    if X.ndim < 2 or X.dtype.kind not in "fiub" or 0 in X.shape:
+        hint = "X[:, None] makes it one feature per row" if X.ndim == 1 else None
+        expected = "numbers [rows, features], or with more axes"
+        raise RefusedError("the features cannot be used", expected=expected, found=_kind(X), hint=hint)
     if y.ndim not in (1, 2) or y.dtype.kind not in "fiubU" or len(y) != len(X) or 0 in y.shape:
         expected = f"[{len(X)}] or [{len(X)},outputs]"
         raise RefusedError("the target cannot be used", expected=expected, found=_kind(y))

@@ -14,10 +14,11 @@ class Table:
     """Rows with a target.
 
     Attributes:
-        X: the features, float32 [rows, features]; read-only. Many rows are mapped from a file instead of loaded.
+        X: the features, float32 [rows, features], or with more axes, such as images [rows, height, width, channels];
+            read-only. Many rows are mapped from a file instead of loaded.
         y: class indices, int64 [rows], or values, float32 [rows] or [rows, outputs]; read-only.
         classes: the names of the classes, sorted as text; None for a regression target.
-        features: the names of the features; empty if the file has none.
+        features: the names of the features; empty if the file has none, or X more than two axes.
     """
 
     X: NDArray[np.float32]

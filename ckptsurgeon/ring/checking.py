@@ -1,7 +1,8 @@
 """`ring check`: runs each trainer on copies of its checkpoint and reports violations of the contract.
 
-The checks, in this order; a trainer that fails the first one is not tested further:
+The checks, in this order; a trainer that fails 'train' is not tested further:
 
+source    the Python source of the rows, if there is one: batch b depends only on b, not on what was asked before
 train     it answers for the requested step, and writes an undamaged, finite checkpoint with the same names, shapes
           and dtypes
 reads     it continues from the checkpoint: the same request with another one gives different weights
@@ -11,7 +12,7 @@ init      initial weights depend only on the seed (models without `init`)
 end       it exits within 5 seconds after the end of its input (workers)
 restart   a new process gives the same bytes again: nothing is random
 sigterm   it dies of SIGTERM
-predict   its `predict` program returns predictions (models that have one)
+predict   its `predict` program, or its `trainer`, returns predictions (models that have one)
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from ..verbs import looking
 from . import resume
 from .folder import Folder, existing
 from .journal import Content, Journal, not_initialised
+from .predicting.predictors import predictors
 from .predicting.voting import Task, duplicate, voter
 from .reporting import status
+from .rows import Rows, impurity, open_rows
 from .schedule import step_seed
 from .spec import loading
 from .spec.records import Model, Spec
@@ -119,12 +122,18 @@ def check(path: str) -> Iterator[TrainerCheck]:
         resume.check_spec(folder, spec, content.head)
         folder = folder.storing(spec.suffixes)
         table = folder.open_table() if spec.data is not None else None
+        rows = open_rows(folder, spec, table)
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ckptsurgeon-"))
         scratch = _Scratch(**{field.name: getattr(folder, field.name) for field in fields(folder)}, scratch=temporary)
         trainers = engines.trainers(spec, scratch, table, [journal.fd])
+        if rows is not None:
+            stack.callback(rows.close)
+        if spec.data is not None and spec.data.source is not None:
+            reason = impurity(folder, spec)
+            yield TrainerCheck("data", "source", reason is None, reason)
         for model in spec.models:
             os.mkdir(scratch.model(model.name))
-            yield from _Trial(spec, model, scratch, content, table, trainers[model.name]).findings()
+            yield from _Trial(spec, model, scratch, content, table, rows, trainers[model.name]).findings()
             shutil.rmtree(scratch.model(model.name))
 
 
@@ -137,6 +146,7 @@ class _Trial:
         folder: the run, with a folder for scratch.
         content: the run's journal.
         table: its rows.
+        rows: its mini-batches.
         trainer: not yet started.
     """
 
@@ -147,6 +157,7 @@ class _Trial:
         folder: _Scratch,
         content: Content,
         table: data.Table | None,
+        rows: Rows | None,
         trainer: Trainer,
     ) -> None:
         history = content.history
@@ -156,6 +167,7 @@ class _Trial:
         self._step = history.step + 1
         self._batch = history.round
         self._table = table
+        self._rows = rows
         self._trainer = trainer
         self._initial = content.head.initial[model.name]
         self._present = Folder.checkpoint(folder, model.name, history.latest(model.name))
@@ -183,7 +195,7 @@ class _Trial:
             stop([self._trainer], 0.0, _GRACE)
             yield self._try("restart", self._repeats)
             yield self._try("sigterm", self._dies)
-            if self._model.predict is not None and self._table is not None:
+            if (self._model.predict or self._model.trainer) is not None and self._table is not None:
                 yield self._try("predict", self._predicts)
         finally:
             stop([self._trainer], 0.0, _GRACE)
@@ -240,8 +252,10 @@ class _Trial:
 
     def _predicts(self) -> None:
         assert self._table is not None
-        with voter(self._model, self._folder, self._source, Task.of(self._table)) as vote:
-            vote.outputs(self._table.X[:100])
+        asked = predictors(self._spec, {self._model.name: self._trainer}).get(self._model.name)
+        with voter(self._model, self._folder, self._source, Task.of(self._table), asked) as vote:
+            batch = data.load_npz(self._folder.batch)
+            vote.outputs(batch["X"][:100])
 
     def _train(self, checkpoint: str, output: str | None = None) -> None:
         """Train the same step from a checkpoint, or the next step, on another batch, if `output` is given."""
@@ -269,11 +283,8 @@ class _Trial:
     def _request(self, checkpoint: str | None, output: str, ahead: int = 0) -> Request:
         """Return the request that the run would make `ahead` steps later; for initial weights if checkpoint is None."""
         step, batch = (self._step + ahead, self._batch + ahead) if checkpoint is not None else (0, 0)
-        if self._table is not None and self._spec.data is not None:
-            rows = self._spec.data
-            batches = data.Batches(len(self._table.X), rows.batch_size, self._spec.seed, rows.holdout)
-            part = self._table.take(batches.rows(batch))
-            data.write_batch(self._folder.batch, part.X, part.y)
+        if self._rows is not None:
+            self._rows.write(batch, self._folder.batch)
         return Request(
             op="init" if checkpoint is None else "train",
             step=step,

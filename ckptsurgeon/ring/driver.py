@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from .. import data, formats
+from .. import formats
 from ..errors import CkptSurgeonError, TrainerError
 from . import resume, retention
 from .folder import Folder, existing
 from .history import History, Measured, Record
 from .journal import Journal, not_initialised
+from .predicting.predictors import predictors
 from .reporting import status
 from .reporting.events import Events
+from .rows import check_same, open_rows
 from .schedule import TRUNK, Done, Step, may_end, next_step, step_seed
 from .spec import loading
 from .spec.records import Spec
@@ -41,6 +43,7 @@ def run(
     rounds: int | None = None,
     tolerance: float | None = None,
     anyway: bool = False,
+    adopt: bool = True,
     warn: Callable[[str], None] = lambda line: None,
     on_round: Callable[[History], None] = lambda history: None,
 ) -> Done:
@@ -51,6 +54,7 @@ def run(
         rounds: stop after this number of rounds, regardless of the limits in ring.toml.
         tolerance: stop at this tolerance, regardless of those limits; with both, at whichever comes first.
         anyway: continue in another environment.
+        adopt: continue from checkpoints that were edited since the run stopped.
         warn: is called with lines for the user, such as a failed try or lost rounds.
         on_round: is called after each round, while the next one begins.
 
@@ -66,7 +70,7 @@ def run(
     folder = folder.storing(spec.suffixes)
     spec = replace(spec, stop=spec.stop.until(rounds, tolerance))
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
-        history = resume.resume(folder, spec, journal, anyway, warn)
+        history = resume.resume(folder, spec, journal, anyway, warn, adopt)
         return Driver(folder, spec, journal, history, warn, on_round).run()
 
 
@@ -99,10 +103,7 @@ class Driver:
         self._on_round = on_round
         self._started: set[int] = set()  # train steps that have already been handed to their trainers
         self._table = None if spec.data is None else folder.open_table()
-        self._batches = None
-        if spec.data is not None and self._table is not None:
-            rows = len(self._table.X)
-            self._batches = data.Batches(rows, spec.data.batch_size, spec.seed, spec.data.holdout)
+        self._rows = open_rows(folder, spec, self._table)
         self._batch: int | None = None  # the one in batch.npz
         self._models = {model.name: model for model in spec.models}
         self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
@@ -110,7 +111,8 @@ class Driver:
         self._signatures: dict[str, Signature] = {}
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
         self._events, self._round_began = Events(folder.events, history, warn), time.monotonic()
-        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, warn)
+        asked = predictors(spec, self._trainers)
+        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, warn, asked)
 
     def run(self) -> Done:
         """Do steps until the schedule says that the run is done."""
@@ -119,6 +121,7 @@ class Driver:
             step = self._next()
             if isinstance(step, Step):
                 self._open_trainers()
+                check_same(self._folder, self._rows)
             while isinstance(step, Step):
                 self._do(step)
                 step = self._next()
@@ -139,13 +142,21 @@ class Driver:
         finally:
             stop(list(self._trainers.values()), patience, _GRACE)
             self._events.close()
+            if self._rows is not None:
+                self._rows.close()
             with contextlib.suppress(CkptSurgeonError):  # a full disk must not hide what happened
                 for name in self._history.schedule.writers:
                     self._tidy(name)
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
-        return next_step(self._history.schedule, self._spec.stop, self._history)
+        resting = all(map(self._rests, self._history.models))
+        return next_step(self._history.schedule, self._spec.stop, self._history, resting)
+
+    def _rests(self, model: str) -> bool:
+        """Return whether a model does not train, because its own held-out loss has stopped falling."""
+        patience = self._models[model].patience
+        return patience is not None and self._history.idle[model] >= patience
 
     def _open_trainers(self) -> None:
         """Start all workers at once, since each may take seconds to start."""
@@ -177,7 +188,7 @@ class Driver:
             result = self._graft(step, step.donor)
         measured = Measured()
         if step.last:
-            if not may_end(step, spec.stop):
+            if not may_end(step, spec.stop) and not self._meter.asks(step):
                 self._start_next(step)  # trainers work while the round is measured, synced and journalled
             latest = {name: history.latest(name) for name in spec.names} | {step.model: step.number}
             measured = self._meter.end_round(step, latest)
@@ -207,7 +218,7 @@ class Driver:
 
     def _start(self, step: Step, source: int) -> None:
         """Hand a train step to its trainer, unless that has been done."""
-        if step.number not in self._started:
+        if step.number not in self._started and not self._rests(step.model):
             with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
                 self._trainers[step.model].start(self._request(step, source))
                 self._started.add(step.number)
@@ -235,6 +246,10 @@ class Driver:
             following = self._history.schedule.step(number)
             self._start(following, self._history.latest(following.model))
         self._tidy(name)  # while the trainer works
+        if self._rests(name):
+            output = self._folder.checkpoint(name, step.number)
+            retention.carry(self._folder.checkpoint(name, self._history.latest(name)), output)
+            return StepResult({}, retention.fingerprint(output), {})
         request = self._request(step, self._history.latest(name))
         started = step.number in self._started
         self._started.discard(step.number)
@@ -260,10 +275,9 @@ class Driver:
         return StepResult({}, retention.fingerprint(output), {})
 
     def _write_batch(self, batch: int) -> str | None:
-        if self._batches is None or self._table is None:
+        if self._rows is None:
             return None
         if self._batch != batch:
-            rows = self._batches.rows(batch)
-            data.write_batch(self._folder.batch, self._table.X[rows], self._table.y[rows])
+            self._rows.write(batch, self._folder.batch)
             self._batch = batch
         return self._folder.batch

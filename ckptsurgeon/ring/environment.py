@@ -17,8 +17,8 @@ _SETTINGS = ("TF_ENABLE_ONEDNN_OPTS",)
 
 def describe() -> dict[str, Any]:
     """Return the current environment, as stored in the head of a journal."""
-    versions = {"ckptsurgeon": __version__, "numpy": _version("numpy"), "tensorflow": _version("tensorflow")}
-    return {**versions, "cpu": _cpu(), **{name: os.environ.get(name) for name in _SETTINGS}}
+    versions = {name: _version(name) for name in ("numpy", "tensorflow", "keras", "torch")}
+    return {"ckptsurgeon": __version__, **versions, "cpu": _cpu(), **{name: os.environ.get(name) for name in _SETTINGS}}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

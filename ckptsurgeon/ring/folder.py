@@ -5,9 +5,12 @@ DIR/journal.jsonl                what has been done (journal.py); also the lock 
 DIR/status.json                  the driver that is running or ran last (status.py)
 DIR/blocks-0.npz, blocks-1.npz   running means of the weights, of even and odd rounds (convergence.py)
 DIR/events/                      the curves for TensorBoard (events.py)
-DIR/data/X.npy, y.npy            the rows, float32 [rows, features], and their target
+DIR/data/X.npy, y.npy            the rows, float32 [rows, features] or with more axes, and their target;
+                                 if a Python function returns the batches, only the held-out rows
 DIR/data/classes.json            the names of the classes, or null
 DIR/data/features.json           the names of the features; an empty list if they have none
+DIR/data/source.json             the SHA-256 of batch 0 of a Python function
+DIR/data/source.log              what the function printed
 DIR/data/batch.npz               the rows of the current mini-batch
 DIR/<model>/model.ckpt-<step>    the checkpoint that step <step> wrote; 0 holds the initial weights; the ending
                                  shows the format if it is not TensorFlow's
@@ -134,7 +137,7 @@ class Folder:
         features: tuple[str, ...] = ()
         with contextlib.suppress(NotFoundError):  # a run made by an earlier version
             features = self._names("features.json") or ()
-        if X.ndim != 2 or X.dtype != np.float32 or len(y) != len(X) or len(features) not in (0, X.shape[1]):
+        if X.ndim < 2 or X.dtype != np.float32 or len(y) != len(X) or len(features) not in (0, X.shape[1]):
             raise DamagedError("these are not the rows of a run", path=self.rows)
         return data.Table(X, y, classes, features)
 
@@ -162,6 +165,22 @@ class Folder:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _LoggingElsewhere(Folder):
+    """The folder of a run whose trainers' logs are in another folder."""
+
+    logs: str = ""
+
+    def log(self, name: str) -> str:
+        """Return the path of the log of a model's trainer."""
+        return os.path.join(self.logs, f"{name}.log")
+
+
+def logging_to(folder: Folder, logs: str) -> Folder:
+    """Return the same folder, for trainers that are not a run's and must not write to its logs."""
+    return _LoggingElsewhere(folder.root, folder.suffixes, logs)
 
 
 def existing(path: str) -> Folder:

@@ -1,10 +1,10 @@
-"""What a run has done so far: records of finished steps, and what follows from them."""
+"""What a run has done so far: records of finished steps and of edits, and what follows from them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice, takewhile
 from typing import Any
 
@@ -77,14 +77,60 @@ class Record:
         return json_text.render(values).encode() + b"\n"
 
 
-def parse(line: bytes, history: History) -> Record:
-    """Read a record's line.
+@dataclass(frozen=True)
+class Edit:
+    """A checkpoint that somebody changed between two steps, and that the run continues from.
+
+    Attributes:
+        step: the last finished step.
+        round: the number of whole rounds.
+        model: whose checkpoint it is: its latest.
+        checkpoint: the path, relative to the run's folder; it stays the same.
+        sha256: the new fingerprint.
+        replaces: the fingerprint before.
+    """
+
+    step: int
+    round: int
+    model: str
+    checkpoint: str
+    sha256: str
+    replaces: str
+
+    def line(self) -> bytes:
+        """Return the edit as a line of the journal."""
+        return json_text.render({"kind": "edit", **asdict(self)}).encode() + b"\n"
+
+
+def replay(line: bytes, history: History) -> bool:
+    """Take a line of the journal, but not the head, into a history; return whether it ends a round.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, ArithmeticError: it is not a record, or one that cannot
+        ValueError, KeyError, TypeError, AttributeError, ArithmeticError: it is not such a line, or one that cannot
             follow `history`.
     """
     values = json_text.parse(line, own=True)
+    if values["kind"] == "edit":
+        history.edit(_edit(values, history))
+        return False
+    record = _record(values, history)
+    history.add(record)
+    return record.step.last
+
+
+def _edit(values: Mapping[str, Any], history: History) -> Edit:
+    """Read an edit's line; it may take history back, like a record, but not beyond the last whole round."""
+    edit = Edit(**{field.name: values[field.name] for field in fields(Edit)})
+    texts = edit.model, edit.checkpoint, edit.sha256, edit.replaces
+    if type(edit.step) is not int or not history.whole_step <= edit.step <= history.step:
+        raise ValueError
+    if edit.model not in history.models or not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    return edit
+
+
+def _record(values: Mapping[str, Any], history: History) -> Record:
+    """Read a record's line."""
     number = values["step"]
     if type(number) is not int or not history.whole_step < number <= history.step + 1:
         raise ValueError
@@ -130,16 +176,19 @@ class History:
         step: the number of the last finished step, 0 before the first.
         measured: what was measured last; nothing before the first measurement.
         stale: for how many measurements the mean held-out loss has not been smaller than ever before.
+        idle: the same of each model's own held-out loss.
     """
 
     def __init__(self, schedule: Schedule, initial: Mapping[str, str]) -> None:
         self.schedule = schedule
         self.step = 0
         self.measured = Measured()
-        self.stale = 0
-        self._least = math.inf
+        self.stale, self.idle = 0, dict.fromkeys(schedule.models, 0)
+        self._least, self._best = math.inf, dict.fromkeys(schedule.models, math.inf)
         self._initial = initial
         self._recent: dict[int, Record] = {}
+        self._edited: dict[tuple[str, int], str] = {}  # the new fingerprints of checkpoints, by model and step
+        self._synced = 0
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -162,6 +211,16 @@ class History:
         return self.schedule.first_step(self.round + 1) - 1
 
     @property
+    def safe_step(self) -> int:
+        """The last step whose checkpoints were synced to disk: of a whole round, or the last one before an edit."""
+        return max(self._synced, self.whole_step)
+
+    @property
+    def edited(self) -> Iterator[tuple[str, int]]:
+        """The edited checkpoints that a run may still continue from: the model, and the step that wrote it."""
+        return iter(self._edited)
+
+    @property
     def last(self) -> Record | None:
         """The last finished step."""
         return self._recent.get(self.step)
@@ -176,14 +235,27 @@ class History:
             first = self.schedule.first_step(record.step.round)
             for number in [number for number in self._recent if number < first]:
                 del self._recent[number]
+            latest = {(model, self.latest(model)) for model in self.models}
+            self._edited = {place: sha256 for place, sha256 in self._edited.items() if place in latest}
+
+    def edit(self, edit: Edit) -> None:
+        """Take in an edit. What was measured before it says nothing about the weights after it."""
+        self.rewind(edit.step)
+        self._edited[edit.model, self.latest(edit.model)] = edit.sha256
+        self._synced = edit.step
+        self.measured, self.stale, self._least = Measured(), 0, math.inf
+        self.idle, self._best = dict.fromkeys(self.models, 0), dict.fromkeys(self.models, math.inf)
 
     def _take(self, new: Measured) -> None:
         """Take in what was measured after a round."""
         old = self.measured
         self.measured = Measured(new.change or old.change, new.held_out or old.held_out, new.distance or old.distance)
-        losses = [loss for loss in (new.held_out or {}).values() if loss is not None]
+        losses = {name: loss for name, loss in (new.held_out or {}).items() if loss is not None}
+        for name in losses.keys() & self.idle.keys():
+            self.idle[name] = 0 if losses[name] < self._best[name] else self.idle[name] + 1
+            self._best[name] = min(self._best[name], losses[name])
         if losses:
-            mean = math.fsum(losses) / len(losses)
+            mean = math.fsum(losses.values()) / len(losses)
             self.stale = 0 if mean < self._least else self.stale + 1
             self._least = min(self._least, mean)
 
@@ -197,11 +269,13 @@ class History:
             raise ValueError(f"step {step} is before the last whole round")
         for number in range(step + 1, self.step + 1):
             del self._recent[number]
-        self.step = min(self.step, step)
+        for place in [place for place in self._edited if place[1] > step]:
+            del self._edited[place]
+        self.step, self._synced = min(self.step, step), min(self._synced, step)
 
-    def latest(self, model: str) -> int:
-        """Return the step that wrote the model's present checkpoint; 0 for its first weights."""
-        return next(self._written(model, self.step))
+    def latest(self, model: str, at: int | None = None) -> int:
+        """Return the step that wrote a model's present checkpoint, or the one after step `at`; 0: its first weights."""
+        return next(self._written(model, self.step if at is None else at))
 
     def whole(self, model: str) -> int:
         """Return the step that wrote the checkpoint which the model had after the last whole round."""
@@ -209,6 +283,8 @@ class History:
 
     def fingerprint(self, model: str, step: int) -> str:
         """Return the fingerprint of a model's checkpoint that was the latest now or after the last whole round."""
+        if (model, step) in self._edited:
+            return self._edited[model, step]
         return self._recent[step].sha256 if step else self._initial[model]
 
     def listed(self, model: str, max_to_keep: int) -> list[int]:

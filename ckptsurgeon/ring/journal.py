@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import BusyError, CkptSurgeonError, DamagedError, UnsupportedError, files
-from ..publish import fsync, write_all
+from ..publish import drive, end_drive, fsync, write_all
 from . import json_text
-from .history import History, Record
-from .history import parse as parse_record
+from .history import Edit, History, Record, replay
 from .schedule import TRUNK, Schedule
 from .spec.toml_keys import SUFFIXES, model_name
 
@@ -34,10 +33,16 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 
 # A driver that was killed takes its trainers with it, but they need a moment to die.
 _WAIT_FOR_TRAINERS = 6.0
+# Operations such as `graft` share the lock while they change a checkpoint of the run.
+_WAIT_FOR_OPERATION = 30.0
 # `ring status` holds the lock for microseconds while it asks whether anybody else does.
 _WAIT_FOR_STATUS = 0.5
 _AFRESH = "restore the file, or start over with: ckptsurgeon ring init --force"
-_LONGEST_LINE = 1 << 22  # bytes; metrics are bounded by what a trainer may say in a line
+LONGEST_LINE = 1 << 22  # bytes; metrics are bounded by what a trainer may say in a line
+LONGEST_HEAD = 1 << 26  # bytes; it lists the variables of all models
+
+# Name -> dtype and shape.
+Variables = Mapping[str, tuple[str, Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,15 @@ class Head:
         data_sha256: the digest of the rows.
         env: the environment that the bytes of checkpoints may depend on (see `environment`).
         initial: the fingerprint of each model's first checkpoint.
+        variables: the dtype and the shape of each variable of each model, which never change; empty in a run that
+            was begun by an earlier version.
     """
 
     spec: Mapping[str, Any]
     data_sha256: str | None
     env: Mapping[str, Any]
     initial: Mapping[str, str]
+    variables: Mapping[str, Variables] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -77,7 +85,8 @@ class Head:
     def line(self) -> bytes:
         """Return the head as a line of the journal."""
         values = {"v": 1, "spec": self.spec, "data_sha256": self.data_sha256, "env": self.env}
-        return json_text.render({**values, "initial": self.initial}).encode() + b"\n"
+        values |= {"initial": self.initial, "variables": self.variables}
+        return json_text.render(values).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -99,14 +108,15 @@ def parse(file: IO[bytes]) -> Content | None:
         DamagedError: a line is damaged that is followed by the end of a round. Rounds are synced to disk
             whole, so that no crash explains it.
     """
-    lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
-    first = next(lines, b"")
-    if not first.endswith(b"\n") and len(first) < _LONGEST_LINE:
+    first = file.readline(LONGEST_HEAD)
+    lines = iter(lambda: file.readline(LONGEST_LINE), b"")
+    if not first.endswith(b"\n") and len(first) < LONGEST_HEAD:
         return None
     try:
         values = json_text.parse(first, own=True)
         version = values["v"]
-        head = Head(values["spec"], values["data_sha256"], dict(values["env"]), dict(values["initial"]))
+        parts = (dict(each) for each in (values["env"], values["initial"], values.get("variables", {})))
+        head = Head(values["spec"], values["data_sha256"], *parts)
         models = tuple(map(model_name, head.models))  # they become paths, and the file may hold anything
         if len(models) < 2 or head.suffixes.keys() != {*models, TRUNK}:
             raise ValueError
@@ -122,7 +132,7 @@ def parse(file: IO[bytes]) -> Content | None:
         try:
             if not line.endswith(b"\n"):  # even if it parses
                 raise ValueError
-            history.add(parse_record(line, history))
+            replay(line, history)
         except UNREADABLE:
             if any(_ends_round(later, history.schedule) for later in lines):
                 raise DamagedError(f"line {number} is damaged, and whole rounds follow it", hint=_AFRESH) from None
@@ -161,14 +171,17 @@ class Journal:
         while not _try_lock(fd):
             pid = driver()
             alive = pid is not None and is_alive(pid)
-            waited = time.monotonic() - start
-            if waited > (_WAIT_FOR_STATUS if alive else _WAIT_FOR_TRAINERS):
+            waited, shared = time.monotonic() - start, _is_shared(path)
+            if waited > (_WAIT_FOR_OPERATION if shared else _WAIT_FOR_STATUS if alive else _WAIT_FOR_TRAINERS):
                 os.close(fd)
+                if shared:
+                    raise BusyError("an operation on a checkpoint of this run is going on", path=path, hint="try again")
                 if alive:
                     raise BusyError(f"process {pid} is driving this run", path=path)
                 what = "the driver of this run is dead, but a trainer that it started still runs"
                 raise BusyError(what, path=path, hint="end that trainer, then try again")
             time.sleep(0.02)
+        drive(path)
         return cls(path, fd)
 
     def read(self) -> Content | None:
@@ -192,8 +205,8 @@ class Journal:
             os.fsync(self.fd)
             fsync(os.path.dirname(self.path))
 
-    def append(self, record: Record, sync: bool) -> None:
-        """Add a finished step; with `sync` it and all before it are on disk when this returns."""
+    def append(self, record: Record | Edit, sync: bool) -> None:
+        """Add a finished step or an edit; with `sync` it and all before it are on disk when this returns."""
         with files(self.path):
             write_all(self.fd, record.line())
             if sync:
@@ -201,6 +214,7 @@ class Journal:
 
     def close(self) -> None:
         """Release the lock, which is free once the last trainer has ended too."""
+        end_drive(self.path)
         os.close(self.fd)
 
     def __enter__(self) -> Journal:
@@ -237,6 +251,16 @@ def is_locked(path: str) -> bool:
             os.close(fd)
 
 
+def _is_shared(path: str) -> bool:
+    """Return whether the lock is held, if at all, by operations on checkpoints, which share it."""
+    with files(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _try_lock(fd, exclusive=False)
+        finally:
+            os.close(fd)
+
+
 def is_alive(pid: int) -> bool:
     """Return whether a process exists."""
     try:
@@ -248,11 +272,11 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _try_lock(fd: int) -> bool:
+def _try_lock(fd: int, exclusive: bool = True) -> bool:
     if fcntl is None:
         raise UnsupportedError("rings cannot run on this system")
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -1,8 +1,7 @@
 """Where a run continues: the journal, checked against what is on disk.
 
-Files that a crash left and that the journal does not mention are removed. If a model's latest checkpoint does not
-match the journal, as after a power cut, history goes back to the last whole round, whose checkpoints were
-synced to disk.
+Files that a crash left and that the journal does not mention are removed. Checkpoints that do not match the journal are
+the matter of `adoption`: those that a power cut damaged, and those that somebody edited.
 """
 
 from __future__ import annotations
@@ -11,21 +10,26 @@ import re
 import shlex
 from collections.abc import Callable
 
-from .. import formats
-from ..errors import CkptSurgeonError, DamagedError, RefusedError, check
-from ..verbs import looking
+from ..errors import CkptSurgeonError, RefusedError, check
 from . import environment, retention
+from .adoption import Adoption
 from .folder import Folder
 from .history import History
 from .journal import Head, Journal, not_initialised
-from .schedule import TRUNK
 from .spec import changes as spec_changes
 from .spec.records import Spec
 
-_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker)")
+_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker|trainer|device)|device")
 
 
-def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, warn: Callable[[str], None]) -> History:
+def resume(
+    folder: Folder,
+    spec: Spec,
+    journal: Journal,
+    anyway: bool,
+    warn: Callable[[str], None],
+    adopt: bool = True,
+) -> History:
     """Return the history that a run continues from, after cleaning up its folder.
 
     Args:
@@ -34,9 +38,10 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, warn: Cal
         journal: the locked journal.
         anyway: continue in another environment.
         warn: is called with lines for the user, such as that rounds were lost.
+        adopt: continue from checkpoints that were edited.
 
     Raises:
-        RefusedError: ring.toml, the rows or the environment are not those of the run.
+        RefusedError: ring.toml, the rows or the environment are not those of the run, or an edit cannot be adopted.
         DamagedError: checkpoints are missing or damaged, and no whole round is left.
     """
     content = journal.read()
@@ -44,7 +49,7 @@ def resume(folder: Folder, spec: Spec, journal: Journal, anyway: bool, warn: Cal
         raise not_initialised(folder.root)
     _check_head(folder, spec, content.head, anyway)
     history = content.history
-    _check_checkpoints(folder, history, warn)
+    Adoption(folder, spec, journal, history, content.head.variables, warn).settle(adopt)
     for model in history.schedule.writers:
         retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep))
     retention.update_state_files(folder, history, spec.max_to_keep)
@@ -81,33 +86,3 @@ def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
         hint = "--anyway continues, but not to the same bytes as an uninterrupted run"
         problems.append(RefusedError(what, path=folder.journal, hint=hint))
     check(problems)
-
-
-def _check_checkpoints(folder: Folder, history: History, warn: Callable[[str], None]) -> None:
-    """Take history back to the last whole round if any latest checkpoint does not match the journal."""
-    written = [name for name in history.schedule.writers if name != TRUNK or history.latest(name)]
-    latest = [_problem(folder, history, name, history.latest(name)) for name in written]
-    broken = next((problem for problem in latest if problem is not None), None)
-    if broken is None:
-        return
-    for model in history.models:
-        problem = _problem(folder, history, model, history.whole(model))
-        if problem is not None:
-            what = f"cannot continue: {problem}"
-            hint = f"start over with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
-            raise DamagedError(what, path=folder.root, hint=hint)
-    whole = history.whole_step
-    warn(f"{broken}; going back from step {history.step} to round {history.round}, step {whole}")
-    history.rewind(whole)
-
-
-def _problem(folder: Folder, history: History, model: str, step: int) -> str | None:
-    """Describe what is wrong with a checkpoint; None if it matches the journal."""
-    prefix = folder.checkpoint(model, step)
-    try:
-        with formats.open(prefix) as checkpoint:
-            if checkpoint.fingerprint() != history.fingerprint(model, step):
-                return f"{prefix}: does not match the journal"
-        return next((f"{prefix}: {finding.problem}" for finding in looking.verify(prefix) if not finding.ok), None)
-    except CkptSurgeonError as error:
-        return str(error)

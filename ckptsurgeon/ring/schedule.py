@@ -13,7 +13,7 @@ file, a clock or a random number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Literal, Protocol
@@ -54,16 +54,19 @@ class Done:
     Attributes:
         reason: 'converged', or 'limit' if the limit of rounds is reached.
         round: the number of completed rounds.
-        criterion: what ended the run: 'weights' (of all models), 'trunk', 'held-out loss', or 'rounds'.
+        criterion: what ended the run: 'weights' (of all models), 'trunk', 'held-out loss', 'models' (each by its own
+            patience), or 'rounds'.
+        words: what the criterion means, with the numbers of the run.
     """
 
     reason: Literal["converged", "limit"]
     round: int
     criterion: str
+    words: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         if self.reason == "converged":
-            return f"converged after {self.round} rounds, by the {self.criterion}"
+            return f"converged after {self.round} rounds: {self.words or self.criterion}"
         return f"limit of {self.round} rounds reached"
 
 
@@ -189,19 +192,22 @@ class Schedule:
         return tuple(found)
 
 
-def next_step(schedule: Schedule, stop: Limits, past: Past) -> Step | Done:
+def next_step(schedule: Schedule, stop: Limits, past: Past, resting: bool = False) -> Step | Done:
     """Return the step that follows `past`, or `Done` (only between two rounds).
 
     Args:
         schedule: the order of the steps.
         stop: the conditions that end the run.
         past: the history so far.
+        resting: whether no model trains any more.
     """
     rounds = schedule.whole_rounds(past.step)
     if past.step == schedule.first_step(rounds + 1) - 1:
         criterion = _converged(stop, past)
         if criterion is not None:
-            return Done("converged", rounds, criterion)
+            return Done("converged", rounds, criterion, _words(criterion, stop))
+        if resting:
+            return Done("converged", rounds, "models", "every model's own held-out loss stopped falling")
         if stop.rounds is not None and rounds >= stop.rounds:
             return Done("limit", rounds, "rounds")
     return schedule.step(past.step + 1)
@@ -225,6 +231,17 @@ def _converged(stop: Limits, past: Past) -> str | None:
     if stop.patience is not None and past.stale >= stop.patience:
         return "held-out loss"
     return None
+
+
+def _words(criterion: str, stop: Limits) -> str:
+    """Return what a criterion means."""
+    between = f"between two windows of {stop.window} rounds"
+    if criterion == "weights":
+        return f"weights moved by at most {100 * (stop.tolerance or 0):g} % {between}"
+    if criterion == "trunk":
+        return f"the trunk moved by at most {100 * (stop.trunk_tolerance or 0):g} % {between}"
+    windows = "1 window" if stop.patience == 1 else f"{stop.patience} windows"
+    return f"held-out loss did not fall in {windows} of {stop.window} rounds"
 
 
 def step_seed(seed: int, model: str, step: int) -> int:

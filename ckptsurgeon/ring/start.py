@@ -18,8 +18,9 @@ from ..verbs import producing
 from . import environment, retention
 from .folder import Folder
 from .history import History
-from .journal import Head, Journal
+from .journal import Head, Journal, Variables
 from .reporting import status
+from .rows import open_rows, read_rows, remember
 from .schedule import step_seed
 from .spec import loading, template
 from .spec.records import Model, Spec
@@ -63,7 +64,7 @@ def init(
         hint = "ring init without --data uses it, --force replaces it"
         raise RefusedError("exists already", path=folder.spec, hint=hint)
     folder = folder.storing(spec.suffixes)
-    table = _read_rows(folder, spec)
+    table = read_rows(folder, spec)
     with files(folder.root):
         os.makedirs(folder.root, exist_ok=True)
     with Journal.lock(folder.journal, lambda: status.driver(folder), create=True) as journal:
@@ -71,6 +72,11 @@ def init(
         if table is not None:
             folder.save_table(table)
             table = folder.open_table()  # this frees the unnamed file
+        rows = open_rows(folder, spec, table)
+        if rows is not None:
+            with contextlib.closing(rows):
+                rows.write(0, folder.batch)
+                remember(folder, rows)
         initial = _first_checkpoints(folder, spec, table, journal, warn)
         _check_trunks(folder, spec)
         if written:
@@ -79,27 +85,9 @@ def init(
         for name in spec.names:
             formats.sync(folder.checkpoint(name, 0))
         retention.update_state_files(folder, history, spec.max_to_keep)
-        journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial))
+        variables = {name: _variables(folder.checkpoint(name, 0)) for name in spec.names}
+        journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial, variables))
     return spec
-
-
-def _read_rows(folder: Folder, spec: Spec) -> data.Table | None:
-    """Read the rows before anything is changed; large tables are kept in an unnamed file on the disk of the run."""
-    if spec.data is None:
-        return None
-    file = folder.resolve(spec.data.file)
-    target = spec.data.target
-    if file.endswith(".npy"):  # the target is a file then, too
-        target = folder.resolve(target)
-    disk = folder.rows
-    while not os.path.isdir(disk):
-        disk = os.path.dirname(disk)
-    table = data.read(file, target, folder=disk)
-    with files(file):
-        data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-    if table.classes is not None and len(table.classes) < 2:
-        raise RefusedError("the target has only one class", path=file, found=table.classes[0])
-    return table
 
 
 def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> None:
@@ -140,10 +128,6 @@ def _first_checkpoints(
     folder: Folder, spec: Spec, table: data.Table | None, journal: Journal, warn: Callable[[str], None]
 ) -> dict[str, str]:
     """Have all initial weights made, by all trainers at once; return their fingerprints."""
-    if spec.data is not None and table is not None:
-        batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-        rows = batches.rows(0)
-        data.write_batch(folder.batch, table.X[rows], table.y[rows])
     trainers = engines.trainers(spec, folder, table, [journal.fd])
     asked: list[tuple[Model, Trainer, Request, bool]] = []
     fingerprints = {}
@@ -184,6 +168,11 @@ def _copy(folder: Folder, model: Model, source: str) -> str:
     return retention.fingerprint(target)
 
 
+def _variables(path: str) -> Variables:
+    with formats.open(path) as checkpoint:
+        return {each.name: (each.dtype, each.shape) for each in checkpoint.variables.values()}
+
+
 def _check_trunks(folder: Folder, spec: Spec) -> None:
     """Plan every graft of a round, so that models which cannot share a trunk are found before the run begins."""
     first = {name: folder.checkpoint(name, 0) for name in spec.names}
@@ -198,7 +187,7 @@ def _check_trunks(folder: Folder, spec: Spec) -> None:
             try:
                 trunk.graft(donor, first[donor], recipient, first[recipient], None)
             except CkptSurgeonError as error:
-                problems += mismatches(f"layers {spec.layers} of {donor} cannot be grafted into {recipient}", error)
+                problems += mismatches(f"{spec.selection} of {donor} cannot be grafted into {recipient}", error)
     for problem in problems:
         problem.path = folder.spec
     check(problems)

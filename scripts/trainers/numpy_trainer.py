@@ -60,7 +60,7 @@ def train(values, X, y):
 def step(checkpoint, output, data):
     """Train the weights in `checkpoint` on a mini-batch, write them to `output`, and return the metrics."""
     values, rows = dict(np.load(checkpoint)), np.load(data)
-    loss = train(values, rows["X"], rows["y"])
+    loss = train(values, rows["X"].reshape(len(rows["X"]), -1), rows["y"])
     np.savez(output, **values)
     return {"loss": loss}
 

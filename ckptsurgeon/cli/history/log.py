@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from ...verbs import undoing
 from .. import render, streams
-from ..parser import add_checkpoint, add_json
+from ..options import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon log CKPT [--json]
 
@@ -27,13 +28,13 @@ _SHOWN = 3  # names
 _DIGITS = 12  # of a digest
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `log`."""
     add_checkpoint(parser)
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """List."""
     rows = undoing.log(args.checkpoint)
     render.emit(rows if args.json else list(map(shortened, rows)), COLUMNS, args.json)

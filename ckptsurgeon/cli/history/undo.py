@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ...verbs import reclaiming, undoing
 from .. import render
-from ..parser import add_checkpoint, add_json, add_wait
+from ..options import add_checkpoint, add_json, add_wait
 from . import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon undo CKPT [options]
 
@@ -23,7 +23,7 @@ undo is refused unless --force is given. --forget removes everything that is kep
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `undo`."""
     add_checkpoint(parser)
     parser.add_argument("--forget", action="store_true", help="undo nothing; remove what is kept")
@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Undo, or forget."""
     if args.forget:
         reclaimed = reclaiming.forget(args.checkpoint, wait=args.wait, dry_run=args.dry_run)

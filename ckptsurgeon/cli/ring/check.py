@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 
 from .. import render
-from ..parser import add_json
+from ..options import add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
     from typing import Any
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring check DIR [--json]
 
@@ -35,13 +36,13 @@ The exit status is 1 if a trainer failed a check. A trainer that fails the first
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring check`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Test the trainers."""
     from ...ring import checking
 

@@ -8,7 +8,7 @@ from .. import render
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring plot DIR -o FILE.png
 
@@ -22,13 +22,13 @@ svg, pdf, ... An existing FILE is replaced. Needs matplotlib: pip install 'ckpts
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring plot`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument("-o", dest="out", metavar="FILE", required=True, help="the picture to write")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Plot."""
     from ...ring.reporting import plot
 

@@ -10,9 +10,10 @@ from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring predict DIR --data FILE -o OUT.csv [--force]
 
@@ -20,32 +21,34 @@ Predict with the latest checkpoints of all models together. OUT is csv. For clas
 and one column per class with the mean of the models' probabilities; for regressors 'prediction' holds the mean of their
 values, or prediction_0, prediction_1, ... with several outputs. Rows keep the order of FILE.
 
-FILE is csv, with or without the target column, an .npz with X, or an .npy. The columns of a csv are found by their
-names at 'ring init'; other columns are ignored. csv and .npy may be larger than memory.
+FILE is csv or parquet, with or without the target column, an .npz with X, an .npy, or a folder of images. Columns are
+found by their names at 'ring init'; other columns are ignored. All but .npz may be larger than memory.
 
 A network with skflow's names (dnn/layer0/Linear/Matrix, ..., logistic_regression/weights) is evaluated in NumPy. Any
 other model needs a program, given by 'predict' in ring.toml, which gets up to 100,000 rows at a time:
 
   predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
 
-{data} is an .npz with X, float32 [rows, features]. The program writes [rows, outputs] to {output}: probabilities in the
-order of the sorted classes, or values, as .npy, as .npz with one array, or as csv without a header. A model with
-neither has no vote, and a warning says so.
+{data} is an .npz with X, float32 [rows, features], or with more axes if the run's rows have them. The program writes
+[rows, outputs] to {output}: probabilities in the order of the sorted classes, or values, as .npy, as .npz with one
+array, or as csv without a header. A model with neither has no vote, and a warning says so.
 
   ckptsurgeon ring predict R --data new.csv -o predictions.csv
   ckptsurgeon ring predict R --data new.npy -o - | head
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring predict`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
-    parser.add_argument("--data", metavar="FILE", required=True, help="the rows: csv, .npz or .npy")
+    parser.add_argument(
+        "--data", metavar="FILE", required=True, help="the rows: csv, parquet, .npz, .npy or a folder of images"
+    )
     parser.add_argument("-o", dest="out", metavar="OUT", required=True, help="the csv to write; - for stdout")
     parser.add_argument("--force", action="store_true", help="overwrite an existing OUT")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Predict."""
     from ...formats import table
     from ...publish import write_file

@@ -8,22 +8,25 @@ import time
 
 from ...errors import UsageError
 from .. import render
-from ..parser import add_json
+from ..options import add_json
 from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
 
     from ...ring.history import History
+    from ..parser import Arguments, Parser
     from .live import Live
 
-HELP = """ckptsurgeon ring run DIR [--until rounds=N|tolerance=X] [--anyway] [--json] [-q]
+HELP = """ckptsurgeon ring run DIR [--until rounds=N|tolerance=X] [--anyway] [--no-adopt] [--json] [-q]
 
 Train until the weights of all models have converged, or up to the limit of rounds. Started again, it continues where it
 stopped, even if it was killed. On a terminal it shows its progress. In a pipe it prints one line per round: the round's
 number, the loss of each model, and, if it was measured, the largest change of a model's weights.
+
+Between two calls, models may be operated on: `ckptsurgeon set R/a NAME VALUE` changes the latest checkpoint of model a,
+and the run continues from it. The variables, their dtypes and their shapes must stay the same.
 
   ckptsurgeon ring run R
   ckptsurgeon ring run R --until rounds=100
@@ -31,7 +34,7 @@ number, the loss of each model, and, if it was measured, the largest change of a
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring run`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     parser.add_argument(
@@ -42,18 +45,23 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="rounds=N or tolerance=X, in place of the limits in ring.toml, for this run only",
     )
     parser.add_argument("--anyway", action="store_true", help="continue although TensorFlow or the machine has changed")
+    parser.add_argument(
+        "--no-adopt", action="store_true", help="refuse checkpoints that were edited since the last run"
+    )
     add_json(parser)
     parser.add_argument("-q", dest="quiet", action="store_true", help="print nothing but errors")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Drive a run to its end."""
     from ...ring import driver
 
     limits = _limits(args.until)
     shown = _on_a_terminal(args, limits) or _Lines(args.json, args.quiet)
     try:
-        done = driver.run(args.folder, **limits, anyway=args.anyway, warn=shown.warn, on_round=shown.round)
+        done = driver.run(
+            args.folder, **limits, anyway=args.anyway, adopt=not args.no_adopt, warn=shown.warn, on_round=shown.round
+        )
     finally:
         shown.close()
     if args.json and not args.quiet:
@@ -63,7 +71,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _on_a_terminal(args: Namespace, limits: dict[str, Any]) -> Live | None:
+def _on_a_terminal(args: Arguments, limits: dict[str, Any]) -> Live | None:
     """Return the live view, or None if standard output is not a terminal or another output was requested."""
     if args.json or args.quiet or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None

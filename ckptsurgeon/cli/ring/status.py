@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 from .. import render
-from ..parser import add_json
+from ..options import add_json
 from ..streams import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring status DIR [--json]
 
@@ -26,13 +26,13 @@ trainer's process. A pipe gets one line per model; the reason for a stop or a fa
 _COLUMNS = ("round", "state", "name", "step", "checkpoint", "loss", "change", "pid")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring status`."""
     parser.add_argument("folder", metavar="DIR", help="the folder of the run")
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Show the state of a run."""
     from ...ring import folder
     from ...ring.reporting import status

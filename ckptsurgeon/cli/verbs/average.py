@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...errors import UsageError
 from ...verbs import producing
 from .. import render
-from ..parser import add_selection, add_slots, add_writing, placing, selected
+from ..options import add_selection, add_slots, add_writing, placing, selected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon average CKPT CKPT... -o OUT [selection] [--weights W,W] [options]
 
@@ -23,7 +23,7 @@ dtype of the first; integers, strings and everything not selected are copied fro
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `average`."""
     parser.add_argument("checkpoints", metavar="CKPT", nargs="+", help="prefixes, any of their files, or folders")
     add_selection(parser)
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_writing(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Average."""
     if args.out is None:
         raise UsageError("no output is named", expected="-o OUT")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...verbs import changing
 from .. import render
-from ..parser import add_backup, add_checkpoint, add_selection, add_slots, add_writing, selected, writing
+from ..options import add_backup, add_checkpoint, add_selection, add_slots, add_writing, selected, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon cast CKPT DTYPE [selection] [options]
 
@@ -23,7 +23,7 @@ pattern matches them alone.
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `cast`."""
     add_checkpoint(parser)
     parser.add_argument("dtype", metavar="DTYPE", help="the new dtype")
@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_backup(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Cast."""
     report = changing.cast(args.checkpoint, args.dtype, **selected(args), slots=args.slots, **writing(args))
     render.report(report, args.dry_run, args.json)

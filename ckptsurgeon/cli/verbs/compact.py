@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...verbs import reclaiming
 from .. import render
-from ..parser import add_checkpoint, add_writing, writing
+from ..options import add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon compact CKPT [options]
 
@@ -22,13 +22,13 @@ If there are none, nothing is written.
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `compact`."""
     add_checkpoint(parser)
     add_writing(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Compact."""
     report = reclaiming.compact(args.checkpoint, **writing(args))
     done = {"path": args.out or args.checkpoint, "reclaimed": report.reclaimed}

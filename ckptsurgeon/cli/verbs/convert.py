@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...verbs import producing
 from .. import render
-from ..parser import add_checkpoint, add_json, add_maps, add_replacing, placing
+from ..options import add_checkpoint, add_json, add_maps, add_replacing, placing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon convert CKPT OUT [--to FORMAT] [--map A=B] [--unpartition] [options]
 
@@ -23,7 +23,7 @@ it gets. Prints only what was changed in addition to the format.
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `convert`."""
     add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", help="the new checkpoint")
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Convert."""
     report = producing.convert(
         args.checkpoint,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...verbs import producing
 from .. import render
-from ..parser import add_checkpoint, add_json, add_replacing, placing
+from ..options import add_checkpoint, add_json, add_replacing, placing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon cp CKPT OUT [options]
 
@@ -22,7 +22,7 @@ copy's index or, if the set has no index, of its first file; an existing set is 
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `cp`."""
     add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", help="the copy")
@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Copy."""
     report = producing.cp(args.checkpoint, args.out, **placing(args))
     if args.json or args.dry_run:

@@ -6,11 +6,11 @@ import sys
 
 from ...verbs import looking
 from .. import render
-from ..parser import add_json, add_selection, layers_of
+from ..options import add_json, add_selection, layers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon diff A B [GLOB...] [options]
 
@@ -32,7 +32,7 @@ the norm of a - b divided by the norm of a. NaN in both places is no difference;
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `diff`."""
     parser.add_argument("a", metavar="A", help="a checkpoint: a prefix, any of its files, or a folder")
     parser.add_argument("b", metavar="B", help="another checkpoint")
@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Compare."""
     found = looking.diff(
         args.a,

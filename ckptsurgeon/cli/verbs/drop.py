@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from ...errors import CkptSurgeonError
+from ...lean import suppress
 from ...verbs import changing, looking
 from .. import render, streams
-from ..parser import add_backup, add_checkpoint, add_writing, writing
+from ..options import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon drop CKPT GLOB... [--slots] [options]
 
@@ -26,7 +25,7 @@ a SavedModel or Keras needs is only dropped with --anyway.
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `drop`."""
     add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="names to drop")
@@ -36,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_backup(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Drop."""
     report = changing.drop(
         args.checkpoint,
@@ -48,7 +47,7 @@ def run(args: Namespace) -> int:
     render.report(report, args.dry_run, args.json)
     if args.out is None and not args.dry_run:
         dead = None
-        with contextlib.suppress(CkptSurgeonError):  # the drop is done; its report does not depend on this
+        with suppress(CkptSurgeonError):  # the drop is done; its report does not depend on this
             dead = looking.unreferenced(args.checkpoint)
         if dead:
             what = f"{dead} bytes in its data files no longer belong to a variable; 'ckptsurgeon compact' reclaims them"

@@ -7,11 +7,11 @@ import sys
 from ...errors import UsageError
 from ...verbs import producing
 from .. import render
-from ..parser import add_checkpoint, add_selection, add_writing, placing, selected
+from ..options import add_checkpoint, add_selection, add_writing, placing, selected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon extract CKPT (--layers RANGE | --match GLOB)... -o (OUT | -) [options]
 
@@ -24,7 +24,7 @@ stdout as safetensors, with the layer numbers in the metadata under the key ckpt
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `extract`."""
     add_checkpoint(parser)
     add_selection(parser)
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_writing(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Extract."""
     if args.out is None:
         raise UsageError("no output is named", expected="-o OUT, or -o - for stdout")

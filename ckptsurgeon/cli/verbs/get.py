@@ -6,15 +6,17 @@ import os
 import sys
 
 from ...errors import RefusedError, UsageError, files, printable
+from ...plain import Numbers
 from ...verbs import looking
-from ..parser import add_checkpoint, add_json
+from ..options import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
 
     from numpy.typing import NDArray
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon get CKPT NAME[SLICE] [-o FILE] [--json]
 
@@ -27,7 +29,7 @@ pipe or FILE. bfloat16 and float8 are written as float32, int4 as int8, exactly;
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `get`."""
     add_checkpoint(parser)
     parser.add_argument("target", metavar="NAME[SLICE]", help="the variable, or part of it")
@@ -36,20 +38,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Get."""
-    from ... import numeric
-
-    values = numeric.portable(looking.get(args.checkpoint, args.target))
     to_file = args.out not in (None, "-")
-    if args.json:
-        import json
-
-        data = (json.dumps(nested(values.tolist()), ensure_ascii=False, allow_nan=False) + "\n").encode()
-    elif to_file or not sys.stdout.isatty():
-        data = _bytes(values)
+    if args.json or to_file or not sys.stdout.isatty():
+        data = _data(looking.get_plain(args.checkpoint, args.target), args.json)
     else:
-        data = (_text(values) + "\n").encode()
+        data = (_text(looking.get(args.checkpoint, args.target)) + "\n").encode()
     if not to_file:
         sys.stdout.buffer.write(data)
         return 0
@@ -79,6 +74,14 @@ def nested(values: Any) -> Any:
     return values
 
 
+def _data(values: Numbers | NDArray[Any], as_json: bool) -> bytes:
+    if not as_json:
+        return values.npy() if isinstance(values, Numbers) else _bytes(values)
+    import json
+
+    return (json.dumps(nested(values.tolist()), ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def _bytes(values: NDArray[Any]) -> bytes:
     """The values in .npy format; a scalar string raw."""
     import io
@@ -101,6 +104,9 @@ def _bytes(values: NDArray[Any]) -> bytes:
 def _text(values: NDArray[Any]) -> str:
     import numpy as np
 
+    from ... import numeric
+
+    values = numeric.portable(values)
     if values.dtype.kind == "O" and values.ndim == 0:
         return printable(values.item().decode("utf-8", "surrogateescape"))
     return np.array2string(values, threshold=10_000, max_line_width=100)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...surgeon.options import graft_keywords
 from ...verbs import changing
 from .. import render
-from ..parser import add_backup, add_maps, add_selection, add_slots, add_writing, selected, writing
+from ..options import add_backup, add_maps, add_selection, add_slots, add_writing, selected, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """graft DONOR RECIPIENT (--layers RANGE | --match GLOB | --map A=B)... [options]
 
@@ -23,7 +23,7 @@ two share a data file, so a later 'rsync --inplace' onto DONOR would change RECI
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `graft`."""
     parser.add_argument("donor", metavar="DONOR", help="a prefix, any of its files, or a folder")
     parser.add_argument(
@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-v", dest="verbose", action="store_true", help="also print what is kept")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Graft."""
     options = graft_keywords({**vars(args), **selected(args)})
     report = changing.graft(args.donor, args.recipient, **options, **writing(args))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...verbs import listing
 from .. import render
-from ..parser import add_checkpoint, add_json
+from ..options import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon layers CKPT [--scheme PATTERN] [--json]
 
@@ -23,14 +23,14 @@ If no known scheme fits, schemes are inferred from the names; each is named by i
 COLUMNS = ["layer", "scheme", "variables", "parameters", "bytes"]
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `layers`."""
     add_checkpoint(parser)
     parser.add_argument("--scheme", metavar="PATTERN", help="how layers are named: 'tower/{K}/**', or a scheme's name")
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """List layers."""
     render.emit(listing.layers(args.checkpoint, args.scheme), COLUMNS, args.json)
     return 0

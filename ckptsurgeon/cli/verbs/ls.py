@@ -5,13 +5,12 @@ from __future__ import annotations
 from ...errors import UsageError
 from ...verbs import listing
 from .. import render
-from ..parser import add_checkpoint, add_json, add_selection, selected
+from ..options import add_checkpoint, add_json, add_selection, selected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-
     from ...verbs.listing import Selecting
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ls CKPT [GLOB...] [options]
 
@@ -30,7 +29,7 @@ TOTAL = ["format", "variables", "parameters", "bytes", "unreferenced", "shards"]
 CHECKPOINTS = ["checkpoint", "format", "bytes", "latest"]
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `ls`."""
     add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
@@ -45,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """List."""
     _check(args)
     if args.checkpoints:
@@ -67,7 +66,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _check(args: Namespace) -> None:
+def _check(args: Arguments) -> None:
     """Refuse options that contradict each other, so that none is ignored.
 
     Raises:

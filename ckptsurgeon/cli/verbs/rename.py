@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ...verbs import changing
 from .. import render
-from ..parser import add_backup, add_checkpoint, add_writing, writing
+from ..options import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon rename CKPT A=B... [options]
 
@@ -23,7 +23,7 @@ SavedModel or Keras finds weights can only be changed with --anyway.
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `rename`."""
     add_checkpoint(parser)
     parser.add_argument("renames", metavar="A=B", nargs="+", help="old and new name, prefix or glob")
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_backup(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Rename."""
     report = changing.rename(
         args.checkpoint,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-
 from ...errors import UsageError, did_you_mean
 from ..parser import Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..parser import Arguments
 
 VERBS = {
     "init": "write ring.toml, the rows and the initial checkpoints",
@@ -34,26 +36,23 @@ converged.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring`: a verb, and arguments for the verb's own parser."""
-    parser.add_argument("verb", metavar="VERB", nargs="?", help="what to do")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("verb", metavar="VERB", nargs="...", help="what to do")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Arguments) -> int:
     """Run one of the ring's verbs."""
-    if args.verb not in VERBS:
-        hint = args.verb and did_you_mean(args.verb, VERBS)
-        what = f"no verb ring {args.verb}" if args.verb else "ring needs a verb"
+    verb, *rest = args.verb or [None]
+    if verb not in VERBS:
+        hint = verb and did_you_mean(verb, VERBS)
+        what = f"no verb ring {verb}" if verb else "ring needs a verb"
         raise UsageError(what, hint=hint or f"the verbs are {', '.join(VERBS)}")
-    from importlib import import_module
-
-    module = import_module(f"ckptsurgeon.cli.ring.{args.verb}")
-    parser = Parser(f"ckptsurgeon ring {args.verb}", module.HELP)
+    module = __import__(f"ckptsurgeon.cli.ring.{verb}", fromlist=["run"])
+    parser = Parser(f"ckptsurgeon ring {verb}", module.HELP)
     module.add_arguments(parser)
-    try:
-        arguments = parser.parse_args(args.rest)
-    except SystemExit:  # --help
+    arguments = parser.parse(rest)
+    if arguments is None:  # --help
         return 0
     status: int = module.run(arguments)
     return status

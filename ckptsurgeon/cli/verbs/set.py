@@ -7,14 +7,15 @@ import sys
 from ...errors import RefusedError, UsageError, files
 from ...verbs import changing
 from .. import render
-from ..parser import add_backup, add_checkpoint, add_writing, writing
+from ..options import add_backup, add_checkpoint, add_writing, writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
 
     from numpy.typing import NDArray
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon set CKPT NAME[SLICE] (VALUE | @FILE.npy | -) [options]
 
@@ -28,7 +29,7 @@ the raw bytes of a string. A value that does not fit the dtype or shape is refus
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `set`."""
     add_checkpoint(parser)
     parser.add_argument("target", metavar="NAME[SLICE]", help="the variable, or part of it")
@@ -37,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_backup(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Set."""
     value, path = _value(args.value)
     try:

@@ -6,12 +6,13 @@ import sys
 
 from ...verbs import looking
 from .. import render
-from ..parser import add_checkpoint, add_json
+from ..options import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from typing import Any
+
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon show CKPT [GLOB...] [--json]
 
@@ -30,14 +31,14 @@ _BEGINNING = 40  # characters of a string
 _WIDTH = 50  # of the longest bar
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `show`."""
     add_checkpoint(parser)
     parser.add_argument("globs", metavar="GLOB", nargs="*", default=[], help="only these names")
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Show."""
     drawn = sys.stdout.isatty() and not args.json
     rows = looking.show(args.checkpoint, args.globs, strings=_BEGINNING if drawn else 0)

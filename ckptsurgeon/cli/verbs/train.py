@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon train CKPT -o OUT --batch B [--data FILE [--target COLUMN]] [options]
 
@@ -24,7 +24,7 @@ ckptsurgeon[train]. Most of the time goes into starting TensorFlow; 'ckptsurgeon
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `train`. The trainer, a separate process, checks their values."""
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="a prefix, any of its files, or a folder")
@@ -49,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--force", action="store_true", help="overwrite an existing OUT")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Replace this process by the trainer, which imports TensorFlow."""
     options = ["output", "data", "target", "batch", "batch_size", "holdout", "seed", "optimizer", "learning_rate"]
     given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}

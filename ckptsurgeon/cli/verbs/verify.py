@@ -6,11 +6,11 @@ import sys
 
 from ...verbs import looking
 from .. import render
-from ..parser import add_checkpoint, add_json
+from ..options import add_checkpoint, add_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon verify CKPT [--all] [--finite] [--json]
 
@@ -22,7 +22,7 @@ Check every checksum and bound, and look for overlaps. Prints what is damaged; e
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The arguments of `verify`."""
     add_checkpoint(parser)
     parser.add_argument("--all", action="store_true", help="also what is sound, and bytes that no variable refers to")
@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Verify."""
     findings = looking.verify(args.checkpoint, args.finite)
     damaged = [finding for finding in findings if not finding.ok]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
+import sys
 
 from ...checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
 from ...errors import DamagedError
-from ...plan import Copy, Elements, Fill, Result, Text, Values
+from ...lean import partial
+from ...plan import Copy, Elements, Fill, Packed, Result, Text, Values
 from ...prefetch import prefetched
 from ..tensorflow.tensors import extent_sizes, same_partition
 from .reading import Bundle
@@ -34,6 +35,8 @@ def pieces_of(byteorder: str, result: Result) -> list[Piece]:
         ]
     if isinstance(content, Text):
         return [partial(_text, content.value, byteorder)]
+    if isinstance(content, Packed) and variable.slices is None and byteorder == sys.byteorder:
+        return [lambda: ((content.numbers.data,), None)]
     from . import arrays
 
     if isinstance(content, Fill):

@@ -13,9 +13,13 @@ from ... import data
 from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
 from .. import journal, resume
 from ..folder import Folder, existing
+from ..rows import held_out
 from ..spec import loading
-from ..spec.records import Data, Spec
+from ..spec.records import Spec
 from . import features
+from .predictors import Predictors, started
+from .scores import Score
+from .scores import differing as differing_rows
 from .skflow_net import Floats
 from .voting import Task, Voter, rows_at_once, voter
 
@@ -39,27 +43,30 @@ class EnsembleMember:
     reason: str | None
 
 
-def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
+def evaluate(path: str, file: str | None = None, target: str | None = None) -> list[dict[str, Any]]:
     """Score each model of a run, and all of them together.
 
     Args:
         path: the folder of the run.
-        file: rows with the run's target column; None for the rows that the run has held out.
+        file: rows with the target; None for the rows that the run has held out.
+        target: the column of the file to compare with; None for that of ring.toml, which need not have [data].
 
     Returns:
-        For each model, and last for 'ensemble': `model`, `checkpoint`, `rows`, and `accuracy` of a classifier
-        or `r2` and `mse` of a regressor; `reason` says why a model has no vote, and is None of all others.
+        For each model, and last for 'ensemble': `model`, `checkpoint`, `rows`, and `accuracy`, `nll` and `ece` of a
+        classifier or `r2` and `mse` of a regressor (see `scores`); `reason` says why a model has no vote, and is None
+        of all others. The ensemble also has `best`, the best member, and if it is a classifier `disagreement`, the
+        share of the rows on which not all members name the same class.
 
     Raises:
         UsageError: there are no rows to score on.
         TrainerError: a model's `predict` program failed.
         CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
     """
-    folder, spec, rows = _open(path)
-    trained = folder.open_table()
-    parts = _parts(folder, spec, rows, trained, file)
-    with _members(folder, spec, Task.of(trained)) as members:
-        scores, together, count = [_Score() for _ in members], _Score(), 0
+    folder, spec = _open(path)
+    trained, parts = _rows(folder, spec, file, target)
+    classifier = trained.classes is not None
+    with _members(folder, spec, trained) as members:
+        scores, together, count, differing = [Score(classifier) for _ in members], Score(classifier), 0, 0
         for part in parts:
             votes = []
             for member, score in zip(members, scores, strict=True):
@@ -67,15 +74,18 @@ def evaluate(path: str, file: str | None = None) -> list[dict[str, Any]]:
                     votes.append(member.vote.outputs(part.X))
                     score.add(votes[-1], part)
             together.add(np.mean(votes, axis=0), part)
+            differing += differing_rows(votes) if classifier else 0
             count += len(part.X)
-        lines = [
+        lines: list[dict[str, Any]] = [
             {"model": member.name, "checkpoint": member.checkpoint, "rows": count}
-            | score.values(trained.classes is not None)
+            | score.values()
             | {"reason": member.reason}
             for member, score in zip(members, scores, strict=True)
         ]
-    ensemble = {"model": "ensemble", "checkpoint": None, "rows": count}
-    return [*lines, {**ensemble, **together.values(trained.classes is not None), "reason": None}]
+        best = max((s.rank, -n) for n, (m, s) in enumerate(zip(members, scores, strict=True)) if m.vote is not None)
+    ensemble = {"model": "ensemble", "checkpoint": None, "rows": count} | together.values()
+    disagreement = {"disagreement": differing / count if count else None} if classifier else {}
+    return [*lines, {**ensemble, "reason": None, "best": members[-best[1]].name, **disagreement}]
 
 
 def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: None) -> Iterator[list[list[Any]]]:
@@ -94,17 +104,19 @@ def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: Non
         TrainerError: a model's `predict` program failed.
         CkptSurgeonError: the run or the rows cannot be read, or no model has a vote.
     """
-    folder, spec, rows = _open(path)
+    folder, spec = _open(path)
+    if spec.data is None:
+        raise UsageError("has no [data], which predict needs", path=folder.spec)
     table = folder.open_table()
     task, classes = Task.of(table), table.classes
-    with _members(folder, spec, task) as members:
+    with _members(folder, spec, table) as members:
         for member in members:
             if member.reason is not None:
                 warn(f"model {member.name}: {member.reason}")
         header = ["prediction"] if task.outputs == 1 else [f"prediction_{k}" for k in range(task.outputs)]
         yield [["prediction", *classes] if classes is not None else header]
         votes = [member.vote for member in members if member.vote is not None]
-        for X in features.read(file, task.features, table.features, rows.target, rows_at_once(spec), warn):
+        for X in features.read(file, task.shape, table.features, spec.data.target, rows_at_once(spec), warn):
             mean: Floats = np.mean([vote.outputs(X) for vote in votes], axis=0)
             if classes is None:
                 yield mean.tolist()
@@ -113,99 +125,69 @@ def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: Non
                 yield [[name, *chances] for name, chances in zip(best, mean.tolist(), strict=True)]
 
 
-def _open(path: str) -> tuple[Folder, Spec, Data]:
-    """Return a run that has rows."""
+def _open(path: str) -> tuple[Folder, Spec]:
+    """Return a run and its settings."""
     folder = existing(path)
     spec = loading.load(folder.spec)
     resume.check_spec(folder, spec, journal.load(folder.journal).head)
-    if spec.data is None:
-        raise UsageError("has no [data], which evaluate and predict need", path=folder.spec)
-    return folder.storing(spec.suffixes), spec, spec.data
+    return folder.storing(spec.suffixes), spec
 
 
 @contextlib.contextmanager
-def _members(folder: Folder, spec: Spec, task: Task) -> Iterator[Sequence[EnsembleMember]]:
+def _members(folder: Folder, spec: Spec, table: data.Table) -> Iterator[Sequence[EnsembleMember]]:
     """Open the latest checkpoints of all models, and try again if a running driver removes one."""
-    with contextlib.ExitStack() as stack:
+    with started(spec, folder, table) as asked, contextlib.ExitStack() as stack:
+        task = Task.of(table)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(NotFoundError, ChangedError):
-                members = _ready(folder, spec, task, stack)
+                members = _ready(folder, spec, task, asked, stack)
                 break
         else:
-            members = _ready(folder, spec, task, stack)
+            members = _ready(folder, spec, task, asked, stack)
         if all(member.vote is None for member in members):
             raise CkptSurgeonError("no model has a vote", path=folder.root, hint=members[0].reason)
         yield members
 
 
-def _ready(folder: Folder, spec: Spec, task: Task, stack: contextlib.ExitStack) -> list[EnsembleMember]:
+def _ready(
+    folder: Folder, spec: Spec, task: Task, asked: Predictors, stack: contextlib.ExitStack
+) -> list[EnsembleMember]:
     history = journal.load(folder.journal).history
     models, members = {model.name: model for model in spec.models}, []
     for name in history.models:
         path = folder.checkpoint(name, history.latest(name))
         try:
-            vote = stack.enter_context(voter(models[name], folder, path, task, pin=True))
+            vote = stack.enter_context(voter(models[name], folder, path, task, asked.get(name), pin=True))
             members.append(EnsembleMember(name, path, vote, None))
         except UnsupportedError as error:
             members.append(EnsembleMember(name, path, None, f"no vote: {error.what}"))
     return members
 
 
-def _parts(folder: Folder, spec: Spec, rows: Data, trained: data.Table, file: str | None) -> Iterator[data.Table]:
-    """Return the rows to score on, in parts."""
+def _rows(folder: Folder, spec: Spec, file: str | None, target: str | None) -> tuple[data.Table, Iterator[data.Table]]:
+    """Return a table with the run's classes and features, and the rows to score on, in parts."""
     size = rows_at_once(spec)
-    if file is not None:
-        table = data.read(file, rows.target, like=trained)
-        slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
-        what = "does not have the columns that the models were trained on"
-        if table.X.shape[1] != trained.X.shape[1]:
-            raise UsageError(what, path=file, expected=trained.X.shape[1], found=table.X.shape[1])
-        if table.features == trained.features or not (table.features and trained.features):
-            return map(table.take, slices)
-        if sorted(table.features) != sorted(trained.features):
-            raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
-        order = [table.features.index(name) for name in trained.features]
-        return (data.Table(table.X[some][:, order], table.y[some], table.classes) for some in slices)
-    if not rows.holdout:
-        raise UsageError("no rows are held out", path=folder.spec, hint="name a file with --data")
-    batches = data.Batches(len(trained.X), rows.batch_size, spec.seed, rows.holdout)
-    return map(trained.take, batches.held_out_parts(size))
-
-
-class _Score:
-    """Scores of one voter, added up part by part."""
-
-    def __init__(self) -> None:
-        self._rows = self._right = self._numbers = 0
-        self._error = 0.0
-        self._first: Floats | None = (
-            None  # the first target is subtracted before squares are summed, which keeps the sums exact
-        )
-        self._sum: Floats | float = 0.0
-        self._squares: Floats | float = 0.0
-
-    def add(self, outputs: Floats, part: data.Table) -> None:
-        """Add the outputs for some rows."""
-        self._rows += len(outputs)
-        if part.classes is not None:
-            self._right += int(np.count_nonzero(outputs.argmax(axis=1) == part.y))
-            return
-        target = part.y.astype(np.float64).reshape(outputs.shape)
-        self._numbers += target.size
-        self._error += float(np.square(outputs - target).sum())
-        self._first = target[0] if self._first is None else self._first
-        self._sum = self._sum + (target - self._first).sum(axis=0)
-        self._squares = self._squares + np.square(target - self._first).sum(axis=0)
-
-    def values(self, classifier: bool) -> dict[str, float | None]:
-        """Return accuracy, or r2 and mse over all outputs together; None if there are no rows."""
-        if classifier:
-            return {"accuracy": self._right / self._rows if self._rows else None}
-        if not self._rows:
-            return {"r2": None, "mse": None}
-        spread = float(np.sum(self._squares - np.square(self._sum) / self._rows)) / self._numbers
-        error = self._error / self._numbers
-        return {"r2": 1 - error / spread if spread > 0 else None, "mse": error}
+    trained = None if spec.data is None else folder.open_table()
+    if file is None:
+        if spec.data is None or trained is None:
+            raise UsageError("has no [data]", path=folder.spec, hint="name the rows with --data and --target")
+        if not spec.data.holds_out:
+            raise UsageError("no rows are held out", path=folder.spec, hint="name a file with --data")
+        return trained, held_out(spec, trained, size)
+    table = data.read(file, target or (spec.data.target if spec.data is not None else None), like=trained)
+    slices = [slice(start, start + size) for start in range(0, len(table.X), size)]
+    if trained is None:
+        return table, map(table.take, slices)
+    what = "does not have the columns that the models were trained on"
+    if table.X.shape[1:] != trained.X.shape[1:]:
+        expected, found = (f"[rows,{','.join(map(str, each.X.shape[1:]))}]" for each in (trained, table))
+        raise UsageError(what, path=file, expected=expected, found=found)
+    if table.features == trained.features or not (table.features and trained.features):
+        return trained, map(table.take, slices)
+    if sorted(table.features) != sorted(trained.features):
+        raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
+    order = [table.features.index(name) for name in trained.features]
+    return trained, (data.Table(table.X[some][:, order], table.y[some], table.classes) for some in slices)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import data
+from ...data import images, parquet
+from ...data.columns import check_number
+from ...data.csv_rows import fields_differ
 from ...errors import RefusedError, UsageError, did_you_mean, files
 
 Rows = NDArray[np.float32]
@@ -21,60 +24,75 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def read(
-    path: str, width: int, names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
+    path: str,
+    shape: tuple[int, ...],
+    names: Sequence[str],
+    target: str | None,
+    at_once: int,
+    warn: Callable[[str], None],
 ) -> Iterator[Rows]:
     """Read the features of rows.
 
     Args:
-        path: csv with a header line, .npz with `X`, or .npy; recognised by content.
-        width: the number of features.
-        names: of the features, where they are known: a csv's columns are chosen by them, else by their order.
-        target: a column of a csv that may be there, and is not wanted.
+        path: csv with a header line, parquet, .npz with `X`, .npy, or a folder of images; recognised by content.
+        shape: the shape of one row.
+        names: of the features, where they are known: columns are chosen by them, else by their order.
+        target: a column that may be there, and is not wanted.
         at_once: rows of a part.
         warn: is called with a line for the user if columns are not used.
 
     Yields:
-        float32 [at_once or fewer, width]; at least one part.
+        float32 [at_once or fewer, *shape]; at least one part.
 
     Raises:
         UsageError: a feature is missing.
         RefusedError: a value is not a finite number; the error names the line and the column.
         DamagedError: the file is not what its first bytes say.
     """
+    found = data.kind(path)
     with files(path):
-        with open(path, "rb") as file:
-            magic = file.read(6)
-        if magic == b"\x93NUMPY":
-            yield from _parts(data.load_npy(path), width, at_once)
-        elif magic[:4] == b"PK\x03\x04":
+        if found == "array":
+            yield from _parts(data.load_npy(path), shape, at_once)
+        elif found == "archive":
             arrays = data.load_npz(path)
             if "X" not in arrays:
                 hint = did_you_mean("X", arrays) or f"the arrays are {', '.join(arrays) or 'none'}"
                 raise UsageError("has no array 'X'", hint=hint)
-            yield from _parts(arrays["X"], width, at_once)
+            yield from _parts(arrays["X"], shape, at_once)
+        elif found == "images":
+            yield from images.features(path, shape, at_once)
+        elif len(shape) > 1:
+            raise RefusedError(
+                f"a {found} file cannot hold these rows", expected=f"an .npy or .npz of {_wanted(shape)}"
+            )
+        elif found == "parquet":
+            yield from _parquet(path, shape[0], names, target, at_once, warn)
         else:
-            yield from _csv(path, width, names, target, at_once, warn)
+            yield from _csv(path, shape[0], names, target, at_once, warn)
 
 
-def _parts(values: NDArray[np.generic], width: int, at_once: int) -> Iterator[Rows]:
-    if values.ndim != 2 or values.dtype.kind not in "fiub" or values.shape[1] != width or not len(values):
-        shape = ",".join(map(str, values.shape))
+def _parts(values: NDArray[np.generic], shape: tuple[int, ...], at_once: int) -> Iterator[Rows]:
+    if values.dtype.kind not in "fiub" or not values.ndim or values.shape[1:] != shape or not len(values):
         raise RefusedError(
             "does not have the features that the models were trained on",
-            expected=f"numbers [rows,{width}]",
-            found=f"{values.dtype} [{shape}]",
+            expected=_wanted(shape),
+            found=f"{values.dtype} [{','.join(map(str, values.shape))}]",
         )
     for start in range(0, len(values), at_once):
         with np.errstate(over="ignore"):
             part: Rows = values[start : start + at_once].astype(np.float32)
-        finite = np.isfinite(part).all(axis=1)
+        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
         if not finite.all():
-            raise RefusedError(f"row {start + int(finite.argmin())} is not finite in float32")
+            raise RefusedError(f"row {start + int(finite.argmin())} is not finite as float32")
         yield part
 
 
+def _wanted(shape: tuple[int, ...]) -> str:
+    return f"numbers [{','.join(map(str, ('rows', *shape)))}]"
+
+
 def _csv(
-    path: str, width: int, names: Sequence[str], target: str, at_once: int, warn: Callable[[str], None]
+    path: str, width: int, names: Sequence[str], target: str | None, at_once: int, warn: Callable[[str], None]
 ) -> Iterator[Rows]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(iter(functools.partial(file.readline, _LINE), ""))
@@ -82,9 +100,7 @@ def _csv(
         try:
             header = [name.strip() for name in next(rows, ())]
             columns = _columns(header, width, names, target)
-            unused = [name for number, name in enumerate(header) if number not in columns and name != target]
-            if unused:
-                warn(f"{path}: ignored columns: {', '.join(unused)}")
+            _tell_unused(path, header, columns, target, warn)
             empty = True
             while texts := [_fields(row, columns, header, reader.line_num) for row in itertools.islice(rows, at_once)]:
                 empty = False
@@ -92,12 +108,12 @@ def _csv(
         except csv.Error as error:
             raise RefusedError(f"line {reader.line_num} is not csv: {error}") from error
         except UnicodeDecodeError as error:
-            raise RefusedError("is not UTF-8 text", hint="expected csv, npz or npy") from error
+            raise RefusedError("is not UTF-8 text", expected="csv, parquet, npz, npy or a folder of images") from error
     if empty:
         raise RefusedError("has no rows below the header")
 
 
-def _columns(header: list[str], width: int, names: Sequence[str], target: str) -> list[int]:
+def _columns(header: list[str], width: int, names: Sequence[str], target: str | None) -> list[int]:
     """Return the numbers of the columns that hold the features, in the models' order."""
     if not header:
         raise RefusedError("is empty", expected="a header line with the names of the columns")
@@ -117,26 +133,32 @@ def _columns(header: list[str], width: int, names: Sequence[str], target: str) -
     return [header.index(name) for name in names]
 
 
+def _parquet(
+    path: str, width: int, names: Sequence[str], target: str | None, at_once: int, warn: Callable[[str], None]
+) -> Iterator[Rows]:
+    header = parquet.names(path)
+    columns = _columns(header, width, names, target)
+    _tell_unused(path, header, columns, target, warn)
+    yield from parquet.features(path, [header[number] for number in columns], at_once)
+
+
+def _tell_unused(
+    path: str, header: list[str], columns: list[int], target: str | None, warn: Callable[[str], None]
+) -> None:
+    unused = [name for number, name in enumerate(header) if number not in columns and name != target]
+    if unused:
+        warn(f"{path}: ignored columns: {', '.join(unused)}")
+
+
 def _fields(row: list[str], columns: list[int], header: list[str], line: int) -> list[float]:
     """Return the features of one row."""
     if len(row) != len(header):
-        what = f"line {line} does not have as many fields as the header"
-        raise RefusedError(what, expected=len(header), found=len(row))
+        raise fields_differ(row, len(header), f"line {line}")
     try:
         values = [float(row[column]) for column in columns]
         if not all(map(math.isfinite, values)) or max(map(abs, values)) > _FLOAT32_MAX or "_" in "".join(row):
             raise ValueError
     except ValueError:
         for column in columns:
-            _check(row[column], f"line {line}, column {header[column]!r}")
+            check_number(row[column], f"line {line}, column {header[column]!r}")
     return values
-
-
-def _check(text: str, place: str) -> None:
-    """Refuse text that is not a finite number."""
-    try:
-        value = float(text.replace("_", "?"))  # float() takes Python's 1_000
-    except ValueError:
-        raise RefusedError(f"{place} is not a number", found=repr(text[:40])) from None
-    if not abs(value) <= _FLOAT32_MAX:  # false for NaN too
-        raise RefusedError(f"{place} is not finite in float32", found=value)

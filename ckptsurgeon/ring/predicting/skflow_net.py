@@ -41,10 +41,13 @@ class SkflowNet:
         return self.layers[0][0].shape[0], self.layers[-1][0].shape[1]
 
     def outputs(self, X: NDArray[np.float32]) -> Floats:
-        """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
+        """Return the probabilities of the classes, or the values, of each row: [rows, outputs].
+
+        Rows with more than one axis are flattened, as the built-in trainer does.
+        """
         outputs = np.empty((len(X), self.shape[1]))
         for start in range(0, len(X), _AT_ONCE):
-            outputs[start : start + _AT_ONCE] = self._outputs(X[start : start + _AT_ONCE])
+            outputs[start : start + _AT_ONCE] = self._outputs(X[start : start + _AT_ONCE].reshape(-1, self.shape[0]))
         return outputs
 
     def _outputs(self, X: NDArray[np.float32]) -> Floats:

@@ -1,7 +1,8 @@
 """How one model votes: its outputs for given rows.
 
-A network of the built-in trainer's kind is read from its checkpoint and evaluated in NumPy (skflow_net.py). Any other
-model votes through its `predict` program. {data} is an .npz with `X`, float32 [rows, features]. The program writes
+A network of the built-in trainer's kind is read from its checkpoint and evaluated in NumPy (skflow_net.py). A model
+with a `trainer` votes through a process of that trainer. Any other model votes through its `predict` program. {data}
+is an .npz with `X`, float32 [rows, …]. The program writes
 [rows, outputs] to {output}, as .npy, as .npz with one array, or as csv without a header: a classifier's probabilities
 in the order of the classes, or a regressor's values. It may be called several times for many rows. A model without
 either has no vote.
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import os
 import re
 import shutil
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,7 +34,9 @@ from ..spec.records import PREDICT_PLACEHOLDERS, Model, Spec
 from ..trainers.log import Log, how_it_ended
 from ..trainers.program import RunningProgram
 from ..trainers.stopping import stop
+from ..trainers.trainer import Request
 from . import skflow_net
+from .predictors import Predictor, Predictors
 from .skflow_net import Floats
 
 _AT_ONCE = 100_000  # rows per call of a predict program (start-up is slow)
@@ -48,20 +53,20 @@ class Task:
     """What the models of a run predict.
 
     Attributes:
-        features: the number of features of a row.
+        shape: the shape of one row.
         outputs: the number of classes, or of values.
         classifier: whether the outputs are probabilities.
     """
 
-    features: int
+    shape: tuple[int, ...]
     outputs: int
     classifier: bool
 
     @classmethod
     def of(cls, table: data.Table) -> Task:
         """Return the task that the rows of a run set."""
-        outputs = len(table.classes) if table.classes is not None else table.y[:1].size
-        return cls(table.X.shape[1], outputs, table.classes is not None)
+        outputs = len(table.classes) if table.classes is not None else math.prod(table.y.shape[1:])
+        return cls(table.X.shape[1:], outputs, table.classes is not None)
 
 
 class Voter(Protocol):
@@ -71,7 +76,9 @@ class Voter(Protocol):
         """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
 
 
-def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[np.float32]) -> Floats:
+def outputs(
+    spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[np.float32], asked: Predictors
+) -> Floats:
     """Return the outputs of one model.
 
     Args:
@@ -79,7 +86,8 @@ def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[n
         folder: of its run, which has rows.
         name: of the model.
         checkpoint: one of its checkpoints, which is not removed in the meantime.
-        X: rows, float32 [rows, features].
+        X: rows, float32 [rows, …].
+        asked: the trainers that predict.
 
     Returns:
         The probabilities of the classes, or the values, of each row: float64 [rows, outputs].
@@ -90,7 +98,7 @@ def outputs(spec: Spec, folder: Folder, name: str, checkpoint: str, X: NDArray[n
         CkptSurgeonError: its checkpoint cannot be read.
     """
     model = next(model for model in spec.models if model.name == name)
-    with voter(model, folder, checkpoint, Task.of(folder.open_table())) as vote:
+    with voter(model, folder, checkpoint, Task.of(folder.open_table()), asked.get(name)) as vote:
         return ask(vote, X)
 
 
@@ -119,7 +127,9 @@ def loss(outputs: Floats, y: NDArray[Any], classes: tuple[str, ...] | None) -> f
 
 
 @contextlib.contextmanager
-def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool = False) -> Iterator[Voter]:
+def voter(
+    model: Model, folder: Folder, checkpoint: str, task: Task, predictor: Predictor | None, pin: bool = False
+) -> Iterator[Voter]:
     """Prepare a model for voting.
 
     Args:
@@ -127,80 +137,74 @@ def voter(model: Model, folder: Folder, checkpoint: str, task: Task, pin: bool =
         folder: of its run.
         checkpoint: its weights.
         task: the features and outputs that it must have.
+        predictor: the trainer of a model that has a `trainer`; None for other models.
         pin: keep the checkpoint even if the run goes on and removes it.
 
     Raises:
         UnsupportedError: it has no vote.
         CkptSurgeonError: its checkpoint cannot be read.
     """
-    if model.predict is None:
+    if model.predict is None and predictor is None:
         found = skflow_net.load(checkpoint)
-        if found.shape != (task.features, task.outputs) or found.classifier != task.classifier:
-            expected = f"{task.features} features and {task.outputs} outputs"
+        if found.shape != (math.prod(task.shape), task.outputs) or found.classifier != task.classifier:
+            expected = f"{math.prod(task.shape)} features and {task.outputs} outputs"
             raise UnsupportedError(f"its network does not have {expected}", path=checkpoint)
         yield found
         return
     with tempfile.TemporaryDirectory(prefix="ckptsurgeon-") as scratch:
-        yield _ProgramVoter(
-            model, folder, duplicate(checkpoint, scratch, link=True) if pin else checkpoint, task, scratch
-        )
+        if pin:
+            checkpoint = duplicate(checkpoint, scratch, link=True)
+        if predictor is not None:
+            yield _TrainerVoter(model, checkpoint, task, scratch, predictor)
+        else:
+            yield _ProgramVoter(model, checkpoint, task, scratch, folder)
 
 
-class _ProgramVoter:
-    """A model that votes through its `predict` program.
+class _AskedVoter(ABC):
+    """A model that votes through another process, which reads rows from a file and writes its outputs to another.
 
     Args:
-        model: its name, program and limits.
-        folder: of the run, where the program is started.
+        model: its name and limits.
         checkpoint: its weights.
         task: what it is asked for.
         scratch: a folder for what is handed over.
     """
 
-    def __init__(self, model: Model, folder: Folder, checkpoint: str, task: Task, scratch: str) -> None:
+    def __init__(self, model: Model, checkpoint: str, task: Task, scratch: str) -> None:
         self._model = model
-        self._folder = folder
+        self._checkpoint = checkpoint
         self._task = task
         self._data = os.path.join(scratch, "rows.npz")
         self._output = os.path.join(scratch, "output.npy")
-        self._log = Log(os.path.join(scratch, "predict.log"))
-        values = {"checkpoint": checkpoint, "data": self._data, "output": self._output}
-        assert model.predict is not None
-        self._arguments = [_PLACEHOLDER.sub(lambda match: values[match[1]], text) for text in model.predict]
 
     def outputs(self, X: NDArray[np.float32]) -> Floats:
-        """Run the program; TrainerError if it fails."""
+        """Ask for the outputs; TrainerError if there are none."""
         with files(self._data):
             np.savez(self._data, X=np.asarray(X))
             for path in (self._output, self._output + ".npz"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-        self._log.mark()
         try:
-            self._run()
+            self._ask()
             return self._read(len(X))
         except TrainerError as error:
-            words = self._log.last_words()
+            words = self._last_words()
             raise TrainerError(
-                f"model {self._model.name}: its predict program {error.what}",
+                f"model {self._model.name}: {self._who} {error.what}",
                 expected=error.expected,
                 found=error.found,
                 hint=f"last lines of its log: {words}" if words else None,
             ) from None
 
-    def _run(self) -> None:
-        deadline = time.monotonic() + self._model.timeout
-        program = RunningProgram(self._arguments, self._folder.root, self._log.path, memory=self._model.memory)
-        try:
-            while (line := program.line(deadline)) is not None:
-                program.log(line)
-            status = program.wait(deadline)
-        except TimeoutError:
-            raise TrainerError(f"did not end within {self._model.timeout:g} s") from None
-        finally:
-            stop([program], 0.0, _GRACE)
-        if status:
-            raise TrainerError(how_it_ended(status))
+    _who: str  # the process, as messages call it
+
+    @abstractmethod
+    def _ask(self) -> None:
+        """Have the outputs written."""
+
+    @abstractmethod
+    def _last_words(self) -> str:
+        """Return the end of the process's log."""
 
     def _read(self, rows: int) -> Floats:
         """Return what the program wrote, checked."""
@@ -221,6 +225,61 @@ class _ProgramVoter:
         if self._task.classifier and (values.min() < -1e-6 or np.abs(values.sum(axis=1) - 1).max() > 1e-3):
             raise TrainerError("wrote an {output} that does not hold probabilities", expected="rows that add up to 1")
         return values
+
+
+class _TrainerVoter(_AskedVoter):
+    """A model that votes through its trainer."""
+
+    _who = "its trainer"
+
+    def __init__(self, model: Model, checkpoint: str, task: Task, scratch: str, predictor: Predictor) -> None:
+        super().__init__(model, checkpoint, task, scratch)
+        self._predictor = predictor
+
+    def _ask(self) -> None:
+        trainer = self._predictor.trainer
+        seed, checkpoint, output, rows = self._predictor.seed, self._checkpoint, self._output, self._data
+        try:
+            trainer.start(Request("predict", 0, 0, 0, seed, checkpoint, output, rows))
+            trainer.finish()
+        except TrainerError:
+            stop([trainer], 0.0, _GRACE)
+            raise
+
+    def _last_words(self) -> str:
+        return self._predictor.trainer.last_words()
+
+
+class _ProgramVoter(_AskedVoter):
+    """A model that votes through its `predict` program, which is started in the folder of the run."""
+
+    _who = "its predict program"
+
+    def __init__(self, model: Model, checkpoint: str, task: Task, scratch: str, folder: Folder) -> None:
+        super().__init__(model, checkpoint, task, scratch)
+        self._folder = folder
+        self._log = Log(os.path.join(scratch, "predict.log"))
+        values = {"checkpoint": checkpoint, "data": self._data, "output": self._output}
+        assert model.predict is not None
+        self._arguments = [_PLACEHOLDER.sub(lambda match: values[match[1]], text) for text in model.predict]
+
+    def _last_words(self) -> str:
+        return self._log.last_words()
+
+    def _ask(self) -> None:
+        self._log.mark()
+        deadline = time.monotonic() + self._model.timeout
+        program = RunningProgram(self._arguments, self._folder.root, self._log.path, memory=self._model.memory)
+        try:
+            while (line := program.line(deadline)) is not None:
+                program.log(line)
+            status = program.wait(deadline)
+        except TimeoutError:
+            raise TrainerError(f"did not end within {self._model.timeout:g} s") from None
+        finally:
+            stop([program], 0.0, _GRACE)
+        if status:
+            raise TrainerError(how_it_ended(status))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -20,7 +20,7 @@ from ...errors import UsageError, files
 from ...publish import write_file
 from .. import journal
 from ..folder import existing
-from ..history import History, parse
+from ..history import History, replay
 from ..schedule import TRUNK
 from ..spec import loading
 from .events import scalars
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 2000  # maximum number of points per curve
-_LONGEST_LINE = 1 << 22
 _SMOOTHED = 50  # a longer curve is smoothed: each point is the mean of the nearest fiftieth of all points on each side
 _NAMED = 30  # maximum number of models in the legend
 _FAR = 30.0  # a limit is not drawn if it is this many times smaller or larger than all changes
@@ -113,19 +112,19 @@ def read(path: str) -> Curves:
 def _rounds(path: str) -> Iterator[History]:
     """Yield the history after each complete round of a journal."""
     with files(path), open(path, "rb") as file:
-        content = journal.parse(io.BytesIO(file.readline(_LONGEST_LINE)))
+        content = journal.parse(io.BytesIO(file.readline(journal.LONGEST_HEAD)))
         if content is None:
             raise journal.not_initialised(os.path.dirname(path))
         history = content.history
-        while line := file.readline(_LONGEST_LINE):
+        while line := file.readline(journal.LONGEST_LINE):
             try:
                 if not line.endswith(b"\n"):
                     raise ValueError
-                history.add(parse(line, history))
+                ended = replay(line, history)
             except journal.UNREADABLE:
                 journal.load(path)  # raises if this is damage, not the remains of a crash or an unfinished write
                 return
-            if history.last is not None and history.last.step.last:
+            if ended:
                 yield history
 
 

@@ -55,27 +55,48 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     problems: list[CkptSurgeonError] = []
     values = toml_keys.take_table(table, toml_keys.RUN, "", problems)
     stop = toml_keys.take_table(_table(values, "stop", problems), toml_keys.STOP, "stop.", problems)
-    rows = (
-        toml_keys.take_table(_table(values, "data", problems), toml_keys.DATA, "data.", problems)
-        if "data" in values
-        else None
-    )
+    rows = _rows(values, problems) if "data" in values else None
     models = [
         _model(model, number, rows is not None, problems)
         for number, model in enumerate(_tables(values, "models", problems), start=1)
     ]
     _check_names(models, problems)
     _check_schedule(values, [str(model.get("name")) for model in models], problems)
-    if "patience" in stop and not (rows is not None and rows.get("holdout", Data.holdout)):
-        problems.append(UsageError("stop.patience: needs held-out rows", expected="[data] with a holdout above 0"))
-    if not problems:
-        _check_trunk(str(values["layers"]), models, problems)
+    if not (rows is not None and (rows.get("holdout", Data.holdout) or rows.get("held_out"))):
+        patient = ["stop"] if "patience" in stop else []
+        patient += [f"models.{model.get('name')}" for model in models if "patience" in model]
+        what, expected = "patience: needs held-out rows", "[data] with a holdout above 0"
+        problems += [UsageError(f"{where}.{what}", expected=expected) for where in patient]
+    if ("layers" in values) == ("match" in values):
+        what = "layers: give either layers or match" if "match" in values else "layers: missing"
+        problems.append(UsageError(what, expected=toml_keys.RUN["layers"].expected))
+    values.setdefault("layers", None)
+    if not problems and values["layers"] is not None:
+        _check_trunk(values["layers"], models, problems)
     for problem in problems:
         problem.path = problem.path or path
     check(problems)
     values.update(models=tuple(Model(**model) for model in models), stop=Stop(**stop))
     values["data"] = None if rows is None else Data(**rows)
     return Spec(**values)
+
+
+def _rows(values: Mapping[str, Any], problems: list[CkptSurgeonError]) -> dict[str, Any]:
+    """Return the checked values of [data]; a string is short for its `file`."""
+    given = {"file": values["data"]} if isinstance(values["data"], str) else _table(values, "data", problems)
+    rows = toml_keys.take_table(given, toml_keys.DATA, "data.", problems)
+    source = toml_keys.SOURCE.fullmatch(str(rows.get("file")))
+    for key in ("target", "batch_size", "holdout") if source else ("classes", "held_out"):
+        if key in rows:
+            what = (
+                "is not valid with a Python source"
+                if source
+                else "is only valid with a Python source, file.py:function"
+            )
+            problems.append(UsageError(f"data.{key}: {what}"))
+    if source:
+        rows["holdout"] = 0.0
+    return rows
 
 
 def _table(values: Mapping[str, Any], key: str, problems: list[CkptSurgeonError]) -> Mapping[str, object]:

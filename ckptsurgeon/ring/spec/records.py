@@ -45,16 +45,31 @@ class Data:
     """The rows that all models train on.
 
     Attributes:
-        file: csv, npz or npy; a relative path starts at ring.toml's folder.
-        target: the column to predict (see `data.read`).
+        file: csv, parquet, npz, npy or a folder of images; a relative path starts at ring.toml's folder.
+        target: the column to predict (see `data.read`); None for images.
         batch_size: rows of a mini-batch.
         holdout: the share of the rows that is kept for `ring evaluate`.
+        classes: of a Python source, the number of classes or their names; None if its y holds values.
+        held_out: of a Python source, the function of the same file that returns the rows for `ring evaluate`.
     """
 
     file: str
-    target: str
+    target: str | None = None
     batch_size: int = 32
     holdout: float = 0.2
+    classes: int | tuple[str, ...] | None = None
+    held_out: str | None = None
+
+    @property
+    def source(self) -> tuple[str, str] | None:
+        """The Python file and the function in it that returns the batches; None if `file` holds rows."""
+        found = toml_keys.SOURCE.fullmatch(self.file)
+        return None if found is None else (found[1], found[2])
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are rows that no model trains on."""
+        return bool(self.holdout) if self.source is None else self.held_out is not None
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,9 @@ class Model:
             map; `COMMON NAME.T` for a matrix that it holds transposed.
         predict: a program that writes the model's predictions; without it, only networks of the built-in
             trainer's kind have a vote.
+        device: where its trainer runs, if not where the run's `device` says.
+        patience: the blocks of rounds without a smaller held-out loss of its own after which the model rests; None: it
+            never does.
         memory: megabytes that its trainer may use; None for no limit.
         timeout: seconds that one step may take, including the start of its trainer.
         tries: how often a step is tried before the run stops.
@@ -93,9 +111,16 @@ class Model:
     scheme: str | None = None
     map: tuple[str, ...] = ()
     predict: tuple[str, ...] | None = None
+    device: str | None = None
+    patience: int | None = None
     memory: float | None = None
     timeout: float = 600.0
     tries: int = 3
+
+    @property
+    def runs_a_program(self) -> bool:
+        """Whether its trainer is a program of the user's, not one of this package's."""
+        return self.command is not None or self.worker is not None
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,7 @@ class Spec:
     """A checked ring.toml.
 
     Attributes:
-        layers: the trunk, a layer range.
+        layers: the trunk, a layer range; None if `match` selects it.
         schedule: 'ring': the trunk goes from model to model; 'average': from all to their mean, and back.
         order: the names of the models in the order of the ring, if it differs from the order of `models`.
         warmup: rounds of training before the models share the trunk.
@@ -113,10 +138,12 @@ class Spec:
         max_to_keep: checkpoints kept of each model.
         stop: when the run ends.
         data: the rows; None if the trainers have their own.
+        match: the trunk as globs, of the names in a checkpoint or of the names that variables have in their program.
+        device: where the trainers run: "cpu", "gpu:N", or None for all visible GPUs in turn.
         models: two or more, in the order of ring.toml.
     """
 
-    layers: str
+    layers: str | None
     models: tuple[Model, ...]
     schedule: Literal["ring", "average"] = "ring"
     order: tuple[str, ...] = ()
@@ -127,6 +154,13 @@ class Spec:
     max_to_keep: int = 5
     stop: Stop = Stop()
     data: Data | None = None
+    match: tuple[str, ...] = ()
+    device: str | None = None
+
+    @property
+    def selection(self) -> str:
+        """What selects the trunk, in the words of ring.toml."""
+        return f"layers {self.layers}" if self.layers is not None else f"match {', '.join(self.match)}"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,14 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from .records import Model, Spec
+from .records import Data, Model, Spec
 
 _STOP = """
-# A model has converged when the mean of its weights over `window` rounds differs from the mean over
-# the `window` rounds before by at most `tolerance` times its norm; the run ends when all have. It may also end by
-# `trunk_tolerance`, the same of the trunk alone, or by `patience`, the number of windows after which the loss on
-# held-out rows is no smaller. `rounds` is the limit.
+# When the run ends. By `tolerance`: the weights of every model, as means over `window` rounds, moved by at most this
+# share of their norm from one window to the next. `trunk_tolerance` is the same of the trunk alone. `rounds` is the
+# limit.
 stop = {{ {limits} }}
+# The alternative looks at the loss on held-out rows, and ends when it did not fall in `patience` windows:
+# stop = {{ patience = 3, tolerance = 0, window = 20, rounds = 5000 }}
+# A model with `patience` under [[models]] stops training by its own held-out loss, and the run ends when all have.
 """
 
 
@@ -21,7 +23,9 @@ def render(spec: Spec) -> str:
     """Return a ring.toml that `loading.load` reads as `spec`."""
     text = _lines(
         {
-            "layers": (spec.layers, "the trunk: the layers that all models share"),
+            **({} if spec.layers is None else {"layers": (spec.layers, "the trunk: the layers that all models share")}),
+            **({"match": (spec.match, "the trunk: the variables that all models share")} if spec.match else {}),
+            **({"device": (spec.device, "of all trainers")} if spec.device else {}),
             "schedule": (spec.schedule, 'graft the trunk around a "ring", or the "average" of all trunks into each'),
             **({"order": (spec.order, "of the ring")} if spec.order else {}),
             "warmup": (spec.warmup, "rounds of training before the models share the trunk"),
@@ -37,12 +41,25 @@ def render(spec: Spec) -> str:
         text += "\n[data]\n" + _lines(
             {
                 "file": (spec.data.file, ""),
-                "target": (spec.data.target, "the column to predict"),
-                "batch_size": (spec.data.batch_size, "rows of a mini-batch"),
-                "holdout": (spec.data.holdout, "the share of the rows that `ring evaluate` scores on"),
+                **({"target": (spec.data.target, "the column to predict")} if spec.data.target else {}),
+                **_sizes(spec.data),
             }
         )
     return text + "".join(_model(model) for model in spec.models)
+
+
+def _sizes(data: Data) -> Mapping[str, tuple[object, str]]:
+    """Return the keys of [data] that depend on whether a Python function returns the batches."""
+    if data.source is None:
+        return {
+            "batch_size": (data.batch_size, "rows of a mini-batch"),
+            "holdout": (data.holdout, "the share of the rows that `ring evaluate` scores on"),
+        }
+    classes = (
+        {} if data.classes is None else {"classes": (data.classes, "their number or names; without it, y holds values")}
+    )
+    held_out = {} if data.held_out is None else {"held_out": (data.held_out, "the function for `ring evaluate`")}
+    return {**classes, **held_out}
 
 
 def _lines(values: Mapping[str, tuple[object, str]]) -> str:
@@ -66,6 +83,8 @@ def _model(model: Model) -> str:
         "scheme",
         "map",
         "predict",
+        "device",
+        "patience",
         "memory",
         "timeout",
         "tries",

@@ -30,6 +30,10 @@ SUFFIXES = {name: "" if table.of(kind).is_tensorflow else f".{name}" for name, k
 }
 
 
+# The value of data.file that names a function in a Python file.
+SOURCE = re.compile(r"(.+\.py):([^\W\d]\w*)")
+
+
 @dataclass(frozen=True)
 class TomlKey:
     """The values that a key may have: a description, and a check that returns the value or raises ValueError."""
@@ -79,6 +83,12 @@ def _function(value: Any) -> str:
     return str(value)
 
 
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"cpu|gpu:[0-9]{1,3}", value):
+        raise ValueError
+    return value
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def take(value: Any) -> str:
         if value not in choices:
@@ -106,13 +116,31 @@ def model_name(value: Any) -> str:
     return value
 
 
+def _classes(value: Any) -> Any:
+    if not isinstance(value, list):
+        return _integer(2)(value)
+    names = _list_of(_text)(value)
+    if len(set(names)) != len(names) or len(names) < 2:
+        raise ValueError
+    return names
+
+
+def _identifier(value: Any) -> str:
+    if not isinstance(value, str) or not value.isidentifier():
+        raise ValueError
+    return value
+
+
 def _any(value: Any) -> Any:
     return value
 
 
+_DEVICE = TomlKey('"cpu" or "gpu:N"', _device)
 _PROGRAM = TomlKey('a program and its arguments, such as ["python", "train.py"]', _list_of(_text))
 RUN = {
-    "layers": TomlKey('a layer range such as "0-1"', _text, required=True),
+    "layers": TomlKey('a layer range such as "0-1"', _text),
+    "match": TomlKey('a list of globs such as ["conv_*/**"]', _list_of(_text)),
+    "device": _DEVICE,
     "slots": TomlKey('"keep", "copy" or "fill=VALUE"', _slots),
     "seed": TomlKey("an integer of 0 or more", _integer(0)),
     "schedule": TomlKey('"ring" or "average"', _choice("ring", "average")),
@@ -121,7 +149,7 @@ RUN = {
     "durability": TomlKey('"round" or "step"', _choice("round", "step")),
     "max_to_keep": TomlKey("an integer of 1 or more", _integer(1)),
     "stop": TomlKey("a table", _any),
-    "data": TomlKey("a table", _any),
+    "data": TomlKey("a table, or file.py:function", _any),
     "models": TomlKey("two or more [[models]]", _any, required=True),
 }
 STOP = {
@@ -132,10 +160,14 @@ STOP = {
     "rounds": TomlKey("an integer of 1 or more", _integer(1)),
 }
 DATA = {
-    "file": TomlKey("the path of a csv, npz or npy file", _text, required=True),
-    "target": TomlKey("the name of a column", _text, required=True),
+    "file": TomlKey(
+        "the path of a csv, parquet, npz or npy file, of a folder of images, or file.py:function", _text, required=True
+    ),
+    "target": TomlKey("the name of a column", _text),
     "batch_size": TomlKey("an integer of 1 or more", _integer(1)),
     "holdout": TomlKey("a number of at least 0 and below 1", _number(lambda value: 0 <= value < 1)),
+    "classes": TomlKey("the number of classes, or a list of their names", _classes),
+    "held_out": TomlKey("the name of a function in the same file", _identifier),
 }
 MODEL = {
     "name": TomlKey(f"letters, digits, _ and -; not one of {', '.join(RESERVED)}", model_name, required=True),
@@ -150,6 +182,8 @@ MODEL = {
     "scheme": TomlKey('a scheme such as "layers.{K}.**"', _text),
     "map": TomlKey('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
     "predict": TomlKey("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
+    "device": _DEVICE,
+    "patience": TomlKey("an integer of 1 or more", _integer(1)),
     "memory": TomlKey("a number of megabytes above 0", _number(lambda value: value > 0)),
     "timeout": TomlKey("a number of seconds above 0", _number(lambda value: value > 0)),
     "tries": TomlKey("an integer of 1 or more", _integer(1)),

@@ -102,11 +102,11 @@ def _inspect(path: str, like: Signature | None, model: Model) -> tuple[str, Sign
     except CkptSurgeonError as error:
         raise TrainerError(f"wrote no readable checkpoint ({error})") from error
     if like is not None and signature != like:
-        raise TrainerError(f"wrote variables that differ from those it was given: {_differences(like, signature)}")
+        raise TrainerError(f"wrote variables that differ from those it was given: {differences(like, signature)}")
     return fingerprint, signature
 
 
-def _differences(old: Signature, new: Signature) -> str:
+def differences(old: Signature, new: Signature) -> str:
     """Describe all differences: missing, unexpected and changed variables."""
     changed = [
         f"{name} was {_kind(old[name])}, is {_kind(new[name])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -12,13 +13,15 @@ from ..folder import Folder
 from ..schedule import step_seed
 from ..spec.records import Model, Spec
 
+PYTHON = (sys.executable, "-m")  # runs a module of this package
+
 
 def arguments(model: Model, table: Table) -> list[str]:
     """Return the program and its arguments for a model with `hidden_units`."""
     assert model.hidden_units is not None
     options = {
         "--hidden-units": ",".join(map(str, model.hidden_units)),
-        "--features": table.X.shape[1],
+        "--features": math.prod(table.X.shape[1:]),
         **_outputs(table),
         "--optimizer": model.optimizer,
         "--learning-rate": model.learning_rate,
@@ -44,7 +47,7 @@ def _outputs(table: Table) -> dict[str, object]:
 
 
 def _program(module: str, options: Mapping[str, object], *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments, *(str(part) for pair in options.items() for part in pair)]
+    return [*PYTHON, module, *arguments, *(str(part) for pair in options.items() for part in pair)]
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from ...data import Table
 from ...errors import TrainerError
 from ..folder import Folder
 from ..spec.records import Model, Spec
-from . import builtin
+from . import builtin, devices
 from .log import Log, excerpt, how_it_ended
 from .messages import command_arguments, json_object, metrics_of_answer, request_line
 from .program import RunningProgram
@@ -30,12 +30,21 @@ class _ProgramTrainer:
         arguments: the program and its arguments.
         folder: the run.
         inherited: descriptors that the process keeps open.
+        environment: variables to set in addition to the driver's own.
 
     Attributes:
         process: the running program; None between `kill` and the next start.
     """
 
-    def __init__(self, model: Model, arguments: Sequence[str], folder: Folder, inherited: Iterable[int]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        arguments: Sequence[str],
+        folder: Folder,
+        inherited: Iterable[int],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = environment
         self._arguments = arguments
         self._timeout = model.timeout
         self._memory = model.memory
@@ -96,8 +105,7 @@ class WorkerTrainer(_ProgramTrainer):
         inherited: Iterable[int],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(model, arguments, folder, inherited)
-        self._environment = environment
+        super().__init__(model, arguments, folder, inherited, environment)
         self._step = 0
         self._answered = False
 
@@ -150,13 +158,16 @@ class CommandTrainer(_ProgramTrainer):
         model: its name, program and limits.
         folder: the run.
         inherited: descriptors that the process keeps open.
+        environment: variables to set in addition to the driver's own.
     """
 
     stays_running = False
 
-    def __init__(self, model: Model, folder: Folder, inherited: Iterable[int]) -> None:
+    def __init__(
+        self, model: Model, folder: Folder, inherited: Iterable[int], environment: Mapping[str, str] | None = None
+    ) -> None:
         assert model.command is not None
-        super().__init__(model, model.command, folder, inherited)
+        super().__init__(model, model.command, folder, inherited, environment)
         self._metrics = folder.metrics(model.name)
 
     def open(self) -> None:
@@ -170,7 +181,12 @@ class CommandTrainer(_ProgramTrainer):
         arguments = command_arguments(self._arguments, request, self._metrics)
         self._deadline = time.monotonic() + self._timeout
         self.process = RunningProgram(
-            arguments, self._folder.root, self._log.path, self._inherited, memory=self._memory
+            arguments,
+            self._folder.root,
+            self._log.path,
+            self._inherited,
+            environment=self._environment,
+            memory=self._memory,
         )
 
     def finish(self) -> dict[str, Any]:
@@ -217,15 +233,17 @@ def trainers(spec: Spec, folder: Folder, table: Table | None, inherited: Iterabl
     """Return a trainer for each model; see `engines.trainers`."""
     made: dict[str, Trainer] = {}
     for model in spec.models:
+        environment = devices.environment(spec, model)
         if model.command is not None:
-            made[model.name] = CommandTrainer(model, folder, inherited)
+            made[model.name] = CommandTrainer(model, folder, inherited, environment)
         elif model.worker is not None:
-            made[model.name] = WorkerTrainer(model, model.worker, folder, inherited)
+            made[model.name] = WorkerTrainer(model, model.worker, folder, inherited, environment)
         else:
             assert table is not None
             if model.trainer is not None:
                 program = builtin.function_arguments(spec, model, folder, table)
             else:
                 program = builtin.arguments(model, table)
-            made[model.name] = WorkerTrainer(model, program, folder, inherited, builtin.environment())
+            environment |= builtin.environment()
+            made[model.name] = WorkerTrainer(model, program, folder, inherited, environment)
     return made

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...errors import TrainerError, files
-from ...publish import BACKUP
+from ...publish import BACKUP, RUN
 
 # Longer lines are errors; the limit also bounds the memory that a runaway trainer can take.
 _LONGEST_LINE = 1 << 20
@@ -63,7 +63,7 @@ class RunningProgram:
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
                 # A ring keeps what it needs of its checkpoints; what a trainer kept for `undo` would never go.
-                env={**os.environ, BACKUP: "0", **(environment or {})},
+                env={**os.environ, BACKUP: "0", RUN: os.path.join(folder, "journal.jsonl"), **(environment or {})},
             )
         except (OSError, ValueError) as error:
             os.close(self._log)

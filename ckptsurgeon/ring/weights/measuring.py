@@ -9,6 +9,8 @@ from ...errors import CkptSurgeonError, UnsupportedError
 from ..folder import Folder
 from ..history import Measured
 from ..predicting import voting
+from ..predicting.predictors import Predictors
+from ..rows import held_out
 from ..schedule import Step
 from ..spec.records import Spec
 from .convergence import Blocks, Weights
@@ -27,6 +29,7 @@ class Meter:
         table: the rows, or None.
         round: the last complete round, after which measuring continues.
         warn: called with a line for the user if measuring restarts from the beginning, or a model has no loss.
+        asked: the trainers of the run that predict. They are asked at the end of the rounds that `asks` names.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Meter:
         table: data.Table | None,
         round: int,
         warn: Callable[[str], None],
+        asked: Predictors,
     ) -> None:
         self._folder = folder
         self._spec = spec
@@ -51,7 +55,12 @@ class Meter:
                 warn(f"{error}; convergence is measured from the start again")
         self._rows = _held_out(spec, table)
         self._warn = warn
+        self._asked = asked
         self._without_vote: set[str] = set()
+
+    def asks(self, step: Step) -> bool:
+        """Return whether the end of a round needs trainers that predict, which must not be working then."""
+        return bool(self._asked) and self._rows is not None and step.round % self._spec.stop.window == 0
 
     def end_round(self, step: Step, latest: Mapping[str, int]) -> Measured:
         """Measure the end of a round, and sync it to disk.
@@ -82,13 +91,14 @@ class Meter:
         if self._rows is None:
             return None
         losses: dict[str, float | None] = {}
-        programs = {model.name for model in self._spec.models if model.predict is not None}
+        if self._spec.stop.patience is None:  # starting a program just for a curve takes too long
+            slow = {model.name for model in self._spec.models if model.predict is not None and model.patience is None}
+            losses.update(dict.fromkeys(slow))
         for name, path in checkpoints.items():
-            if name in programs and self._spec.stop.patience is None:
-                losses[name] = None  # starting a program just for a curve takes too long
+            if name in losses:
                 continue
             try:
-                outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X)
+                outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X, self._asked)
                 losses[name] = voting.loss(outputs, self._rows.y, self._rows.classes)
             except CkptSurgeonError as error:
                 losses[name] = None
@@ -101,7 +111,6 @@ class Meter:
 
 def _held_out(spec: Spec, table: data.Table | None) -> data.Table | None:
     """Return the held-out rows on which the loss is measured; None if there are none."""
-    if spec.data is None or table is None or not spec.data.holdout:
+    if spec.data is None or table is None:
         return None
-    batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
-    return table.take(next(batches.held_out_parts(_MOST_ROWS)))  # a random subset
+    return next(held_out(spec, table, _MOST_ROWS), None)

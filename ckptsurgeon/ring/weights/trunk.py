@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ... import formats, numeric, schemes
 from ...checkpoint import Checkpoint
-from ...errors import CkptSurgeonError, Problems, RefusedError, UsageError, check
+from ...errors import CkptSurgeonError, Problems, RefusedError, UsageError, check, did_you_mean
 from ...formats import table
+from ...names import Pattern
 from ...surgeon import grafting
 from ...surgeon.maps import Map
 from ...surgeon.options import GraftOptions
@@ -72,15 +73,15 @@ class Trunk:
         self._links = {name: table.of(FORMATS[models[name].format]).shares_files for name in spec.names} | {TRUNK: True}
         problems: list[CkptSurgeonError] = []
         with formats.open(checkpoints[first]) as reference:
-            common = _mapped(models[first], reference, spec.layers) or _own(models[first], reference, spec.layers)
+            common = _mapped(models[first], reference, spec) or _own(models[first], reference, spec)
             for name in spec.names:
                 try:
                     with formats.open(checkpoints[name]) as checkpoint:
-                        found = _members(models[name], checkpoint, models[first], reference, spec.layers)
+                        found = _members(models[name], checkpoint, models[first], reference, spec)
                     _check_same(name, first, common, found)
                     self.members[name] = tuple(sorted(found, key=lambda member: member.common))
                 except CkptSurgeonError as error:
-                    what = f"layers {spec.layers} of {name} do not match those of {first}"
+                    what = f"{spec.selection} of {name} do not match those of {first}"
                     problems += mismatches(what, error)
         check(problems)
         names = [member.common for member in self.members[first]]
@@ -162,27 +163,27 @@ class Trunk:
 
 
 def _members(
-    model: Model, checkpoint: Checkpoint, first: Model, reference: Checkpoint, layers: str
+    model: Model, checkpoint: Checkpoint, first: Model, reference: Checkpoint, spec: Spec
 ) -> Sequence[TrunkVariable]:
     """Return the trunk of a model, after checking that it is complete and has the first model's shapes."""
     if model.map:
-        return _mapped(model, checkpoint, layers)
-    if model is first:
-        return _own(model, checkpoint, layers)
-    options = GraftOptions(layers=layers, donor_scheme=first.scheme, recipient_scheme=model.scheme)
+        return _mapped(model, checkpoint, spec)
+    if model is first or spec.match:
+        return _own(model, checkpoint, spec)
+    options = GraftOptions(layers=spec.layers, donor_scheme=first.scheme, recipient_scheme=model.scheme)
     plan = grafting.graft(reference, checkpoint, options)
     return [TrunkVariable(str(c.source), c.variable.name, False) for c in plan.changes if c.action == "grafted"]
 
 
-def _own(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVariable]:
-    return [TrunkVariable(name, name, False) for name in _selected(model, checkpoint, layers)]
+def _own(model: Model, checkpoint: Checkpoint, spec: Spec) -> list[TrunkVariable]:
+    return [TrunkVariable(common, own, False) for own, common in _selected(model, checkpoint, spec).items()]
 
 
-def _mapped(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVariable]:
+def _mapped(model: Model, checkpoint: Checkpoint, spec: Spec) -> list[TrunkVariable]:
     """Return the trunk of a model according to its map, which must name each variable of these layers."""
     maps = [(each, each.apply(checkpoint)) for each in map(Map, model.map)]
     found: list[TrunkVariable] = []
-    for name in _selected(model, checkpoint, layers) if maps else ():
+    for name in _selected(model, checkpoint, spec) if maps else ():
         targets = [(each, names[name]) for each, names in maps if name in names]
         if not targets:
             raise UsageError(f"its map does not name {name}", path=checkpoint.path)
@@ -190,11 +191,27 @@ def _mapped(model: Model, checkpoint: Checkpoint, layers: str) -> list[TrunkVari
     return found
 
 
-def _selected(model: Model, checkpoint: Checkpoint, layers: str) -> list[str]:
-    """Return the names of the variables, except slots, in these layers of a model."""
+def _selected(model: Model, checkpoint: Checkpoint, spec: Spec) -> dict[str, str]:
+    """Return the variables of a model's trunk, except slots: names in the checkpoint -> names that all models share.
+
+    A glob of `match` that matches no name in the checkpoint is one of the names that variables have in their program:
+    files of Keras number the layers of each class, so equal names there may be different layers.
+    """
     slots = schemes.slots(checkpoint)
-    selection = Selection(layers, scheme=model.scheme)
-    return [variable.name for variable in selection.variables(checkpoint) if variable.name not in slots]
+    if spec.layers is not None:
+        selected = Selection(spec.layers, scheme=model.scheme).variables(checkpoint)
+        return {variable.name: variable.name for variable in selected if variable.name not in slots}
+    chosen: dict[str, str] = {}
+    full = {name: checkpoint.full_name(name) or name for name in checkpoint.variables if name not in slots}
+    for glob in spec.match:
+        matches = Pattern(glob).matches
+        found = {name: name for name in full if matches(name)} or {
+            name: other for name, other in full.items() if matches(other)
+        }
+        if not found:
+            raise UsageError(f"nothing matches {glob}", path=checkpoint.path, hint=did_you_mean(glob, full.values()))
+        chosen |= found
+    return chosen
 
 
 def _check_same(name: str, first: str, common: Sequence[TrunkVariable], found: Sequence[TrunkVariable]) -> None:

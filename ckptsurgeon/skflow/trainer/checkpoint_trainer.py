@@ -7,6 +7,7 @@ is `learning_rate`, whose value the step uses.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class CheckpointTrainer:
         Args:
             checkpoint: the checkpoint to start from; any spelling of its path.
             output: prefix of the checkpoint to write; an existing one is replaced.
-            X: numbers, [rows, features].
+            X: numbers, [rows, features]; rows with more axes are flattened.
             y: class numbers, [rows]; or values, [rows] or [rows, outputs].
             sync: wait until the output is on disk.
 
@@ -99,7 +100,7 @@ def write_initial(net: Architecture, output: str, seed: int, learning_rate: floa
 
 
 def rows_for(net: Architecture, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Check rows against a network and convert them to its input dtypes and shapes.
+    """Check rows against a network and convert them to its input dtypes and shapes; rows with more axes are flattened.
 
     Returns:
         X float32 [rows, features] and y float32 [rows, outputs], one-hot for a classifier.
@@ -107,7 +108,7 @@ def rows_for(net: Architecture, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArr
     Raises:
         RefusedError: they do not match the network.
     """
-    if X.ndim != 2 or X.dtype.kind not in "fiub" or X.shape[1] != net.features or not len(X):
+    if X.ndim < 2 or X.dtype.kind not in "fiub" or math.prod(X.shape[1:]) != net.features or not len(X):
         expected = f"numbers [rows,{net.features}], at least 1 row"
         raise RefusedError("the features X do not fit the network", expected=expected, found=_kind(X))
     if net.head == CLASSIFIER:
@@ -128,7 +129,7 @@ def rows_for(net: Architecture, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArr
         with np.errstate(over="ignore"):
             target = y.astype(np.float32).reshape(len(X), net.outputs)
     with np.errstate(over="ignore"):
-        X = np.ascontiguousarray(X, np.float32)
+        X = np.ascontiguousarray(X, np.float32).reshape(len(X), net.features)
     for name, each in (("array X", X), ("array y", target)):
         if not np.isfinite(each).all():
             raise RefusedError(f"the {name} contains values that are not finite as float32")
