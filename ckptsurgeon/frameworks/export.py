@@ -123,7 +123,7 @@ def _merge(
     for model in chosen:
         if model.name in nets:
             votes[model.name] = nets[model.name].outputs(X)
-            found.append(merging.of_net(nets[model.name], model.name))
+            found.append(merging.of_net(nets[model.name], model.name, X.shape[1:]))
         else:
             made = members.keras_net(folder.root, model.name)
             votes[model.name] = made.outputs(checkpoints[model.name], X)

@@ -61,9 +61,17 @@ class Merged:
         return int(self.model.count_params())
 
 
-def of_net(net: SkflowNet, name: str) -> Member:
-    """Return a network of the built-in trainer as a Keras model of dense layers."""
-    values = inputs = keras.Input((net.shape[0],), name="X")
+def of_net(net: SkflowNet, name: str, shape: tuple[int, ...]) -> Member:
+    """Return a network of the built-in trainer as a Keras model of dense layers.
+
+    Args:
+        net: the network.
+        name: its name in the ring.
+        shape: of one row; rows with more than one axis are flattened.
+    """
+    values = inputs = keras.Input(shape, name="X")
+    if len(shape) > 1:
+        values = keras.layers.Flatten(name="flatten")(values)
     last = len(net.layers) - 1
     for number, (kernel, bias) in enumerate(net.layers):
         activation = "relu" if number < last else "softmax" if net.classifier else None
@@ -159,7 +167,7 @@ def _fingerprint(layer: Any) -> str:
     config = keras.saving.serialize_keras_object(layer)
     digest = sha256(json.dumps(_relevant(config), sort_keys=True, default=repr).encode())
     for variable in getattr(layer, "weights", ()):
-        values = keras.ops.convert_to_numpy(variable)
+        values = variable.numpy()
         digest.update(f"{values.dtype} {values.shape}".encode() + values.tobytes())
     return digest.hexdigest()
 

@@ -116,7 +116,7 @@ def _check_loadable(model: keras.Model, out: str) -> None:
     """Refuse layers that `keras.models.load_model` knows only with the program that defines them, or not at all."""
     for layer in model.operations:
         kind = type(layer)
-        own = kind.__module__.partition(".")[0] == "keras"
+        own = kind.__module__.startswith("keras.")
         if not own or kind.__name__ == "Lambda":
             what = f"the layer {layer.name} needs the program that defines it, so no other can load it from this file"
             found = f"{kind.__module__}.{kind.__name__}" if not own else "a Lambda layer, which contains Python code"

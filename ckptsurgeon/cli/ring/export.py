@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon ring export DIR -o OUT [--heads | --model NAME] [--force] [--json]
 
@@ -17,7 +17,7 @@ as X in 'ring predict', and returns what 'ring predict' does: the mean of the mo
 
   NAME.keras   keras.models.load_model reads it; all layers are Keras's own
   NAME.onnx    ONNX, made by tf2onnx: pip install 'ckptsurgeon[onnx]'
-  NAME/        a SavedModel: tf.saved_model.load(NAME).serve(X), or keras.layers.TFSMLayer(NAME, "serve")
+  NAME/        a SavedModel: model = tf.saved_model.load(NAME); model.serve(X)
 
 The models may be networks with skflow's names, or Keras models that a 'trainer' function builds, whose trunk must be
 their first layers. Before it is written, the result is compared with the models on rows of the run. Needs TensorFlow:
@@ -29,7 +29,7 @@ the extra ckptsurgeon[train].
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `ring export`."""
     add = parser.add_argument
     add("folder", metavar="DIR", help="the folder of the run")
@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON object")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Replace this process by one that may import Keras."""
     command = [sys.executable, "-m", "ckptsurgeon.frameworks.export", f"--output={args.out}"]
     command += [] if args.model is None else [f"--model={args.model}"]
