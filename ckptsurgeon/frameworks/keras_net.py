@@ -92,7 +92,12 @@ class KerasNet:
         """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
         self.load(checkpoint)
         parts = [self.model.predict_on_batch(X[start : start + AT_ONCE]) for start in range(0, len(X), AT_ONCE)]
-        return chances(np.concatenate(parts), self._problem, bool(getattr(self.model.loss, "from_logits", False)))
+        return chances(np.concatenate(parts), self._problem, self.logits)
+
+    @property
+    def logits(self) -> bool:
+        """Whether the outputs of a classifier are logits."""
+        return bool(getattr(self.model.loss, "from_logits", False))
 
     def _set_learning_rate(self, rate: float) -> None:
         try:

@@ -194,6 +194,7 @@ class _Trial:
             stop([self._trainer], 0.0, _GRACE)
             yield self._try("restart", self._repeats)
             yield self._try("sigterm", self._dies)
+            stop([self._trainer], 0.0, _GRACE)
             if (self._model.predict or self._model.trainer) is not None and self._table is not None:
                 yield self._try("predict", self._predicts)
         finally:

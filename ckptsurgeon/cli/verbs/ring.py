@@ -17,6 +17,7 @@ VERBS = {
     "plot": "plot losses, changes of the weights and distances between the trunks",
     "evaluate": "score each model, and all of them together",
     "predict": "predict new rows with all models together",
+    "export": "write all models as one Keras model, SavedModel or ONNX file",
 }
 
 HELP = f"""ckptsurgeon ring VERB DIR [options]
