@@ -83,9 +83,20 @@ class TorchNet:
             formats.write(first, self._values(0), sync=False)
             self._save(output, {}, first)
 
-    def train(self, checkpoint: str, output: str, X: NDArray[Any], y: NDArray[Any], seed: int) -> Mapping[str, float]:
+    def train(
+        self,
+        checkpoint: str,
+        output: str,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        seed: int,
+        learning_rate: float | None = None,
+    ) -> Mapping[str, float]:
         """Read a checkpoint, train it on one mini-batch, write it, and return the metrics."""
-        steps = self._load(checkpoint)
+        steps = self._load(checkpoint)  # the function's learning rates too
+        if learning_rate is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
