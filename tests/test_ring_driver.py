@@ -618,7 +618,7 @@ def test_leftovers_of_a_crash_are_removed(ring: Path, whole: Path) -> None:
     for name in (
         "model.ckpt-10.index",
         "model.ckpt-9.ckptsurgeon-tmp.data",
-        "model.ckpt-99.data-00000-of-00001",
+        "model.ckpt-20.data-00000-of-00001",
     ):
         (ring / "b" / name).touch()
     (ring / "c" / "model.ckpt-10_temp").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -64,8 +65,9 @@ def check_document(document: Mapping[str, Any]) -> Schedule:
     if suffixes(document).keys() != {*map(model_name, schedule.models)}:
         raise ValueError  # names become paths
     for model in document["models"]:
-        if model.get("learning_rate") is not None:
-            learning_rate.take(model["learning_rate"])
+        rate = model.get("learning_rate")
+        if rate is not None and json.loads(json.dumps(learning_rate.take(rate))) != rate:
+            raise ValueError  # a key that ring.toml may leave out is missing
     return schedule
 
 

@@ -13,7 +13,7 @@ _MAY_CHANGE = re.compile(r"stop\..*|max_to_keep|durability|models\.[^.]*\.(timeo
 
 
 # Keys that may change too, but that the checkpoints depend on: a change counts from the next round on.
-_SETTING = re.compile(r"layers|match|stages|freeze|models\.[^.]*\.learning_rate(\..*)?")
+_SETTING = re.compile(r"layers|match|stages|freeze|models\.[^.]*\.learning_rate")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -73,7 +73,7 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if key == "models":
             flat["models"] = [model["name"] for model in value]
             value = {model["name"]: model for model in value}
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key != "learning_rate":  # one value, of whatever kind
             flat.update(_flat(value, f"{prefix}{key}."))
         elif value is not None and value != []:  # which an earlier version may not have had as a key
             flat[prefix + key] = value
