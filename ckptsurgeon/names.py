@@ -53,6 +53,13 @@ def parsed(pattern: str) -> tuple[list[str], list[str]]:
     return tokens, literals
 
 
+def beginning(pattern: str) -> str:
+    """What all names begin with that match a pattern."""
+    for wildcard in WILDCARDS:
+        pattern = pattern.partition(wildcard)[0]
+    return pattern
+
+
 class Pattern:
     """A pattern of whole names, in which each wildcard takes as much as it can, the first one first.
 

@@ -19,6 +19,9 @@ from ckptsurgeon.errors import CkptSurgeonError, RefusedError, TrainerError, Usa
 from ckptsurgeon.ring import checking, driver, folder, rows, start
 from ckptsurgeon.ring.predicting import ensemble, skflow_net
 from ckptsurgeon.ring.spec import loading, template
+from ckptsurgeon.schemes.skflow_names import CLASSIFIER
+from ckptsurgeon.skflow.checkpoints.architecture import Architecture
+from ckptsurgeon.skflow.trainer.batch_source import BatchSource
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -159,6 +162,19 @@ def test_a_function_returns_the_batches(flowing: Path) -> None:
     header, *_ = [row for part in ensemble.predict(str(flowing), str(flowing / "new.csv")) for row in part]
     assert header == ["prediction", "in", "out"]
     assert run.open_table().X.shape == (40, 2)
+
+
+def test_one_step_by_hand_takes_its_batch_from_the_function(flowing: Path) -> None:
+    """`train` in the ring's folder asks for the same rows; sizes and shares have no meaning there."""
+    net, checkpoint = Architecture(2, (4,), CLASSIFIER, 2, "SGD"), str(flowing / "a" / "next")
+    by_hand = BatchSource()
+    for batch in (7, 3):
+        X, y = by_hand.rows(checkpoint, net, batch)
+        expected = np.random.default_rng(batch).normal(size=(16, 2))
+        assert np.array_equal(X, expected.astype(np.float32))
+        assert y.tolist() == (np.square(expected).sum(axis=1) >= 1).astype(int).tolist()
+    with pytest.raises(UsageError, match="--batch-size: the ring's batches come from a Python function"):
+        BatchSource(batch_size=3).rows(checkpoint, net, 0)
 
 
 def test_a_run_on_a_function_resumes_to_the_same_bytes(flowing: Path, tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from .. import formats, serving
 from ..errors import CkptSurgeonError, RefusedError, UnsupportedError, UsageError, did_you_mean
-from ..ring import journal, resume
+from ..ring import journal
 from ..ring.folder import Folder, existing
 from ..ring.predicting import skflow_net
 from ..ring.predicting.skflow_net import SkflowNet
-from ..ring.spec import loading
+from ..ring.spec import fixed, loading
 from ..ring.spec.records import Model, Spec
 from ..ring.weights.trunk import Trunk
 from . import model_files
@@ -82,7 +82,7 @@ def export(path: str, out: str, model: str | None = None, heads: bool = False, f
     folder = existing(path)
     spec = loading.load(folder.spec)
     content = journal.load(folder.journal)
-    resume.check_spec(folder, spec, content.head)
+    fixed.check_spec(folder, spec, content.history)
     folder = folder.storing(spec.suffixes)
     # After the last whole round all models have the same trunk; those checkpoints stay while the run goes on.
     checkpoints = {name: folder.checkpoint(name, content.history.whole(name)) for name in spec.names}

@@ -2,7 +2,8 @@
 
     .weights.h5    Keras's own; holds no times
     .keras         Keras's own, with the date and the times of its entries removed
-    otherwise      a TensorFlow bundle with an object graph: tf.train.Checkpoint(model=model) reads it
+    otherwise      a TensorFlow bundle with an object graph: tf.train.Checkpoint(model=model) reads it. TensorFlow
+                   writes the first; all others are copies with other values, in half the time and the same bytes
 
 Any other file ending is refused.
 """
@@ -19,9 +20,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 
+from .. import formats
+from ..checkpoint import Checkpoint
 from ..errors import RefusedError, UnsupportedError, UsageError
 from ..formats import table
+from ..plan import Change, Values, plan_of
 
 _WEIGHTS, _CONFIG, _METADATA = "model.weights.h5", "config.json", "metadata.json"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can hold
@@ -33,7 +38,7 @@ def save(model: keras.Model, path: str, like: str | None = None) -> None:
     Args:
         model: a built model.
         path: where to; an existing file is replaced.
-        like: an earlier checkpoint of the model. A `.keras` takes from it everything but the weights.
+        like: an earlier checkpoint of the model, from which everything but the values is taken where that is faster.
     """
     if path.endswith(".weights.h5"):
         model.save_weights(path)
@@ -47,7 +52,7 @@ def save(model: keras.Model, path: str, like: str | None = None) -> None:
             made = os.path.join(scratch, "made.keras")
             _pack(like, weights, made)
             os.replace(made, path)
-    else:
+    elif like is None or not _copy(model, path, like):
         _tensorflow_checkpoint(model, path).write(path)
 
 
@@ -64,7 +69,7 @@ def load(model: keras.Model, path: str) -> None:
                 warnings.filterwarnings("error", message=".*[Ss]kipping")
                 warnings.filterwarnings("error", message=".*could not be loaded")
                 model.load_weights(path)
-        else:
+        elif not _read(model, path):
             status = _tensorflow_checkpoint(model, path).read(path)
             status.assert_existing_objects_matched()
             status.assert_consumed()
@@ -94,6 +99,36 @@ def _tensorflow_checkpoint(model: keras.Model, path: str) -> Any:
     import tensorflow as tf
 
     return tf.train.Checkpoint(model=model)
+
+
+def _copy(model: keras.Model, path: str, like: str) -> bool:
+    """Write a bundle with the object graph of another one; return False if its names do not show what is what."""
+    with formats.open(like) as old:
+        pairs = _pairs(model, old)
+        changes = [Change("set", old[name], Values(np.asarray(variable))) for name, variable in pairs]
+        if pairs:
+            formats.save(plan_of(old, changes), out=path, format=table.DEFAULT, force=True, sync=False)
+    return bool(pairs)
+
+
+def _read(model: keras.Model, path: str) -> bool:
+    """Read a bundle; return False if its names do not show what is what."""
+    with formats.open(path) as opened:
+        pairs = _pairs(model, opened)
+        for name, variable in pairs:
+            variable.assign(opened.read(name))
+    return bool(pairs)
+
+
+def _pairs(model: keras.Model, opened: Checkpoint) -> list[tuple[str, Any]]:
+    """Return the variables of a bundle with the model's, if their paths pair all of them one to one; else nothing."""
+    own = [*model.weights, *model.optimizer.variables]
+    by_path = {variable.path: variable for variable in own}
+    full = {name: opened.full_name(name) for name in opened.variables}
+    found = [(name, by_path[path]) for name, path in full.items() if path in by_path]
+    graph = sum(path is None for path in full.values())
+    fit = all(opened[name].shape == tuple(variable.shape) for name, variable in found)
+    return found if fit and len(by_path) == len(own) == len(found) == len(full) - graph else []
 
 
 def _pack(like: str, weights: str, path: str) -> None:

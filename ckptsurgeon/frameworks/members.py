@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -36,7 +37,7 @@ def net(folder: str, name: str) -> Net:
         raise UsageError(f"no model {name!r} with a trainer", path=place.spec, found=f"models with a trainer: {known}")
     table = place.open_table()
     classes = None if table.classes is None else len(table.classes)
-    problem = Problem(table.X.shape[1:], classes, classes or table.y[:1].size)
+    problem = Problem(table.X.shape[1:], classes, classes or math.prod(table.y.shape[1:]))
     return nets.build(function.load(place.function(model.trainer)), problem, step_seed(spec.seed, name, 0))
 
 

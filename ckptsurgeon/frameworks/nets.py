@@ -13,7 +13,7 @@ from .net import Net, Problem
 
 # The frameworks, and the modules that know them. These are imported only after the user's file has imported the
 # framework, so that a worker starts no other one.
-_FRAMEWORKS = {"keras": "keras_net"}
+_FRAMEWORKS = {"keras": "keras_net", "torch": "torch_net"}
 
 
 class _Framework(Protocol):
@@ -30,7 +30,8 @@ def build(make: Callable[..., Any], problem: Problem, seed: int) -> Net:
     """Call a user's function and return its model, ready to be trained.
 
     Args:
-        make: takes `(input_shape, classes, seed)` and returns a compiled Keras model.
+        make: takes `(input_shape, classes, seed)` and returns a compiled Keras model, or a PyTorch module as
+            `torch_net` says.
         problem: what the model is to learn.
         seed: of its initial weights.
 
@@ -48,7 +49,7 @@ def build(make: Callable[..., Any], problem: Problem, seed: int) -> Net:
             return net
     raise RefusedError(
         "the trainer's function does not return a model",
-        expected="a compiled keras.Model",
+        expected="a compiled keras.Model or a torch.nn.Module",
         found=f"{type(made).__module__}.{type(made).__qualname__}",
     )
 

@@ -46,18 +46,30 @@ def tidy(folder: Folder, history: History, model: str, max_to_keep: int) -> None
                 _remove(os.path.join(path, name))
 
 
-def sweep(path: str, kept: set[int]) -> None:
-    """Remove all unfinished files and all checkpoints except those in `kept` from a model's folder.
+def sweep(path: str, kept: set[int], last: int | None = None) -> list[str]:
+    """Remove all unfinished files, and checkpoints except those in `kept`, from a model's folder.
 
     No trainer may be running. Files left by a crash are removed like old ones.
+
+    Args:
+        path: the folder.
+        kept: the steps of the checkpoints that stay.
+        last: the last step that the run can have begun; None to remove those of all steps.
+
+    Returns:
+        The paths of later checkpoints, which somebody else put there, and which stay.
     """
+    others = []
     with files(path):
         for name, step in _steps(path):
-            if step not in kept:
+            if last is not None and step > last:
+                others.append(os.path.join(path, name))
+            elif step not in kept:
                 _remove(os.path.join(path, name))
         for name in os.listdir(path):
             if _UNFINISHED.search(name):
                 _remove(os.path.join(path, name))
+    return sorted(others)
 
 
 def foreign(path: str) -> str | None:

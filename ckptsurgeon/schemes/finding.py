@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import STORED
 from ..errors import UsageError
-from ..names import ATTRIBUTES, DIGITS, OBJECT_SLOT, parsed
+from ..names import ATTRIBUTES, DIGITS, OBJECT_SLOT, beginning
 from .known import KNOWN
 from .optimizers import WEIGHTS, optimizer_variables, slots
 from .scheme import PatternScheme, Scheme, TableScheme
@@ -23,7 +23,7 @@ def fitting(checkpoint: Checkpoint) -> list[Scheme]:
     fit: list[Scheme] = []
     for name, pattern in KNOWN:
         # Look for its literal start first: to match all names takes longer.
-        if "\n" + parsed(pattern)[1][0] in joined:
+        if "\n" + beginning(pattern) in joined:
             scheme = PatternScheme(name, pattern)
             if any(scheme.number(each) is not None for each in names):
                 fit.append(scheme)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-from .. import formats, plain
+from .. import formats
 from ..errors import RefusedError, UsageError
 from ..lean import nullcontext
-from ..plan import Change, Packed, Plan, Report
+from ..plan import Plan, Report
 from ..surgeon.selection import Selection
 from . import destination, unchanged
 
@@ -144,6 +144,8 @@ def set(
     Raises:
         CkptSurgeonError: no such variable, or a value that does not fit it; nothing was written.
     """
+    from .. import plain
+    from ..plan import Change, Packed
     from .looking import split_index
 
     def make(checkpoint: Checkpoint) -> Plan:

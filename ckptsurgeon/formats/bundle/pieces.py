@@ -8,10 +8,8 @@ from ...checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
 from ...errors import DamagedError
 from ...lean import partial
 from ...plan import Copy, Elements, Fill, Packed, Result, Text, Values
-from ...prefetch import prefetched
 from ..tensorflow.tensors import extent_sizes, same_partition
 from .reading import Bundle
-from .strings import checked_stream, encode_strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,10 +82,16 @@ def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[
     donor, variable = content.donor, content.variable
     assert isinstance(donor, Bundle)
     if not variable.is_numeric:
+        from .strings import checked_stream
+
         return checked_stream(donor.data, extent, variable.dtype, count), extent.crc
     if donor.byteorder == byteorder:
         chunks = _naming(variable, donor.checked_chunks(extent))
-        return chunks if extent.length < _LARGE else prefetched(chunks), extent.crc
+        if extent.length >= _LARGE:
+            from ...prefetch import prefetched
+
+            chunks = prefetched(chunks)
+        return chunks, extent.crc
     component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
     return (_swapped(chunk, component) for chunk in _naming(variable, donor.checked_chunks(extent))), None
 
@@ -102,6 +106,8 @@ def _naming(variable: Variable, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _text(value: bytes, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    from .strings import encode_strings
+
     data, crc = encode_strings([value], byteorder)
     return (data,), crc
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ... import data
 from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
-from .. import journal, resume
+from .. import journal
 from ..folder import Folder, existing
 from ..rows import held_out
-from ..spec import loading
+from ..spec import fixed, loading
 from ..spec.records import Spec
 from . import features
 from .predictors import Predictors, started
@@ -129,7 +129,7 @@ def _open(path: str) -> tuple[Folder, Spec]:
     """Return a run and its settings."""
     folder = existing(path)
     spec = loading.load(folder.spec)
-    resume.check_spec(folder, spec, journal.load(folder.journal).head)
+    fixed.check_spec(folder, spec, journal.load(folder.journal).history)
     return folder.storing(spec.suffixes), spec
 
 

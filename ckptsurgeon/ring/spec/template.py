@@ -21,12 +21,15 @@ stop = {{ {limits} }}
 
 def render(spec: Spec) -> str:
     """Return a ring.toml that `loading.load` reads as `spec`."""
+    stages = tuple(asdict(stage) for stage in spec.stages)
     text = _lines(
         {
             **({} if spec.layers is None else {"layers": (spec.layers, "the trunk: the layers that all models share")}),
             **({"match": (spec.match, "the trunk: the variables that all models share")} if spec.match else {}),
             **({"device": (spec.device, "of all trainers")} if spec.device else {}),
             "schedule": (spec.schedule, 'graft the trunk around a "ring", or the "average" of all trunks into each'),
+            **({"stages": (stages, "the trunk of the first rounds, stage by stage")} if stages else {}),
+            **({} if spec.freeze is None else {"freeze": (spec.freeze, "from this round on the trunk stays as it is")}),
             **({"order": (spec.order, "of the ring")} if spec.order else {}),
             "warmup": (spec.warmup, "rounds of training before the models share the trunk"),
             "slots": (spec.slots, 'what to do with the trunk\'s optimizer slots: "keep", "copy" or "fill=VALUE"'),
@@ -95,7 +98,9 @@ def _model(model: Model) -> str:
 
 
 def _value(value: object) -> str:
-    """Return a string, a number or a tuple of them as TOML; JSON's strings differ only in DEL."""
+    """Return a string, a number, or a mapping or a tuple of them as TOML; JSON's strings differ only in DEL."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_value(item)}' for key, item in value.items())} }}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
