@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .merging import Merged
 
 _ROWS = 256  # rows on which the exported model is compared with the members
-_CLOSE = 1e-6  # the largest difference, relative to the largest output
+_CLOSE = 1e-4  # the largest difference that rounding to float32 explains, relative to the largest output
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def export(path: str, out: str, model: str | None = None, heads: bool = False, f
     trunk = 0 if model is not None else _trunk_size(spec, checkpoints)
     table = folder.open_table()
     classes = None if table.classes is None else len(table.classes)
-    X = np.ascontiguousarray(table.X[:_ROWS])
+    X = np.ascontiguousarray(table.X[:_ROWS] if len(table.X) else np.zeros((1, *table.X.shape[1:]), np.float32))
     with _quiet():
         merged, votes = _merge(folder, chosen, checkpoints, nets, classes, heads, X)
         if merged.shared < trunk:
