@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .. import formats, serving
 from ..errors import CkptSurgeonError, RefusedError, UnsupportedError, UsageError, did_you_mean
-from ..ring import journal
+from ..ring import journal, rows
 from ..ring.folder import Folder, existing
 from ..ring.predicting import skflow_net
 from ..ring.predicting.skflow_net import SkflowNet
@@ -93,7 +93,7 @@ def export(path: str, out: str, model: str | None = None, heads: bool = False, f
     trunk = 0 if model is not None else _trunk_size(spec, checkpoints)
     table = folder.open_table()
     classes = None if table.classes is None else len(table.classes)
-    X = np.ascontiguousarray(table.X[:_ROWS] if len(table.X) else np.zeros((1, *table.X.shape[1:]), np.float32))
+    X = np.ascontiguousarray(rows.examples(folder, table, _ROWS))
     with _quiet():
         merged, votes = _merge(folder, chosen, checkpoints, nets, classes, heads, X)
         if merged.shared < trunk:
