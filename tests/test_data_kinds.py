@@ -201,7 +201,9 @@ def test_a_ring_trains_on_images_and_predicts_others(tmp_path: Path, capsys: pyt
         list(ensemble.predict(str(ring), str(tmp_path / "new")))
     arguments = ["ring", "init", str(tmp_path / "cli"), "--data", str(tmp_path / "images")]
     assert cli.main([*arguments, "--hidden", "4,3"]) == 2
-    assert "--layers missing" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--layers" in told
+    assert "--target" not in told
 
 
 def test_a_ring_predicts_from_parquet(tmp_path: Path) -> None:

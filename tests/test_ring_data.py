@@ -187,6 +187,9 @@ def test_a_run_on_a_function_resumes_to_the_same_bytes(flowing: Path, tmp_path: 
         assert promised(ring) == promised(flowing)
     with pytest.raises(UsageError, match="no rows are held out; name a file with --data"):
         ensemble.evaluate(str(ring))
+    run = folder.existing(str(ring))
+    assert len(run.open_table().X) == 0
+    assert np.array_equal(rows.examples(run, run.open_table(), 5), data.load_npz(run.batch)["X"][:5])
     (ring / "new.csv").write_text("x,y,kind\n0,0,0\n3,3,1\n")
     assert ensemble.evaluate(str(ring), str(ring / "new.csv"), "kind")[-1]["rows"] == 2
 

@@ -156,16 +156,26 @@ def test_a_ring_without_a_common_beginning_is_refused(tmp_path: Path, keras: Any
     write_ring(tmp_path / "fresh", 2)
     trained(tmp_path / "fresh", rounds=False)
     out = str(tmp_path / "x.keras")
-    with pytest.raises(CkptSurgeonError, match="do not share layers 0-1 yet; found trunks that differ: a, b"):
+    with pytest.raises(CkptSurgeonError, match=r"the trunk \(layers 0-1\) yet; found trunks that differ: a, b"):
         export(str(tmp_path / "fresh"), out)
     middle = tmp_path / "middle"
     write_ring(middle, 2)
     (middle / "ring.toml").write_text((middle / "ring.toml").read_text().replace('layers = "0-1"', 'layers = "1"'))
     trained(middle)
-    wanted = f"layers 1 are not the first layers of every model.*; expected {parameters([4, 3])} parameters .* found 0"
+    wanted = rf"the trunk \(layers 1\) is not at the beginning .* expected {parameters([4, 3])} parameters .* found 0"
     with pytest.raises(CkptSurgeonError, match=wanted):
         export(str(middle), out)
     assert export(str(middle), out, model="c").models == ("c",)
+
+
+def test_the_trunk_is_that_of_the_last_round(tmp_path: Path, keras: Any) -> None:
+    """In a stage that shares layer 0 alone, layer 0 is what is stored once, though later stages share more."""
+    write_ring(tmp_path, 2)
+    text = (tmp_path / "ring.toml").read_text()
+    stages = 'stages = [{ rounds = 2, layers = "0" }, { rounds = 9, layers = "0-1" }]'
+    (tmp_path / "ring.toml").write_text(text.replace('layers = "0-1"', stages, 1))
+    trained(tmp_path)
+    assert export(str(tmp_path), str(tmp_path / "x.keras")).saved == 2 * parameters([2, 4])
 
 
 def test_what_a_crash_left_goes_and_a_second_writer_waits_for_nobody(ring: str, tmp_path: Path) -> None:

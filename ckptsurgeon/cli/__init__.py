@@ -53,12 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the arguments after the program's name; None: those of this process.
+        argv: the arguments after the program's name; None: those of this process, which ends with the command.
 
     Returns:
         The exit status: 0 done, 1 difference or damage found, 2 refused, 3 our bug, 130 interrupted.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        return _last(sys.argv[1:])
     # Opening a large checkpoint makes many long-lived objects, which frequent collections would scan for nothing.
     gc.set_threshold(100_000)
     streams.prepare()
@@ -97,7 +98,14 @@ def _run(argv: list[str]) -> int:
 
 def graft() -> int:
     """Run the program `graft`: the same as `ckptsurgeon graft`."""
-    return main(sys.argv[1:] if sys.argv[1:] == ["--version"] else ["graft", *sys.argv[1:]])
+    return _last(sys.argv[1:] if sys.argv[1:] == ["--version"] else ["graft", *sys.argv[1:]])
+
+
+def _last(argv: list[str]) -> int:
+    """Run the command with which the process ends. Python then looks for garbage again, which takes milliseconds."""
+    status = main(argv)
+    gc.freeze()
+    return status
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .. import formats, serving
 from ..errors import CkptSurgeonError, RefusedError, UnsupportedError, UsageError, did_you_mean
-from ..ring import journal
+from ..ring import journal, rows
 from ..ring.folder import Folder, existing
 from ..ring.predicting import skflow_net
 from ..ring.predicting.skflow_net import SkflowNet
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .merging import Merged
 
 _ROWS = 256  # rows on which the exported model is compared with the members
-_CLOSE = 1e-6  # the largest difference, relative to the largest output
+_CLOSE = 1e-4  # the largest difference that rounding to float32 explains, relative to the largest output
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,23 @@ def export(path: str, out: str, model: str | None = None, heads: bool = False, f
     folder = existing(path)
     spec = loading.load(folder.spec)
     content = journal.load(folder.journal)
-    fixed.check_spec(folder, spec, content.history)
+    history = content.history
+    fixed.check_spec(folder, spec, history)
     folder = folder.storing(spec.suffixes)
+    spec = spec.during(history.schedule.part(max(history.round, 1)))  # the models, and the trunk, of the last round
     # After the last whole round all models have the same trunk; those checkpoints stay while the run goes on.
-    checkpoints = {name: folder.checkpoint(name, content.history.whole(name)) for name in spec.names}
+    checkpoints = {name: folder.checkpoint(name, history.whole(name)) for name in spec.names}
     chosen = _chosen(spec, model, folder)
     nets = {each.name: skflow_net.load(checkpoints[each.name]) for each in chosen if each.trainer is None}
     trunk = 0 if model is not None else _trunk_size(spec, checkpoints)
     table = folder.open_table()
     classes = None if table.classes is None else len(table.classes)
-    X = np.ascontiguousarray(table.X[:_ROWS])
+    X = np.ascontiguousarray(rows.examples(folder, table, _ROWS))
     with _quiet():
         merged, votes = _merge(folder, chosen, checkpoints, nets, classes, heads, X)
         if merged.shared < trunk:
             raise RefusedError(
-                f"layers {spec.layers} are not the first layers of every model, so they cannot be stored once",
+                f"the trunk ({spec.selection}) is not at the beginning of every model, so it cannot be stored once",
                 path=folder.spec,
                 expected=f"{trunk} parameters in the layers that all models begin with",
                 found=merged.shared,
@@ -170,7 +172,7 @@ def _trunk_size(spec: Spec, checkpoints: Mapping[str, str]) -> int:
     trunk = Trunk(spec, checkpoints)
     apart = {name: distance for name, distance in trunk.distances(checkpoints).items() if distance > 0}
     if apart:
-        what = f"the models do not share layers {spec.layers} yet"
+        what = f"the models do not share the trunk ({spec.selection}) yet"
         raise RefusedError(what, found=f"trunks that differ: {', '.join(apart)}", hint="ring run ends a round")
     first = spec.names[0]
     with formats.open(checkpoints[first]) as checkpoint:
