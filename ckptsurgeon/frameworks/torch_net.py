@@ -92,8 +92,8 @@ class TorchNet:
         self._module.train()
         self._optimizer.zero_grad()
         outputs = self._forward(X)
-        loss = self._loss(outputs, torch.from_numpy(np.ascontiguousarray(y)).to(self._device))
-        metrics = {"loss": float(loss)}
+        loss = self._loss(outputs, torch.tensor(y, device=self._device))
+        metrics = {"loss": loss.item()}
         check_finite(metrics)
         loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         self._optimizer.step()
@@ -109,7 +109,7 @@ class TorchNet:
         return chances(np.concatenate(parts), self._problem, logits=True)
 
     def _forward(self, X: NDArray[Any]) -> torch.Tensor:
-        outputs = self._module(torch.from_numpy(np.ascontiguousarray(X)).to(self._device))
+        outputs = self._module(torch.tensor(X, device=self._device))
         if not isinstance(outputs, torch.Tensor):
             raise RefusedError("the trainer's module returns no single tensor", found=type(outputs).__name__)
         return outputs
