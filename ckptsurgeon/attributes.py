@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+
+from .lean import suppress
 
 PRIVATE = 0o600  # permissions of a temporary file until it has got those of the file that it will replace
 _ACL = "system.posix_acl_access"
@@ -48,7 +49,7 @@ def _copied_attributes(old: int | str, fd: int) -> bool:
     same_acl = True
     for name in present:
         if name not in wanted:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.removexattr(fd, name)
     for name in wanted:
         try:

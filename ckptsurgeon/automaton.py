@@ -43,6 +43,7 @@ class Automaton:
             self._elements += _WILDCARDS[token]
             self._wildcards.append((begin, len(self._elements), len(literal)))
             self._elements += [(char, False, 0, False) for char in literal]
+        self._skips = [(at, element[2]) for at, element in enumerate(self._elements) if element[2]][::-1]
         self._forget()
 
     def matches(self, name: str) -> bool:
@@ -101,15 +102,27 @@ class Automaton:
     def _forget(self) -> None:
         self._kept = 0
         self._states: dict[int, State] = {}
+        self._takers: dict[str, tuple[int, int]] = {}
         self._end = self._state(1 << len(self._elements))
+
+    def _taking(self, char: str) -> tuple[int, int]:
+        """The elements that take a character, as bits: those that take one, and those that may take more."""
+        once = often = 0
+        for at, (characters, others, _, many) in enumerate(self._elements):
+            if (char in characters) != others:
+                once |= (not many) << at
+                often |= many << at
+        self._takers[char] = once, often
+        return once, often
 
     def _state(self, after: int, char: str = "") -> State:
         """The state before a character, given the elements that match after it; without one, the state at the end."""
-        matching = 0 if char else after
-        for at in reversed(range(len(self._elements))):
-            characters, others, skip, many = self._elements[at]
-            takes = char and (char in characters) != others and after >> (at if many else at + 1) & 1
-            if takes or (skip and matching >> at + skip & 1):
+        matching = after
+        if char:
+            once, often = self._takers.get(char) or self._taking(char)
+            matching = (after >> 1 & once) | (after & often)
+        for at, skip in self._skips:
+            if matching >> at + skip & 1:
                 matching |= 1 << at
         return self._states.setdefault(matching, State(self, matching))
 

@@ -7,10 +7,9 @@ and this package replace files and never edit them, so an open file keeps its ol
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from math import prod
 
 from .errors import NotFoundError, did_you_mean, files, printable
+from .lean import Mapping, prod
 from .source import open_source
 
 TYPE_CHECKING = False

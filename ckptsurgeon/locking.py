@@ -7,13 +7,13 @@ that starts in the meantime waits. The driver itself and its trainers are let th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
 
 from . import attributes
 from .errors import BusyError, NotFoundError, RefusedError, StorageError, files
+from .lean import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Lock:
         self.fd = self._journal = -1
         for fd in descriptors:
             if fd >= 0:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     os.close(fd)
 
     def __enter__(self) -> Lock:
@@ -210,7 +210,7 @@ def staging_lock(path: str, wait: float, like: int | str | None = None) -> Lock:
             lock.release()
             like = None  # which is gone
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error is being raised
+            with suppress(OSError):  # the first error is being raised
                 if made is None:
                     os.close(fd)
                 if made is None or os.path.samestat(os.lstat(path), made):
@@ -235,7 +235,7 @@ def clear(path: str, wait: float) -> None:
         RefusedError: a folder has the name.
         StorageError: the operating system refused.
     """
-    with files(path), contextlib.suppress(FileNotFoundError, NotFoundError):
+    with files(path), suppress(FileNotFoundError, NotFoundError):
         status = os.lstat(path)
         if stat.S_ISDIR(status.st_mode):
             raise RefusedError("a folder has the name of a temporary file", path=path, hint="remove it")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
+from .lean import remembered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from typing import Protocol, TypeVar
 
     from .automaton import Automaton
+    from .expression import Expression
 
     class Named(Protocol):
         """Anything with a name, such as a variable."""
@@ -28,26 +28,44 @@ OBJECT_SLOT = "/.OPTIMIZER_SLOT/"
 
 # The wildcards of a pattern: `*` stays within a path component, `**` crosses `/`, `?` is one character, {K} is a layer
 # number, {_K} is empty for layer 0 and _1, _2, … for the others.
-TOKENS = re.compile(r"\{K\}|\{_K\}|\*\*|\*|\?")
-_TRANSLATED = {
-    "{K}": r"([0-9]{1,18})",
-    "{_K}": r"((?:_[1-9][0-9]{0,17})?)",
-    "**": r"(.*)",
-    "*": r"([^/]*)",
-    "?": r"([^/])",
-}
+WILDCARDS = ("{K}", "{_K}", "**", "*", "?")
+_FEW = 1000  # names that an automaton matches in the time that it takes to import re and compile an expression
 _MOST_SHOWN = 3  # names that a message lists
 
-# Groups are short so that Python converts them to integers quickly; a name may hold millions of digits.
-DIGITS = re.compile(r"([0-9]{1,18})")
+DIGITS = "0123456789"
+LONGEST_NUMBER = 18  # digits that count as one number, which Python converts quickly; a name may hold millions
+
+
+def parsed(pattern: str) -> tuple[list[str], list[str]]:
+    """The wildcards of a pattern, and the texts around them, one more than there are wildcards."""
+    tokens: list[str] = []
+    literals = [""]
+    at = 0
+    while at < len(pattern):
+        token = next((each for each in WILDCARDS if pattern.startswith(each, at)), None)
+        if token is None:
+            literals[-1] += pattern[at]
+            at += 1
+        else:
+            tokens.append(token)
+            literals.append("")
+            at += len(token)
+    return tokens, literals
+
+
+def beginning(pattern: str) -> str:
+    """What all names begin with that match a pattern."""
+    for wildcard in WILDCARDS:
+        pattern = pattern.partition(wildcard)[0]
+    return pattern
 
 
 class Pattern:
     """A pattern of whole names, in which each wildcard takes as much as it can, the first one first.
 
     Names come from files, and a long one can keep a regular expression with several wildcards busy for minutes.
-    So a pattern is compiled to one, which is fastest, only where that takes linear time: at most one wildcard may have
-    to be tried with less text. A `**` at the end always takes the rest.
+    So an expression, which is fastest, is used only where it takes linear time: at most one wildcard may have to be
+    tried with less text. A `**` at the end always takes the rest. The first names are matched by an automaton anyway.
 
     Args:
         text: the pattern.
@@ -57,31 +75,47 @@ class Pattern:
     """
 
     def __init__(self, text: str) -> None:
-        self.tokens = TOKENS.findall(text)
-        literals = TOKENS.split(text)
+        from .automaton import Automaton
+
+        self.tokens, literals = parsed(text)
         takes_the_rest = not literals[-1] and self.tokens[-1:] == ["**"]
         tried = [token[0] for token in (self.tokens[:-1] if takes_the_rest else self.tokens)]
-        self._automaton: Automaton | None = None
-        if tried.count("*") > 1 or tried.count("{") > 1:
-            from .automaton import Automaton
-
-            self._automaton = Automaton(self.tokens, literals)
-        else:
-            parts = zip(map(_TRANSLATED.__getitem__, self.tokens), map(re.escape, literals[1:]), strict=True)
-            self._expression = re.compile(re.escape(literals[0]) + "".join(map("".join, parts)), re.DOTALL)
+        self._is_fast_expression = tried.count("*") <= 1 and tried.count("{") <= 1
+        self._literals = literals
+        self._matcher: Automaton | Expression = Automaton(self.tokens, literals)
+        self._names = 0
 
     def matches(self, name: str) -> bool:
         """Whether the whole name matches."""
-        if self._automaton is not None:
-            return self._automaton.matches(name)
-        return self._expression.fullmatch(name) is not None
+        return self._next().matches(name)
 
     def spans(self, name: str) -> Sequence[tuple[int, int]] | None:
         """Where in a name the text of each wildcard begins and ends, or None if the name does not match."""
-        if self._automaton is not None:
-            return self._automaton.spans(name)
-        match = self._expression.fullmatch(name)
-        return None if match is None else match.regs[1:]
+        return self._next().spans(name)
+
+    def _next(self) -> Automaton | Expression:
+        self._names += 1
+        if self._names == _FEW and self._is_fast_expression:
+            from .expression import Expression
+
+            self._matcher = Expression(self.tokens, self._literals)
+        return self._matcher
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, of as many digits as names of layers may have."""
+    return text.isdecimal() and text.isascii() and len(text) <= LONGEST_NUMBER
+
+
+def last_number(text: str) -> str:
+    """The number at the end of a text, or nothing."""
+    return text[len(text.rstrip(DIGITS)) :][-LONGEST_NUMBER:]
+
+
+def is_numbered(text: str, names: Collection[str]) -> bool:
+    """Whether a text is one of these names, or one that TensorFlow has numbered: Adam, Adam_1."""
+    stem = text.rstrip(DIGITS)
+    return text in names or (stem != text and stem.endswith("_") and stem[:-1] in names)
 
 
 def shown(names: list[str]) -> str:
@@ -95,9 +129,20 @@ def natural_key(name: str) -> list[list[str | int]]:
     return list(map(_component_key, name.replace("/", "/\0").split("\0")))
 
 
-@lru_cache(1 << 12)  # most components occur in many names
-def _component_key(component: str) -> list[str | int]:
-    return [int(part) if at % 2 else part for at, part in enumerate(DIGITS.split(component))]
+def _key(component: str) -> list[str | int]:
+    numbers = "".join([char if char in DIGITS else " " for char in component]).split()
+    key: list[str | int] = []
+    at = 0
+    for digits in numbers:
+        for start in range(0, len(digits), LONGEST_NUMBER):
+            number = digits[start : start + LONGEST_NUMBER]
+            begin = component.index(number, at)
+            key += (component[at:begin], int(number))
+            at = begin + len(number)
+    return [*key, component[at:]]
+
+
+_component_key = remembered(_key, 1 << 12)  # most components occur in many names
 
 
 def natural_order(variables: Iterable[AnyNamed]) -> list[AnyNamed]:

@@ -168,27 +168,6 @@ def _numbers(value: Any) -> Any:
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
 
 
-def parse_index(text: str) -> tuple[Any, ...]:
-    """The index that a person typed between brackets, in NumPy's way: `3`, `0:2,:`, `-1`, `...`.
-
-    Raises:
-        UsageError: the text is not an index.
-    """
-    index: list[Any] = []
-    for item in text.split(","):
-        item = item.strip()
-        try:
-            if item == "...":
-                index.append(Ellipsis)
-            elif ":" in item:
-                index.append(slice(*(int(part) if part.strip() else None for part in item.split(":"))))
-            else:
-                index.append(int(item))
-        except (ValueError, TypeError):
-            raise UsageError(f"invalid index [{text}]", expected="a NumPy index such as [3] or [0:2,:]") from None
-    return tuple(index)
-
-
 def at_index(values: NDArray[Any], index: tuple[Any, ...] | None, name: str) -> NDArray[Any]:
     """A view of the part of `values` that an index selects.
 

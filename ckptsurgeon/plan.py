@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .checkpoint import Checkpoint, Variable
+    from .plain import Numbers
 
 
 class Copy:
@@ -40,10 +41,39 @@ class Values:
         values: array of the recipient variable's shape and dtype, in native byte order.
     """
 
-    __slots__ = ("values",)
+    __slots__ = ("_values",)
 
     def __init__(self, values: NDArray[Any]) -> None:
-        self.values = values
+        self._values: NDArray[Any] | None = values
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The array."""
+        assert self._values is not None
+        return self._values
+
+
+class Packed(Values):
+    """Numbers from memory, of which an array is made only if a format needs one.
+
+    Attributes:
+        numbers: of the recipient variable's shape and dtype.
+    """
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._values = None
+        self.numbers = numbers
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The array, made when it is first asked for."""
+        import numpy as np
+
+        if self._values is None:
+            self._values = np.frombuffer(self.numbers.data, self.numbers.dtype).reshape(self.numbers.shape)
+        return self._values
 
 
 class Fill:

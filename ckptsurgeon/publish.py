@@ -7,15 +7,14 @@ that the path still names that file. Readers that have a replaced file open keep
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import functools
 import os
 import stat
 
 from .attributes import PRIVATE
 from .attributes import keep as keep_attributes
 from .errors import BusyError, RefusedError, StorageError, files
+from .lean import remembered, signal, suppress
 from .locking import RUN as RUN
 from .locking import Lock as Lock
 from .locking import clear as clear
@@ -51,15 +50,11 @@ class held_signals:
     """Delays Ctrl-C and `kill` until the end of a block."""
 
     def __enter__(self) -> None:
-        import signal
-
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import signal
-
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
 
@@ -171,7 +166,7 @@ class Staging:
             self._made.clear()
             return
         self._made.clear()
-        with contextlib.suppress(OSError):  # the next writer removes it
+        with suppress(OSError):  # the next writer removes it
             os.unlink(source)
 
     def keep(self, paths: Iterable[str]) -> None:
@@ -184,7 +179,7 @@ class Staging:
         with held_signals():
             while self._made:
                 path, status = self._made.pop()
-                with contextlib.suppress(OSError):  # the next writer removes it
+                with suppress(OSError):  # the next writer removes it
                     remove(path, only=status)
 
 
@@ -217,12 +212,14 @@ def fsync_all(paths: Iterable[str]) -> None:
         done.result()
 
 
-@functools.cache
-def _pool(pid: int) -> ThreadPoolExecutor:
+def _new_pool(pid: int) -> ThreadPoolExecutor:
     """The threads of a process for `fsync_all`; a forked child needs its own. Starting them takes milliseconds."""
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(max_workers=8)
+
+
+_pool = remembered(_new_pool, 1 << 6)
 
 
 def remove(path: str, only: os.stat_result | None = None) -> bool:
@@ -242,6 +239,27 @@ def remove(path: str, only: os.stat_result | None = None) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def swap(one: str, other: str) -> None:
+    """Exchange two folders, each of which has a name at every moment.
+
+    Raises:
+        OSError: the operating system refused, or it cannot do it.
+    """
+    import ctypes
+    import sys
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "darwin":
+        failed = libc.renamex_np(*names, ctypes.c_uint(2))  # RENAME_SWAP
+    else:
+        here, exchange = ctypes.c_int(-100), ctypes.c_uint(2)  # AT_FDCWD, RENAME_EXCHANGE
+        failed = libc.renameat2(here, names[0], here, names[1], exchange)
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), other)
 
 
 def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True, warnings: list[str] | None = None) -> None:

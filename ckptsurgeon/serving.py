@@ -10,6 +10,7 @@ After an error, even an invalid line, a worker accepts the next request. It exit
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import traceback
@@ -70,6 +71,15 @@ def number_of(request: Mapping[str, Any], name: str) -> int:
         expected = "a whole number from 0"
         raise UsageError(f"the request has no valid {name}", expected=expected, found=json.dumps(value)[:100])
     return value
+
+
+def learning_rate_of(request: Mapping[str, Any]) -> float | None:
+    """Return the learning rate of a request, None if it leaves that to the trainer; UsageError if it is invalid."""
+    rate = request.get("learning_rate")
+    if rate is not None and (type(rate) not in (int, float) or not 0 <= rate < math.inf):
+        found = json.dumps(rate)[:100]
+        raise UsageError("the request has no valid learning_rate", expected="a number or null", found=found)
+    return rate
 
 
 def keep_stdout() -> int:

@@ -9,12 +9,12 @@ bytes, and `is_current` reports whether the path still leads to them.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 
 from .errors import DamagedError, UnsupportedError
+from .lean import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class LocalFile(Source):
         """As `Source.close`."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):  # nothing was written to it
+            with suppress(OSError):  # nothing was written to it
                 os.close(fd)
 
 

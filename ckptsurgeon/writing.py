@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 
 from .attributes import PRIVATE
+from .lean import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def nameless_file(folder: str) -> int:
         except OSError:
             pass  # not supported by this file system: the file has a name for an instant
     path = os.path.join(folder, f".ckptsurgeon-tmp.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         os.unlink(path)  # left by a crashed process with the same id
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
     os.unlink(path)

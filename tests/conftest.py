@@ -60,6 +60,9 @@ SLOW = [
     "test_ring_spec.py",
     "test_ring_journal.py",
     "test_undo.py",
+    "test_ring_data.py",
+    "test_data_kinds.py",
+    "test_ring_patience.py",
 ]
 FIRST = ["tensorflow", *FORKING, "children", *[file for file in SLOW if file not in FORKING]]  # groups
 

@@ -18,7 +18,7 @@ from ring_support import FULL
 
 from ckptsurgeon.errors import DamagedError, TrainerError
 from ckptsurgeon.names import Pattern
-from ckptsurgeon.ring import history, journal
+from ckptsurgeon.ring import history, journal, lines, replaying
 from ckptsurgeon.ring.folder import Folder
 from ckptsurgeon.ring.reporting import status
 from ckptsurgeon.ring.schedule import Schedule
@@ -62,12 +62,12 @@ class Text(Target):
         yield self.name, lambda: self._use(path.read_bytes() if path.exists() else b"")
 
 
-def record(number: int, metrics: dict[str, Any]) -> history.Record:
+def record(number: int, metrics: dict[str, Any]) -> lines.Record:
     """A finished step."""
     step = STEPS.step(number)
     change = dict.fromkeys(MODELS, 0.5) if step.last else None
     checkpoint = f"{step.model}/model.ckpt-{number}"
-    return history.Record(step, "a/model.ckpt-0", checkpoint, "0", metrics, history.Measured(change), 1)
+    return lines.Record(step, "a/model.ckpt-0", checkpoint, "0", metrics, lines.Measured(change), 1)
 
 
 def _spec(text: bytes) -> None:
@@ -89,6 +89,8 @@ def _journal(text: bytes) -> None:
     for name in found.head.models:
         found.history.loss(name)
         found.history.kept(name, 5)
+        found.history.learning_rate(name, found.history.round + 1)
+    assert found.suffixes.keys() > {*found.history.models}
     again = journal.parse(io.BytesIO(text[: found.length]))
     assert again is not None
     assert again.history.step == found.history.step, "whole lines are not read alike"
@@ -101,7 +103,7 @@ def _answer(text: bytes) -> None:
     metrics = metrics_of_answer(text.partition(b"\n")[0], 1)
     line = record(1, metrics).line()
     past = history.History(STEPS, dict.fromkeys(MODELS, "0"))
-    past.add(history.parse(line, past))
+    replaying.replay(line, past)
     past.loss("a")
     assert line.count(b"\n") == 1, "not one line of a journal"
     assert len(line) < 4 << 20, "too long for a line of a journal"
@@ -145,9 +147,23 @@ def _patterns(text: bytes) -> None:
 
 
 RECORDS = HEAD.line() + b"".join(record(number, {"loss": 0.5}).line() for number in range(1, 9))
+SPEC = {
+    "models": [
+        {"name": "a"},
+        {"name": "b", "learning_rate": {"schedule": "cosine", "start": 1, "rounds": 9, "end": 0}},
+        {"name": "c"},
+    ],
+    "stages": [{"rounds": 2, "layers": "0"}],
+    "freeze": 5,
+}
+CHANGED = (
+    RECORDS
+    + lines.Edit(8, 2, "a", "a/model.ckpt-8", "1", "0").line()
+    + lines.Settings(8, 3, {"freeze": "was null, is 5"}, SPEC, {"c": "0"}, {"c": {"w": ("float32", (2,))}}).line()
+)
 RING = (
     Text("ring.toml", [FULL.encode()], _spec),
-    Text("journal", [RECORDS, HEAD.line()], _journal),
+    Text("journal", [RECORDS, CHANGED, HEAD.line()], _journal),
     Text("answer", [b'{"step": 1, "metrics": {"loss": 0.5, "a": [1, {"b": "c"}]}}\n'], _answer),
     Text("metrics", [b'{"loss": 0.5, "accuracy": [1, null]}'], _metrics),
     _Status("status.json", [b'{"pid": 77, "state": "failed", "reason": "x", "workers": {"a": 1}}'], lambda text: None),

@@ -50,7 +50,8 @@ def answer(options, request):
         with formats.open(request["checkpoint"]) as checkpoint:
             values = {name: checkpoint.read(name) for name in checkpoint.variables}
         batch = data.load_npz(request["data"])
-        loss = train(values, batch["X"].reshape(len(batch["X"]), -1), batch["y"])  # a dense net sees images flat
+        flat = batch["X"].reshape(len(batch["X"]), -1)  # a dense net sees images flat
+        loss = train(values, flat, batch["y"], request.get("learning_rate") or 0.1)
         values["global_step"] = values["global_step"] + 1
     if wrong == "shapes":
         values.update({"dnn/layer0/Linear/Bias": np.zeros(9, np.float32), "surplus": values.pop("global_step")})

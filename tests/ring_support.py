@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ckptsurgeon import formats
 from ckptsurgeon.formats import state
-from ckptsurgeon.ring import journal
+from ckptsurgeon.ring import driver, journal
 from ckptsurgeon.ring.schedule import Schedule
 
 MODELS = ("a", "b", "c")
@@ -28,6 +29,9 @@ COMMAND = [*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", 
 # A ring.toml with every key of a run and models of three kinds.
 FULL = """
 layers = "0-1"
+stages = [{ rounds = 5, layers = "0" }]
+freeze = 50
+learning_rate = { schedule = "step", start = 0.1, every = 50 }
 schedule = "ring"
 order = ["c", "a", "b"]
 warmup = 2
@@ -57,6 +61,7 @@ format = "safetensors"
 scheme = "layers.{K}.**"
 map = ["layers.*.weight=dnn/layer*/Linear/Matrix.T", "layers.*.bias=dnn/layer*/Linear/Bias"]
 predict = ["python", "predict.py", "{checkpoint}", "{data}", "{output}"]
+learning_rate = [{ rounds = 5, rate = 0.1 }, { rounds = 1, rate = 0.01 }]
 memory = 2000
 timeout = 5
 tries = 1
@@ -97,22 +102,40 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def drive(folder: Path) -> subprocess.Popen[str]:
-    """Start a driver as a process of its own; it prints a line after each round."""
+def drive(folder: Path, rounds: int | None = None) -> subprocess.Popen[str]:
+    """Start a driver as a process of its own, up to a number of rounds; it prints a line after each."""
     program = (
         "import sys\n"
         "from ckptsurgeon.ring import driver\n"
         "told = lambda text: print(text, file=sys.stderr, flush=True)\n"
-        "print(driver.run(sys.argv[1], warn=told, on_round=lambda past: print(past.round, flush=True)).reason)"
+        "shown = lambda past: print(past.round, flush=True)\n"
+        "rounds = int(sys.argv[2]) if sys.argv[2:] else None\n"
+        "print(driver.run(sys.argv[1], rounds=rounds, warn=told, on_round=shown).reason)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)],
+        [sys.executable, "-c", program, str(folder), *([] if rounds is None else [str(rounds)])],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
     )
+
+
+def interrupt(folder: Path, after: int) -> None:
+    """Drive a ring in this process until its journal has so many more lines, and not beyond."""
+    append, left = journal.Journal.append, [after]
+
+    def limited(self: journal.Journal, *arguments: Any, **keywords: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        append(self, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal.Journal, "append", limited)
+        with pytest.raises(KeyboardInterrupt):
+            driver.run(str(folder))
 
 
 def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
@@ -132,18 +155,18 @@ def history(folder: Path) -> journal.History:
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of the journal, one for each step; of a step that was done again, the last."""
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()[1:]]
-    by_step = {line["step"]: line for line in lines}
+    by_step = {line["step"]: line for line in lines if line["kind"] not in ("edit", "settings")}
     return [by_step[number] for number in range(1, lines[-1]["step"] + 1)]
 
 
 def promised(folder: Path) -> dict[str, bytes]:
     """Return all that must be the same after an interruption: the latest checkpoints and the state files."""
     past, files = history(folder), {}
-    for name in MODELS:
+    for name in past.models:
         files[f"{name}/checkpoint"] = (folder / name / "checkpoint").read_bytes()
         for path in sorted((folder / name).glob(f"model.ckpt-{past.latest(name)}.*")):
             files[f"{name}/{path.name}"] = path.read_bytes()
-    assert len(files) >= 3 * len(MODELS)
+    assert len(files) >= 2 * len(past.models)  # a format may store a checkpoint in a single file
     return files
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy_here import train_here
 from ring_support import write_ring
 
 from ckptsurgeon import cli, data
@@ -17,6 +18,14 @@ from ckptsurgeon.ring import driver, start
 from ckptsurgeon.ring.predicting import ensemble
 
 IRIS = {"sepal": [5.1, 7.0, 6.3], "petal": [0.2, 1.4, 2.5], "species": ["setosa", "virginica", "setosa"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here() -> Iterator[None]:
+    """Trainers without processes: these tests are about what they train on."""
+    with pytest.MonkeyPatch.context() as patch:
+        train_here(patch)
+        yield
 
 
 def parquet(path: Path, columns: Mapping[str, Any], **options: Any) -> str:
@@ -192,7 +201,9 @@ def test_a_ring_trains_on_images_and_predicts_others(tmp_path: Path, capsys: pyt
         list(ensemble.predict(str(ring), str(tmp_path / "new")))
     arguments = ["ring", "init", str(tmp_path / "cli"), "--data", str(tmp_path / "images")]
     assert cli.main([*arguments, "--hidden", "4,3"]) == 2
-    assert "--layers missing" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--layers" in told
+    assert "--target" not in told
 
 
 def test_a_ring_predicts_from_parquet(tmp_path: Path) -> None:

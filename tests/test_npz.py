@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from strategies import Arrays, names, same, shapes, write_bundle
 from strategies import numbers as any_numbers
 
-from ckptsurgeon import formats
+from ckptsurgeon import formats, plain
 from ckptsurgeon.checkpoint import Variable
 from ckptsurgeon.errors import CkptSurgeonError, DamagedError, Problems, RefusedError, UnsupportedError
 from ckptsurgeon.formats.bundle import writing as bundle_writing
@@ -683,7 +683,7 @@ def test_headers_by_others(tmp_path: Path, text: str, version: int) -> None:
 @given(shape=shapes(), dtype=st.sampled_from(DTYPES))
 def test_headers_are_numpys_own(shape: tuple[int, ...], dtype: str) -> None:
     """The header that we write is read by NumPy as what it should be, and is aligned."""
-    head = npz_header.header(npz_header.descr_of(dtype) or "", shape)
+    head = plain.header(plain.descr_of(dtype) or "", shape)
     assert len(head) % 64 == 0
     read = np.lib.format.read_array(io.BytesIO(head + np.zeros(shape, dtype).tobytes()))
     assert same(read, np.zeros(shape, dtype))

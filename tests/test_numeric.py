@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DTYPES, numbers, same
 
-from ckptsurgeon import numeric
+from ckptsurgeon import numeric, plain
 from ckptsurgeon.checkpoint import ITEM_SIZE
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UnsupportedError, UsageError
 
@@ -178,7 +178,7 @@ ARRAY = np.arange(20).reshape(4, 5)
 @pytest.mark.parametrize("text", INDEXED)
 def test_indexes_are_numpys(text: str) -> None:
     """What stands between the brackets means what it means in NumPy, and what it gives is a view."""
-    part = numeric.at_index(ARRAY, numeric.parse_index(text), "w")
+    part = numeric.at_index(ARRAY, plain.parse_index(text), "w")
     np.testing.assert_array_equal(part, eval(f"ARRAY[{text}]"))
     assert isinstance(part, np.ndarray)
     assert part.base is not None
@@ -193,14 +193,14 @@ def test_no_index_is_everything() -> None:
 def test_what_is_no_index_is_refused(text: str) -> None:
     """One line that shows the index."""
     with pytest.raises(UsageError, match="invalid index"):
-        numeric.parse_index(text)
+        plain.parse_index(text)
 
 
 @pytest.mark.parametrize("text", ["4", "-5", "0,5", "0,0,0", "...,...", "::0", "9" * 30, "0," * 70 + "0"])
 def test_an_index_outside_is_refused(text: str) -> None:
     """One line that names the variable and its shape."""
     with pytest.raises(UsageError, match=r"^w: .*found shape \[4, 5\]"):
-        numeric.at_index(ARRAY, numeric.parse_index(text), "w")
+        numeric.at_index(ARRAY, plain.parse_index(text), "w")
 
 
 # -- from user to variable

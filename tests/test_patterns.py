@@ -13,7 +13,8 @@ from steps import growth
 import ckptsurgeon
 from ckptsurgeon import cli, formats, schemes
 from ckptsurgeon.errors import RefusedError
-from ckptsurgeon.names import TOKENS, Pattern
+from ckptsurgeon.expression import Expression
+from ckptsurgeon.names import Pattern, parsed
 from ckptsurgeon.surgeon.maps import Rename
 from ckptsurgeon.verbs import changing
 
@@ -28,7 +29,7 @@ EXPRESSIONS = {
 
 def expected(pattern: str, name: str) -> list[tuple[int, int]] | None:
     """What a backtracking regular expression says of a short name."""
-    wildcards, literals = TOKENS.findall(pattern), TOKENS.split(pattern)
+    wildcards, literals = parsed(pattern)
     parts = [re.escape(literals[0])]
     for wildcard, literal in zip(wildcards, literals[1:], strict=True):
         parts += [EXPRESSIONS[wildcard], re.escape(literal)]
@@ -45,15 +46,26 @@ def test_every_wildcard_takes_what_an_expression_would_give_it() -> None:
             rng.choice(("a", "b", "/", "*", "**", "?", "{K}", "{_K}", "1", "_", "0", "^"))
             for _ in range(rng.randrange(7))
         )
-        pattern = Pattern(text)
+        pattern, expression = Pattern(text), Expression(*parsed(text))
         for _ in range(4):
             name = "".join(rng.choice("ab/10_^\n") for _ in range(rng.randrange(9)))
             wanted = expected(text, name)
-            spans = pattern.spans(name)
-            assert (spans if spans is None else list(spans)) == wanted, (text, name)
-            assert pattern.matches(name) == (wanted is not None)
+            for matcher in (pattern, expression):
+                spans = matcher.spans(name)
+                assert (spans if spans is None else list(spans)) == wanted, (text, name)
+                assert matcher.matches(name) == (wanted is not None)
             found += wanted is not None
     assert found > 300
+
+
+def test_many_names_are_matched_by_an_expression() -> None:
+    """Where it takes linear time, and it finds what the automaton found among the first names."""
+    for text, is_fast in (("dnn/layer{K}/**", True), ("**/layer{K}/**/Bias", False)):
+        pattern = Pattern(text)
+        found = [pattern.spans("dnn/layer12/Linear/Bias") for _ in range(2000)]
+        assert [list(spans or ()) for spans in found] == [list(found[0] or ())] * 2000
+        assert found[0] is not None
+        assert isinstance(pattern._matcher, Expression) == is_fast
 
 
 HOSTILE = {
@@ -72,7 +84,7 @@ HOSTILE = {
 def test_no_name_keeps_a_pattern_busy(pattern: str) -> None:
     """A pattern of several wildcards reads a name once, whether it matches in the end or not."""
     part = HOSTILE[pattern]
-    ending = TOKENS.split(pattern)[-1]
+    ending = parsed(pattern)[1][-1]
     for name in (part, part + ending):
         growth(lambda times, name=name: lambda: Pattern(pattern).matches(name * times + ending[1:]), 300)
         growth(lambda times: lambda: Pattern(pattern).spans(part * times + ending), 300)

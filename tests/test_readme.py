@@ -60,6 +60,8 @@ def test_what_the_readme_shows_is_what_happens(tmp_path: Path) -> None:
             rings += 1
         elif language == "console":
             commands += _run_console(block, tmp_path)
+        elif language == "python" and block.startswith("# net.py"):
+            (tmp_path / "net.py").write_text(block)
         elif language == "python":
             done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, text=True, capture_output=True)
             assert done.returncode == 0, done.stderr

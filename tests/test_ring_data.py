@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy_here import train_here
 from ring_support import promised, write_ring
 
 from ckptsurgeon import data
@@ -17,11 +19,22 @@ from ckptsurgeon.errors import CkptSurgeonError, RefusedError, TrainerError, Usa
 from ckptsurgeon.ring import checking, driver, folder, rows, start
 from ckptsurgeon.ring.predicting import ensemble, skflow_net
 from ckptsurgeon.ring.spec import loading, template
+from ckptsurgeon.schemes.skflow_names import CLASSIFIER
+from ckptsurgeon.skflow.checkpoints.architecture import Architecture
+from ckptsurgeon.skflow.trainer.batch_source import BatchSource
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here() -> Iterator[None]:
+    """Trainers without processes: these tests are about what they train on."""
+    with pytest.MonkeyPatch.context() as patch:
+        train_here(patch)
+        yield
 
 
 def points(count: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -151,6 +164,19 @@ def test_a_function_returns_the_batches(flowing: Path) -> None:
     assert run.open_table().X.shape == (40, 2)
 
 
+def test_one_step_by_hand_takes_its_batch_from_the_function(flowing: Path) -> None:
+    """`train` in the ring's folder asks for the same rows; sizes and shares have no meaning there."""
+    net, checkpoint = Architecture(2, (4,), CLASSIFIER, 2, "SGD"), str(flowing / "a" / "next")
+    by_hand = BatchSource()
+    for batch in (7, 3):
+        X, y = by_hand.rows(checkpoint, net, batch)
+        expected = np.random.default_rng(batch).normal(size=(16, 2))
+        assert np.array_equal(X, expected.astype(np.float32))
+        assert y.tolist() == (np.square(expected).sum(axis=1) >= 1).astype(int).tolist()
+    with pytest.raises(UsageError, match="--batch-size: the ring's batches come from a Python function"):
+        BatchSource(batch_size=3).rows(checkpoint, net, 0)
+
+
 def test_a_run_on_a_function_resumes_to_the_same_bytes(flowing: Path, tmp_path: Path) -> None:
     """Stopped after each round, and by an iterator in place of a function; without held-out rows, --data is needed."""
     for function in ("batches", "flowing"):
@@ -161,6 +187,9 @@ def test_a_run_on_a_function_resumes_to_the_same_bytes(flowing: Path, tmp_path: 
         assert promised(ring) == promised(flowing)
     with pytest.raises(UsageError, match="no rows are held out; name a file with --data"):
         ensemble.evaluate(str(ring))
+    run = folder.existing(str(ring))
+    assert len(run.open_table().X) == 0
+    assert np.array_equal(rows.examples(run, run.open_table(), 5), data.load_npz(run.batch)["X"][:5])
     (ring / "new.csv").write_text("x,y,kind\n0,0,0\n3,3,1\n")
     assert ensemble.evaluate(str(ring), str(ring / "new.csv"), "kind")[-1]["rows"] == 2
 

@@ -550,13 +550,7 @@ def interrupt_after(folder: Path, number: int, journalled: bool = True) -> None:
 
 
 def lose(folder: Path, name: str, step: int, how: str) -> None:
-    """Do to a checkpoint what a power cut does to files that were not synced, or a person who mixes files up."""
-    if how == "another":
-        prefix = str(folder / name / f"model.ckpt-{step}")
-        with formats.open(prefix) as checkpoint:
-            values = {variable: checkpoint.read(variable) for variable in checkpoint.variables}
-        formats.write(prefix, {**values, "global_step": values["global_step"] + 1})
-        return
+    """Do to a checkpoint what a power cut does to files that were not synced."""
     for path in sorted((folder / name).glob(f"model.ckpt-{step}.*")):
         if how == "missing":
             path.unlink()
@@ -570,7 +564,7 @@ def lose(folder: Path, name: str, step: int, how: str) -> None:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("how", ["missing", "empty", "flipped", "another"])
+@pytest.mark.parametrize("how", ["missing", "empty", "flipped"])
 def test_unsynced_files_that_were_lost_cost_the_round(ring: Path, whole: Path, how: str) -> None:
     """History goes back to the last whole round, says so, and ends with the same bytes."""
     interrupt_after(ring, 2 * STEPS + 3)  # step 3 trains b
@@ -624,7 +618,7 @@ def test_leftovers_of_a_crash_are_removed(ring: Path, whole: Path) -> None:
     for name in (
         "model.ckpt-10.index",
         "model.ckpt-9.ckptsurgeon-tmp.data",
-        "model.ckpt-99.data-00000-of-00001",
+        "model.ckpt-20.data-00000-of-00001",
     ):
         (ring / "b" / name).touch()
     (ring / "c" / "model.ckpt-10_temp").mkdir()

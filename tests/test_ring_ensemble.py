@@ -13,7 +13,7 @@ from ring_support import MODELS, history, toml, write_ring
 from ckptsurgeon import data, formats
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
 from ckptsurgeon.ring import driver, folder, start
-from ckptsurgeon.ring.predicting import ensemble, skflow_net
+from ckptsurgeon.ring.predicting import ensemble, scores, skflow_net
 from ckptsurgeon.ring.spec import loading, records
 
 
@@ -51,10 +51,19 @@ def softmax(values: list[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
+def calibration(confidence: list[float], right: list[bool]) -> float:
+    """Return the expected calibration error, bin by bin."""
+    total = 0.0
+    for low in range(15):
+        inside = [(c, r) for c, r in zip(confidence, right, strict=True) if low / 15 < c <= (low + 1) / 15]
+        total += abs(sum(r for _, r in inside) - sum(c for c, _ in inside))
+    return total / len(right)
+
+
 def test_accuracies_are_those_of_a_forward_pass_by_hand(ring: Path) -> None:
     """On the rows that no batch has held; the ensemble votes by the mean of the probabilities."""
-    scores = ensemble.evaluate(str(ring))
-    assert [line["model"] for line in scores] == [*MODELS, "ensemble"]
+    found = ensemble.evaluate(str(ring))
+    assert [line["model"] for line in found] == [*MODELS, "ensemble"]
     table = data.read(str(ring / "points.csv"), "kind")
     held = data.Batches(60, 16, 42, 0.2).held_out().tolist()
     assert len(held) == 12
@@ -66,12 +75,19 @@ def test_accuracies_are_those_of_a_forward_pass_by_hand(ring: Path) -> None:
     chances["ensemble"] = [
         [sum(chances[name][i][k] for name in MODELS) / 3 for k in range(2)] for i in range(len(held))
     ]
-    for line in scores:
+    for line in found:
         right = [
             max(range(2), key=lambda k: c[k]) == table.y[r] for c, r in zip(chances[line["model"]], held, strict=True)
         ]
         assert line["accuracy"] == pytest.approx(sum(right) / len(right))
         assert (line["rows"], line["reason"]) == (12, None)
+        likely = [c[table.y[r]] for c, r in zip(chances[line["model"]], held, strict=True)]
+        assert line["nll"] == pytest.approx(-sum(map(math.log, likely)) / 12)
+        assert line["ece"] == pytest.approx(calibration(list(map(max, chances[line["model"]])), right))
+    named = [[max(range(2), key=lambda k: chances[name][i][k]) for name in MODELS] for i in range(12)]
+    assert found[-1]["disagreement"] == pytest.approx(sum(len(set(each)) > 1 for each in named) / 12)
+    best = max(MODELS, key=lambda name: [(row["accuracy"], -row["nll"]) for row in found if row["model"] == name])
+    assert found[-1]["best"] == best
 
 
 def test_probabilities_are_those_of_a_forward_pass_by_hand(ring: Path) -> None:
@@ -106,6 +122,40 @@ def test_other_rows_can_be_scored(ring: Path, tmp_path: Path) -> None:
         ensemble.evaluate(str(ring), str(path))
 
 
+def test_scores_of_known_probabilities() -> None:
+    """Certain and right costs nothing; certain and wrong is far off; rows may come in any parts."""
+    chances = np.array([[1.0, 0.0], [0.2, 0.8], [0.2, 0.8], [0.0, 1.0]])
+    table = data.Table(np.zeros((4, 1), np.float32), np.array([0, 1, 0, 0]), ("a", "b"))
+    whole, parts = scores.Score(True), scores.Score(True)
+    whole.add(chances, table)
+    for rows in (slice(0, 1), slice(1, 4)):
+        parts.add(chances[rows], table.take(rows))
+    for name, value in {"accuracy": 0.5, "nll": (-math.log(0.8 * 0.2) - math.log(1e-15)) / 4}.items():
+        assert whole.values()[name] == pytest.approx(value)
+    assert whole.values()["ece"] == pytest.approx((1 + 0.6) / 4)  # bins: two rows at 100 %, one right; two at 80 %
+    assert parts.values() == pytest.approx(whole.values())
+    assert scores.Score(True).values() == {"accuracy": None, "nll": None, "ece": None}
+    assert scores.differing([chances, chances[:, ::-1]]) == 4
+    assert scores.differing([chances, np.array([[1.0, 0.0]] * 4)]) == 3
+
+
+def test_a_ring_without_data_is_scored_on_a_file(tmp_path: Path) -> None:
+    """The rows and the target are named on the command line; without them there is nothing to score on."""
+    (tmp_path / "rows.csv").write_text("x,y,t\n1,2,0.5\n3,4,1.5\n")
+    regressors(tmp_path, "", {}, {}, data=False)
+    with pytest.raises(UsageError, match=r"has no \[data\]; name the rows with --data and --target"):
+        ensemble.evaluate(str(tmp_path))
+    with pytest.raises(UsageError, match="no target was given; name the column to predict"):
+        ensemble.evaluate(str(tmp_path), str(tmp_path / "rows.csv"))
+    found = ensemble.evaluate(str(tmp_path), str(tmp_path / "rows.csv"), "t")
+    expected = [by_hand(str(tmp_path / "first-0"), row, "linear_regression")[0] for row in ([1, 2], [3, 4])]
+    assert found[0]["mse"] == pytest.approx(((expected[0] - 0.5) ** 2 + (expected[1] - 1.5) ** 2) / 2, rel=1e-5)
+    assert found[-1]["best"] == min(found[:2], key=lambda line: line["mse"])["model"]
+    assert "disagreement" not in found[-1]
+    with pytest.raises(UsageError, match=r"has no \[data\], which predict needs"):
+        next(ensemble.predict(str(tmp_path), str(tmp_path / "rows.csv")))
+
+
 def test_without_held_out_rows_a_file_is_asked_for(tmp_path: Path) -> None:
     """There is nothing honest to score on."""
     regressors(tmp_path, "x,y,t\n1,2,0.5\n3,4,1.5\n", {}, {}, holdout="0")
@@ -135,12 +185,19 @@ def write_net(prefix: Path, head: str = "linear_regression", outputs: int = 1, s
 
 
 def regressors(
-    folder: Path, rows: str, *nets: dict[str, object], holdout: str = "0.5", file: str = "rows.csv", target: str = "t"
+    folder: Path,
+    rows: str,
+    *nets: dict[str, object],
+    holdout: str = "0.5",
+    file: str = "rows.csv",
+    target: str = "t",
+    data: bool = True,
 ) -> None:
     """Make a run of commands that never run: all that is scored is their first checkpoints."""
     if rows:
         (folder / file).write_text(rows)
-    lines = ['layers = "0"', "[data]", f'file = "{file}"', f'target = "{target}"', f"holdout = {holdout}"]
+    lines = ['layers = "0"']
+    lines += ["[data]", f'file = "{file}"', f'target = "{target}"', f"holdout = {holdout}"] if data else []
     for number, each in enumerate(nets):
         write_net(folder / f"first-{number}", seed=number, **each)  # type: ignore[arg-type]
         model = {"name": f"m{number}", "command": ["{checkpoint}", "{output}"], "init": f"first-{number}"}

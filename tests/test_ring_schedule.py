@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptsurgeon.ring.schedule import TRUNK, Done, Schedule, Step, may_end, next_step
+from ckptsurgeon.ring.spec.records import Stop
 
 Told = Iterator[tuple[str, str | None, str, int]]
 
@@ -124,6 +126,26 @@ def test_what_is_done_at_the_same_time_depends_on_nothing_in_between(schedule: S
 
 
 W = "weights"
+
+
+@pytest.mark.parametrize(
+    ("limits", "change", "stale", "words"),
+    [
+        ({}, {"m0": 0.0, "m1": 0.0}, 0, "weights moved by at most 1 % between two windows of 20 rounds"),
+        ({"tolerance": 3e-4, "window": 5}, {"m0": 0.0, "m1": 0.0}, 0, "at most 0.03 % between two windows of 5 rounds"),
+        ({"trunk_tolerance": 0.5}, {"m0": 1.0, TRUNK: 0.5}, 0, "the trunk moved by at most 50 % between two windows"),
+        ({"patience": 1}, None, 1, "held-out loss did not fall in 1 window of 20 rounds"),
+        ({"patience": 3}, None, 3, "held-out loss did not fall in 3 windows of 20 rounds"),
+    ],
+)
+def test_converged_says_what_it_means(
+    limits: dict[str, Any], change: dict[str, float] | None, stale: int, words: str
+) -> None:
+    """The criterion in words, with the numbers of the run."""
+    schedule = Schedule(names(2))
+    done = next_step(schedule, Stop(**limits), Past(schedule.first_step(41) - 1, change, stale))
+    assert str(done).startswith("converged after 40 rounds: ")
+    assert words in str(done)
 
 
 @pytest.mark.parametrize("models", [2, 3, 5])

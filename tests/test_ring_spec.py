@@ -72,7 +72,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert spec.stop == Stop(1e-3, 10, 100, trunk_tolerance=1e-4, patience=3)
     assert spec.data == Data("iris.csv", "species", 16, 0.1)
     assert spec.names == ("c", "a", "b")
-    assert spec.steps == Schedule(("c", "a", "b"), "ring", 2)
+    assert spec.steps == Schedule(("c", "a", "b"), "ring", 2, "0-1", ((5, "0"),), 50)
     assert spec.suffixes == {"a": "", "b": ".safetensors", "c": "", TRUNK: ""}
     assert spec.models[0] == Model("a", hidden_units=(10, 20, 10), optimizer="SGD", learning_rate=1.0)
     command = ("python", "train.py", "{checkpoint}", "{output}", "--data", "{data}")
@@ -87,8 +87,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         memory=2000.0,
         timeout=5.0,
         tries=1,
+        learning_rate=({"rounds": 5, "rate": 0.1}, {"rounds": 1, "rate": 0.01}),
     )
-    assert spec.models[2] == Model("c", worker=("./my-worker",))
+    rate = {"schedule": "step", "start": 0.1, "every": 50, "factor": 0.5}
+    assert spec.models[2] == Model("c", worker=("./my-worker",), learning_rate=rate)
 
 
 def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
@@ -149,10 +151,11 @@ def test_a_spec_that_was_written_is_read_back(tmp_path: Path) -> None:
         (model(hidden_units=[10, 0]), ["models.b.hidden_units: wrong value"]),
         (model(hidden_units=[10, 20], optimizer="Adgrad"), ["models.b.optimizer: wrong value"]),
         (model(hidden_units=[10, 20], learning_rate=0), ["models.b.learning_rate: wrong value"]),
-        (
-            model(worker=["w"], learning_rate=0.1),
-            ["models.b.learning_rate: is only valid for the built-in trainer"],
-        ),
+        (model(worker=["w"], optimizer="SGD"), ["models.b.optimizer: is only valid for the built-in trainer"]),
+        (changed(stages=[]), ["stages: wrong value"]),
+        (changed(stages=[{"rounds": 5}]), ["stages: wrong value"]),
+        (changed(stages=[{"rounds": 5, "layers": "0-2"}]), ["layers: of model b: no layer 2"]),
+        (changed(warmup=5, freeze=5), ["freeze: the trunk is not shared yet; expected more than 5, found 5"]),
         (model(worker="w"), ["models.b.worker: wrong value"]),
         (model(worker=["w"], format="pickle"), ['models.b.format: wrong value; expected "bundle" or "v1"']),
         (model(hidden_units=[10, 20], format="npz"), ["models.b.format: is not valid for the built-in"]),
@@ -268,6 +271,11 @@ def test_a_document_survives_json_and_differs_from_itself_in_nothing() -> None:
         ("patience = 3", "patience = 4", []),
         ("predict.py", "other.py", []),
         ("rounds = 100", "rounds = 200", []),
+        ("learning_rate = 1", "learning_rate = 0.1", []),
+        ("every = 50", "every = 60", []),
+        ("freeze = 50", "freeze = 60", []),
+        ("rounds = 5, layers", "rounds = 6, layers", []),
+        ('layers = "0-1"', 'layers = "0"', []),
         ("window = 10", "window = 11", []),
         ("max_to_keep = 3", "max_to_keep = 9", []),
         ("timeout = 5\ntries = 1", "timeout = 50\ntries = 2", []),

@@ -143,6 +143,24 @@ def test_tensorflow_reads_the_first_weights(worker: Talk, tmp_path: Any) -> None
     assert len(shapes) == 18
 
 
+def test_a_learning_rate_of_the_request_counts_and_is_stored(worker: Talk, start: Any) -> None:
+    """The step is that of a checkpoint with this learning rate; null and no such key leave it to the checkpoint."""
+    lower = {**values(start / "start"), "learning_rate": np.float32(0.02)}
+    formats.write(str(start / "lower"), lower)
+    outputs = {
+        "sent": ("start", {"learning_rate": 0.02}),
+        "held": ("lower", {}),
+        "null": ("lower", {"learning_rate": None}),
+    }
+    for output, (checkpoint, keys) in outputs.items():
+        answer = worker.ask("train", start / output, start / checkpoint, start / "batch.npz", **keys)
+        assert answer["metrics"]["loss"] > 0
+    assert content(start / "sent") == content(start / "held") == content(start / "null")
+    for wrong in ("0.1", True, -1):
+        answer = worker.ask("train", start / "no", start / "start", start / "batch.npz", learning_rate=wrong)
+        assert answer["error"].startswith("the request has no valid learning_rate; expected a number or null, found")
+
+
 def test_it_starts_without_keras(worker: Talk, start: Any) -> None:
     """TensorFlow would import it, and all that Keras can use, in as much time again."""
     worker.ask("train", start / "one", start / "start", start / "batch.npz")
@@ -276,7 +294,7 @@ def test_architectures_may_alternate(worker: Talk, start: Any) -> None:
         (b'{"v": 1, "step": 3, "op": "init", "seed": 1, "output": null}', "no valid output"),
         (b'{"v": 1, "step": 3, "op": "train", "checkpoint": 1, "output": "x"}', "no valid checkpoint"),
         (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x", "data": 1}', "no valid data"),
-        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x"}', "x: no such checkpoint"),
+        (b'{"v": 1, "step": 3, "op": "train", "checkpoint": "x", "output": "x"}', "no valid batch"),
     ],
 )
 def test_a_line_that_is_no_request_is_answered_and_survived(

@@ -7,11 +7,11 @@ is imported, and only its parser is built: a command starts in little more than 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import sys
 
 from ..errors import CkptSurgeonError, UsageError, did_you_mean, printable, warned
+from ..lean import signal, suppress
 from . import streams
 from .parser import Parser
 
@@ -53,12 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the arguments after the program's name; None: those of this process.
+        argv: the arguments after the program's name; None: those of this process, which ends with the command.
 
     Returns:
         The exit status: 0 done, 1 difference or damage found, 2 refused, 3 our bug, 130 interrupted.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        return _last(sys.argv[1:])
     # Opening a large checkpoint makes many long-lived objects, which frequent collections would scan for nothing.
     gc.set_threshold(100_000)
     streams.prepare()
@@ -97,7 +98,14 @@ def _run(argv: list[str]) -> int:
 
 def graft() -> int:
     """Run the program `graft`: the same as `ckptsurgeon graft`."""
-    return main(sys.argv[1:] if sys.argv[1:] == ["--version"] else ["graft", *sys.argv[1:]])
+    return _last(sys.argv[1:] if sys.argv[1:] == ["--version"] else ["graft", *sys.argv[1:]])
+
+
+def _last(argv: list[str]) -> int:
+    """Run the command with which the process ends. Python then looks for garbage again, which takes milliseconds."""
+    status = main(argv)
+    gc.freeze()
+    return status
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -126,9 +134,7 @@ def _dispatch(argv: list[str]) -> int:
 
 def module_of(verb: str) -> Any:
     """Import the module of a verb."""
-    from importlib import import_module
-
-    return import_module(f"{__name__}.{_ROOMS.get(verb, 'verbs')}.{verb}")
+    return __import__(f"{__name__}.{_ROOMS.get(verb, 'verbs')}.{verb}", fromlist=["run"])  # importlib takes longer
 
 
 def _overview() -> str:
@@ -145,7 +151,6 @@ def _overview() -> str:
 
 def _turn_sigterm_into_interrupt() -> None:
     """Make `kill` end a command as Ctrl-C does: staged files are removed, the recipient is unchanged."""
-    import signal
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -159,7 +164,7 @@ def _report_bug(argv: list[str]) -> None:
 
     from .. import __version__
 
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         traceback.print_exc()
         print(
             "ckptsurgeon: this is a bug in ckptsurgeon. Please report the lines above together with these:\n"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
 from ..errors import printable
+from ..lean import suppress
 
 
 def prepare() -> None:
@@ -35,7 +35,7 @@ def complain(line: str) -> None:
     Args:
         line: text; whatever could control a terminal is escaped.
     """
-    with contextlib.suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):
         print(f"ckptsurgeon: {printable(line)}", file=sys.stderr)
 
 

@@ -67,9 +67,19 @@ class KerasNet:
         """Read the weights, and the optimizer's state, of a checkpoint."""
         keras_files.load(self.model, checkpoint)
 
-    def train(self, checkpoint: str, output: str, X: NDArray[Any], y: NDArray[Any], seed: int) -> Mapping[str, float]:
+    def train(
+        self,
+        checkpoint: str,
+        output: str,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        seed: int,
+        learning_rate: float | None = None,
+    ) -> Mapping[str, float]:
         """Read a checkpoint, train it on one mini-batch, write it, and return the metrics of the mini-batch."""
         self.load(checkpoint)
+        if learning_rate is not None:
+            self._set_learning_rate(learning_rate)
         metrics = self.step(X, y, seed)
         keras_files.save(self.model, output, like=checkpoint)
         return metrics
@@ -91,7 +101,19 @@ class KerasNet:
         """Return the probabilities of the classes, or the values, of each row: [rows, outputs]."""
         self.load(checkpoint)
         parts = [self.model.predict_on_batch(X[start : start + AT_ONCE]) for start in range(0, len(X), AT_ONCE)]
-        return chances(np.concatenate(parts), self._problem, bool(getattr(self.model.loss, "from_logits", False)))
+        return chances(np.concatenate(parts), self._problem, self.logits)
+
+    @property
+    def logits(self) -> bool:
+        """Whether the outputs of a classifier are logits."""
+        return bool(getattr(self.model.loss, "from_logits", False))
+
+    def _set_learning_rate(self, rate: float) -> None:
+        try:
+            self.model.optimizer.learning_rate = rate
+        except TypeError as error:  # the optimizer has a schedule of Keras's own
+            what = "ring.toml sets a learning rate, and the trainer's optimizer has a schedule of its own"
+            raise RefusedError(what, hint="leave one of them out") from error
 
     def _seed(self, seed: int) -> None:
         """Set the state of every random generator.

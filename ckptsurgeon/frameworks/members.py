@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -13,6 +14,8 @@ from .net import Net, Problem
 
 if TYPE_CHECKING:
     import keras
+
+    from .keras_net import KerasNet
 
 
 def net(folder: str, name: str) -> Net:
@@ -34,8 +37,26 @@ def net(folder: str, name: str) -> Net:
         raise UsageError(f"no model {name!r} with a trainer", path=place.spec, found=f"models with a trainer: {known}")
     table = place.open_table()
     classes = None if table.classes is None else len(table.classes)
-    problem = Problem(table.X.shape[1:], classes, classes or table.y[:1].size)
+    problem = Problem(table.X.shape[1:], classes, classes or math.prod(table.y.shape[1:]))
     return nets.build(function.load(place.function(model.trainer)), problem, step_seed(spec.seed, name, 0))
+
+
+def keras_net(folder: str, name: str) -> KerasNet:
+    """Build a member of a run as a compiled Keras model.
+
+    Args:
+        folder: the run.
+        name: one of its models, whose `trainer` returns a Keras model.
+
+    Raises:
+        UsageError: there is no such model, or its trainer does not return a Keras model.
+    """
+    from .keras_net import KerasNet
+
+    found = net(folder, name)
+    if not isinstance(found, KerasNet):
+        raise UsageError(f"the trainer of model {name} does not return a Keras model", path=folder)
+    return found
 
 
 def keras_model(folder: str, name: str, checkpoint: str | None = None) -> keras.Model:
@@ -50,11 +71,7 @@ def keras_model(folder: str, name: str, checkpoint: str | None = None) -> keras.
         UsageError: there is no such model, or its trainer does not return a Keras model.
         RefusedError: the checkpoint does not fit.
     """
-    from .keras_net import KerasNet
-
-    found = net(folder, name)
-    if not isinstance(found, KerasNet):
-        raise UsageError(f"the trainer of model {name} does not return a Keras model", path=folder)
+    found = keras_net(folder, name)
     if checkpoint is not None:
         found.load(checkpoint)
     return found.model

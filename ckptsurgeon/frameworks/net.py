@@ -36,7 +36,15 @@ class Net(Protocol):
     def initial(self, output: str) -> None:
         """Write the weights that the model was built with."""
 
-    def train(self, checkpoint: str, output: str, X: NDArray[Any], y: NDArray[Any], seed: int) -> Mapping[str, float]:
+    def train(
+        self,
+        checkpoint: str,
+        output: str,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        seed: int,
+        learning_rate: float | None = None,
+    ) -> Mapping[str, float]:
         """Read a checkpoint, train it on one mini-batch, write it, and return the metrics.
 
         Args:
@@ -45,6 +53,7 @@ class Net(Protocol):
             X: [rows, *input_shape].
             y: class numbers [rows], or values [rows] or [rows, outputs].
             seed: the source of all randomness.
+            learning_rate: of this step; None: the one in the checkpoint.
 
         Raises:
             CkptSurgeonError: the checkpoint is not this model's, or the result is not finite.

@@ -3,8 +3,9 @@
     python -m ckptsurgeon.frameworks.worker /path/model.py:function --input-shape 8,8,1 --classes 10 --seed 12345
 
 `init` writes initial weights, which depend only on the request's `seed`. `train` reads the checkpoint, trains it on
-the rows of the .npz `data` (X and y) and writes it to `output`. `predict` writes what the model in the checkpoint
-returns for the rows X of `data` to `output`, an .npy [rows, outputs]: probabilities, or values.
+the rows of the .npz `data` (X and y), with the `learning_rate` of the request if it has one, and writes it to `output`.
+`predict` writes what the model in the checkpoint returns for the rows X of `data` to `output`, an .npy [rows, outputs]:
+probabilities, or values.
 
 The model is built once, with `--seed`, the seed of the member's initial weights: the function may also let the seed
 decide what it does not store. `init` and `predict` build another model where their seed differs.
@@ -65,7 +66,10 @@ class RequestHandler:
         checkpoint, output, rows = (serving.path_of(request, name) for name in ("checkpoint", "output", "data"))
         self._trained.add(self._seed if op == "train" else seed)
         if op == "train":
-            return self._net(self._seed).train(checkpoint, output, *data.read_batch(rows), seed)
+            rate = serving.learning_rate_of(request)
+            wishes = {} if rate is None else {"learning_rate": rate}
+            X, y = data.read_batch(rows)
+            return self._net(self._seed).train(checkpoint, output, X, y, seed, **wishes)
         with files(output), open(output, "wb") as file:
             np.save(file, self._net(seed).outputs(checkpoint, data.load_npz(rows)["X"]))
         return {}

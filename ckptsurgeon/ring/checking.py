@@ -30,7 +30,6 @@ from .. import data, formats
 from ..errors import CkptSurgeonError, files
 from ..formats import locating
 from ..verbs import looking
-from . import resume
 from .folder import Folder, existing
 from .journal import Content, Journal, not_initialised
 from .predicting.predictors import predictors
@@ -38,7 +37,7 @@ from .predicting.voting import Task, duplicate, voter
 from .reporting import status
 from .rows import Rows, impurity, open_rows
 from .schedule import step_seed
-from .spec import loading
+from .spec import fixed, loading
 from .spec.records import Model, Spec
 from .trainers import engines
 from .trainers.attempts import Signature, StepResult, attempt
@@ -119,7 +118,7 @@ def check(path: str) -> Iterator[TrainerCheck]:
         content = journal.read()
         if content is None:
             raise not_initialised(folder.root)
-        resume.check_spec(folder, spec, content.head)
+        fixed.check_spec(folder, spec, content.history)
         folder = folder.storing(spec.suffixes)
         table = folder.open_table() if spec.data is not None else None
         rows = open_rows(folder, spec, table)
@@ -131,7 +130,7 @@ def check(path: str) -> Iterator[TrainerCheck]:
         if spec.data is not None and spec.data.source is not None:
             reason = impurity(folder, spec)
             yield TrainerCheck("data", "source", reason is None, reason)
-        for model in spec.models:
+        for model in [each for each in spec.models if each.name in content.history.models]:
             os.mkdir(scratch.model(model.name))
             yield from _Trial(spec, model, scratch, content, table, rows, trainers[model.name]).findings()
             shutil.rmtree(scratch.model(model.name))
@@ -160,7 +159,7 @@ class _Trial:
         rows: Rows | None,
         trainer: Trainer,
     ) -> None:
-        history = content.history
+        history = self._history = content.history
         self._spec = spec
         self._model = replace(model, tries=1)
         self._folder = folder
@@ -169,7 +168,7 @@ class _Trial:
         self._table = table
         self._rows = rows
         self._trainer = trainer
-        self._initial = content.head.initial[model.name]
+        self._initial = history.initial[model.name]
         self._present = Folder.checkpoint(folder, model.name, history.latest(model.name))
         self._source = duplicate(self._present, folder.model(model.name), link=False)
         with formats.open(self._source) as checkpoint:
@@ -295,6 +294,7 @@ class _Trial:
             checkpoint=checkpoint,
             output=output,
             data=None if self._table is None else self._folder.batch,
+            learning_rate=self._history.learning_rate(self._model.name, batch + 1),
         )
 
     def _difference(self, expected: str) -> str | None:

@@ -14,15 +14,17 @@ from dataclasses import replace
 
 from .. import formats
 from ..errors import CkptSurgeonError, TrainerError
-from . import resume, retention
+from . import retention
 from .folder import Folder, existing
-from .history import History, Measured, Record
+from .history import History
 from .journal import Journal, not_initialised
+from .lines import Measured, Record
 from .predicting.predictors import predictors
 from .reporting import status
 from .reporting.events import Events
+from .resuming import resume
 from .rows import check_same, open_rows
-from .schedule import TRUNK, Done, Step, may_end, next_step, step_seed
+from .schedule import TRUNK, Done, Part, Step, may_end, next_step, step_seed
 from .spec import loading
 from .spec.records import Spec
 from .trainers import engines
@@ -109,10 +111,16 @@ class Driver:
         self._trainers = engines.trainers(spec, folder, self._table, [journal.fd])
         self._shown_pids: dict[str, int | None] = {}  # the trainers' processes, as status.json has them
         self._signatures: dict[str, Signature] = {}
-        self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in spec.names})
         self._events, self._round_began = Events(folder.events, history, warn), time.monotonic()
-        asked = predictors(spec, self._trainers)
-        self._meter = Meter(folder, spec, self._trunk, self._table, history.round, warn, asked)
+        self._enter(history.schedule.part(history.round + 1))
+
+    def _enter(self, part: Part) -> None:
+        """Get ready for rounds in which these models share these layers."""
+        folder, history, spec = self._folder, self._history, self._spec.during(part)
+        self._part, self._names = part, part.models
+        self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in part.models})
+        asked, schedule = predictors(spec, self._trainers), history.schedule
+        self._meter = Meter(folder, spec, self._trunk, schedule, self._table, history.round, self._warn, asked)
 
     def run(self) -> Done:
         """Do steps until the schedule says that the run is done."""
@@ -150,7 +158,13 @@ class Driver:
                 status.write(self._folder, state, reason, {})
 
     def _next(self) -> Step | Done:
-        return next_step(self._history.schedule, self._spec.stop, self._history)
+        resting = all(map(self._rests, self._history.models))
+        return next_step(self._history.schedule, self._spec.stop, self._history, resting)
+
+    def _rests(self, model: str) -> bool:
+        """Return whether a model does not train, because its own held-out loss has stopped falling."""
+        patience = self._models[model].patience
+        return patience is not None and self._history.idle[model] >= patience
 
     def _open_trainers(self) -> None:
         """Start all workers at once, since each may take seconds to start."""
@@ -168,23 +182,26 @@ class Driver:
     def _do(self, step: Step) -> None:
         """Do one step: publish its checkpoint, then journal it."""
         history, spec, folder = self._history, self._spec, self._folder
-        began = time.monotonic()
+        part, began = history.schedule.part(step.round), time.monotonic()
+        if part is not self._part:
+            self._enter(part)
         source: str | list[str]
         if step.kind == "train":
             source = folder.relative(step.model, history.latest(step.model))
             result = self._train(step)
         elif step.kind == "average":
-            source = [folder.relative(name, history.latest(name)) for name in spec.names]
+            source = [folder.relative(name, history.latest(name)) for name in self._names]
             result = self._average(step)
         else:
             assert step.donor is not None
-            source = folder.relative(step.donor, history.latest(step.donor))
-            result = self._graft(step, step.donor)
+            number = history.whole(step.donor) if step.kind == "freeze" else history.latest(step.donor)
+            source = folder.relative(step.donor, number)
+            result = self._graft(step, step.donor, number)
         measured = Measured()
         if step.last:
             if not may_end(step, spec.stop) and not self._meter.asks(step):
                 self._start_next(step)  # trainers work while the round is measured, synced and journalled
-            latest = {name: history.latest(name) for name in spec.names} | {step.model: step.number}
+            latest = {name: history.latest(name) for name in self._names} | {step.model: step.number}
             measured = self._meter.end_round(step, latest)
         every_step = spec.durability == "step"
         if every_step:
@@ -212,7 +229,7 @@ class Driver:
 
     def _start(self, step: Step, source: int) -> None:
         """Hand a train step to its trainer, unless that has been done."""
-        if step.number not in self._started:
+        if step.number not in self._started and not self._rests(step.model):
             with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
                 self._trainers[step.model].start(self._request(step, source))
                 self._started.add(step.number)
@@ -228,6 +245,7 @@ class Driver:
             checkpoint=folder.checkpoint(name, source),
             output=folder.checkpoint(name, step.number),
             data=self._write_batch(step.batch),
+            learning_rate=self._history.learning_rate(name, step.round),
         )
 
     def _train(self, step: Step) -> StepResult:
@@ -240,6 +258,10 @@ class Driver:
             following = self._history.schedule.step(number)
             self._start(following, self._history.latest(following.model))
         self._tidy(name)  # while the trainer works
+        if self._rests(name):
+            output = self._folder.checkpoint(name, step.number)
+            retention.carry(self._folder.checkpoint(name, self._history.latest(name)), output)
+            return StepResult({}, retention.fingerprint(output), {})
         request = self._request(step, self._history.latest(name))
         started = step.number in self._started
         self._started.discard(step.number)
@@ -248,18 +270,18 @@ class Driver:
         self._update_status()
         return result
 
-    def _graft(self, step: Step, donor: str) -> StepResult:
-        """Write a new checkpoint of the model that holds the donor's trunk."""
+    def _graft(self, step: Step, donor: str, number: int) -> StepResult:
+        """Write a new checkpoint of the model that holds the trunk which step `number` wrote for the donor."""
         history, folder = self._history, self._folder
         output = folder.checkpoint(step.model, step.number)
-        source = folder.checkpoint(donor, history.latest(donor))
+        source = folder.checkpoint(donor, number)
         self._trunk.graft(donor, source, step.model, folder.checkpoint(step.model, history.latest(step.model)), output)
         return StepResult({}, retention.fingerprint(output), {})
 
     def _average(self, step: Step) -> StepResult:
         """Write the mean of all models' trunks."""
         output = self._folder.checkpoint(TRUNK, step.number)
-        latest = {name: self._history.latest(name) for name in self._spec.names}
+        latest = {name: self._history.latest(name) for name in self._names}
         self._trunk.average({name: self._folder.checkpoint(name, number) for name, number in latest.items()}, output)
         self._tidy(TRUNK)
         return StepResult({}, retention.fingerprint(output), {})

@@ -1,164 +1,15 @@
-"""What a run has done so far: records of finished steps and of edits, and what follows from them."""
+"""What a run has done so far, and what follows from that."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
 from itertools import islice, takewhile
 from typing import Any
 
-from . import json_text
-from .schedule import Schedule, Step
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What is measured at the end of a round that ends a block of `window` rounds; each by the name of a model.
-
-    Attributes:
-        change: how much the weights moved from the mean of one block to that of the next, and `TRUNK`'s; None
-            where no whole block lies before.
-        held_out: the loss on held-out rows; None for a model without a vote; None if no rows are held out.
-        distance: how far the trunk, as the last train step left it, is from the mean of all models' trunks.
-    """
-
-    change: Mapping[str, float] | None = None
-    held_out: Mapping[str, float | None] | None = None
-    distance: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished step.
-
-    Attributes:
-        step: the step of the schedule.
-        source: the checkpoint that it started from (train) or took layers from (graft), relative to the run's
-            folder; all of those whose trunks it averaged.
-        checkpoint: the one that it wrote, relative to the run's folder.
-        sha256: the fingerprint of that.
-        metrics: what the trainer measured; empty for other steps.
-        measured: what was measured after this step.
-        seconds: how long the step took.
-    """
-
-    step: Step
-    source: str | Sequence[str]
-    checkpoint: str
-    sha256: str
-    metrics: Mapping[str, Any]
-    measured: Measured
-    seconds: float
-
-    @property
-    def loss(self) -> float | None:
-        """The loss among the metrics, if there is one."""
-        return _number(self.metrics.get("loss"))
-
-    def line(self) -> bytes:
-        """Return the record as a line of the journal."""
-        step = self.step
-        values = {
-            "step": step.number,
-            "round": step.round,
-            "kind": step.kind,
-            "model": step.model,
-            "from": self.source,
-            "batch": step.batch,
-            "checkpoint": self.checkpoint,
-            "sha256": self.sha256,
-            "metrics": self.metrics,
-            "change": self.measured.change,
-            "seconds": round(self.seconds, 6),
-            "held_out": self.measured.held_out,
-            "distance": self.measured.distance,
-        }
-        return json_text.render(values).encode() + b"\n"
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A checkpoint that somebody changed between two steps, and that the run continues from.
-
-    Attributes:
-        step: the last finished step.
-        round: the number of whole rounds.
-        model: whose checkpoint it is: its latest.
-        checkpoint: the path, relative to the run's folder; it stays the same.
-        sha256: the new fingerprint.
-        replaces: the fingerprint before.
-    """
-
-    step: int
-    round: int
-    model: str
-    checkpoint: str
-    sha256: str
-    replaces: str
-
-    def line(self) -> bytes:
-        """Return the edit as a line of the journal."""
-        return json_text.render({"kind": "edit", **asdict(self)}).encode() + b"\n"
-
-
-def replay(line: bytes, history: History) -> bool:
-    """Take a line of the journal, but not the head, into a history; return whether it ends a round.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError, ArithmeticError: it is not such a line, or one that cannot
-            follow `history`.
-    """
-    values = json_text.parse(line, own=True)
-    if values["kind"] == "edit":
-        history.edit(_edit(values, history))
-        return False
-    record = _record(values, history)
-    history.add(record)
-    return record.step.last
-
-
-def _edit(values: Mapping[str, Any], history: History) -> Edit:
-    """Read an edit's line; it may take history back, like a record, but not beyond the last whole round."""
-    edit = Edit(**{field.name: values[field.name] for field in fields(Edit)})
-    texts = edit.model, edit.checkpoint, edit.sha256, edit.replaces
-    if type(edit.step) is not int or not history.whole_step <= edit.step <= history.step:
-        raise ValueError
-    if edit.model not in history.models or not all(isinstance(text, str) for text in texts):
-        raise ValueError
-    return edit
-
-
-def _record(values: Mapping[str, Any], history: History) -> Record:
-    """Read a record's line."""
-    number = values["step"]
-    if type(number) is not int or not history.whole_step < number <= history.step + 1:
-        raise ValueError
-    step = history.schedule.step(number)
-    if (values["kind"], values["model"], values["round"]) != (step.kind, step.model, step.round):
-        raise ValueError
-    metrics, source, texts = values["metrics"], values["from"], (values["checkpoint"], values["sha256"])
-    sources = source if step.kind == "average" else [source]
-    if not isinstance(metrics, dict) or not all(isinstance(text, str) for text in (*texts, *sources)):
-        raise ValueError
-    change, held_out, distance = (_numbers(values.get(key)) for key in ("change", "held_out", "distance"))
-    if change is not None and not (step.last and change.keys() >= set(history.models)):
-        raise ValueError
-    if None in (change or {}).values() or None in (distance or {}).values():
-        raise ValueError
-    measured = Measured(change, held_out, distance)  # type: ignore[arg-type]  # no None is left in them
-    return Record(step, source, *texts, metrics, measured, float(values["seconds"]))
-
-
-def _number(value: object) -> float | None:
-    """Return a number of a line of JSON, in which NaN and infinities are strings; None for anything else."""
-    if value in ("NaN", "Infinity", "-Infinity"):
-        return float(str(value))
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _numbers(values: dict[str, object] | None) -> dict[str, float | None] | None:
-    return None if values is None else {name: _number(value) for name, value in values.items()}
+from .learning_rate import Rate, at, is_plain
+from .lines import Edit, Measured, Record, Settings, Variables
+from .schedule import Schedule
 
 
 class History:
@@ -170,24 +21,39 @@ class History:
     Args:
         schedule: the order of the steps.
         initial: the fingerprint of each model's first checkpoint.
+        document: the spec of the run, as in the head of the journal.
+        variables: the dtype and the shape of each variable of each model.
 
     Attributes:
         schedule: the order of the steps.
+        document: the spec of the run as it is by now.
+        variables: the dtype and the shape of each variable of each model.
+        initial: the fingerprint of each model's first checkpoint.
         step: the number of the last finished step, 0 before the first.
         measured: what was measured last; nothing before the first measurement.
         stale: for how many measurements the mean held-out loss has not been smaller than ever before.
+        idle: the same of each model's own held-out loss.
     """
 
-    def __init__(self, schedule: Schedule, initial: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        initial: Mapping[str, str],
+        document: Mapping[str, Any] | None = None,
+        variables: Mapping[str, Variables] | None = None,
+    ) -> None:
         self.schedule = schedule
+        self.document = document or {}
+        self.variables = variables or {}
+        self._documents = [(1, self.document)]  # with the first round for which each holds
         self.step = 0
         self.measured = Measured()
-        self.stale = 0
-        self._least = math.inf
-        self._initial = initial
+        self.stale, self.idle = 0, dict.fromkeys(schedule.models, 0)
+        self._least, self._best = math.inf, dict.fromkeys(schedule.models, math.inf)
+        self.initial = initial
         self._recent: dict[int, Record] = {}
         self._edited: dict[tuple[str, int], str] = {}  # the new fingerprints of checkpoints, by model and step
-        self._synced = 0
+        self._synced = self._furthest = 0
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -215,6 +81,11 @@ class History:
         return max(self._synced, self.whole_step)
 
     @property
+    def furthest(self) -> int:
+        """The last step that a driver can have begun: trainers work on the round that follows an unfinished one."""
+        return self.schedule.first_step(self.schedule.whole_rounds(self._furthest) + 3) - 1
+
+    @property
     def edited(self) -> Iterator[tuple[str, int]]:
         """The edited checkpoints that a run may still continue from: the model, and the step that wrote it."""
         return iter(self._edited)
@@ -228,9 +99,12 @@ class History:
         """Take in a finished step; one that is not beyond the last takes history back to before it first."""
         self.rewind(record.step.number - 1)
         self.step = record.step.number
+        self._furthest = max(self._furthest, self.step)
         self._recent[self.step] = record
         if record.step.last:
             self._take(record.measured)
+            if self.schedule.turns(record.step.round + 1):
+                self._begin_to_measure()
             first = self.schedule.first_step(record.step.round)
             for number in [number for number in self._recent if number < first]:
                 del self._recent[number]
@@ -242,15 +116,51 @@ class History:
         self.rewind(edit.step)
         self._edited[edit.model, self.latest(edit.model)] = edit.sha256
         self._synced = edit.step
+        self._begin_to_measure()
+
+    def change_settings(self, new: Settings) -> None:
+        """Take in a change of ring.toml."""
+        self.rewind(new.step)
+        self.document = new.spec
+        self.schedule = self.schedule.then(new.round, Schedule.of(new.spec))
+        self.variables = {**self.variables, **new.variables}
+        self.initial = {**self.initial, **new.initial}
+        self._documents = [each for each in self._documents if each[0] < new.round] + [(new.round, new.spec)]
+        self._begin_to_measure()
+
+    def learning_rate(self, model: str, round: int) -> float | None:
+        """Return the learning rate of a model in a round; None: the one that its trainer was begun with.
+
+        A number that never changed is left to the built-in trainer, which keeps it in the checkpoint, where it may be
+        edited.
+        """
+        tables = [
+            table
+            for first, document in self._documents
+            for table in document.get("models", ())
+            if first <= round and table["name"] == model
+        ]
+        rates: list[Rate | None] = [table.get("learning_rate") for table in tables]
+        if not rates or rates[-1] is None:
+            return None
+        never_changed = is_plain(rates[0]) and all(rate == rates[0] for rate in rates)
+        return None if never_changed and tables[0].get("hidden_units") is not None else at(rates[-1], round)
+
+    def _begin_to_measure(self) -> None:
+        """Forget what was measured: it says nothing about what follows."""
         self.measured, self.stale, self._least = Measured(), 0, math.inf
+        self.idle, self._best = dict.fromkeys(self.models, 0), dict.fromkeys(self.models, math.inf)
 
     def _take(self, new: Measured) -> None:
         """Take in what was measured after a round."""
         old = self.measured
         self.measured = Measured(new.change or old.change, new.held_out or old.held_out, new.distance or old.distance)
-        losses = [loss for loss in (new.held_out or {}).values() if loss is not None]
+        losses = {name: loss for name, loss in (new.held_out or {}).items() if loss is not None}
+        for name in losses.keys() & self.idle.keys():
+            self.idle[name] = 0 if losses[name] < self._best[name] else self.idle[name] + 1
+            self._best[name] = min(self._best[name], losses[name])
         if losses:
-            mean = math.fsum(losses) / len(losses)
+            mean = math.fsum(losses.values()) / len(losses)
             self.stale = 0 if mean < self._least else self.stale + 1
             self._least = min(self._least, mean)
 
@@ -280,7 +190,7 @@ class History:
         """Return the fingerprint of a model's checkpoint that was the latest now or after the last whole round."""
         if (model, step) in self._edited:
             return self._edited[model, step]
-        return self._recent[step].sha256 if step else self._initial[model]
+        return self._recent[step].sha256 if step else self.initial[model]
 
     def listed(self, model: str, max_to_keep: int) -> list[int]:
         """Return the steps that wrote the newest checkpoints which the model had after the last whole round."""
@@ -300,7 +210,5 @@ class History:
 
     def _written(self, model: str, last: int) -> Iterator[int]:
         """Yield the steps up to `last` that wrote a checkpoint of the model, newest first, and 0."""
-        for number in range(last, 0, -1):
-            if self.schedule.writer(number) == model:
-                yield number
+        yield from self.schedule.written(model, last)
         yield 0

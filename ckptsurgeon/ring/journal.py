@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import BusyError, CkptSurgeonError, DamagedError, UnsupportedError, files
 from ..publish import drive, end_drive, fsync, write_all
 from . import json_text
-from .history import Edit, History, Record, replay
+from .history import History
+from .lines import Edit, Record, Settings, Variables
+from .replaying import check_document, replay, suffixes, take_variables
 from .schedule import TRUNK, Schedule
-from .spec.toml_keys import SUFFIXES, model_name
 
 try:
     import fcntl
@@ -40,9 +41,6 @@ _WAIT_FOR_STATUS = 0.5
 _AFRESH = "restore the file, or start over with: ckptsurgeon ring init --force"
 LONGEST_LINE = 1 << 22  # bytes; metrics are bounded by what a trainer may say in a line
 LONGEST_HEAD = 1 << 26  # bytes; it lists the variables of all models
-
-# Name -> dtype and shape.
-Variables = Mapping[str, tuple[str, Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -69,19 +67,6 @@ class Head:
         """The names of the models, in the order of the ring."""
         return tuple(map(str, self.spec.get("order") or (model["name"] for model in self.spec["models"])))
 
-    @property
-    def schedule(self) -> Schedule:
-        """The order of the steps; ValueError where there is no such one."""
-        kind, warmup = self.spec.get("schedule", "ring"), self.spec.get("warmup", 0)
-        if kind not in ("ring", "average") or type(warmup) is not int or warmup < 0:
-            raise ValueError
-        return Schedule(self.models, kind, warmup)
-
-    @property
-    def suffixes(self) -> dict[str, str]:
-        """The end of the names of each model's checkpoints, and of the trunk's."""
-        return {**{m["name"]: SUFFIXES[m.get("format", "bundle")] for m in self.spec["models"]}, TRUNK: ""}
-
     def line(self) -> bytes:
         """Return the head as a line of the journal."""
         values = {"v": 1, "spec": self.spec, "data_sha256": self.data_sha256, "env": self.env}
@@ -96,6 +81,11 @@ class Content:
     head: Head
     history: History
     length: int
+
+    @property
+    def suffixes(self) -> dict[str, str]:
+        """The end of the names of each model's checkpoints, and of the trunk's."""
+        return {**suffixes(self.history.document), TRUNK: ""}
 
 
 def parse(file: IO[bytes]) -> Content | None:
@@ -115,14 +105,12 @@ def parse(file: IO[bytes]) -> Content | None:
     try:
         values = json_text.parse(first, own=True)
         version = values["v"]
-        parts = (dict(each) for each in (values["env"], values["initial"], values.get("variables", {})))
-        head = Head(values["spec"], values["data_sha256"], *parts)
-        models = tuple(map(model_name, head.models))  # they become paths, and the file may hold anything
-        if len(models) < 2 or head.suffixes.keys() != {*models, TRUNK}:
+        variables = take_variables(values.get("variables", {}))
+        head = Head(values["spec"], values["data_sha256"], dict(values["env"]), dict(values["initial"]), variables)
+        schedule = check_document(head.spec)
+        if not all(isinstance(head.initial[name], str) for name in schedule.models):
             raise ValueError
-        if not all(isinstance(head.initial[name], str) for name in models):
-            raise ValueError
-        history = History(head.schedule, head.initial)
+        history = History(schedule, head.initial, head.spec, head.variables)
     except UNREADABLE as error:
         raise DamagedError("line 1 is not the head of a journal", hint=_AFRESH) from error
     if version != 1:
@@ -205,8 +193,8 @@ class Journal:
             os.fsync(self.fd)
             fsync(os.path.dirname(self.path))
 
-    def append(self, record: Record | Edit, sync: bool) -> None:
-        """Add a finished step or an edit; with `sync` it and all before it are on disk when this returns."""
+    def append(self, record: Record | Edit | Settings, sync: bool) -> None:
+        """Add a line; with `sync` it and all before it are on disk when this returns."""
         with files(self.path):
             write_all(self.fd, record.line())
             if sync:

@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 
+from .. import formats
 from ..errors import files
-from ..formats import state
+from ..formats import locating, state
 from .folder import Folder
 from .history import History
 from .schedule import TRUNK
@@ -45,18 +46,30 @@ def tidy(folder: Folder, history: History, model: str, max_to_keep: int) -> None
                 _remove(os.path.join(path, name))
 
 
-def sweep(path: str, kept: set[int]) -> None:
-    """Remove all unfinished files and all checkpoints except those in `kept` from a model's folder.
+def sweep(path: str, kept: set[int], last: int | None = None) -> list[str]:
+    """Remove all unfinished files, and checkpoints except those in `kept`, from a model's folder.
 
     No trainer may be running. Files left by a crash are removed like old ones.
+
+    Args:
+        path: the folder.
+        kept: the steps of the checkpoints that stay.
+        last: the last step that the run can have begun; None to remove those of all steps.
+
+    Returns:
+        The paths of later checkpoints, which somebody else put there, and which stay.
     """
+    others = []
     with files(path):
         for name, step in _steps(path):
-            if step not in kept:
+            if last is not None and step > last:
+                others.append(os.path.join(path, name))
+            elif step not in kept:
                 _remove(os.path.join(path, name))
         for name in os.listdir(path):
             if _UNFINISHED.search(name):
                 _remove(os.path.join(path, name))
+    return sorted(others)
 
 
 def foreign(path: str) -> str | None:
@@ -77,6 +90,17 @@ def fingerprint(path: str) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def carry(source: str, output: str) -> None:
+    """Give a checkpoint a second name, by hard links, or by copies where the file system has none."""
+    formats.remove(output)
+    for path in locating.files_of(locating.locate(source)):
+        with files(path):
+            try:
+                os.link(path, output + path[len(source) :])
+            except OSError:
+                shutil.copyfile(path, output + path[len(source) :])
 
 
 def _steps(path: str) -> Iterator[tuple[str, int]]:

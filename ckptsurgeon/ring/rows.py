@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import data
 from ..errors import CkptSurgeonError, DamagedError, RefusedError, TrainerError, files
 from ..publish import write_file
@@ -155,6 +158,11 @@ def held_out(spec: Spec, table: data.Table, at_once: int) -> Iterator[data.Table
     elif spec.data.holdout:
         batches = data.Batches(len(table.X), spec.data.batch_size, spec.seed, spec.data.holdout)
         yield from map(table.take, batches.held_out_parts(at_once))
+
+
+def examples(folder: Folder, table: data.Table, count: int) -> NDArray[np.float32]:
+    """Return the features of at most `count` rows, to try models on: of the last mini-batch if the table has none."""
+    return table.X[:count] if len(table.X) else data.load_npz(folder.batch)["X"][:count]
 
 
 def read_rows(folder: Folder, spec: Spec) -> data.Table | None:

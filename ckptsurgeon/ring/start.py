@@ -6,20 +6,19 @@ Until the journal has its head, there is no run and `ring init` may be called ag
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 from collections.abc import Callable
 
 from .. import data, formats
-from ..errors import CkptSurgeonError, DamagedError, Problems, RefusedError, TrainerError, UsageError, check, files
+from ..errors import DamagedError, RefusedError, TrainerError, UsageError, files
 from ..publish import write_file
-from ..verbs import producing
-from . import environment, retention
+from . import environment, learning_rate, retention
 from .folder import Folder
 from .history import History
-from .journal import Head, Journal, Variables
+from .journal import Head, Journal
 from .reporting import status
+from .resuming import joining
 from .rows import open_rows, read_rows, remember
 from .schedule import step_seed
 from .spec import loading, template
@@ -28,7 +27,6 @@ from .trainers import engines
 from .trainers.attempts import attempt
 from .trainers.stopping import stop
 from .trainers.trainer import Request, Trainer
-from .weights.trunk import Trunk, mismatches
 
 
 def init(
@@ -78,14 +76,15 @@ def init(
                 rows.write(0, folder.batch)
                 remember(folder, rows)
         initial = _first_checkpoints(folder, spec, table, journal, warn)
-        _check_trunks(folder, spec)
+        first = {name: folder.checkpoint(name, 0) for name in spec.names}
+        joining.check_trunks(folder, spec, first)
         if written:
             write_file(folder.spec, template.render(spec).encode())
         history = History(spec.steps, initial)
         for name in spec.names:
             formats.sync(folder.checkpoint(name, 0))
         retention.update_state_files(folder, history, spec.max_to_keep)
-        variables = {name: _variables(folder.checkpoint(name, 0)) for name in spec.names}
+        variables = {name: joining.variables(path) for name, path in first.items()}
         journal.start(Head(spec.document(), folder.data_digest(), environment.describe(), initial, variables))
     return spec
 
@@ -101,7 +100,7 @@ def _make_room(folder: Folder, spec: Spec, journal: Journal, force: bool) -> Non
     if content is not None and not force:
         hint = f"ckptsurgeon ring run {folder.root} continues it; --force starts over"
         raise RefusedError("already holds a run", path=folder.root, hint=hint)
-    names = dict.fromkeys((*spec.steps.writers, *(content.head.schedule.writers if content is not None else ())))
+    names = dict.fromkeys((*spec.steps.writers, *(content.history.schedule.writers if content is not None else ())))
     for name in names:
         with files(folder.model(name)):
             os.makedirs(folder.model(name), exist_ok=True)
@@ -143,6 +142,7 @@ def _first_checkpoints(
                     checkpoint=None,
                     output=folder.checkpoint(model.name, 0),
                     data=None if table is None else folder.batch,
+                    learning_rate=None if model.learning_rate is None else learning_rate.at(model.learning_rate, 1),
                 )
                 trainer, started = trainers[model.name], False
                 with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
@@ -151,46 +151,13 @@ def _first_checkpoints(
                 asked.append((model, trainer, request, started))
         for model in spec.models:
             if model.init is not None:
-                fingerprints[model.name] = _copy(folder, model, model.init)
+                fingerprints[model.name] = joining.copy(folder, model, model.init)
         for model, trainer, request, started in asked:
             result = attempt(trainer, request, model, folder, None, warn, started)
             fingerprints[model.name] = result.sha256
     finally:
         stop(list(trainers.values()), 0.0, 0.3)
     return {name: fingerprints[name] for name in spec.names}
-
-
-def _copy(folder: Folder, model: Model, source: str) -> str:
-    """Copy a given checkpoint into the run, in the format of the model; return its fingerprint."""
-    target = folder.checkpoint(model.name, 0)
-    to = "hdf5" if model.format == "weights.h5" else model.format
-    producing.convert(folder.resolve(source), target, to=to, force=True, sync=False)
-    return retention.fingerprint(target)
-
-
-def _variables(path: str) -> Variables:
-    with formats.open(path) as checkpoint:
-        return {each.name: (each.dtype, each.shape) for each in checkpoint.variables.values()}
-
-
-def _check_trunks(folder: Folder, spec: Spec) -> None:
-    """Plan every graft of a round, so that models which cannot share a trunk are found before the run begins."""
-    first = {name: folder.checkpoint(name, 0) for name in spec.names}
-    problems: list[CkptSurgeonError] = []
-    try:
-        trunk = Trunk(spec, first)
-    except CkptSurgeonError as error:
-        problems += error.problems if isinstance(error, Problems) else [error]
-    else:
-        pairs = itertools.pairwise(spec.names)  # all others follow from them
-        for donor, recipient in [*pairs, (spec.names[-1], spec.names[0])]:
-            try:
-                trunk.graft(donor, first[donor], recipient, first[recipient], None)
-            except CkptSurgeonError as error:
-                problems += mismatches(f"{spec.selection} of {donor} cannot be grafted into {recipient}", error)
-    for problem in problems:
-        problem.path = folder.spec
-    check(problems)
 
 
 def _unlink(path: str) -> None:

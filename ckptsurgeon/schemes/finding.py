@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import STORED
 from ..errors import UsageError
-from ..names import ATTRIBUTES, DIGITS, OBJECT_SLOT, TOKENS
+from ..names import ATTRIBUTES, DIGITS, OBJECT_SLOT, beginning
 from .known import KNOWN
 from .optimizers import WEIGHTS, optimizer_variables, slots
 from .scheme import PatternScheme, Scheme, TableScheme
@@ -22,8 +22,8 @@ def fitting(checkpoint: Checkpoint) -> list[Scheme]:
     joined = "\n" + "\n".join(names)
     fit: list[Scheme] = []
     for name, pattern in KNOWN:
-        # Look for its literal start first: compiling a pattern takes longer than a small `ls`.
-        if "\n" + TOKENS.split(pattern, 1)[0] in joined:
+        # Look for its literal start first: to match all names takes longer.
+        if "\n" + beginning(pattern) in joined:
             scheme = PatternScheme(name, pattern)
             if any(scheme.number(each) is not None for each in names):
                 fit.append(scheme)
@@ -61,7 +61,7 @@ def find(checkpoint: Checkpoint, pattern: str | None = None, option: str = "--sc
     fit = fitting(checkpoint) or inferred(checkpoint)
     fit = [scheme for scheme in fit if scheme.name == STORED] or fit  # chosen when the checkpoint was streamed
     if not fit:
-        example = next((name for name in checkpoint.variables if DIGITS.search(name)), None)
+        example = next((name for name in checkpoint.variables if set(DIGITS) & set(name)), None)
         hint = f"name them with {option}, for instance 'tower/{{K}}/**'"
         raise UsageError("no known layer scheme matches its names", path=checkpoint.path, found=example, hint=hint)
     if len(fit) > 1:

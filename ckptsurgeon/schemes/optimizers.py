@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
-from ..names import ATTRIBUTES, OBJECT_SLOT
-from .slot_names import SCALARS, NamedSlots
+from ..names import ATTRIBUTES, OBJECT_SLOT, is_numbered
+from .slot_names import KERAS_OPTIMIZERS, SCALARS, NamedSlots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
 
 # Keras optimizers of tf.estimator: training/<optimizer>/<variable>/<slot>, and training/<optimizer>/iter, beta_1, ….
-_TRAINING = re.compile(
-    r"training/(?:SGD|Adagrad|Adadelta|Adamax|Adam|Nadam|RMSprop|Ftrl)(?:_[0-9]+)?/.*", re.DOTALL | re.IGNORECASE
-)
+_TRAINING = frozenset(name.lower() for name in KERAS_OPTIMIZERS)
 
 # Variables of the optimizer itself, which are not slots.
-_POWER = re.compile(r"beta[12]_power(_[0-9]+)?")
+_POWERS = ("beta1_power", "beta2_power")
 _OPTIMIZERS = ("optimizer/", "optimizer_weights/")
 WEIGHTS = "_trainable_variables"  # an optimizer's folder that holds the model's weights
 _NEVER = ("global_step", "save_counter")
@@ -75,13 +71,18 @@ def optimizer_variables(checkpoint: Checkpoint) -> set[str]:
         if parts[-1] in _NEVER or name in found:
             continue
         if (
-            (not variable.shape and _POWER.fullmatch(parts[-1]))
-            or _TRAINING.fullmatch(name)
+            (not variable.shape and is_numbered(parts[-1], _POWERS))
+            or _is_in_training(name)
             or (not variable.shape and parts[-1] in SCALARS and "/".join(parts[:-1]) in named.scopes)
             or (name.startswith(starts) and WEIGHTS not in parts)
         ):
             found.add(name)
     return found
+
+
+def _is_in_training(name: str) -> bool:
+    folder, *rest = name.lower().split("/", 2)
+    return folder == "training" and len(rest) == 2 and is_numbered(rest[0], _TRAINING)
 
 
 def own_variables(checkpoint: Checkpoint) -> set[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from ..errors import CkptSurgeonError, UsageError, check
+from ..names import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,20 +29,20 @@ def parse_layers(text: str, numbers: Sequence[int], path: str | None = None) -> 
     there = _spans(numbers)
     for item in text.split(","):
         item = item.strip()
-        span = re.fullmatch(r"(\d{1,18})(-(\d{0,18}))?|-(\d{1,18})|all", item)
-        if span is None:
-            problems.append(_bad_range(item))
-        elif item == "all":
+        begin, dash, end = item.partition("-")
+        if item == "all":
             chosen.update(numbers)
-        elif span[4]:
-            back = int(span[4])
+        elif not all(is_number(each) for each in (begin, end) if each) or not (begin or end):
+            problems.append(_bad_range(item))
+        elif not begin:
+            back = int(end)
             if 1 <= back <= len(numbers):
                 chosen.add(numbers[-back])
             else:
                 problems.append(UsageError(f"no layer {item} from the end", path=path, expected=f"one of {there}"))
         else:
-            first = int(span[1])
-            last = first if span[2] is None else int(span[3]) if span[3] else max(numbers, default=first)
+            first = int(begin)
+            last = int(end) if end else max(numbers, default=first) if dash else first
             missing = [number for number in dict.fromkeys((first, last)) if number not in numbers]
             if missing:
                 what = f"no layer {' and '.join(map(str, missing))}"
@@ -57,9 +56,9 @@ def parse_layers(text: str, numbers: Sequence[int], path: str | None = None) -> 
 
 
 def _bad_range(item: str) -> UsageError:
-    halves = re.fullmatch(r"(\d{1,18}):(\d{1,18})", item)
-    if halves and int(halves[2]) > int(halves[1]):
-        first, last = int(halves[1]), int(halves[2]) - 1
+    begin, _, end = item.partition(":")
+    if is_number(begin) and is_number(end) and int(end) > int(begin):
+        first, last = int(begin), int(end) - 1
         meant = f"{first}-{last}" if last > first else f"{first}"
         return UsageError(f"invalid --layers {item}", hint=f"did you mean {meant} (inclusive)")
     return UsageError(f"invalid --layers {item or repr(item)}", expected="N, N-M, N-, -N or all, joined by commas")

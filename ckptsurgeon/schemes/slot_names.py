@@ -8,9 +8,7 @@ tf.contrib's optimizers of TensorFlow 1.15, `mesh_tensorflow/optimize.py`, Tenso
 
 from __future__ import annotations
 
-import re
-
-from ..names import ATTRIBUTES, DIGITS, OBJECT_SLOT
+from ..names import ATTRIBUTES, OBJECT_SLOT, is_number, is_numbered, last_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ _MESH_LABELS = ("_slot_vr", "_slot_vc", "_slot_v", "_slot_m", "_momentum_v")
 _KERAS_LABELS = frozenset(
     ("m", "v", "vhat", "accumulator", "linear", "rms", "momentum", "mg", "accum_grad", "accum_var")
 )
-_KERAS_OPTIMIZER = re.compile(r"(?:SGD|Adagrad|Adadelta|Adamax|Adam|Nadam|RMSprop|Ftrl)(?:_[0-9]+)?")
+KERAS_OPTIMIZERS = ("SGD", "Adagrad", "Adadelta", "Adamax", "Adam", "Nadam", "RMSprop", "Ftrl")
 
 # Slots of other shapes: Adafactor keeps means over one dimension, Shampoo a square matrix for each dimension.
 _FACTORED = frozenset(("Adafactor", "_slot_vr", "_slot_vc"))
@@ -52,7 +50,6 @@ SCALARS = frozenset(
 _AUXILIARY = frozenset(("biased", "local_step", "mask"))
 
 _DEEPEST = 16  # path components of a scope, or of what a partition leaves in a slot's name
-_LAST_NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _COUNTERS = "_0123456789"  # which end the labels of further slots: Adam_1
 
 
@@ -109,7 +106,7 @@ class NamedSlots:
                 continue
             elif label not in _LABELS:
                 stem, _, count = last.rpartition("_")
-                if stem in _LABELS and DIGITS.fullmatch(count):
+                if stem in _LABELS and is_number(count):
                     label = stem
             is_known = label in _LABELS or label in _MESH_LABELS
             end = base[base.rfind("/") + 1 :]  # the last component of the variable's name, or of what a partition left
@@ -171,7 +168,7 @@ class NamedSlots:
         """Return whether an optimizer's scalars stand in a scope, or the scope has a Keras optimizer's name."""
         if not scope:
             return False
-        if label in _KERAS_LABELS and _KERAS_OPTIMIZER.fullmatch(scope[scope.rfind("/") + 1 :]):
+        if label in _KERAS_LABELS and is_numbered(scope[scope.rfind("/") + 1 :], KERAS_OPTIMIZERS):
             return True
         scalars = (self._variables.get(f"{scope}/{each}") for each in SCALARS)
         return any(each is not None and not each.shape for each in scalars)
@@ -225,8 +222,8 @@ def _fits(label: str, slot: Variable, owner: Variable) -> bool:
 
 def _is_partition(end: str) -> bool:
     """Return whether a component is the end of `part_0`, `part_1`, …."""
-    count = _LAST_NUMBER.search(end)
-    return count is not None and f"part_{count[0]}".endswith(end)
+    count = last_number(end)
+    return count != "" and f"part_{count}".endswith(end)
 
 
 def _is_cut(variable: str, tail: str) -> bool:
@@ -236,8 +233,7 @@ def _is_cut(variable: str, tail: str) -> bool:
     without the scope. If the scope has n characters, so the last n + 1 of `<scope>/<variable>/part_0/` stay in the
     name: `w/t_0/Adam`, `w/part_0/Adam`, `w//part_0/Adam`, `w/ing/w/part_0/Adam`.
     """
-    count = _LAST_NUMBER.search(tail)
-    whole = f"{variable}/part_{count[0] if count else 0}"
+    whole = f"{variable}/part_{last_number(tail) or 0}"
     return whole.endswith(tail) or tail.endswith(f"/{whole}")
 
 
@@ -258,9 +254,8 @@ def renamed_slot(slot: str, owner: str, new: str) -> str:
         return slot
     tail = base[len(owner) + 1 :]
     if OBJECT_SLOT not in slot and tail and _is_cut(owner, tail):
-        count = _LAST_NUMBER.search(tail)
-        whole = f"{new}/part_{count[0] if count else 0}"
-        own = f"{owner}/part_{count[0] if count else 0}"
+        part = f"part_{last_number(tail) or 0}"
+        whole, own = f"{new}/{part}", f"{owner}/{part}"
         tail = whole[-len(tail) :] if len(tail) <= min(len(whole), len(own)) else tail
         return f"{new}/{tail}/{last}"
     return new + slot[len(owner) :]

@@ -10,8 +10,8 @@
 `init` writes initial weights, which depend only on `seed`; without the options that describe a network, there are no
 `init` requests. `train` trains the network in the checkpoint on the rows of the .npz `data` (X and y) and writes it to
 `output`; nothing in it is random. If `data` is null, `batch` is the number of a mini-batch of the rows that
-`batch_source` finds. After an error, even an invalid line, the worker accepts the next request. It exits at once at the
-end of stdin.
+`batch_source` finds. A request with a `learning_rate` sets it, for this step and in the checkpoint. After an error,
+even an invalid line, the worker accepts the next request. It exits at once at the end of stdin.
 
 With `--once CKPT` it trains one mini-batch and exits; `ckptsurgeon train` runs it that way.
 """
@@ -67,7 +67,8 @@ class RequestHandler:
             return {}
         if request.get("op") == "train":
             checkpoint, output = (serving.path_of(request, name) for name in ("checkpoint", "output"))
-            return self._trainer.train(checkpoint, output, *self._rows(request, checkpoint))
+            X, y = self._rows(request, checkpoint)
+            return self._trainer.train(checkpoint, output, X, y, learning_rate=serving.learning_rate_of(request))
         raise UsageError("the request has an unknown op", expected="init or train", found=repr(request.get("op")))
 
     def _rows(self, request: Mapping[str, Any], checkpoint: str) -> tuple[NDArray[Any], NDArray[Any]]:

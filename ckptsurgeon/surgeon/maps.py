@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from .. import schemes
 from ..errors import RefusedError, UsageError
-from ..names import TOKENS, Pattern
+from ..names import Pattern, parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
+
     from ..checkpoint import Checkpoint, Variable
 
 
@@ -35,6 +35,8 @@ class Rename:
             raise UsageError(f"invalid rename {text!r}", expected="A=B")
         self._regex: re.Pattern[str] | None = None
         if regex:
+            import re
+
             try:
                 self._regex = re.compile(self.old)
                 re.sub(self._regex, self.new, "")
@@ -64,10 +66,10 @@ class Rename:
         if exact is not None:
             return {exact.name: self.new}
         rest = "**" if self.old.endswith("/") else ""  # a prefix, perhaps with wildcards too
-        pattern, new = Pattern(self.old + rest), TOKENS.findall(self.new + rest)
+        pattern = Pattern(self.old + rest)
+        new, (first, *literals) = parsed(self.new + rest)
         if len(pattern.tokens) != len(new):
             raise UsageError(f"'{self.old}={self.new}': the two names have different numbers of wildcards")
-        first, *literals = TOKENS.split(self.new + rest)
         renamed = {}
         for name in names:
             spans = pattern.spans(name)
@@ -79,6 +81,8 @@ class Rename:
 
 def _parted(text: str) -> tuple[str, str, str]:
     """Split A=B at the first `=` that is not part of `(?=`, `(?<=` or `(?P=`, or else at the first `=`."""
+    import re
+
     found = re.search(r"(?<!\(\?)(?<!\(\?<)(?<!\(\?P)=", text)
     return (text[: found.start()], "=", text[found.end() :]) if found else text.partition("=")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from .. import schemes
 from ..errors import CkptSurgeonError, RefusedError
 from ..names import ATTRIBUTES, natural_key, shown
@@ -16,9 +14,6 @@ if TYPE_CHECKING:
 
     from ..checkpoint import Checkpoint, Variable
     from .selection import Selection
-
-
-_WORD = re.compile(r"[^\W\d_]+")
 
 
 class Pairs:
@@ -222,7 +217,8 @@ class _Weight:
 
     def words_of_names(self) -> set[str]:
         """Return the words of the name and the full name; empty unless only the last component is used."""
-        return {word.lower() for word in _WORD.findall(self._names)}
+        letters = (char if char.isalnum() and not char.isdecimal() else " " for char in self._names)
+        return set("".join(letters).lower().split())
 
     def contradicts(self, other: _Weight) -> bool:
         """Return whether the shape or the role rules out that the two correspond."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..errors import UsageError
-from .maps import Map
 from .selection import Selection
 from .slots import SlotPolicy
 
@@ -11,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, TypedDict
+
+    from .maps import Map
 
     class GraftKeywords(TypedDict, total=False):
         """The types of the options, for functions that hand them on; `GraftOptions` explains each."""
@@ -84,7 +85,11 @@ class GraftOptions:
         self.selection = Selection(layers, match, exclude, donor_scheme or scheme, option)
         self.slots = SlotPolicy(slots)
         self.recipient_scheme = recipient_scheme
-        self.maps = [Map(text) for text in maps]
+        self.maps: list[Map] = []
+        if maps:
+            from .maps import Map
+
+            self.maps = [Map(text) for text in maps]
         self.skip = on_mismatch == "skip"
         self.cast = cast
         self.add = add

@@ -8,10 +8,10 @@ only it needs, so that the others start faster.
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 
 from .. import formats
 from ..errors import RefusedError, UsageError
+from ..lean import nullcontext
 from ..plan import Plan, Report
 from ..surgeon.selection import Selection
 from . import destination, unchanged
@@ -144,13 +144,23 @@ def set(
     Raises:
         CkptSurgeonError: no such variable, or a value that does not fit it; nothing was written.
     """
-    from .. import numeric
-    from ..surgeon import editing
+    from .. import plain
+    from ..plan import Change, Packed
     from .looking import split_index
 
     def make(checkpoint: Checkpoint) -> Plan:
         name, index = split_index(checkpoint, target)
         variable = checkpoint[name]
+        if isinstance(value, str) and (old := plain.numbers_of(checkpoint, variable)):
+            numbers = old.with_number(index, value)
+            if numbers is not None:
+                plan = Plan(checkpoint, [Change("set", variable, Packed(numbers))])
+                if numbers.data == old.data:
+                    unchanged.mark(plan)
+                return plan
+        from .. import numeric
+        from ..surgeon import editing
+
         values = checkpoint.read(variable.name)
         part = numeric.at_index(values, index, name)
         wanted = numeric.listed(value, variable.dtype, part.shape) if isinstance(value, str) else value

@@ -6,9 +6,8 @@ Each imports only what it needs: they are run often, on checkpoints that are rea
 from __future__ import annotations
 
 import os
-import re
 
-from .. import formats
+from .. import formats, plain
 from ..errors import DamagedError
 
 TYPE_CHECKING = False
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint, Variable
     from ..compare import Finding
     from ..compare.comparison import Difference
+    from ..plain import Numbers
 
 
 def verify(path: str | os.PathLike[str], finite: bool = False) -> list[Finding]:
@@ -149,6 +149,23 @@ def get(path: str | os.PathLike[str], target: str) -> NDArray[Any]:
     return formats.retry(attempt)
 
 
+def get_plain(path: str | os.PathLike[str], target: str) -> Numbers | NDArray[Any]:
+    """As `get`, without NumPy where the numbers are plain."""
+
+    def attempt() -> Numbers | NDArray[Any]:
+        with formats.open(path) as checkpoint:
+            name, index = split_index(checkpoint, target)
+            numbers = plain.numbers_of(checkpoint, checkpoint[name])
+            part = numbers and numbers.at(index)
+            if part is not None:
+                return part
+            from .. import numeric
+
+            return numeric.portable(numeric.at_index(checkpoint.read(name), index, name))
+
+    return formats.retry(attempt)
+
+
 def is_file_of(path: str, other: str) -> bool:
     """Whether a path names one of a checkpoint's own files, however either is spelled."""
     if path == "-" or not os.path.exists(other):
@@ -169,11 +186,9 @@ def unreferenced(path: str) -> int | None:
 
 def split_index(checkpoint: Checkpoint, target: str) -> tuple[str, tuple[Any, ...] | None]:
     """A name and an index; a variable whose name itself ends in brackets wins."""
-    bracket = re.fullmatch(r"(.+)\[([^\[\]]*)\]", target, re.DOTALL)
     variable = checkpoint.named(target)
-    if bracket is None or variable is not None:
+    name, bracket, index = target[:-1].rpartition("[")
+    if not (name and bracket and target.endswith("]") and "]" not in index) or variable is not None:
         return (variable.name if variable else target), None
-    from .. import numeric
-
-    variable = checkpoint.named(bracket[1])
-    return (variable.name if variable else bracket[1]), numeric.parse_index(bracket[2])
+    variable = checkpoint.named(name)
+    return (variable.name if variable else name), plain.parse_index(index)

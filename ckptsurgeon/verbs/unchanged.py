@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 
 from ..errors import CkptSurgeonError
+from ..lean import partial
 from ..plan import Copy, Elements, Fill
 
 TYPE_CHECKING = False

@@ -7,8 +7,8 @@ format = "npz"
 
 Each line on stdin is a request. "init" asks for initial weights, which depend only on `seed`. "train" asks for one step
 on X and y of `data`, from the weights in `checkpoint`, which must be read each time because grafts change them.
-`output` must hold the same names, shapes and dtypes, and the same request must give the same bytes. The answer is one
-line on stdout. The trainer exits at the end of stdin.
+`output` must hold the same names, shapes and dtypes, and the same request must give the same bytes. `learning_rate` is
+null where ring.toml has none. The answer is one line on stdout. The trainer exits at the end of stdin.
 
 It can also be started once per step, with initial weights from a file:
 
@@ -37,7 +37,7 @@ def bias_of(matrix):
     return matrix.replace("Matrix", "Bias").replace("weights", "bias")
 
 
-def train(values, X, y):
+def train(values, X, y, rate=0.1):
     """Train `values` for one step, in place, and return the loss before it."""
     names = [name for name in values if name.endswith(("Matrix", "weights"))]
     names.sort(key=lambda name: (len(name), name))  # layer2 before layer10, the head last
@@ -53,14 +53,14 @@ def train(values, X, y):
         slope = (slope @ values[matrix].T) * (x > 0)
         for name, gradient in gradients.items():
             values[f"{name}/Adagrad"] = values[f"{name}/Adagrad"] + gradient**2
-            values[name] = values[name] - 0.1 * gradient / np.sqrt(values[f"{name}/Adagrad"])
+            values[name] = values[name] - rate * gradient / np.sqrt(values[f"{name}/Adagrad"])
     return float(-np.log(chances[range(len(y)), y] + 1e-9).mean())
 
 
-def step(checkpoint, output, data):
+def step(checkpoint, output, data, rate=None):
     """Train the weights in `checkpoint` on a mini-batch, write them to `output`, and return the metrics."""
     values, rows = dict(np.load(checkpoint)), np.load(data)
-    loss = train(values, rows["X"].reshape(len(rows["X"]), -1), rows["y"])
+    loss = train(values, rows["X"].reshape(len(rows["X"]), -1), rows["y"], rate or 0.1)
     np.savez(output, **values)
     return {"loss": loss}
 
@@ -74,5 +74,5 @@ if __name__ == "__main__":
             sizes = [int(size) for size in sys.argv[1].split(",")]
             np.savez(request["output"], **first_weights(sizes, request["seed"]))
         else:
-            metrics = step(request["checkpoint"], request["output"], request["data"])
+            metrics = step(request["checkpoint"], request["output"], request["data"], request["learning_rate"])
         print(json.dumps({"step": request["step"], "metrics": metrics}), flush=True)

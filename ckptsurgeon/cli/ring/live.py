@@ -22,7 +22,8 @@ from .. import render
 from ..streams import complain
 
 if TYPE_CHECKING:
-    from ...ring.history import History, Measured
+    from ...ring.history import History
+    from ...ring.lines import Measured
     from ...ring.schedule import Limits
 
 _LOOK = 0.2  # seconds between checks for something new to draw

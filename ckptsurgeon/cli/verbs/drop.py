@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from ...errors import CkptSurgeonError
+from ...lean import suppress
 from ...verbs import changing, looking
 from .. import render, streams
 from ..options import add_backup, add_checkpoint, add_writing, writing
@@ -48,7 +47,7 @@ def run(args: Arguments) -> int:
     render.report(report, args.dry_run, args.json)
     if args.out is None and not args.dry_run:
         dead = None
-        with contextlib.suppress(CkptSurgeonError):  # the drop is done; its report does not depend on this
+        with suppress(CkptSurgeonError):  # the drop is done; its report does not depend on this
             dead = looking.unreferenced(args.checkpoint)
         if dead:
             what = f"{dead} bytes in its data files no longer belong to a variable; 'ckptsurgeon compact' reclaims them"

@@ -6,6 +6,7 @@ import os
 import sys
 
 from ...errors import RefusedError, UsageError, files, printable
+from ...plain import Numbers
 from ...verbs import looking
 from ..options import add_checkpoint, add_json
 
@@ -39,18 +40,11 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Get."""
-    from ... import numeric
-
-    values = numeric.portable(looking.get(args.checkpoint, args.target))
     to_file = args.out not in (None, "-")
-    if args.json:
-        import json
-
-        data = (json.dumps(nested(values.tolist()), ensure_ascii=False, allow_nan=False) + "\n").encode()
-    elif to_file or not sys.stdout.isatty():
-        data = _bytes(values)
+    if args.json or to_file or not sys.stdout.isatty():
+        data = _data(looking.get_plain(args.checkpoint, args.target), args.json)
     else:
-        data = (_text(values) + "\n").encode()
+        data = (_text(looking.get(args.checkpoint, args.target)) + "\n").encode()
     if not to_file:
         sys.stdout.buffer.write(data)
         return 0
@@ -80,6 +74,14 @@ def nested(values: Any) -> Any:
     return values
 
 
+def _data(values: Numbers | NDArray[Any], as_json: bool) -> bytes:
+    if not as_json:
+        return values.npy() if isinstance(values, Numbers) else _bytes(values)
+    import json
+
+    return (json.dumps(nested(values.tolist()), ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def _bytes(values: NDArray[Any]) -> bytes:
     """The values in .npy format; a scalar string raw."""
     import io
@@ -102,6 +104,9 @@ def _bytes(values: NDArray[Any]) -> bytes:
 def _text(values: NDArray[Any]) -> str:
     import numpy as np
 
+    from ... import numeric
+
+    values = numeric.portable(values)
     if values.dtype.kind == "O" and values.ndim == 0:
         return printable(values.item().decode("utf-8", "surrogateescape"))
     return np.array2string(values, threshold=10_000, max_line_width=100)

@@ -17,6 +17,7 @@ VERBS = {
     "plot": "plot losses, changes of the weights and distances between the trunks",
     "evaluate": "score each model, and all of them together",
     "predict": "predict new rows with all models together",
+    "export": "write all models as one Keras model, SavedModel or ONNX file",
 }
 
 HELP = f"""ckptsurgeon ring VERB DIR [options]
@@ -47,9 +48,7 @@ def run(args: Arguments) -> int:
         hint = verb and did_you_mean(verb, VERBS)
         what = f"no verb ring {verb}" if verb else "ring needs a verb"
         raise UsageError(what, hint=hint or f"the verbs are {', '.join(VERBS)}")
-    from importlib import import_module
-
-    module = import_module(f"ckptsurgeon.cli.ring.{verb}")
+    module = __import__(f"ckptsurgeon.cli.ring.{verb}", fromlist=["run"])
     parser = Parser(f"ckptsurgeon ring {verb}", module.HELP)
     module.add_arguments(parser)
     arguments = parser.parse(rest)

@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from ..parser import Arguments, Parser
 
 HELP = """ckptsurgeon worker [--data FILE [--target COLUMN]] [options]
 
@@ -29,7 +29,7 @@ ckptsurgeon[train].
 """
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the arguments of `worker`. The trainer, a separate process, checks their values."""
     add = parser.add_argument
     add("--data", metavar="FILE", help="the rows of requests whose data is null: csv, .npz or .npy")
@@ -53,7 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--outputs", metavar="N", help="for init: number of values per row, of a regressor")
 
 
-def run(args: Namespace) -> int:
+def run(args: Arguments) -> int:
     """Replace this process by the trainer, which imports TensorFlow."""
     given = {name: value for name, value in vars(args).items() if value is not None}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 
+from ...lean import suppress
 from ...publish import remove
 
 _COPY = ".ckptsurgeon-tmp.copy-"
@@ -14,14 +13,14 @@ _COPY = ".ckptsurgeon-tmp.copy-"
 def shard_files(prefix: str) -> list[tuple[str, int, os.stat_result]]:
     """Return the data files next to a prefix, of any index: path, number of shards in the name, status."""
     folder, base = os.path.split(prefix)
-    shape = re.compile(re.escape(base) + r"\.data-\d{5,}-of-(\d{5,})", re.DOTALL)
+    start = f"{base}.data-"
     found = []
     for name in sorted(os.listdir(folder or ".")):
-        match = shape.fullmatch(name)
-        if match:
+        number, _, count = name[len(start) :].partition("-of-")
+        if name.startswith(start) and all(each.isdecimal() and len(each) >= 5 for each in (number, count)):
             path = os.path.join(folder, name)
             try:
-                found.append((path, int(match[1]), os.stat(path)))
+                found.append((path, int(count), os.stat(path)))
             except FileNotFoundError:
                 continue
     return found
@@ -49,7 +48,7 @@ def recover(prefix: str, present: int, data_path: str) -> None:
         remove(path)
     standing = shard_files(prefix)
     ours = [status for _, number, status in standing if number == present]
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         ours.append(os.lstat(data_path))
     for number in {number for _, number, _ in standing} - {present}:
         group = [(path, status) for path, other, status in standing if other == number]

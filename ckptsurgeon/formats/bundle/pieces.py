@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+import sys
 
 from ...checkpoint import CHUNK, ITEM_SIZE, Extent, Variable
 from ...errors import DamagedError
-from ...plan import Copy, Elements, Fill, Result, Text, Values
-from ...prefetch import prefetched
+from ...lean import partial
+from ...plan import Copy, Elements, Fill, Packed, Result, Text, Values
 from ..tensorflow.tensors import extent_sizes, same_partition
 from .reading import Bundle
-from .strings import checked_stream, encode_strings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def pieces_of(byteorder: str, result: Result) -> list[Piece]:
         ]
     if isinstance(content, Text):
         return [partial(_text, content.value, byteorder)]
+    if isinstance(content, Packed) and variable.slices is None and byteorder == sys.byteorder:
+        return [lambda: ((content.numbers.data,), None)]
     from . import arrays
 
     if isinstance(content, Fill):
@@ -81,10 +82,16 @@ def _copied(byteorder: str, content: Copy, extent: Extent, count: int) -> tuple[
     donor, variable = content.donor, content.variable
     assert isinstance(donor, Bundle)
     if not variable.is_numeric:
+        from .strings import checked_stream
+
         return checked_stream(donor.data, extent, variable.dtype, count), extent.crc
     if donor.byteorder == byteorder:
         chunks = _naming(variable, donor.checked_chunks(extent))
-        return chunks if extent.length < _LARGE else prefetched(chunks), extent.crc
+        if extent.length >= _LARGE:
+            from ...prefetch import prefetched
+
+            chunks = prefetched(chunks)
+        return chunks, extent.crc
     component = ITEM_SIZE[variable.dtype] // (2 if variable.dtype.startswith("complex") else 1)
     return (_swapped(chunk, component) for chunk in _naming(variable, donor.checked_chunks(extent))), None
 
@@ -99,6 +106,8 @@ def _naming(variable: Variable, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _text(value: bytes, byteorder: str) -> tuple[Iterable[bytes], int | None]:
+    from .strings import encode_strings
+
     data, crc = encode_strings([value], byteorder)
     return (data,), crc
 

@@ -13,12 +13,12 @@ files to all new ones, and the old names are removed. In order:
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from ... import errors
 from ...checkpoint import CHUNK
 from ...errors import BusyError, ChangedError, DamagedError, RefusedError
+from ...lean import suppress
 from ...publish import (
     NO_LINKS,
     Appender,
@@ -219,12 +219,12 @@ class Publication:
 
     def close(self, failed: bool) -> None:
         """Release locks and files; a publication that was not committed leaves nothing behind."""
-        with contextlib.suppress(OSError):  # already reported at the commit
+        with suppress(OSError):  # already reported at the commit
             self._staging.finish_sync()
         if failed:
             self._staging.undo()
         if self._data_fd >= 0:
-            with contextlib.suppress(OSError):  # its size was checked, and it was synced
+            with suppress(OSError):  # its size was checked, and it was synced
                 os.close(self._data_fd)
         self._own_lock.release()
 

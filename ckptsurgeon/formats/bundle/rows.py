@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import struct
-from functools import lru_cache
-
 from ...checkpoint import ITEM_SIZE
 from ...errors import DamagedError
+from ...lean import prod, remembered
 from ..tensorflow.tensors import decode_shape, dtype_name, slice_key
 from ..tensorflow.wire import (
     BYTES,
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 # A tag is a field's number and its wire type.
 _DTYPE, _SHARD, _OFFSET, _SIZE = (number << 3 | VARINT for number in (1, 3, 4, 5))
 _SHAPE, _CRC = 2 << 3 | BYTES, 6 << 3 | FIXED32
-_CRC_BYTES = struct.Struct("<I").unpack_from
 _HEADER_VERSION = bytes.fromhex("1a020801")  # VersionDef{producer: 1}
 
 
@@ -94,11 +90,10 @@ def _split_plain(message: bytes) -> tuple[bytes, int, int, int, int, list[bytes]
             size, at = read_varint(message, at - 1, end)
     if at != end or (shard | offset | size) >> 63:
         return None
-    return message[:form], shard, offset, size, _CRC_BYTES(message, end + 1)[0], []
+    return message[:form], shard, offset, size, int.from_bytes(message[end + 1 :], "little"), []
 
 
-@lru_cache(1 << 10)  # most repeat: a slot has its variable's form, and a checkpoint the previous checkpoint's
-def decode_form(form: bytes) -> tuple[str, tuple[int, ...], int, int]:
+def _decode_form(form: bytes) -> tuple[str, tuple[int, ...], int, int]:
     """Return dtype, shape, bytes per element (0: no fixed size), and number of elements of an encoded form.
 
     Raises:
@@ -111,7 +106,11 @@ def decode_form(form: bytes) -> tuple[str, tuple[int, ...], int, int]:
         else:
             encoded = value
     dtype, shape = dtype_name(number), decode_shape(encoded)
-    return dtype, shape, ITEM_SIZE.get(dtype, 0), math.prod(shape)
+    return dtype, shape, ITEM_SIZE.get(dtype, 0), prod(shape)
+
+
+# Most forms repeat: a slot has its variable's, and a checkpoint the previous checkpoint's.
+decode_form = remembered(_decode_form, 1 << 10)
 
 
 class Place:

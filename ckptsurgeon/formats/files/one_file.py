@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from ... import errors
 from ...errors import UsageError
+from ...lean import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class OneFile:
 
     def remove(self, path: str) -> None:
         """As `Format.remove`."""
-        with errors.files(path), contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        with errors.files(path), suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(path)
 
     def to_sync(self, path: str) -> list[str]:

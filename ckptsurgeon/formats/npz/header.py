@@ -1,4 +1,4 @@
-r"""Reads and writes the header of a NumPy array file (.npy), without NumPy and without evaluating anything.
+r"""Reads the header of a NumPy array file (.npy), without NumPy and without evaluating anything; `plain` writes it.
 
     \x93NUMPY, version (2 bytes), length of the text (2 bytes; from version 2 on 4), text, values
 
@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import re
 
-from ...checkpoint import ITEM_SIZE
 from ...errors import DamagedError
+from ...plain import LETTERS, MAGIC
 from ..tensorflow.tensors import MAX_RANK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAGIC = b"\x93NUMPY"
 LONGEST = 10_000  # bytes of text, the limit that NumPy itself sets
 START = 12  # bytes before the text, at most
-_ALIGNMENT = 64
 _DEEPEST = 16
 _DESCR = re.compile(r"([<>=|]?)([?bBiufcSaUVOmM])([0-9]{0,18})(\[[^\]]{1,40}\])?")
-_LETTERS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 _TOKEN = re.compile(r"""\s*(?:([\[\](){},:])|(True|False|None)\b|(-?[0-9]{1,20})L?\b|'([^'\\]*)'|"([^"\\]*)")""")
 
 
@@ -112,24 +109,6 @@ def parse(head: bytes) -> ArrayForm | None:
     return ArrayForm(text, start + length)
 
 
-def header(descr: str, shape: tuple[int, ...]) -> bytes:
-    """The header of an array in C order, as NumPy writes it, with the values aligned."""
-    numbers = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': ({numbers}), }}".encode()
-    text += b" " * (-(len(text) + 11) % _ALIGNMENT) + b"\n"
-    return MAGIC + b"\x01\0" + len(text).to_bytes(2, "little") + text
-
-
-def descr_of(dtype: str) -> str | None:
-    """The `descr` of a numeric dtype in a header; None if NumPy lacks the dtype, so that no header can express it."""
-    match = re.fullmatch(r"(bool|int|uint|float|complex)([0-9]*)", dtype)
-    item = ITEM_SIZE.get(dtype, 0)
-    if match is None or not item or (match[2] and int(match[2]) != 8 * item):
-        return None
-    letter = next(letter for letter, name in _LETTERS.items() if name == match[1])
-    return f"{'|' if item == 1 else '<'}{letter}{item}"
-
-
 def _simple(descr: str) -> tuple[str, str, int, str]:
     """Parse the `descr` of a dtype that is not a record: byte order, letter, bytes per element, name."""
     match = _DESCR.fullmatch(descr)
@@ -158,7 +137,7 @@ def _simple(descr: str) -> tuple[str, str, int, str]:
         raise DamagedError("damaged: unknown array dtype", found=descr[:40])
     if letter == "f" and size == 1:
         return order, letter, size, "float8_e5m2"  # the only dtype of ml_dtypes that NumPy writes this way
-    return order, letter, size, "bool" if letter == "b" else f"{_LETTERS[letter]}{8 * size}"
+    return order, letter, size, "bool" if letter == "b" else f"{LETTERS[letter]}{8 * size}"
 
 
 def _record(descr: Any) -> int:

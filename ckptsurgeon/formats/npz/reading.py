@@ -14,6 +14,7 @@ import sys
 from ... import errors
 from ...checkpoint import CHUNK, ITEM_SIZE, Checkpoint, Extent, Variable
 from ...errors import ChangedError, CkptSurgeonError, DamagedError, NotFoundError, UnsupportedError
+from ...plain import MAGIC
 from ...source import open_source
 from ..files import zipped
 from . import header
@@ -44,8 +45,8 @@ def kind_of(path: str) -> str | None:
     A zip file is an npz if it holds an array and is not a Keras file; a damaged one if its name ends in `.npz`.
     """
     with open_source(path) as file:
-        head = file.read(0, len(header.MAGIC))
-        if head == header.MAGIC:
+        head = file.read(0, len(MAGIC))
+        if head == MAGIC:
             return "npy"
         if not head.startswith((zipped.MAGIC, zipped.EMPTY)):
             return None

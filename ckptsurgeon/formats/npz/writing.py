@@ -7,14 +7,13 @@ hold. An array from another NumPy file keeps its own header.
 
 from __future__ import annotations
 
-from ... import errors
+from ... import errors, plain
 from ...errors import CkptSurgeonError, RefusedError, UnsupportedError
 from ...plan import Copy, Elements, Plan, Result, Text, Values
 from ...publish import Lock
 from .. import payload
 from ..files import replacing, zip_writing, zipped
 from ..proving import prover
-from . import header
 from .reading import ENDING, Npy, Npz
 
 TYPE_CHECKING = False
@@ -175,7 +174,7 @@ def _array(result: Result, as_it_is: bool = False) -> tuple[int, Iterator[bytes]
             return donor.members[name].size, donor.content(name)
     if variable.dtype == "string":
         return _strings(result, as_it_is)
-    head = header.header(header.descr_of(variable.dtype) or "", variable.shape)
+    head = plain.header(plain.descr_of(variable.dtype) or "", variable.shape)
     values = payload.chunks(content, variable)
     from ...checkpoint import ITEM_SIZE
 
@@ -197,7 +196,7 @@ def _strings(result: Result, as_it_is: bool) -> tuple[int, Iterator[bytes]]:
     if any(string.endswith(b"\0") for string in strings):
         raise UnsupportedError(f"{name}: a string ends in a zero byte, which NumPy files would lose")
     item = max(map(len, strings), default=1) or 1
-    head = header.header(f"|S{item}", result.variable.shape)
+    head = plain.header(f"|S{item}", result.variable.shape)
     return len(head) + item * len(strings), _joined(head, (string.ljust(item, b"\0") for string in strings))
 
 
@@ -214,7 +213,7 @@ def _problems(result: Result, name: str, path: str) -> list[CkptSurgeonError]:
     if dtype == "object" and not result.kept:
         what = f"{payload.name_of(result)}: pickled Python objects, which are never copied"
         found.append(UnsupportedError(what, path=path))
-    elif not from_same and dtype != "string" and header.descr_of(dtype) is None:
+    elif not from_same and dtype != "string" and plain.descr_of(dtype) is None:
         what = f"{payload.name_of(result)}: NumPy files cannot represent {dtype}"
         found.append(UnsupportedError(what, path=path, hint="cast it, or use safetensors"))
     try:

@@ -15,9 +15,6 @@ as it is read; TensorFlow checks only some of them.
 
 from __future__ import annotations
 
-import struct
-from bisect import bisect_left
-
 from ...errors import DamagedError
 from .wire import crc32c, mask, read_varint, varint
 
@@ -112,7 +109,7 @@ class Table:
 
     def block_of(self, key: bytes) -> tuple[int, int] | None:
         """Offset and length of the only block that can hold a key, by the index; None if no block can hold it."""
-        number = bisect_left(self._separators, key)
+        number = self._number_of(key)
         return self._blocks[number] if number < len(self._blocks) else None
 
     def get(self, key: bytes) -> bytes | None:
@@ -121,8 +118,13 @@ class Table:
         Raises:
             DamagedError: a wrong checksum, or rows out of order.
         """
-        number = bisect_left(self._separators, key)
+        number = self._number_of(key)
         return self._rows_of(number).get(key) if number < len(self._blocks) else None
+
+    def _number_of(self, key: bytes) -> int:
+        from bisect import bisect_left
+
+        return bisect_left(self._separators, key)
 
     def _rows_of(self, number: int) -> dict[bytes, bytes]:
         if number == self._cached:
@@ -195,7 +197,7 @@ def _block_rows(block: bytes, last: bytes | None) -> Iterator[tuple[bytes, bytes
     end = size - 4 - 4 * restarts
     if restarts < 1 or end < 0:
         raise DamagedError("damaged: impossible number of restart points in a block", found=restarts)
-    points = struct.unpack_from(f"<{restarts}I", block, end)
+    points = [int.from_bytes(block[at : at + 4], "little") for at in range(end, size - 4, 4)]
     at = reached = 0
     room = _KEYS_RATIO * size  # for keys: with shared bytes a small block could expand to gigabytes of keys
     key = b""

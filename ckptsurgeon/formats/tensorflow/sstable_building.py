@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 from .sstable import BLOCK_SIZE, MAGIC, RAW, RESTART_INTERVAL
 from .wire import crc32c, mask, varint
 
@@ -103,8 +101,8 @@ class _BlockBuilder:
         self.rows += 1
 
     def finish(self) -> list[bytes]:
-        restarts = len(self._restarts)
-        return [*self._parts, struct.pack(f"<{restarts + 1}I", *self._restarts, restarts)]
+        numbers = [*self._restarts, len(self._restarts)]
+        return [*self._parts, *(number.to_bytes(4, "little") for number in numbers)]
 
 
 def _shared_length(one: bytes, other: bytes) -> int:

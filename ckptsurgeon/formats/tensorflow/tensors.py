@@ -5,11 +5,10 @@ Sources: `tensorflow/core/framework/types.proto`, `tensor_shape.proto`, `tensor_
 
 from __future__ import annotations
 
-import math
 import os
-from functools import lru_cache
 
 from ...errors import DamagedError, UnsupportedError
+from ...lean import prod, remembered
 from .wire import (
     BYTES,
     VARINT,
@@ -231,10 +230,12 @@ def slice_key(name: bytes, extents: Slice) -> bytes:
     return _KEY_START + ordered_string(name) + _slice_ending(extents)
 
 
-@lru_cache(1 << 8)
-def _slice_ending(extents: Slice) -> bytes:
+def _encoded_ending(extents: Slice) -> bytes:
     ends = (ordered_signed(start) + ordered_signed(length) for start, length in extents)
     return ordered_unsigned(len(extents)) + b"".join(ends)
+
+
+_slice_ending = remembered(_encoded_ending, 1 << 8)
 
 
 def check_version(message: bytes) -> None:
@@ -269,4 +270,4 @@ def extent_sizes(variable: Variable) -> list[int]:
     """The number of elements in each extent of a variable."""
     if variable.slices is None:
         return [variable.size]
-    return [math.prod(slice_shape(extents, variable.shape)) for extents in variable.slices]
+    return [prod(slice_shape(extents, variable.shape)) for extents in variable.slices]

@@ -6,13 +6,11 @@ guide; `xla/tsl/lib/hash/crc32c.h` for the mask; `tensorflow/core/lib/strings/or
 
 from __future__ import annotations
 
-from google_crc32c import extend
-
 from ...errors import DamagedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4 (groups) do not occur in these messages
@@ -21,10 +19,48 @@ _COUNTED = (VARINT, BYTES)  # wire types whose values begin with a varint
 _MASK_DELTA = 0xA282EAD8
 
 
+class _Checksums:
+    """CRC-32C by google_crc32c, from the moment on when there is so much to check that importing it pays."""
+
+    _FEW = 1 << 12  # bytes that Python checks in the time that the import takes
+
+    def __init__(self) -> None:
+        self._left = self._FEW
+        self._table: list[int] = []
+        self._extend: Callable[[int, bytes], int] | None = None
+
+    def extend(self, crc: int, data: bytes) -> int:
+        """The CRC of `data` appended to bytes whose CRC is `crc`."""
+        if self._extend is None:
+            self._left -= len(data)
+            if self._left >= 0:
+                return self._extend_slowly(crc, data)
+            from google_crc32c import extend
+
+            self._extend = extend
+        return self._extend(crc, data)
+
+    def _extend_slowly(self, crc: int, data: bytes) -> int:
+        table = self._table = self._table or [_remainder(byte) for byte in range(256)]
+        crc ^= 0xFFFFFFFF
+        for byte in data:
+            crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+        return crc ^ 0xFFFFFFFF
+
+
+def _remainder(byte: int) -> int:
+    """What a byte contributes to a CRC-32C."""
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    return byte
+
+
+_checksums = _Checksums()
+
+
 def crc32c(data: bytes, crc: int = 0) -> int:
     """CRC-32C (Castagnoli) of `data`, or of `data` appended to bytes whose CRC is `crc`."""
-    extended: int = extend(crc, data)
-    return extended
+    return _checksums.extend(crc, data)
 
 
 def mask(crc: int) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 
 from ...errors import DamagedError
 from ...source import is_file, is_folder, open_source
 from ..tensorflow.sstable import MAGIC
 
-_SHARD = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)  # one file of a set or, with `?`, the whole set
+_TAIL = len("-00000-of-00000")
 
 
 def locate(path: str) -> tuple[str, list[str]] | None:
@@ -21,14 +20,23 @@ def locate(path: str) -> tuple[str, list[str]] | None:
     Raises:
         DamagedError: some files of a set are missing.
     """
-    shard = _SHARD.fullmatch(path)
+    shard = _shard(path)
     if is_file(path):
         if path.endswith(".index") or not _is_table(path):
             return None
-        return _shards(shard[1], int(shard[2])) if shard else (path, [path])
+        return _shards(*shard) if shard else (path, [path])
     if shard:
-        return _shards(shard[1], int(shard[2])) if "?" in path[len(shard[1]) :] else None
+        return _shards(*shard) if "?" in path[-_TAIL:] else None
     return _sharded(path)
+
+
+def _shard(path: str) -> tuple[str, int] | None:
+    """The prefix and the number of files, for one file of a set or, with `?`, the whole set; None for other names."""
+    stem, tail = path[:-_TAIL], path[-_TAIL:]
+    number, count = tail[1:6], tail[10:]
+    if not stem or tail != f"-{number}-of-{count}" or not count.isdecimal():
+        return None
+    return (stem, int(count)) if number.isdecimal() or number == "?????" else None
 
 
 def _shards(stem: str, count: int) -> tuple[str, list[str]] | None:
@@ -46,8 +54,8 @@ def _sharded(stem: str) -> tuple[str, list[str]] | None:
     folder, base = os.path.split(stem)
     if not base or not is_folder(folder or "."):
         return None
-    shape = re.compile(re.escape(base) + r"-\d{5}-of-(\d{5})", re.DOTALL)
-    counts = {int(match[1]) for name in os.listdir(folder or ".") if (match := shape.fullmatch(name))}
+    files = [_shard(name) for name in os.listdir(folder or ".") if name.startswith(base) and "?" not in name[-_TAIL:]]
+    counts = {file[1] for file in files if file and file[0] == base}
     return _shards(stem, counts.pop()) if len(counts) == 1 else None
 
 

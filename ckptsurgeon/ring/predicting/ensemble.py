@@ -11,13 +11,15 @@ import numpy as np
 
 from ... import data
 from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
-from .. import journal, resume
+from .. import journal
 from ..folder import Folder, existing
 from ..rows import held_out
-from ..spec import loading
+from ..spec import fixed, loading
 from ..spec.records import Spec
 from . import features
 from .predictors import Predictors, started
+from .scores import Score
+from .scores import differing as differing_rows
 from .skflow_net import Floats
 from .voting import Task, Voter, rows_at_once, voter
 
@@ -50,8 +52,10 @@ def evaluate(path: str, file: str | None = None, target: str | None = None) -> l
         target: the column of the file to compare with; None for that of ring.toml, which need not have [data].
 
     Returns:
-        For each model, and last for 'ensemble': `model`, `checkpoint`, `rows`, and `accuracy` of a classifier
-        or `r2` and `mse` of a regressor; `reason` says why a model has no vote, and is None of all others.
+        For each model, and last for 'ensemble': `model`, `checkpoint`, `rows`, and `accuracy`, `nll` and `ece` of a
+        classifier or `r2` and `mse` of a regressor (see `scores`); `reason` says why a model has no vote, and is None
+        of all others. The ensemble also has `best`, the best member, and if it is a classifier `disagreement`, the
+        share of the rows on which not all members name the same class.
 
     Raises:
         UsageError: there are no rows to score on.
@@ -60,8 +64,9 @@ def evaluate(path: str, file: str | None = None, target: str | None = None) -> l
     """
     folder, spec = _open(path)
     trained, parts = _rows(folder, spec, file, target)
+    classifier = trained.classes is not None
     with _members(folder, spec, trained) as members:
-        scores, together, count = [_Score() for _ in members], _Score(), 0
+        scores, together, count, differing = [Score(classifier) for _ in members], Score(classifier), 0, 0
         for part in parts:
             votes = []
             for member, score in zip(members, scores, strict=True):
@@ -69,15 +74,18 @@ def evaluate(path: str, file: str | None = None, target: str | None = None) -> l
                     votes.append(member.vote.outputs(part.X))
                     score.add(votes[-1], part)
             together.add(np.mean(votes, axis=0), part)
+            differing += differing_rows(votes) if classifier else 0
             count += len(part.X)
-        lines = [
+        lines: list[dict[str, Any]] = [
             {"model": member.name, "checkpoint": member.checkpoint, "rows": count}
-            | score.values(trained.classes is not None)
+            | score.values()
             | {"reason": member.reason}
             for member, score in zip(members, scores, strict=True)
         ]
-    ensemble = {"model": "ensemble", "checkpoint": None, "rows": count}
-    return [*lines, {**ensemble, **together.values(trained.classes is not None), "reason": None}]
+        best = max((s.rank, -n) for n, (m, s) in enumerate(zip(members, scores, strict=True)) if m.vote is not None)
+    ensemble = {"model": "ensemble", "checkpoint": None, "rows": count} | together.values()
+    disagreement = {"disagreement": differing / count if count else None} if classifier else {}
+    return [*lines, {**ensemble, "reason": None, "best": members[-best[1]].name, **disagreement}]
 
 
 def predict(path: str, file: str, warn: Callable[[str], None] = lambda line: None) -> Iterator[list[list[Any]]]:
@@ -121,7 +129,7 @@ def _open(path: str) -> tuple[Folder, Spec]:
     """Return a run and its settings."""
     folder = existing(path)
     spec = loading.load(folder.spec)
-    resume.check_spec(folder, spec, journal.load(folder.journal).head)
+    fixed.check_spec(folder, spec, journal.load(folder.journal).history)
     return folder.storing(spec.suffixes), spec
 
 
@@ -180,42 +188,6 @@ def _rows(folder: Folder, spec: Spec, file: str | None, target: str | None) -> t
         raise UsageError(what, path=file, expected=_list(trained.features), found=_list(table.features))
     order = [table.features.index(name) for name in trained.features]
     return trained, (data.Table(table.X[some][:, order], table.y[some], table.classes) for some in slices)
-
-
-class _Score:
-    """Scores of one voter, added up part by part."""
-
-    def __init__(self) -> None:
-        self._rows = self._right = self._numbers = 0
-        self._error = 0.0
-        self._first: Floats | None = (
-            None  # the first target is subtracted before squares are summed, which keeps the sums exact
-        )
-        self._sum: Floats | float = 0.0
-        self._squares: Floats | float = 0.0
-
-    def add(self, outputs: Floats, part: data.Table) -> None:
-        """Add the outputs for some rows."""
-        self._rows += len(outputs)
-        if part.classes is not None:
-            self._right += int(np.count_nonzero(outputs.argmax(axis=1) == part.y))
-            return
-        target = part.y.astype(np.float64).reshape(outputs.shape)
-        self._numbers += target.size
-        self._error += float(np.square(outputs - target).sum())
-        self._first = target[0] if self._first is None else self._first
-        self._sum = self._sum + (target - self._first).sum(axis=0)
-        self._squares = self._squares + np.square(target - self._first).sum(axis=0)
-
-    def values(self, classifier: bool) -> dict[str, float | None]:
-        """Return accuracy, or r2 and mse over all outputs together; None if there are no rows."""
-        if classifier:
-            return {"accuracy": self._right / self._rows if self._rows else None}
-        if not self._rows:
-            return {"r2": None, "mse": None}
-        spread = float(np.sum(self._squares - np.square(self._sum) / self._rows)) / self._numbers
-        error = self._error / self._numbers
-        return {"r2": 1 - error / spread if spread > 0 else None, "mse": error}
 
 
 def _list(names: Sequence[str]) -> str:

@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping
 
 from ...formats.tensorflow import wire
 from ...publish import write_all
-from ..history import History, Measured
+from ..history import History
+from ..lines import Measured
 from ..schedule import TRUNK
 
 _EVERY = 1.0  # seconds between two writes to disk

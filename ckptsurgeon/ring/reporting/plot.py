@@ -20,7 +20,8 @@ from ...errors import UsageError, files
 from ...publish import write_file
 from .. import journal
 from ..folder import existing
-from ..history import History, replay
+from ..history import History
+from ..replaying import replay
 from ..schedule import TRUNK
 from ..spec import loading
 from .events import scalars

@@ -53,7 +53,7 @@ def report(folder: Folder) -> dict[str, Any]:
         CkptSurgeonError: the run is not initialised, or its journal is damaged.
     """
     content = journal.load(folder.journal)
-    history, folder = content.history, folder.storing(content.head.suffixes)
+    history, folder = content.history, folder.storing(content.suffixes)
     word, pid = read(folder), driver(folder)
     running = journal.is_locked(folder.journal) and pid is not None and journal.is_alive(pid)
     state, reason = (value if isinstance(value, str) else None for value in (word.get("state"), word.get("reason")))

@@ -10,8 +10,9 @@ from typing import Any
 from ... import schemes
 from ...errors import CkptSurgeonError, RefusedError, UsageError, check, did_you_mean, files
 from ...surgeon.maps import Map
+from .. import learning_rate
 from . import toml_keys
-from .records import PLACEHOLDERS, PREDICT_PLACEHOLDERS, Data, Model, Spec, Stop
+from .records import PLACEHOLDERS, PREDICT_PLACEHOLDERS, Data, Model, Spec, Stage, Stop
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,24 +57,32 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
     values = toml_keys.take_table(table, toml_keys.RUN, "", problems)
     stop = toml_keys.take_table(_table(values, "stop", problems), toml_keys.STOP, "stop.", problems)
     rows = _rows(values, problems) if "data" in values else None
+    rate = values.pop("learning_rate", None)
     models = [
-        _model(model, number, rows is not None, problems)
+        _model(model, number, rows is not None, rate, problems)
         for number, model in enumerate(_tables(values, "models", problems), start=1)
     ]
     _check_names(models, problems)
     _check_schedule(values, [str(model.get("name")) for model in models], problems)
-    if "patience" in stop and not (rows is not None and (rows.get("holdout", Data.holdout) or rows.get("held_out"))):
-        problems.append(UsageError("stop.patience: needs held-out rows", expected="[data] with a holdout above 0"))
+    if not (rows is not None and (rows.get("holdout", Data.holdout) or rows.get("held_out"))):
+        patient = ["stop"] if "patience" in stop else []
+        patient += [f"models.{model.get('name')}" for model in models if "patience" in model]
+        what, expected = "patience: needs held-out rows", "[data] with a holdout above 0"
+        problems += [UsageError(f"{where}.{what}", expected=expected) for where in patient]
+    stages = tuple(Stage(*stage) for stage in values.get("stages") or ())
+    if stages and "match" not in values:
+        values.setdefault("layers", stages[-1].layers)
     if ("layers" in values) == ("match" in values):
         what = "layers: give either layers or match" if "match" in values else "layers: missing"
         problems.append(UsageError(what, expected=toml_keys.RUN["layers"].expected))
     values.setdefault("layers", None)
-    if not problems and values["layers"] is not None:
-        _check_trunk(values["layers"], models, problems)
+    for layers in dict.fromkeys([*(stage.layers for stage in stages), values["layers"]]):
+        if not problems and layers is not None:
+            _check_trunk(layers, models, problems)
     for problem in problems:
         problem.path = problem.path or path
     check(problems)
-    values.update(models=tuple(Model(**model) for model in models), stop=Stop(**stop))
+    values.update(models=tuple(Model(**model) for model in models), stop=Stop(**stop), stages=stages)
     values["data"] = None if rows is None else Data(**rows)
     return Spec(**values)
 
@@ -115,12 +124,26 @@ def _tables(values: Mapping[str, Any], key: str, problems: list[CkptSurgeonError
 
 
 def _model(
-    table: Mapping[str, object], number: int, has_data: bool, problems: list[CkptSurgeonError]
+    table: Mapping[str, object],
+    number: int,
+    has_data: bool,
+    rate: learning_rate.Rate | None,
+    problems: list[CkptSurgeonError],
 ) -> dict[str, Any]:
-    """Return the checked values of a [[models]] table, and check what depends on more than one key."""
+    """Return the checked values of a [[models]] table, and check what depends on more than one key.
+
+    Args:
+        table: as in ring.toml.
+        number: of the model, from 1.
+        has_data: whether there is a [data].
+        rate: the learning rate of the models without one of their own.
+        problems: takes in all mistakes.
+    """
     name = table.get("name")
     where = f"models.{name}." if isinstance(name, str) and name.isprintable() else f"models[{number}]."
     values = toml_keys.take_table(table, toml_keys.MODEL, where, problems)
+    if rate is not None:
+        values.setdefault("learning_rate", rate)
     kinds = [key for key in ("hidden_units", "trainer", "command", "worker") if key in values]
     if len(kinds) != 1:
         what = f"{where[:-1]}: one of hidden_units, trainer, command and worker is needed"
@@ -134,9 +157,8 @@ def _model(
         if not has_data:
             problems.append(UsageError(f"{where}hidden_units: the built-in trainer needs [data]"))
     else:
-        for key in ("optimizer", "learning_rate"):
-            if key in values:
-                problems.append(UsageError(f"{where}{key}: is only valid for the built-in trainer"))
+        if "optimizer" in values:
+            problems.append(UsageError(f"{where}optimizer: is only valid for the built-in trainer"))
     if kinds == ["trainer"]:
         if not has_data:
             problems.append(UsageError(f"{where}trainer: needs [data]"))
@@ -187,6 +209,9 @@ def _check_schedule(values: Mapping[str, Any], names: Sequence[str], problems: l
     order = values.get("order")
     if values.get("slots") == "copy" and values.get("schedule") == "average":
         problems.append(UsageError("slots: an average has no slots to copy", expected='"keep" or "fill=VALUE"'))
+    freeze, warmup = values.get("freeze"), values.get("warmup") or 0
+    if freeze is not None and freeze <= warmup:
+        problems.append(UsageError("freeze: the trunk is not shared yet", expected=f"more than {warmup}", found=freeze))
     if order and values.get("schedule") == "average":
         problems.append(UsageError("order: is only valid for a ring", found='schedule = "average"'))
     if order and sorted(order) != sorted(names):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..schedule import TRUNK, Schedule
+from ..learning_rate import Rate
+from ..schedule import TRUNK, Part, Schedule
 from . import toml_keys
 
 # The placeholders in the arguments of `command` and of `predict`: names in braces, replaced whenever it is started.
-PLACEHOLDERS = frozenset(("checkpoint", "output", "batch", "data", "metrics", "seed", "step"))
+PLACEHOLDERS = frozenset(("checkpoint", "output", "batch", "data", "metrics", "seed", "step", "learning_rate"))
 PREDICT_PLACEHOLDERS = frozenset(("checkpoint", "data", "output"))
 
 
@@ -80,7 +81,7 @@ class Model:
         name: its name, and that of its folder.
         hidden_units: the hidden layers of a net of the built-in trainer.
         optimizer: the built-in trainer's optimizer.
-        learning_rate: the built-in trainer's learning rate.
+        learning_rate: a number or a schedule; None: the trainer's own.
         trainer: `module:function` or `file.py:function`; the function builds a Keras or PyTorch model.
         command: a program that is started once a step, with placeholders in its arguments.
         worker: a program that is kept running.
@@ -92,6 +93,8 @@ class Model:
         predict: a program that writes the model's predictions; without it, only networks of the built-in
             trainer's kind have a vote.
         device: where its trainer runs, if not where the run's `device` says.
+        patience: the blocks of rounds without a smaller held-out loss of its own after which the model rests; None: it
+            never does.
         memory: megabytes that its trainer may use; None for no limit.
         timeout: seconds that one step may take, including the start of its trainer.
         tries: how often a step is tried before the run stops.
@@ -100,7 +103,7 @@ class Model:
     name: str
     hidden_units: tuple[int, ...] | None = None
     optimizer: str | None = None
-    learning_rate: float | None = None
+    learning_rate: Rate | None = None
     trainer: str | None = None
     command: tuple[str, ...] | None = None
     worker: tuple[str, ...] | None = None
@@ -110,6 +113,7 @@ class Model:
     map: tuple[str, ...] = ()
     predict: tuple[str, ...] | None = None
     device: str | None = None
+    patience: int | None = None
     memory: float | None = None
     timeout: float = 600.0
     tries: int = 3
@@ -121,11 +125,24 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """The trunk of a number of rounds.
+
+    Attributes:
+        rounds: how many.
+        layers: the trunk, a layer range.
+    """
+
+    rounds: int
+    layers: str
+
+
+@dataclass(frozen=True)
 class Spec:
     """A checked ring.toml.
 
     Attributes:
-        layers: the trunk, a layer range; None if `match` selects it.
+        layers: the trunk, a layer range, after the stages if there are any; None if `match` selects it.
         schedule: 'ring': the trunk goes from model to model; 'average': from all to their mean, and back.
         order: the names of the models in the order of the ring, if it differs from the order of `models`.
         warmup: rounds of training before the models share the trunk.
@@ -138,6 +155,8 @@ class Spec:
         match: the trunk as globs, of the names in a checkpoint or of the names that variables have in their program.
         device: where the trainers run: "cpu", "gpu:N", or None for all visible GPUs in turn.
         models: two or more, in the order of ring.toml.
+        stages: the trunk of the first rounds, stage by stage.
+        freeze: the round from which on the trunk stays as it is; None: it never does.
     """
 
     layers: str | None
@@ -151,6 +170,8 @@ class Spec:
     max_to_keep: int = 5
     stop: Stop = Stop()
     data: Data | None = None
+    stages: tuple[Stage, ...] = ()
+    freeze: int | None = None
     match: tuple[str, ...] = ()
     device: str | None = None
 
@@ -167,7 +188,26 @@ class Spec:
     @property
     def steps(self) -> Schedule:
         """The order of the steps."""
-        return Schedule(self.names, self.schedule, self.warmup)
+        stages = tuple((stage.rounds, stage.layers) for stage in self.stages)
+        trunk = self.match if self.layers is None else self.layers
+        return Schedule(self.names, self.schedule, self.warmup, trunk, stages, self.freeze)
+
+    def sharing(self, trunk: str | tuple[str, ...]) -> Spec:
+        """Return the spec with another trunk: a layer range, or globs."""
+        if isinstance(trunk, str):
+            return replace(self, layers=trunk, match=())
+        return replace(self, layers=None, match=trunk)
+
+    @property
+    def trunks(self) -> tuple[Spec, ...]:
+        """The spec with each trunk that it has at some time, in the order of the stages."""
+        stages = dict.fromkeys(stage.layers for stage in self.stages if stage.layers != self.layers)
+        return (*map(self.sharing, stages), self)
+
+    def during(self, part: Part) -> Spec:
+        """Return the spec with the models and the trunk of a part of the schedule only."""
+        models = tuple(model for model in self.models if model.name in part.models)
+        return replace(self.sharing(part.trunk), models=models, order=part.models)
 
     @property
     def suffixes(self) -> dict[str, str]:

@@ -9,22 +9,27 @@ from dataclasses import asdict
 from .records import Data, Model, Spec
 
 _STOP = """
-# A model has converged when the mean of its weights over `window` rounds differs from the mean over
-# the `window` rounds before by at most `tolerance` times its norm; the run ends when all have. It may also end by
-# `trunk_tolerance`, the same of the trunk alone, or by `patience`, the number of windows after which the loss on
-# held-out rows is no smaller. `rounds` is the limit.
+# When the run ends. By `tolerance`: the weights of every model, as means over `window` rounds, moved by at most this
+# share of their norm from one window to the next. `trunk_tolerance` is the same of the trunk alone. `rounds` is the
+# limit.
 stop = {{ {limits} }}
+# The alternative looks at the loss on held-out rows, and ends when it did not fall in `patience` windows:
+# stop = {{ patience = 3, tolerance = 0, window = 20, rounds = 5000 }}
+# A model with `patience` under [[models]] stops training by its own held-out loss, and the run ends when all have.
 """
 
 
 def render(spec: Spec) -> str:
     """Return a ring.toml that `loading.load` reads as `spec`."""
+    stages = tuple(asdict(stage) for stage in spec.stages)
     text = _lines(
         {
             **({} if spec.layers is None else {"layers": (spec.layers, "the trunk: the layers that all models share")}),
             **({"match": (spec.match, "the trunk: the variables that all models share")} if spec.match else {}),
             **({"device": (spec.device, "of all trainers")} if spec.device else {}),
             "schedule": (spec.schedule, 'graft the trunk around a "ring", or the "average" of all trunks into each'),
+            **({"stages": (stages, "the trunk of the first rounds, stage by stage")} if stages else {}),
+            **({} if spec.freeze is None else {"freeze": (spec.freeze, "from this round on the trunk stays as it is")}),
             **({"order": (spec.order, "of the ring")} if spec.order else {}),
             "warmup": (spec.warmup, "rounds of training before the models share the trunk"),
             "slots": (spec.slots, 'what to do with the trunk\'s optimizer slots: "keep", "copy" or "fill=VALUE"'),
@@ -82,6 +87,7 @@ def _model(model: Model) -> str:
         "map",
         "predict",
         "device",
+        "patience",
         "memory",
         "timeout",
         "tries",
@@ -92,7 +98,9 @@ def _model(model: Model) -> str:
 
 
 def _value(value: object) -> str:
-    """Return a string, a number or a tuple of them as TOML; JSON's strings differ only in DEL."""
+    """Return a string, a number, or a mapping or a tuple of them as TOML; JSON's strings differ only in DEL."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_value(item)}' for key, item in value.items())} }}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...errors import CkptSurgeonError, UsageError, did_you_mean
 from ...formats import table
+from .. import learning_rate
 
 # Models' names are folder names next to these; 'ensemble' is a line of `ring evaluate`, 'trunk' the folder of
 # what an averaging step makes.
@@ -116,6 +117,14 @@ def model_name(value: Any) -> str:
     return value
 
 
+def _stages(value: Any) -> tuple[tuple[int, str], ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError
+    if any(not isinstance(stage, dict) or stage.keys() != {"rounds", "layers"} for stage in value):
+        raise ValueError
+    return tuple((_integer(1)(stage["rounds"]), _text(stage["layers"])) for stage in value)
+
+
 def _classes(value: Any) -> Any:
     if not isinstance(value, list):
         return _integer(2)(value)
@@ -136,10 +145,14 @@ def _any(value: Any) -> Any:
 
 
 _DEVICE = TomlKey('"cpu" or "gpu:N"', _device)
+_LEARNING_RATE = TomlKey(learning_rate.EXPECTED, learning_rate.take)
 _PROGRAM = TomlKey('a program and its arguments, such as ["python", "train.py"]', _list_of(_text))
 RUN = {
     "layers": TomlKey('a layer range such as "0-1"', _text),
     "match": TomlKey('a list of globs such as ["conv_*/**"]', _list_of(_text)),
+    "stages": TomlKey('a list such as [{ rounds = 50, layers = "0" }]', _stages),
+    "freeze": TomlKey("an integer of 1 or more", _integer(1)),
+    "learning_rate": _LEARNING_RATE,
     "device": _DEVICE,
     "slots": TomlKey('"keep", "copy" or "fill=VALUE"', _slots),
     "seed": TomlKey("an integer of 0 or more", _integer(0)),
@@ -173,7 +186,7 @@ MODEL = {
     "name": TomlKey(f"letters, digits, _ and -; not one of {', '.join(RESERVED)}", model_name, required=True),
     "hidden_units": TomlKey("a list of integers such as [10, 20, 10]", _list_of(_integer(1))),
     "optimizer": TomlKey('"Adagrad", "Adam", "Momentum" or "SGD"', _choice("Adagrad", "Adam", "Momentum", "SGD")),
-    "learning_rate": TomlKey("a number above 0", _number(lambda value: value > 0)),
+    "learning_rate": _LEARNING_RATE,
     "trainer": TomlKey('"file.py:function" or "module:function"', _function),
     "command": _PROGRAM,
     "worker": _PROGRAM,
@@ -183,6 +196,7 @@ MODEL = {
     "map": TomlKey('a list of "NAME=COMMON NAME", as in graft --map', _list_of(_text)),
     "predict": TomlKey("a program and its arguments, with {checkpoint}, {data} and {output}", _list_of(_text)),
     "device": _DEVICE,
+    "patience": TomlKey("an integer of 1 or more", _integer(1)),
     "memory": TomlKey("a number of megabytes above 0", _number(lambda value: value > 0)),
     "timeout": TomlKey("a number of seconds above 0", _number(lambda value: value > 0)),
     "tries": TomlKey("an integer of 1 or more", _integer(1)),

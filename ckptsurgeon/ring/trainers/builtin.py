@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...data import Table
+from .. import learning_rate
 from ..folder import Folder
 from ..schedule import step_seed
 from ..spec.records import Model, Spec
@@ -24,7 +25,7 @@ def arguments(model: Model, table: Table) -> list[str]:
         "--features": math.prod(table.X.shape[1:]),
         **_outputs(table),
         "--optimizer": model.optimizer,
-        "--learning-rate": model.learning_rate,
+        "--learning-rate": None if model.learning_rate is None else learning_rate.at(model.learning_rate, 1),
     }
     return _program("ckptsurgeon.skflow.worker", options)
 

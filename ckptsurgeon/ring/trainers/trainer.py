@@ -25,6 +25,7 @@ class Request:
         checkpoint: the weights to start from; None for 'init'.
         output: where to write the new checkpoint.
         data: the .npz file with the rows of the mini-batch, or None.
+        learning_rate: of this step; None: the one that the trainer knows, or that its checkpoint holds.
     """
 
     op: str
@@ -35,6 +36,7 @@ class Request:
     checkpoint: str | None
     output: str
     data: str | None
+    learning_rate: float | None = None
 
 
 class Trainer(Stoppable, Protocol):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from ... import data, formats
 from ...errors import CkptSurgeonError, UnsupportedError
 from ..folder import Folder
-from ..history import Measured
+from ..lines import Measured
 from ..predicting import voting
 from ..predicting.predictors import Predictors
 from ..rows import held_out
-from ..schedule import Step
+from ..schedule import Schedule, Step
 from ..spec.records import Spec
 from .convergence import Blocks, Weights
 from .trunk import Trunk
@@ -26,6 +26,7 @@ class Meter:
         folder: the run's folder.
         spec: the run's models and settings.
         trunk: the models' trunk.
+        schedule: the order of the steps.
         table: the rows, or None.
         round: the last complete round, after which measuring continues.
         warn: called with a line for the user if measuring restarts from the beginning, or a model has no loss.
@@ -37,6 +38,7 @@ class Meter:
         folder: Folder,
         spec: Spec,
         trunk: Trunk,
+        schedule: Schedule,
         table: data.Table | None,
         round: int,
         warn: Callable[[str], None],
@@ -45,10 +47,10 @@ class Meter:
         self._folder = folder
         self._spec = spec
         self._trunk = trunk
-        self._schedule = spec.steps
+        self._schedule = schedule
         self._weights = Weights(trunk)
         self._blocks = Blocks(spec.names, spec.stop.window)
-        if round > spec.warmup:
+        if round > spec.warmup and not schedule.turns(round + 1):
             try:
                 self._blocks = Blocks.load(folder.blocks(round), spec.names, spec.stop.window, round)
             except CkptSurgeonError as error:
@@ -91,10 +93,11 @@ class Meter:
         if self._rows is None:
             return None
         losses: dict[str, float | None] = {}
-        programs = {model.name for model in self._spec.models if model.predict is not None}
+        if self._spec.stop.patience is None:  # starting a program just for a curve takes too long
+            slow = {model.name for model in self._spec.models if model.predict is not None and model.patience is None}
+            losses.update(dict.fromkeys(slow))
         for name, path in checkpoints.items():
-            if name in programs and self._spec.stop.patience is None:
-                losses[name] = None  # starting a program just for a curve takes too long
+            if name in losses:
                 continue
             try:
                 outputs = voting.outputs(self._spec, self._folder, name, path, self._rows.X, self._asked)

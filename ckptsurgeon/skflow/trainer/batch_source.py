@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +15,9 @@ from ...data import Batches, Table, read_batch
 from ...data import read as read_table
 from ...errors import RefusedError, UsageError, files
 from ...ring import folder
+from ...ring.rows import open_rows
 from ...ring.spec import loading
+from ...ring.spec.records import Spec
 from ...schemes.skflow_names import CLASSIFIER
 from ..checkpoints.architecture import Architecture
 
@@ -38,7 +42,7 @@ class BatchSource:
     batch_size: int | None = None
     seed: int | None = None
     holdout: float | None = None
-    _opened: dict[object, tuple[_Rows, Batches]] = field(default_factory=dict)
+    _opened: dict[object, Callable[[int], _Rows]] = field(default_factory=dict)  # returns the rows of a batch
 
     def rows(self, checkpoint: str, net: Architecture, batch: int) -> _Rows:
         """Return X and y of a batch, y as class numbers or values.
@@ -59,11 +63,9 @@ class BatchSource:
         key = (where, net.head, net.outputs)
         if key not in self._opened:
             self._opened = {key: self._file(where, net) if self.data else self._ring(where, net)}
-        (X, y), batches = self._opened[key]
-        chosen = batches.rows(batch)
-        return np.ascontiguousarray(X[chosen]), y[chosen]
+        return self._opened[key](batch)
 
-    def _file(self, path: str, net: Architecture) -> tuple[_Rows, Batches]:
+    def _file(self, path: str, net: Architecture) -> Callable[[int], _Rows]:
         with files(path):
             if self.target is None:
                 X, y = read_batch(path)
@@ -72,9 +74,9 @@ class BatchSource:
                 table = read_table(path, self.target, like=None if net.head == CLASSIFIER else values)
                 _check_target(f"the target {self.target!r}", table, net)
                 X, y = table.X, table.y
-            return (X, y), self._batches(len(X), _DEFAULTS)
+            return self._batches(X, y, _DEFAULTS)
 
-    def _ring(self, root: str, net: Architecture) -> tuple[_Rows, Batches]:
+    def _ring(self, root: str, net: Architecture) -> Callable[[int], _Rows]:
         run = folder.existing(root)
         spec = loading.load(run.spec)
         if spec.data is None:
@@ -82,12 +84,37 @@ class BatchSource:
         with files(run.rows):
             table = run.open_table()
             _check_target(f"the target {spec.data.target!r} of the ring", table, net)
+        if spec.data.source is not None:
+            return self._function(run, spec, table)
         given = {"batch_size": spec.data.batch_size, "seed": spec.seed, "holdout": spec.data.holdout}
-        return (table.X, table.y), self._batches(len(table.X), given)
+        return self._batches(table.X, table.y, given)
 
-    def _batches(self, rows: int, defaults: dict[str, Any]) -> Batches:
+    def _function(self, run: folder.Folder, spec: Spec, table: Table) -> Callable[[int], _Rows]:
+        """Return what asks the ring's Python function for a batch; its process ends with this one."""
+        given = [name for name in _DEFAULTS if getattr(self, name) is not None]
+        if given:
+            what = f"--{given[0].replace('_', '-')}: the ring's batches come from a Python function"
+            raise UsageError(what, path=run.spec, hint="give only --batch")
+        source = open_rows(run, spec, table)
+        assert source is not None
+
+        def rows(batch: int) -> _Rows:
+            with tempfile.TemporaryDirectory(prefix="ckptsurgeon-") as scratch:
+                path = os.path.join(scratch, "batch.npz")
+                source.write(batch, path)
+                return read_batch(path)
+
+        return rows
+
+    def _batches(self, X: NDArray[Any], y: NDArray[Any], defaults: dict[str, Any]) -> Callable[[int], _Rows]:
         own = {name: getattr(self, name) for name in defaults}
-        return Batches(rows, **{name: defaults[name] if own[name] is None else own[name] for name in defaults})
+        batches = Batches(len(X), **{name: defaults[name] if own[name] is None else own[name] for name in defaults})
+
+        def rows(batch: int) -> _Rows:
+            chosen = batches.rows(batch)
+            return np.ascontiguousarray(X[chosen]), y[chosen]
+
+        return rows
 
 
 def _check_target(what: str, table: Table, net: Architecture) -> None:

@@ -48,7 +48,13 @@ class CheckpointTrainer:
             return architecture.of(opened.variables, self._optimizer)
 
     def train(
-        self, checkpoint: str, output: str, X: NDArray[Any], y: NDArray[Any], sync: bool = False
+        self,
+        checkpoint: str,
+        output: str,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        sync: bool = False,
+        learning_rate: float | None = None,
     ) -> dict[str, float]:
         """Train one mini-batch.
 
@@ -58,6 +64,7 @@ class CheckpointTrainer:
             X: numbers, [rows, features]; rows with more axes are flattened.
             y: class numbers, [rows]; or values, [rows] or [rows, outputs].
             sync: wait until the output is on disk.
+            learning_rate: use this one, and store it in the output.
 
         Returns:
             The metrics: `loss`, the mean over the rows before the update.
@@ -74,7 +81,9 @@ class CheckpointTrainer:
             values = {name: opened.read(name) for name in opened}
         X, y = rows_for(found, X, y)
         rate = values.get(LEARNING_RATE)
-        if rate is None or self._override:
+        if learning_rate is not None:
+            rate = np.array(learning_rate, np.float32)
+        elif rate is None or self._override:
             rate = np.array(self._learning_rate, np.float32)
         loss, changed = self._step_for(found)(values, float(rate), X, y)
         values |= changed

@@ -13,20 +13,21 @@ RING/<model> changes one of those. History then goes back to that round.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from .. import compare, formats
-from ..checkpoint import Checkpoint
-from ..errors import CkptSurgeonError, DamagedError, RefusedError
-from .folder import Folder
-from .history import Edit, History
-from .journal import Journal, Variables
-from .schedule import TRUNK
-from .spec.records import Spec
-from .trainers.attempts import differences
-from .weights.trunk import Trunk
+from ... import compare, formats
+from ...checkpoint import Checkpoint
+from ...errors import CkptSurgeonError, DamagedError, RefusedError
+from ..folder import Folder
+from ..history import History
+from ..journal import Journal
+from ..lines import Edit, Variables
+from ..schedule import TRUNK
+from ..spec.records import Spec
+from ..trainers.attempts import differences
+from ..weights.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ class Adoption:
         spec: ring.toml.
         journal: the locked journal.
         history: the steps done so far; it may go back, and takes in what is adopted.
-        variables: model -> the variables that its checkpoints must hold; without an entry, nothing is adopted.
         warn: is called with lines for the user.
     """
 
@@ -68,14 +68,12 @@ class Adoption:
         spec: Spec,
         journal: Journal,
         history: History,
-        variables: Mapping[str, Variables],
         warn: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._spec = spec
         self._journal = journal
         self._history = history
-        self._variables = variables
         self._warn = warn
 
     def settle(self, adopt: bool) -> None:
@@ -92,7 +90,7 @@ class Adoption:
         found = self._intact()
         edited, behind = _edited(found), _edited(self._behind())
         if (edited or behind) and not adopt:
-            raise _refusal((edited or behind)[0], "is not adopted because of --no-adopt")
+            raise _refusal((edited or behind)[0], "which --no-adopt refuses")
         if behind:
             since = next((each for each in edited if each.step > history.whole_step), None)
             if since is not None:
@@ -138,7 +136,7 @@ class Adoption:
 
     def _found(self, model: str, step: int) -> _Found:
         """Compare one checkpoint with the journal, and its bytes with its own checksums."""
-        path, known = self._folder.checkpoint(model, step), self._variables.get(model)
+        path, known = self._folder.checkpoint(model, step), self._history.variables.get(model)
         try:
             with formats.open(path) as checkpoint:
                 sha256 = checkpoint.fingerprint()
@@ -183,12 +181,14 @@ class Adoption:
 
     def _tell_what_is_overwritten(self, edited: Sequence[str]) -> None:
         """Warn of edited trunks that the next round replaces: in a ring, only the first model's goes to the others."""
-        history, spec, names = self._history, self._spec, self._spec.names
-        round = history.round + 1
-        if history.step != history.whole_step or spec.schedule != "ring" or round <= max(1, spec.warmup):
+        history, part = self._history, self._history.schedule.part(self._history.round + 1)
+        if history.step != history.whole_step or not any(
+            kind == "graft" and donor != TRUNK for kind, _, donor in part.steps
+        ):
             return
+        names = part.models
         latest = {name: self._folder.checkpoint(name, history.latest(name)) for name in names}
-        trunk = Trunk(spec, latest)
+        trunk = Trunk(self._spec.during(part), latest)
         vectors = {}
         for name in {names[0], *edited}:
             with formats.open(latest[name]) as checkpoint:

@@ -6,20 +6,17 @@ the matter of `adoption`: those that a power cut damaged, and those that somebod
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Callable
 
-from ..errors import CkptSurgeonError, RefusedError, check
-from . import environment, retention
+from ...errors import CkptSurgeonError, RefusedError, check
+from .. import environment, retention
+from ..folder import Folder
+from ..history import History
+from ..journal import Content, Journal, not_initialised
+from ..spec import fixed
+from ..spec.records import Spec
+from . import settings
 from .adoption import Adoption
-from .folder import Folder
-from .history import History
-from .journal import Head, Journal, not_initialised
-from .spec import changes as spec_changes
-from .spec.records import Spec
-
-_PROGRAM = re.compile(r"models\.[^.]+\.(command|worker|trainer|device)|device")
 
 
 def resume(
@@ -47,39 +44,29 @@ def resume(
     content = journal.read()
     if content is None:
         raise not_initialised(folder.root)
-    _check_head(folder, spec, content.head, anyway)
     history = content.history
-    Adoption(folder, spec, journal, history, content.head.variables, warn).settle(adopt)
+    _check_head(folder, spec, content, anyway)
+    Adoption(folder, spec, journal, history, warn).settle(adopt)
+    settings.take_up(folder, spec, journal, history, warn)
     for model in history.schedule.writers:
-        retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep))
+        others = retention.sweep(folder.model(model), history.kept(model, spec.max_to_keep), history.furthest)
+        if others:
+            warn(f"{others[0]} is not a checkpoint of this run, which will write its own under this name; move it away")
     retention.update_state_files(folder, history, spec.max_to_keep)
     return history
 
 
-def check_spec(folder: Folder, spec: Spec, head: Head, anyway: bool = False) -> None:
-    """Refuse a ring.toml that no longer describes the run, and name the keys. `anyway` allows other programs."""
-    changes = spec_changes.differences(head.spec, spec.document())
-    others = [key for key in changes if not _PROGRAM.fullmatch(key)]
-    if others if anyway else changes:
-        what = f"changed since the run began: {', '.join(f'{key} {words}' for key, words in changes.items())}"
-        way_on = "change it back" if others else "--anyway continues with the other program, change it back"
-        raise RefusedError(what, path=folder.spec, hint=f"{way_on}, {_afresh(folder)}")
-
-
-def _afresh(folder: Folder) -> str:
-    return f"or start over with: ckptsurgeon ring init {shlex.quote(folder.root)} --force"
-
-
-def _check_head(folder: Folder, spec: Spec, head: Head, anyway: bool) -> None:
+def _check_head(folder: Folder, spec: Spec, content: Content, anyway: bool) -> None:
     """Refuse a changed ring.toml, changed rows or a changed environment; all problems are reported at once."""
     problems: list[CkptSurgeonError] = []
+    head = content.head
     try:
-        check_spec(folder, spec, head, anyway)
+        fixed.check_spec(folder, spec, content.history, anyway)
     except RefusedError as error:
         problems.append(error)
     if folder.data_digest() != head.data_sha256:
         what = "the rows changed since the run began"
-        problems.append(RefusedError(what, path=folder.rows, hint=f"restore them, {_afresh(folder)}"))
+        problems.append(RefusedError(what, path=folder.rows, hint=f"restore them, {fixed.afresh(folder)}"))
     changes = environment.differences(head.env, environment.describe())
     if changes and not anyway:
         what = f"the environment changed since the run began: {'; '.join(changes)}"
