@@ -35,16 +35,13 @@ class Here:
         self._worker = RequestHandler(place, problem, seed)
         self._answer: dict[str, Any] = {}
 
-    def ask(self, op: str, output: Any, checkpoint: Any = None, rows: Any = None, seed: int = 5) -> dict[str, Any]:
+    def ask(
+        self, op: str, output: Any, checkpoint: Any = None, rows: Any = None, seed: int = 5, **more: Any
+    ) -> dict[str, Any]:
         """Send a request and return the reply."""
         paths = {"checkpoint": checkpoint, "output": output, "data": rows}
-        request = {
-            "v": 1,
-            "op": op,
-            "step": 1,
-            "seed": seed,
-            **{key: value and str(value) for key, value in paths.items()},
-        }
+        texts = {key: None if value is None else str(value) for key, value in paths.items()}
+        request = {"v": 1, "op": op, "step": 1, "seed": seed, **texts, **more}
         return serving.answer(self._worker.do, json.dumps(request).encode())
 
     def start(self, request: Any) -> None:

@@ -42,7 +42,7 @@ def test_a_template_keeps_trainer_match_and_device(tmp_path: Path) -> None:
         ({"a": {"hidden_units": [3]}}, "one of hidden_units, trainer, command and worker is needed"),
         ({"a": {"format": "v1"}}, "models.a.format: no trainer writes it; expected \"bundle\", \"safetensors\""),
         ({"a": {"predict": ["{checkpoint}", "{data}", "{output}"]}}, "models.a.predict: is not valid for a trainer"),
-        ({"a": {"learning_rate": 0.1}}, "models.a.learning_rate: is only valid for the built-in trainer"),
+        ({"a": {"optimizer": "Adam"}}, "models.a.optimizer: is only valid for the built-in trainer"),
         ({"match": ["a/**"]}, "layers: give either layers or match"),
         ({"device": "tpu"}, "device: wrong value; expected \"cpu\" or \"gpu:N\", found 'tpu'"),
     ],

@@ -80,3 +80,22 @@ def test_a_keras_format_is_refused(tmp_path: Path) -> None:
     file.write_text("import torch\ndef build(input_shape, classes, seed):\n    return torch.nn.Flatten()\n")
     error = Here(f"{file}:build", IMAGES, 4).ask("init", tmp_path / "0.weights.h5", seed=4)["error"]
     assert 'expected format = "safetensors", "npz" or "bundle"' in error or "empty parameter list" in error
+
+
+def test_a_rate_of_ring_toml_replaces_the_functions(tmp_path: Path) -> None:
+    """A step with a rate moves the weights by as much as that says, and the next one without is the function's own."""
+    file = tmp_path / "rates.py"
+    file.write_text(
+        "import torch\n"
+        "def build(input_shape, classes, seed):\n"
+        "    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))\n"
+        "    return module, torch.optim.SGD(module.parameters(), lr=0.5)\n"
+    )
+    rows, worker = save_rows(tmp_path / "rows.npz"), Here(f"{file}:build", IMAGES, 4)
+    worker.ask("init", tmp_path / "0.npz", seed=4)
+    moved = []
+    for name, more in (("own", {}), ("half", {"learning_rate": 0.25}), ("again", {})):
+        worker.ask("train", tmp_path / f"{name}.npz", tmp_path / "0.npz", rows, 8, **more)
+        moved.append(np.load(tmp_path / f"{name}.npz")["1.bias"] - np.load(tmp_path / "0.npz")["1.bias"])
+    assert np.allclose(moved[0], 2 * moved[1])
+    assert np.array_equal(moved[0], moved[2])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import RefusedError
 from . import keras_files
-from .net import AT_ONCE, Problem, chances, check_finite
+from .net import AT_ONCE, Net, Problem, chances, check_finite
 
 
 def seed(seed: int) -> None:
@@ -29,7 +29,7 @@ def seed(seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def wrap(made: object, problem: Problem) -> KerasNet | None:
+def wrap(made: object, problem: Problem) -> Net | None:
     """Return a Keras model as a `Net`; None for anything else."""
     return KerasNet(made, problem) if isinstance(made, keras.Model) else None
 
