@@ -93,7 +93,10 @@ class TorchNet:
         learning_rate: float | None = None,
     ) -> Mapping[str, float]:
         """Read a checkpoint, train it on one mini-batch, write it, and return the metrics."""
-        steps = self._load(checkpoint)
+        steps = self._load(checkpoint)  # the function's learning rates too
+        if learning_rate is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

@@ -67,9 +67,7 @@ class RequestHandler:
         self._trained.add(self._seed if op == "train" else seed)
         if op == "train":
             rate = serving.learning_rate_of(request)
-            wishes = {} if rate is None else {"learning_rate": rate}
-            X, y = data.read_batch(rows)
-            return self._net(self._seed).train(checkpoint, output, X, y, seed, **wishes)
+            return self._net(self._seed).train(checkpoint, output, *data.read_batch(rows), seed, rate)
         with files(output), open(output, "wb") as file:
             np.save(file, self._net(seed).outputs(checkpoint, data.load_npz(rows)["X"]))
         return {}
