@@ -82,24 +82,25 @@ class Pattern:
         tried = [token[0] for token in (self.tokens[:-1] if takes_the_rest else self.tokens)]
         self._is_fast_expression = tried.count("*") <= 1 and tried.count("{") <= 1
         self._literals = literals
-        self._matcher: Automaton | Expression = Automaton(self.tokens, literals)
+        self._automaton = Automaton(self.tokens, literals)
+        self._expression: Expression | None = None
         self._names = 0
 
     def matches(self, name: str) -> bool:
         """Whether the whole name matches."""
-        return self._next().matches(name)
+        return (self._expression or self._matcher()).matches(name)
 
     def spans(self, name: str) -> Sequence[tuple[int, int]] | None:
         """Where in a name the text of each wildcard begins and ends, or None if the name does not match."""
-        return self._next().spans(name)
+        return (self._expression or self._matcher()).spans(name)
 
-    def _next(self) -> Automaton | Expression:
+    def _matcher(self) -> Automaton | Expression:
         self._names += 1
         if self._names == _FEW and self._is_fast_expression:
             from .expression import Expression
 
-            self._matcher = Expression(self.tokens, self._literals)
-        return self._matcher
+            self._expression = Expression(self.tokens, self._literals)
+        return self._expression or self._automaton
 
 
 def is_number(text: str) -> bool:

@@ -385,8 +385,8 @@ def test_standard_output_is_the_protocol_alone() -> None:
     """What Python or a C library prints goes to standard error, so that it cannot corrupt an answer."""
     code = """
 import os
-from ckptsurgeon.skflow import worker
-protocol = worker._keep_stdout()
+from ckptsurgeon import serving
+protocol = serving.keep_stdout()
 print("from Python", flush=True)
 os.system("echo from a child")
 os.write(1, b"from C\\n")

@@ -2,7 +2,7 @@
 
     .weights.h5    Keras's own; holds no times
     .keras         Keras's own, with the date and the times of its entries removed
-    otherwise      a TensorFlow bundle with an object graph: tf.train.Checkpoint(model=model) reads it. TensorFlow
+    otherwise      a TensorFlow bundle with an object graph: tf.train.Checkpoint(model=model).read reads it. TensorFlow
                    writes the first; all others are copies with other values, in half the time and the same bytes
 
 Any other file ending is refused.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import RefusedError
 from . import keras_files
-from .net import AT_ONCE, Problem, chances, check_finite
+from .net import AT_ONCE, Net, Problem, chances, check_finite
 
 
 def seed(seed: int) -> None:
@@ -29,7 +29,7 @@ def seed(seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def wrap(made: object, problem: Problem) -> KerasNet | None:
+def wrap(made: object, problem: Problem) -> Net | None:
     """Return a Keras model as a `Net`; None for anything else."""
     return KerasNet(made, problem) if isinstance(made, keras.Model) else None
 
@@ -56,6 +56,7 @@ class KerasNet:
             _check_number("outputs", outputs)
         model.optimizer.build(model.trainable_variables)
         saved = {id(variable) for variable in [*model.weights, *model.metrics_variables]}
+        self._functions: dict[int, Any] = {}
         self._generators = [variable for variable in model.variables if id(variable) not in saved]
 
     def initial(self, output: str) -> None:
@@ -79,13 +80,21 @@ class KerasNet:
         self.load(checkpoint)
         if learning_rate is not None:
             self._set_learning_rate(learning_rate)
+        metrics = self.step(X, y, seed)
+        keras_files.save(self.model, output, like=checkpoint)
+        return metrics
+
+    def step(self, X: NDArray[Any], y: NDArray[Any], seed: int) -> Mapping[str, float]:
+        """Train the model as it is on one mini-batch, and return the metrics of the mini-batch."""
         self._seed(seed)
-        self.model.reset_metrics()
+        # A function for each number of rows: TensorFlow would trace a second number for any number, with other kernels,
+        # and then use that for the first one too. The bytes would depend on the steps before.
+        self.model.train_function = self._functions.get(len(X))
         metrics = self.model.train_on_batch(X, self._targets(y), return_dict=True)
         found = {name: float(value) for name, value in metrics.items()}
+        self._functions[len(X)] = self.model.train_function
         check_finite(found)
         self.model.reset_metrics()
-        keras_files.save(self.model, output, like=checkpoint)
         return found
 
     def outputs(self, checkpoint: str, X: NDArray[Any]) -> NDArray[np.float64]:

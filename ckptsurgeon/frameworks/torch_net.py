@@ -25,7 +25,7 @@ from .. import formats
 from ..errors import RefusedError, UsageError
 from ..formats import table
 from ..plan import Change, Values, plan_of
-from .net import AT_ONCE, Problem, chances, check_finite
+from .net import AT_ONCE, Net, Problem, chances, check_finite
 
 _STEPS = "optimizer/steps"
 _Values = dict[str, NDArray[Any]]
@@ -37,7 +37,7 @@ def seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def wrap(made: object, problem: Problem) -> TorchNet | None:
+def wrap(made: object, problem: Problem) -> Net | None:
     """Return a module, or a tuple that begins with one, as a `Net`; None for anything else."""
     module, *others = made if isinstance(made, tuple) and made else (made,)
     if not isinstance(module, torch.nn.Module):
@@ -100,11 +100,14 @@ class TorchNet:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+        if learning_rate is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
         self._module.train()
         self._optimizer.zero_grad()
         outputs = self._forward(X)
-        loss = self._loss(outputs, torch.from_numpy(np.ascontiguousarray(y)).to(self._device))
-        metrics = {"loss": float(loss)}
+        loss = self._loss(outputs, torch.tensor(y, device=self._device))
+        metrics = {"loss": loss.item()}
         check_finite(metrics)
         loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         self._optimizer.step()
@@ -120,7 +123,7 @@ class TorchNet:
         return chances(np.concatenate(parts), self._problem, logits=True)
 
     def _forward(self, X: NDArray[Any]) -> torch.Tensor:
-        outputs = self._module(torch.from_numpy(np.ascontiguousarray(X)).to(self._device))
+        outputs = self._module(torch.tensor(X, device=self._device))
         if not isinstance(outputs, torch.Tensor):
             raise RefusedError("the trainer's module returns no single tensor", found=type(outputs).__name__)
         return outputs

@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
+import queue
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -100,9 +103,26 @@ def _run(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     stdout = serving.keep_stdout()  # before the user's code prints anything
     problem = Problem(args.input_shape, args.classes, args.classes or args.outputs)
-    worker = RequestHandler(args.function, problem, args.seed)
-    worker.prepare()
-    serving.serve(worker.do, stdout)
+    _serve(RequestHandler(args.function, problem, args.seed), stdout)
+
+
+def _serve(worker: RequestHandler, stdout: int) -> None:
+    """Reply to each line of stdin; exit at its end even while the framework is being imported.
+
+    One thread does all the work: Keras keeps its settings by thread.
+    """
+    lines: queue.Queue[bytes] = queue.Queue()
+
+    def work() -> None:
+        worker.prepare()
+        while True:
+            os.write(stdout, json.dumps(serving.answer(worker.do, lines.get())).encode() + b"\n")
+            lines.task_done()
+
+    threading.Thread(target=lambda: serving.leave(serving.status_of(work)), daemon=True).start()
+    while line := sys.stdin.buffer.readline():
+        lines.put(line)
+    lines.join()  # what was asked for is still answered
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -81,8 +81,10 @@ def optimizer_variables(checkpoint: Checkpoint) -> set[str]:
 
 
 def _is_in_training(name: str) -> bool:
-    folder, *rest = name.lower().split("/", 2)
-    return folder == "training" and len(rest) == 2 and is_numbered(rest[0], _TRAINING)
+    if name[:9].lower() != "training/":
+        return False
+    optimizer, slash, _ = name[9:].partition("/")
+    return slash != "" and is_numbered(optimizer.lower(), _TRAINING)
 
 
 def own_variables(checkpoint: Checkpoint) -> set[str]:

@@ -8,7 +8,7 @@ tf.contrib's optimizers of TensorFlow 1.15, `mesh_tensorflow/optimize.py`, Tenso
 
 from __future__ import annotations
 
-from ..names import ATTRIBUTES, OBJECT_SLOT, is_number, is_numbered, last_number
+from ..names import ATTRIBUTES, DIGITS, LONGEST_NUMBER, OBJECT_SLOT, is_number, is_numbered, last_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,8 +222,8 @@ def _fits(label: str, slot: Variable, owner: Variable) -> bool:
 
 def _is_partition(end: str) -> bool:
     """Return whether a component is the end of `part_0`, `part_1`, …."""
-    count = last_number(end)
-    return count != "" and f"part_{count}".endswith(end)
+    stem = end.rstrip(DIGITS)
+    return "part_".endswith(stem) and 0 < len(end) - len(stem) <= LONGEST_NUMBER
 
 
 def _is_cut(variable: str, tail: str) -> bool:
