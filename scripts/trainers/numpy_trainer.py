@@ -74,5 +74,5 @@ if __name__ == "__main__":
             sizes = [int(size) for size in sys.argv[1].split(",")]
             np.savez(request["output"], **first_weights(sizes, request["seed"]))
         else:
-            metrics = step(request["checkpoint"], request["output"], request["data"], request["learning_rate"])
+            metrics = step(request["checkpoint"], request["output"], request["data"], request.get("learning_rate"))
         print(json.dumps({"step": request["step"], "metrics": metrics}), flush=True)
