@@ -24,11 +24,13 @@ _CODES = {
     "uint64": "Q", "float32": "f", "float64": "d",
 }  # fmt: skip
 _MOST = 1 << 20  # bytes; NumPy holds more of them only once, and is imported in less time than they take
+_MOST_AXES = 32  # of a NumPy array, before NumPy 2
 _EXACT = 1 << 53  # integers up to this are float64 too, so that they are rounded to a float once
 
 # .npy: MAGIC, version (2 bytes), length of the text (2 bytes), text, values; see formats/npz/header.py.
 MAGIC = b"\x93NUMPY"
 _ALIGNMENT = 64
+_DIGITS = 21  # room that NumPy leaves for the length of the first axis
 LETTERS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 
 
@@ -89,6 +91,8 @@ def numbers_of(checkpoint: Checkpoint, variable: Variable) -> Numbers | None:
     size = variable.size * ITEM_SIZE.get(variable.dtype, 0)
     if variable.dtype not in _CODES or not 0 < size <= _MOST or sys.byteorder != "little":
         return None
+    if len(variable.shape) > _MOST_AXES:
+        return None
     stored = checkpoint.payload(variable)
     if stored is None or stored[1] != sys.byteorder:
         return None
@@ -123,6 +127,7 @@ def header(descr: str, shape: tuple[int, ...]) -> bytes:
     """The header of a .npy file of an array in C order, as NumPy writes it, with the values aligned."""
     numbers = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': ({numbers}), }}".encode()
+    text += b" " * (_DIGITS - len(str(shape[0])) if shape else 0)  # room for the first axis to grow
     text += b" " * (-(len(text) + 11) % _ALIGNMENT) + b"\n"
     return MAGIC + b"\x01\0" + len(text).to_bytes(2, "little") + text
 

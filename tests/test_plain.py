@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import ml_dtypes
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ckptsurgeon import formats, numeric, plain
+from ckptsurgeon.cli import main
 from ckptsurgeon.errors import RefusedError
 from ckptsurgeon.plain import Numbers
 
@@ -41,6 +43,16 @@ def test_numbers_are_printed_as_numpy_prints_them(dtype: str) -> None:
         found = numbers(values).tolist()
         assert found == values.tolist()
         assert type(np.ravel(found)[0]) is type(np.ravel(values.tolist())[0])
+
+
+@pytest.mark.parametrize(
+    "shape", [(1,) * 15, (1,) * 16 + (2,), (1,) * 32, (12345,), (1,) * 20 + (123456,), (0,), (2, 0)]
+)
+def test_a_header_is_numpys(shape: tuple[int, ...]) -> None:
+    """However many axes there are, and however long they are."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    assert plain.header("<f4", shape) == file.getvalue()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -85,3 +97,13 @@ def test_what_is_not_plain_is_left_to_numpy(tmp_path: Path) -> None:
     with formats.open(str(tmp_path / "m")) as checkpoint:
         found = {name for name in arrays if plain.numbers_of(checkpoint, checkpoint[name]) is not None}
     assert found == {"plain"}
+
+
+def test_more_axes_than_numpy_has_are_left_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It refuses them in one line."""
+    head = json.dumps({"w": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "r.safetensors"
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))
+    for command in (["get", str(path), "w", "--json"], ["set", str(path), "w", "3"]):
+        assert main(command) == 2
+        assert "no NumPy array can have its shape" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def save(model: keras.Model, path: str, like: str | None = None) -> None:
     if path.endswith(".weights.h5"):
         model.save_weights(path)
     elif path.endswith(".keras"):
-        with tempfile.TemporaryDirectory(prefix="ckptsurgeon-", dir=os.path.dirname(path)) as scratch:
+        with tempfile.TemporaryDirectory(prefix="ckptsurgeon-tmp-", dir=os.path.dirname(path)) as scratch:
             if like is None:
                 like = os.path.join(scratch, "model.keras")
                 model.save(like)

@@ -73,12 +73,15 @@ class TorchNet:
         self._first = copy.deepcopy(self._optimizer.state_dict())
         names = {id(value): name for name, value in module.named_parameters()}
         parameters = [value for group in self._optimizer.param_groups for value in group["params"]]
+        if any(id(value) not in names for value in parameters):
+            what = "the optimizer has parameters that are not the module's, so no checkpoint would hold them"
+            raise RefusedError(what, hint="make them parts of the module")
         self._names = [names[id(value)] for value in parameters]
         self._slots = self._made_slots()
 
     def initial(self, output: str) -> None:
         """Write the weights that the model was built with."""
-        with tempfile.TemporaryDirectory(prefix="ckptsurgeon-", dir=os.path.dirname(output)) as scratch:
+        with tempfile.TemporaryDirectory(prefix="ckptsurgeon-tmp-", dir=os.path.dirname(output)) as scratch:
             first = os.path.join(scratch, "first")
             formats.write(first, self._values(0), sync=False)
             self._save(output, {}, first)
@@ -100,9 +103,6 @@ class TorchNet:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        if learning_rate is not None:
-            for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate
         self._module.train()
         self._optimizer.zero_grad()
         outputs = self._forward(X)

@@ -68,8 +68,9 @@ class RequestHandler:
         if op == "train":
             rate = serving.learning_rate_of(request)
             return self._net(self._seed).train(checkpoint, output, *data.read_batch(rows), seed, rate)
+        outputs = self._net(seed).outputs(checkpoint, data.load_npz(rows)["X"])
         with files(output), open(output, "wb") as file:
-            np.save(file, self._net(seed).outputs(checkpoint, data.load_npz(rows)["X"]))
+            np.save(file, outputs)
         return {}
 
     def _net(self, seed: int) -> Net:
