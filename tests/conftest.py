@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,18 @@ SLOW = [
     "test_data_kinds.py",
     "test_ring_patience.py",
 ]
+COLLECTED_TENSORFLOW = pytest.StashKey[bool]()
 FIRST = ["tensorflow", *FORKING, "children", *[file for file in SLOW if file not in FORKING]]  # groups
 
 
 def pytest_configure() -> None:
     """Start the process that forks the readers of HDF5 files while this one is small: forking it takes long later."""
     spawning.spawner()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note, for a test of the house, whether importing the tests imported TensorFlow: each process imports them all."""
+    session.config.stash[COLLECTED_TENSORFLOW] = "tensorflow" in sys.modules
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import COLLECTED_TENSORFLOW, ROOT
 
 from ckptsurgeon.formats import table
 
@@ -251,3 +251,8 @@ def test_nothing_is_left_open() -> None:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix != ".pyc" and "corpus" not in path.parts:
                 assert not marks.search(path.read_text()), path
+
+
+def test_collecting_the_tests_imports_no_tensorflow(pytestconfig: pytest.Config) -> None:
+    """Every process collects all tests, and one that is so large takes ten times as long to fork."""
+    assert pytestconfig.stash[COLLECTED_TENSORFLOW] is False

@@ -23,7 +23,6 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from ckptsurgeon import skflow
-from ckptsurgeon.skflow import models
 from ckptsurgeon.skflow.minibatches import shuffled_batches
 
 pytestmark = pytest.mark.tensorflow
@@ -50,10 +49,10 @@ def regressor(**params: Any) -> Any:
     [
         lambda: skflow.TensorFlowDNNClassifier([10]),
         lambda: skflow.TensorFlowDNNRegressor([10]),
-        skflow.TensorFlowLinearClassifier,
-        skflow.TensorFlowLinearRegressor,
-        lambda: skflow.TensorFlowEstimator(models.logistic_regression),
-        lambda: skflow.TensorFlowEstimator(models.linear_regression, n_classes=0),
+        lambda: skflow.TensorFlowLinearClassifier(),
+        lambda: skflow.TensorFlowLinearRegressor(),
+        lambda: skflow.TensorFlowEstimator(skflow.models.logistic_regression),
+        lambda: skflow.TensorFlowEstimator(skflow.models.linear_regression, n_classes=0),
     ],
     ids=["dnn-classifier", "dnn-regressor", "classifier", "regressor", "estimator-classes", "estimator-values"],
 )
@@ -74,9 +73,9 @@ def test_scikit_learns_own_checks_pass(make: Any) -> None:
 def test_an_estimator_of_any_model_says_what_it_is() -> None:
     """n_classes tells: 0 and 1 make a regressor, anything else a classifier, as scikit-learn's tools ask."""
     for n_classes in (None, 2, 3):
-        assert is_classifier(skflow.TensorFlowEstimator(models.logistic_regression, n_classes))
+        assert is_classifier(skflow.TensorFlowEstimator(skflow.models.logistic_regression, n_classes))
     for n_classes in (0, 1):
-        model = skflow.TensorFlowEstimator(models.linear_regression, n_classes)
+        model = skflow.TensorFlowEstimator(skflow.models.linear_regression, n_classes)
         assert is_regressor(model)
         assert not hasattr(model, "predict_proba")
 
