@@ -19,7 +19,8 @@ from ring_support import write_ring
 
 from ckptsurgeon import data
 from ckptsurgeon.data import csv_rows, spool, target
-from ckptsurgeon.errors import CkptSurgeonError, DamagedError, files
+from ckptsurgeon.data.columns import check_names
+from ckptsurgeon.errors import CkptSurgeonError, DamagedError, RefusedError, files
 from ckptsurgeon.ring import start
 from ckptsurgeon.ring.folder import Folder
 
@@ -333,6 +334,39 @@ def test_a_mistake_far_down_is_told_with_its_line(tmp_path: Path, rows: list[str
         data.read(write(tmp_path, "\n".join(["a,t", *rows])), "t")
     for word in words:
         assert word in str(caught.value)
+
+
+def test_reading_stops_at_the_first_row_of_another_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such rows may be very long, so they do not collect in memory; blank lines and the rows before do not matter."""
+    read: list[int] = []
+    judge = csv_rows._Columns.take
+    monkeypatch.setattr(
+        csv_rows._Columns, "take", lambda self, rows, line: (read.append(len(rows)), judge(self, rows, line))[1]
+    )
+    path = write(tmp_path, "a,t\n1,x\n\n2,y\n" + ("," * 1000 + "\n") * 100)
+    with pytest.raises(CkptSurgeonError, match=r"line 5 has a different number of fields .* found 1001"):
+        data.read(path, "t")
+    assert read == [4]
+
+
+def test_names_of_many_columns_are_compared_once() -> None:
+    """The work grows with the number of names, not with its square."""
+
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(number) for number in range(2000)]
+    check_names(names, "7")
+    assert Name.compared < 10 * len(names)
+    with pytest.raises(RefusedError, match="two columns are named '1999'"):
+        check_names([*names, Name(1999)], "7")
+    assert Name.compared < 30 * len(names)
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tracemalloc
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,57 @@ def test_what_is_wrong_with_parquet_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_the_type_of_a_parquet_target_is_checked_before_its_values(tmp_path: Path) -> None:
+    """Dates, times, lists and bytes are refused, even if Python has no such date; dictionaries are as their values."""
+    pa = pytest.importorskip("pyarrow")
+    decimals = pa.array([Decimal("1.0"), Decimal("2.0")])
+    for values in (
+        pa.array([2**30, 1], pa.int32()).cast(pa.date32()),
+        pa.array([2**62, 2], pa.int64()).cast(pa.time64("us")),
+        pa.array([2**62, 2], pa.duration("s")),
+        pa.array([1, 2], pa.timestamp("us", tz="Foo/Bar")),
+        pa.array([[1], [2]]),
+        pa.array([b"a", b"b"]),
+        pa.array([b"a", b"b"]).dictionary_encode(),
+    ):
+        path = parquet(tmp_path / "t.parquet", {"x": [1, 2], "t": values})
+        with pytest.raises(RefusedError, match=r"'t' cannot be the target; expected integers, .*; convert it to text"):
+            data.read(path, "t")
+    for values in (decimals, decimals.dictionary_encode(), pa.array([1.0, 2.0]).dictionary_encode()):
+        table = data.read(parquet(tmp_path / "t.parquet", {"x": [1, 2], "t": values}), "t")
+        assert (table.classes, table.y.tolist()) == (None, [1, 2])
+    for kind in (pa.string(), pa.large_string()):
+        values = pa.array(["b", "a"] * 3000 + ["c"], kind)
+        table = data.read(parquet(tmp_path / "t.parquet", {"x": range(6001), "t": values}, row_group_size=700), "t")
+        assert (table.classes, table.y.tolist()) == (("a", "b", "c"), [1, 0] * 3000 + [2])
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_long_text_in_many_rows_is_in_memory_once(tmp_path: Path, dictionary: bool) -> None:
+    """A small file of repeated texts does not become a long list of them."""
+    pa = pytest.importorskip("pyarrow")
+    text, rows = "a" * (1 << 20), 50
+    values = pa.DictionaryArray.from_arrays(pa.array([0] * rows + [1]), pa.array([text, "b"]))
+    path = parquet(tmp_path / "t.parquet", {"x": range(rows + 1), "t": values}, use_dictionary=dictionary)
+    tracemalloc.start()
+    try:
+        assert data.read(path, "t").classes == (text, "b")
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_texts_too_long_for_classes_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the file tells of their size, or, if that is small, by the different texts of a part."""
+    words = "column 't' has texts that are too long for classes; expected at most 16777216 characters"
+    path = parquet(tmp_path / "t.parquet", {"x": [1, 2], "t": ["a" * 70, "b" * 70]})
+    for mean in (0, 256):
+        monkeypatch.setattr("ckptsurgeon.data.parquet._BYTES", 140)
+        monkeypatch.setattr("ckptsurgeon.data.parquet._MEAN", mean)
+        with pytest.raises(RefusedError, match=words):
+            data.read(path, "t")
+
+
 def test_damaged_parquet_is_one_clear_error(tmp_path: Path) -> None:
     """Cut off at any length, there is a CkptSurgeonError and nothing else."""
     whole = Path(parquet(tmp_path / "t.parquet", IRIS)).read_bytes()
@@ -176,6 +230,43 @@ def test_images_that_cannot_be_trained_on_are_named(tmp_path: Path) -> None:
     refused("dog/1.txt: is not an image; expected only images")
     with pytest.raises(RefusedError, match="is one image; expected a folder with one subfolder of images per class"):
         data.read(str(tmp_path / "cat" / "1.png"))
+
+
+def test_no_image_or_class_is_skipped(tmp_path: Path) -> None:
+    """An empty class, an image of no class and folders in folders are refused, not left out."""
+    png(tmp_path / "cat" / "1.png", np.zeros((4, 4), np.uint8))
+    empty, stray, nested = tmp_path / "dog", tmp_path / "1.png", tmp_path / "cat" / "more" / "2.png"
+    empty.mkdir()
+    with pytest.raises(RefusedError, match="dog: contains no images; put some there, or remove the folder"):
+        data.read(str(tmp_path))
+    empty.rmdir()
+    png(stray, np.zeros((4, 4), np.uint8))
+    with pytest.raises(RefusedError, match=r"/1\.png: is an image without a class; put the images of each class into"):
+        data.read(str(tmp_path))
+    stray.unlink()
+    png(nested, np.zeros((4, 4), np.uint8))
+    with pytest.raises(RefusedError, match="cat/more: is a folder inside a subfolder; move its images up"):
+        data.read(str(tmp_path))
+
+
+def test_an_image_is_no_program_no_pipe_and_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the documented formats are opened, whatever the ending; a pipe does not wait; the size is limited."""
+    image = pytest.importorskip("PIL.Image")
+    file = tmp_path / "cat" / "1.png"
+    png(file, np.zeros((4, 4), np.uint8))
+    for pixels in (15, 7):  # Pillow warns above the limit, and raises above twice as many
+        monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", pixels)
+        with pytest.raises(RefusedError, match=f"png: has too many pixels; expected at most {pixels}; make"):
+            data.read(str(tmp_path))
+    image.init()
+    for name in ("EPS", "TGA"):
+        image.fromarray(np.zeros((4, 4), np.uint8)).save(file, name)
+        with pytest.raises(DamagedError, match="not a readable image: cannot identify"):
+            data.read(str(tmp_path))
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(RefusedError, match=r"1\.png: is not a regular file"):
+        data.read(str(tmp_path))
 
 
 def test_a_ring_trains_on_images_and_predicts_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from ckptsurgeon.errors import CkptSurgeonError, RefusedError, TrainerError, Usa
 from ckptsurgeon.ring import checking, driver, folder, rows, start
 from ckptsurgeon.ring.predicting import ensemble, skflow_net
 from ckptsurgeon.ring.spec import loading, template
-from ckptsurgeon.schemes.skflow_names import CLASSIFIER
+from ckptsurgeon.schemes.skflow_names import CLASSIFIER, REGRESSOR
 from ckptsurgeon.skflow.checkpoints.architecture import Architecture
 from ckptsurgeon.skflow.trainer.batch_source import BatchSource
 
@@ -175,6 +176,29 @@ def test_one_step_by_hand_takes_its_batch_from_the_function(flowing: Path) -> No
         assert y.tolist() == (np.square(expected).sum(axis=1) >= 1).astype(int).tolist()
     with pytest.raises(UsageError, match="--batch-size: the ring's batches come from a Python function"):
         BatchSource(batch_size=3).rows(checkpoint, net, 0)
+
+
+def test_another_network_ends_the_process_of_the_one_before(flowing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose network changes opens the rows again, and leaves no process behind."""
+    started: list[rows.RunningProgram] = []
+
+    class Recorded(rows.RunningProgram):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr(rows, "RunningProgram", Recorded)
+    source, checkpoint = BatchSource(), str(flowing / "a" / "next")
+    for head, outputs in ((CLASSIFIER, 2), (CLASSIFIER, 2), (REGRESSOR, 1)):
+        source.rows(checkpoint, Architecture(2, (4,), head, outputs, "SGD"), 0)
+    first, second = started
+    with pytest.raises(ProcessLookupError):
+        os.kill(first.pid, 0)
+    os.kill(second.pid, 0)
+    with pytest.raises(RefusedError, match="expected 3 classes"):
+        source.rows(checkpoint, Architecture(2, (4,), CLASSIFIER, 3, "SGD"), 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(second.pid, 0)
 
 
 def test_a_run_on_a_function_resumes_to_the_same_bytes(flowing: Path, tmp_path: Path) -> None:

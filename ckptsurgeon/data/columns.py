@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ..errors import RefusedError, UsageError, did_you_mean
@@ -27,11 +28,21 @@ def check_names(names: Sequence[str], target: str) -> None:
         if separator is not None:
             hint = f"separate the columns with commas, not {separator!r}"
         raise UsageError(f"there is no column {target!r}", hint=hint)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise RefusedError(f"two columns are named {twice!r}")
+    check_different(names)
     if len(names) < 2:
         raise RefusedError(f"the only column is the target {target!r}")
+
+
+def check_different(names: Sequence[str]) -> None:
+    """Refuse two columns of the same name.
+
+    Raises:
+        RefusedError: there are two.
+    """
+    counts = Counter(names)
+    twice = next((name for name in names if counts[name] > 1), None)
+    if twice is not None:
+        raise RefusedError(f"two columns are named {twice!r}")
 
 
 def check_number(text: str, place: str) -> None:

@@ -50,7 +50,7 @@ def read(path: str, target: str, like: Table | None, folder: str | None, at_once
         at_once = at_once or max(_FEWEST, min(_ROWS, _FIELDS // columns.width))
         while True:
             before = reader.line_num
-            rows, mistake = _part(reader, at_once)
+            rows, mistake = _part(reader, at_once, columns.width)
             columns.take(rows, before)
             if mistake is not None:
                 raise mistake
@@ -155,11 +155,17 @@ def fields_differ(row: list[str], width: int, place: str) -> RefusedError:
     return RefusedError(what, expected=width, found=len(row), hint=hint)
 
 
-def _part(reader: Reader, count: int) -> tuple[list[list[str]], RefusedError | None]:
-    """Return at most `count` rows, none at the end of the file, and the error in the row after them."""
+def _part(reader: Reader, count: int, width: int | None) -> tuple[list[list[str]], RefusedError | None]:
+    """Return at most `count` rows, none at the end of the file, and the error in the row after them.
+
+    A row of another width ends the part: it will be refused, and more of its kind could fill the memory.
+    """
     rows: list[list[str]] = []
     try:
-        rows.extend(itertools.islice(reader, count))
+        for row in itertools.islice(reader, count):
+            rows.append(row)
+            if len(row) != width and row:
+                break
     except csv.Error as error:
         return rows, RefusedError(f"line {reader.line_num} is not csv: {error}")
     except UnicodeDecodeError:
@@ -184,7 +190,7 @@ def _line(rows: list[list[str]], before: int, number: int) -> int:
 def _header(reader: Reader) -> list[str]:
     """Return the first non-empty row."""
     while True:
-        rows, mistake = _part(reader, 1)
+        rows, mistake = _part(reader, 1, None)
         if mistake is not None:
             raise mistake
         if not rows:

@@ -7,6 +7,7 @@ with transparency. All images must have the same size and channels; none is resi
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from .table import Table
 from .target import Target
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+
+# Pillow's names of these formats. It goes by the content of a file, and would run Ghostscript for PostScript.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 # Pillow's mode -> the mode to convert to, and the value that becomes 1.
 _MODES = {
@@ -43,18 +47,24 @@ def read(folder: str, like: Table | None, spool: str | None) -> Table:
         spool: for temporary files (see `Spool`).
 
     Raises:
-        RefusedError: a file is no image, or an image differs from the first one; the file is named.
+        RefusedError: a file is no image, an image differs from the first one, or a subfolder has none; it is named.
         DamagedError: an image cannot be read.
         UnsupportedError: Pillow is not installed.
     """
     classes = _entries(folder, folders=True)
+    hint = "put the images of each class into a subfolder with its name"
+    stray = next((name for name in _entries(folder, folders=False) if name.lower().endswith(ENDINGS)), None)
+    if stray is not None:
+        raise RefusedError("is an image without a class", path=os.path.join(folder, stray), hint=hint)
     if not classes:
-        hint = "put the images of each class into a subfolder with its name"
         raise RefusedError("contains no subfolders", expected=f"{folder}/<class>/*.png", hint=hint)
     X, y = Spool(np.float32, spool), Target("class", spool, like, classes=True)
     count, first, shape = 0, "", tuple[int, ...]()
     for name in classes:
-        for path in images_in(os.path.join(folder, name)):
+        paths = _inside(subfolder := os.path.join(folder, name))
+        if not paths:
+            raise RefusedError("contains no images", path=subfolder, hint="put some there, or remove the folder")
+        for path in paths:
             y.add([name], lambda number: f"subfolder {name}")  # noqa: B023  # it is called at once
             image = _load(path)
             if not count:
@@ -63,8 +73,6 @@ def read(folder: str, like: Table | None, spool: str | None) -> Table:
                 raise _differs(path, image.shape, shape, first)
             X.append(image)
             count += 1
-    if not count:
-        raise RefusedError("contains no images", expected=f"{folder}/<class>/*.png")
     found, names = y.finish()
     return Table(X.array().reshape(count, *shape), found, names)
 
@@ -77,7 +85,7 @@ def features(folder: str, shape: Sequence[int], at_once: int) -> Iterator[NDArra
     """
     paths = [*images_in(folder)]
     for name in _entries(folder, folders=True):
-        paths += images_in(os.path.join(folder, name))
+        paths += _inside(os.path.join(folder, name))
     if not paths:
         raise RefusedError("contains no images")
     for start in range(0, len(paths), at_once):
@@ -103,6 +111,15 @@ def images_in(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
+def _inside(folder: str) -> list[str]:
+    """Return the images of a subfolder, which must not contain another folder."""
+    nested = _entries(folder, folders=True)
+    if nested:
+        hint = "move its images up, or move it away"
+        raise RefusedError("is a folder inside a subfolder", path=os.path.join(folder, nested[0]), hint=hint)
+    return images_in(folder)
+
+
 def _entries(folder: str, folders: bool) -> list[str]:
     """Return the names of the subfolders, or of everything else; hidden ones do not count."""
     with files(folder):
@@ -117,17 +134,23 @@ def _load(path: str) -> NDArray[np.float32]:
     except ImportError as error:
         raise UnsupportedError("reading images needs Pillow", hint="pip install 'ckptsurgeon[data]'") from error
     with files(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for its writer
+            raise RefusedError("is not a regular file")
         try:
-            with warnings.catch_warnings(), Image.open(path) as image:
+            with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                if image.mode not in _MODES:
-                    raise RefusedError("has unknown channels", expected=" or ".join(_MODES), found=image.mode)
-                mode, one = _MODES[image.mode]
-                if image.mode == "P" and "transparency" in image.info:
-                    mode = "RGBA"
-                values: NDArray[Any] = np.asarray(image if image.mode == mode else image.convert(mode))
+                with Image.open(path, formats=_FORMATS) as image:
+                    if image.mode not in _MODES:
+                        raise RefusedError("has unknown channels", expected=" or ".join(_MODES), found=image.mode)
+                    mode, one = _MODES[image.mode]
+                    if image.mode == "P" and "transparency" in image.info:
+                        mode = "RGBA"
+                    values: NDArray[Any] = np.asarray(image if image.mode == mode else image.convert(mode))
         except (RefusedError, UnsupportedError):
             raise
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            expected = f"at most {Image.MAX_IMAGE_PIXELS}"
+            raise RefusedError("has too many pixels", expected=expected, hint="make it smaller") from error
         except OSError as error:
             if error.errno is not None:  # of the operating system
                 raise

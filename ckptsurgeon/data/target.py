@@ -17,9 +17,9 @@ from .spool import Spool
 from .table import Table
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+LONGEST_CLASSES = 1 << 24  # total length of all class names, in characters
 _FRACTIONS = 1000  # more distinct numbers with a fraction than this are values, even among words
 _CLASSES = 1 << 16
-_CHARACTERS = 1 << 24  # total length of all class names
 _PART = 1 << 14  # values processed at a time
 
 
@@ -82,7 +82,7 @@ class Target:
                 what = f"{place(row)}, column {self._name!r} contains an unknown class"
                 raise RefusedError(what, expected=" or ".join(self._known[:10]), found=repr(text[:40]))
             self._characters += len(text)
-            if len(self._index) >= _CLASSES or self._characters > _CHARACTERS:
+            if len(self._index) >= _CLASSES or self._characters > LONGEST_CLASSES:
                 what = f"{place(row)}, column {self._name!r} has too many classes"
                 raise RefusedError(
                     what, expected=f"at most {_CLASSES}", hint="a target of values needs numbers with a fraction"
@@ -121,7 +121,7 @@ class Target:
     def _floats(self, texts: Sequence[str], place: Callable[[int], str]) -> NDArray[np.float64]:
         try:
             values = np.fromiter(map(float, texts), np.float64, len(texts))
-            if not (np.abs(values) <= FLOAT32_MAX).all() or "_" in "".join(texts):
+            if not (np.abs(values) <= FLOAT32_MAX).all() or any("_" in text for text in texts):
                 raise ValueError
         except ValueError:
             row = next(row for row, text in enumerate(texts) if not is_value(as_number(text)))

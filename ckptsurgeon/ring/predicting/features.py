@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ... import data
 from ...data import images, parquet
-from ...data.columns import check_number
+from ...data.columns import check_different, check_number
 from ...data.csv_rows import fields_differ
 from ...errors import RefusedError, UsageError, did_you_mean, files
 
@@ -123,14 +123,14 @@ def _columns(header: list[str], width: int, names: Sequence[str], target: str | 
             what = "does not have the columns that the models were trained on"
             raise UsageError(what, expected=width, found=len(columns))
         return columns
-    missing = [name for name in names if name not in header]
+    place = {name: number for number, name in enumerate(header)}
+    missing = [name for name in names if name not in place]
     if missing:
         some = f"{len(missing)} columns, such as" if len(missing) > 1 else "column"
         raise UsageError(f"there is no {some} {missing[0]!r}", hint=f"the columns are {', '.join(header)}"[:300])
-    twice = next((name for name in names if header.count(name) > 1), None)
-    if twice is not None:
-        raise RefusedError(f"two columns are named {twice!r}")
-    return [header.index(name) for name in names]
+    wanted = set(names)
+    check_different([name for name in header if name in wanted])
+    return [place[name] for name in names]
 
 
 def _parquet(
@@ -145,7 +145,8 @@ def _parquet(
 def _tell_unused(
     path: str, header: list[str], columns: list[int], target: str | None, warn: Callable[[str], None]
 ) -> None:
-    unused = [name for number, name in enumerate(header) if number not in columns and name != target]
+    used = set(columns)
+    unused = [name for number, name in enumerate(header) if number not in used and name != target]
     if unused:
         warn(f"{path}: ignored columns: {', '.join(unused)}")
 

@@ -43,6 +43,7 @@ class BatchSource:
     seed: int | None = None
     holdout: float | None = None
     _opened: dict[object, Callable[[int], _Rows]] = field(default_factory=dict)  # returns the rows of a batch
+    _close: Callable[[], None] | None = None  # ends the process that returns them, if any
 
     def rows(self, checkpoint: str, net: Architecture, batch: int) -> _Rows:
         """Return X and y of a batch, y as class numbers or values.
@@ -62,6 +63,9 @@ class BatchSource:
             raise UsageError("there are no rows to train on", path=checkpoint, hint=hint)
         key = (where, net.head, net.outputs)
         if key not in self._opened:
+            if self._close is not None:
+                self._close()
+            self._opened, self._close = {}, None
             self._opened = {key: self._file(where, net) if self.data else self._ring(where, net)}
         return self._opened[key](batch)
 
@@ -90,13 +94,14 @@ class BatchSource:
         return self._batches(table.X, table.y, given)
 
     def _function(self, run: folder.Folder, spec: Spec, table: Table) -> Callable[[int], _Rows]:
-        """Return what asks the ring's Python function for a batch; its process ends with this one."""
+        """Return what asks the ring's Python function for a batch; its process ends with this one, if not before."""
         given = [name for name in _DEFAULTS if getattr(self, name) is not None]
         if given:
             what = f"--{given[0].replace('_', '-')}: the ring's batches come from a Python function"
             raise UsageError(what, path=run.spec, hint="give only --batch")
         source = open_rows(run, spec, table)
         assert source is not None
+        self._close = source.close
 
         def rows(batch: int) -> _Rows:
             with tempfile.TemporaryDirectory(prefix="ckptsurgeon-") as scratch:
