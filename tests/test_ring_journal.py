@@ -26,7 +26,7 @@ from ckptsurgeon.ring.schedule import Schedule
 
 MODELS = ("a", "b", "c")
 SCHEDULE = Schedule(MODELS)
-STEPS = SCHEDULE.steps_in(1)
+STEPS = len(SCHEDULE.part(1).steps)
 HEAD = Head(
     spec={"models": [{"name": name} for name in MODELS]},
     data_sha256="d" * 64,
