@@ -275,6 +275,31 @@ def test_a_fallback_names_the_edits_that_it_loses(ring: Path) -> None:
     assert edits(ring) == []
 
 
+def test_a_mean_that_is_still_to_be_grafted_is_synced_with_an_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an edit within the grafts of an average, the run falls back to the edit, which needs the mean."""
+    ring, synced = tmp_path / "ring", list[str]()
+    write_ring(ring, 2, schedule="average")
+    start.init(str(ring))
+    interrupt(ring, 5)
+    ckptsurgeon.set(ring / "a" / f"model.ckpt-{history(ring).latest('a')}", BIAS, 7.0)
+    sync = formats.sync
+
+    def noted(*paths: str, **options: Any) -> None:
+        synced.extend(paths)
+        sync(*paths, **options)
+
+    monkeypatch.setattr(formats, "sync", noted)
+    interrupt(ring, 1)
+    assert [os.path.relpath(path, ring) for path in synced] == [
+        "a/model.ckpt-5",
+        "b/model.ckpt-2",
+        "c/model.ckpt-3",
+        "trunk/model.ckpt-4",
+    ]
+
+
 def test_edits_of_both_states_are_refused(ring: Path) -> None:
     """An edit of the last round and one of a later step exclude each other; nothing is lost."""
     interrupt(ring, 2)
@@ -377,6 +402,7 @@ def test_operations_on_a_run_that_is_driven_are_refused(ring: Path, monkeypatch:
                 operation()
             (line,) = caught.value.lines
             assert f"belongs to the run in {ring}, which is running; stop the run first" in line
+            assert "ckptsurgeon-tmp" not in line
         assert before == {path: path.read_bytes() for path in (ring / "a").rglob("*") if path.is_file()}
         ckptsurgeon.graft(ring / "a", ring / "b", layers="0", out=ring / "elsewhere")
         ckptsurgeon.set(ring / "a", BIAS, 8.0, dry_run=True)
