@@ -13,11 +13,13 @@ import pytest
 from numpy_here import TRAINER, train_here
 from ring_support import MODELS, history, interrupt, promised, records, write_ring
 
+import ckptsurgeon
 from ckptsurgeon import formats
 from ckptsurgeon.cli import main
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
 from ckptsurgeon.ring import driver, journal, learning_rate, start
 from ckptsurgeon.ring.predicting import ensemble
+from ckptsurgeon.ring.resuming import settings
 from ckptsurgeon.ring.schedule import TRUNK, Schedule
 from ckptsurgeon.ring.spec import changes, loading
 
@@ -355,6 +357,38 @@ def test_a_model_that_joins_is_listed_after_the_others(
     round, *_, change_of_weights = capsys.readouterr().out.splitlines()[0].split("\t")
     measured = records(folder)[-1]["change"]
     assert (round, float(change_of_weights)) == ("4", pytest.approx(max(measured[name] for name in MODELS), rel=1e-3))
+
+
+def test_a_model_that_has_joined_may_be_edited_before_it_begins(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is on the disk before the journal names it; back at a round without it, its edit is adopted."""
+    folder = Path(shutil.copytree(begun, tmp_path / "ring"))
+    shutil.copytree(folder / "c", folder / "given")
+    interrupt(folder, 3)
+    joining(folder, 'init = "given"')
+    synced = list[str]()
+    monkeypatch.setattr(settings, "fsync", synced.append)
+    interrupt(folder, 0)
+    assert synced == [str(folder)]
+    interrupt(folder, 1)
+    for path in (folder / "b").glob(f"model.ckpt-{history(folder).latest('b')}.*"):
+        path.unlink()
+    ckptsurgeon.set(folder / "d" / "model.ckpt-0", "dnn/layer2/Linear/Bias[0]", 7.0)
+    back, adopted = run(folder, rounds=2)
+    assert "going back" in back
+    assert adopted == "d/model.ckpt-0 was edited; model d continues from it"
+
+
+def test_another_program_is_shown_beside_other_changes(tmp_path: Path) -> None:
+    """With `anyway`, a changed program stands in the journal together with the learning rate that changed too."""
+    folder = made(tmp_path / "ring", 3, learning_rate=0.3)
+    run(folder, rounds=1)
+    change(folder, "learning_rate = 0.3", "learning_rate = 0.2")
+    change(folder, '"--hidden"', '"--time", "--hidden"')
+    (line,) = run(folder, anyway=True)
+    assert "; models.a.worker was [" in line
+    assert {"models.a.worker", "models.b.learning_rate"} < lines(folder)[0]["changed"].keys()
 
 
 def test_a_model_may_have_the_name_of_a_key(begun: Path, tmp_path: Path) -> None:
