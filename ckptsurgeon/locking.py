@@ -162,7 +162,8 @@ def _share_journal(path: str) -> int:
             if time.monotonic() >= deadline:
                 os.close(fd)
                 hint = "stop the run first (Ctrl-C; it continues later), or write another checkpoint with -o"
-                raise BusyError(f"belongs to the run in {ring}, which is running", path=path, hint=hint) from None
+                what, path = f"belongs to the run in {ring}, which is running", path.partition(".ckptsurgeon-tmp")[0]
+                raise BusyError(what, path=path, hint=hint) from None
             time.sleep(_POLL)
         except OSError:  # a file system without locks, on which rings cannot run
             os.close(fd)

@@ -21,7 +21,7 @@ from ckptsurgeon.ring.schedule import Schedule
 MODELS = ("a", "b", "c")
 HIDDEN = {"a": "4,3,5", "b": "4,3", "c": "4,3,6"}  # the trunk, layers 0-1, is the same
 SCHEDULE = Schedule(MODELS)
-STEPS = SCHEDULE.steps_in(1)
+STEPS = len(SCHEDULE.part(1).steps)
 TIMEOUT = 600  # seconds for a step; it passes in no test but where the clock is made to jump
 PROGRAM = [sys.executable, str(Path(__file__).with_name("numpy_trainer.py"))]
 COMMAND = [*PROGRAM, "command", "{checkpoint}", "{output}", "--data", "{data}", "--step", "{step}"]

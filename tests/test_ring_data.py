@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy_here import train_here
-from ring_support import promised, write_ring
+from ring_support import history, promised, write_ring
 
 from ckptsurgeon import data
 from ckptsurgeon.data import source
@@ -120,6 +120,8 @@ def counting(b):
     return rows(asked)
 
 def failing(b):
+    with open(__file__ + ".calls", "a") as calls:
+        calls.write(f"{b} ")
     return rows(b) if b < 2 else 1 / 0
 
 def short(b):
@@ -276,6 +278,9 @@ def test_a_function_that_fails_later_stops_the_run(tmp_path: Path, function: str
     start.init(str(ring))
     with pytest.raises(TrainerError, match=words):
         driver.run(str(ring))
+    assert history(ring).round == 2  # the batch is asked for before the last step of that round is journalled
+    if function == "failing":
+        assert (ring / "batches.py.calls").read_text().split().count("2") == 1
     (ring / "batches.py").write_text(SOURCE.replace("1 / 0", "rows(b)").replace("rows(1)]", "rows(1), rows(2)]"))
     assert driver.run(str(ring)).round == 3
 

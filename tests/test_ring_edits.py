@@ -183,6 +183,35 @@ def test_an_average_takes_edited_trunks_into_the_mean(tmp_path: Path) -> None:
     assert shared[0] - shared[1] == pytest.approx(3.0, abs=1.0)
 
 
+def test_a_frozen_average_runs_on_and_an_edit_of_what_the_freeze_replaces_is_pointed_out(tmp_path: Path) -> None:
+    """Once no mean is made any more, an average still resumes; a frozen trunk is edited in the first model."""
+    ring = tmp_path / "ring"
+    write_ring(ring, 9, schedule="average", freeze=2)
+    start.init(str(ring))
+    run(ring, rounds=1)
+    ckptsurgeon.set(ring / TRUNK, SHARED, 9.0)
+    (line,) = run(ring, rounds=2)
+    assert line.endswith("has no effect: the trunk stays as it is in the models; edit those")
+    assert run(ring, rounds=4) == []
+    ckptsurgeon.set(ring / "b", SHARED, 9.0)
+    assert run(ring, rounds=4)[1:] == ["the next round replaces the trunk of b by that of a; edit a instead"]
+
+
+def test_an_edit_of_a_run_that_an_earlier_version_began_is_refused(ring: Path) -> None:
+    """Its journal has no variables to compare with: that is said, and `undo` leads on."""
+    head, *others = (ring / "journal.jsonl").read_text().splitlines(keepends=True)
+    values = json.loads(head)
+    del values["variables"]
+    values["env"] = {key: value for key, value in values["env"].items() if key not in ("keras", "torch")}
+    (ring / "journal.jsonl").write_text("".join([json.dumps(values) + "\n", *others]))
+    ckptsurgeon.set(ring / "a", BIAS, 7.0, backup=True)
+    with pytest.raises(RefusedError, match="an earlier version began the run") as caught:
+        run(ring)
+    assert "ckptsurgeon undo" in str(caught.value.hint)
+    ckptsurgeon.undo(ring / "a")
+    assert run(ring) == []
+
+
 def test_a_trunk_that_the_next_graft_replaces_is_pointed_out(ring: Path) -> None:
     """Only the first model's trunk goes around the ring; whoever edits another one's is told."""
     ckptsurgeon.set(ring / "b", SHARED, 9.0)
@@ -198,7 +227,9 @@ def test_a_run_that_had_converged_goes_on_after_an_edit(tmp_path: Path) -> None:
     assert driver.run(str(tmp_path / "ring")).round == 4
     assert driver.run(str(tmp_path / "ring")).round == 4
     ckptsurgeon.set(tmp_path / "ring" / "a", BIAS, 7.0)
-    assert driver.run(str(tmp_path / "ring")).round == 6
+    assert driver.run(str(tmp_path / "ring"), rounds=5).round == 5
+    interrupt(tmp_path / "ring", 1)
+    assert driver.run(str(tmp_path / "ring")).round == 8  # only windows after the edit are compared
 
 
 # -- in the middle of a round
@@ -242,6 +273,31 @@ def test_a_fallback_names_the_edits_that_it_loses(ring: Path) -> None:
         f" the edit of b/model.ckpt-{past.latest('b')} is lost"
     )
     assert edits(ring) == []
+
+
+def test_a_mean_that_is_still_to_be_grafted_is_synced_with_an_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an edit within the grafts of an average, the run falls back to the edit, which needs the mean."""
+    ring, synced = tmp_path / "ring", list[str]()
+    write_ring(ring, 2, schedule="average")
+    start.init(str(ring))
+    interrupt(ring, 5)
+    ckptsurgeon.set(ring / "a" / f"model.ckpt-{history(ring).latest('a')}", BIAS, 7.0)
+    sync = formats.sync
+
+    def noted(*paths: str, **options: Any) -> None:
+        synced.extend(paths)
+        sync(*paths, **options)
+
+    monkeypatch.setattr(formats, "sync", noted)
+    interrupt(ring, 1)
+    assert [os.path.relpath(path, ring) for path in synced] == [
+        "a/model.ckpt-5",
+        "b/model.ckpt-2",
+        "c/model.ckpt-3",
+        "trunk/model.ckpt-4",
+    ]
 
 
 def test_edits_of_both_states_are_refused(ring: Path) -> None:
@@ -346,6 +402,7 @@ def test_operations_on_a_run_that_is_driven_are_refused(ring: Path, monkeypatch:
                 operation()
             (line,) = caught.value.lines
             assert f"belongs to the run in {ring}, which is running; stop the run first" in line
+            assert "ckptsurgeon-tmp" not in line
         assert before == {path: path.read_bytes() for path in (ring / "a").rglob("*") if path.is_file()}
         ckptsurgeon.graft(ring / "a", ring / "b", layers="0", out=ring / "elsewhere")
         ckptsurgeon.set(ring / "a", BIAS, 8.0, dry_run=True)

@@ -18,15 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import LIMIT
 
-from ckptsurgeon.errors import BusyError, CkptSurgeonError, DamagedError
+from ckptsurgeon.errors import BusyError, CkptSurgeonError, DamagedError, RefusedError
 from ckptsurgeon.ring import journal
 from ckptsurgeon.ring.history import History, Measured, Record
 from ckptsurgeon.ring.journal import Content, Head, Journal, parse
+from ckptsurgeon.ring.lines import Settings
 from ckptsurgeon.ring.schedule import Schedule
 
 MODELS = ("a", "b", "c")
 SCHEDULE = Schedule(MODELS)
-STEPS = SCHEDULE.steps_in(1)
+STEPS = len(SCHEDULE.part(1).steps)
 HEAD = Head(
     spec={"models": [{"name": name} for name in MODELS]},
     data_sha256="d" * 64,
@@ -54,6 +55,24 @@ def journal_steps(found: Content | None) -> int:
     assert found is not None
     assert (found.history.last.step.number if found.history.last else 0) == found.history.step
     return found.history.step
+
+
+def test_a_long_line_is_read_or_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The many variables of a model that joins fit in a line; one that nobody could read is refused whole."""
+    spec = {"models": [{"name": name} for name in "abcd"]}
+    variables = {"d": {f"{number}" + 100_000 * "x": ("float32", (2,)) for number in range(60)}}
+    new = Settings(0, 1, {"new models": "d"}, spec, {"d": "f"}, variables)
+    assert len(new.line()) > 4 << 20
+    found = parse_bytes(HEAD.line() + new.line())
+    assert found is not None
+    assert found.history.models == (*MODELS, "d")
+    path = tmp_path / "journal.jsonl"
+    with Journal.lock(str(path), lambda: None, create=True) as opened:
+        opened.start(HEAD)
+        monkeypatch.setattr(journal, "LONGEST_LINE", 1 << 20)
+        with pytest.raises(RefusedError, match="more variables than a journal can list"):
+            opened.append(new, sync=False)
+    assert path.read_bytes() == HEAD.line()
 
 
 def test_a_journal_has_the_lines_of_the_contract(tmp_path: Path) -> None:

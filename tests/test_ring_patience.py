@@ -112,6 +112,19 @@ def test_a_run_ends_when_all_models_rest(tmp_path: Path) -> None:
         assert driver.run(str(folder)) == done  # nothing is left to do
 
 
+def test_other_limits_do_not_switch_off_what_patience_needs(tmp_path: Path) -> None:
+    """With `stop.patience`, a model's program is asked for its loss, also if this run ends elsewhere."""
+    said: list[str] = []
+    write_ring(
+        tmp_path / "ring",
+        stop={"window": 1, "patience": 3},
+        b={"predict": ["false", "{checkpoint}", "{data}", "{output}"]},
+    )
+    start.init(str(tmp_path / "ring"))
+    driver.run(str(tmp_path / "ring"), rounds=1, warn=said.append)
+    assert [line.partition(":")[0] for line in said] == ["cannot compute the held-out loss of b"]
+
+
 def test_patience_cannot_change_and_needs_held_out_rows(rested: Path, tmp_path: Path) -> None:
     """Another patience would have trained other weights."""
     text = (rested / "ring.toml").read_text()

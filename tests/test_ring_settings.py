@@ -13,12 +13,15 @@ import pytest
 from numpy_here import TRAINER, train_here
 from ring_support import MODELS, history, interrupt, promised, records, write_ring
 
+import ckptsurgeon
 from ckptsurgeon import formats
+from ckptsurgeon.cli import main
 from ckptsurgeon.errors import CkptSurgeonError, RefusedError, UsageError
 from ckptsurgeon.ring import driver, journal, learning_rate, start
 from ckptsurgeon.ring.predicting import ensemble
+from ckptsurgeon.ring.resuming import settings
 from ckptsurgeon.ring.schedule import TRUNK, Schedule
-from ckptsurgeon.ring.spec import loading
+from ckptsurgeon.ring.spec import changes, loading
 
 STEP = {"schedule": "step", "start": 0.4, "every": 2, "factor": 0.5}
 STAGES = '[{ rounds = 2, layers = "0" }, { rounds = 2, layers = "0-1" }]'
@@ -128,6 +131,7 @@ def test_a_learning_rate_is_a_function_of_the_round(rate: Any, values: list[floa
         {"schedule": "step", "start": 0.1, "every": 2.5},
         {"schedule": "cosine", "start": 0.1, "rounds": 5, "end": -1},
         {"schedule": "constant", "start": 0.1, "every": 5},
+        {"schedule": "step", "start": 0.1, "every": 1, "factor": 1.01},
     ],
 )
 def test_a_learning_rate_that_is_none_is_refused(rate: Any) -> None:
@@ -216,6 +220,9 @@ def test_the_built_in_trainer_keeps_a_number_that_never_changed() -> None:
     past.change_settings(journal.Settings(0, 4, {}, changed, {}, {}))
     past.change_settings(journal.Settings(0, 6, {}, document, {}, {}))
     assert [past.learning_rate("a", round) for round in (3, 4, 5, 6)] == [None, 0.5, 0.5, 0.1]
+    early = journal.History(Schedule.of(document), {}, document)
+    early.change_settings(journal.Settings(0, 1, {}, changed, {}, {}))
+    assert early.learning_rate("a", 1) == 0.5  # the first weights were made with another one
 
 
 # -- the trunk
@@ -326,9 +333,77 @@ def test_a_model_that_cannot_join_is_refused(tmp_path: Path) -> None:
     assert run(folder) == []
 
 
+def test_a_model_that_joins_is_listed_after_the_others(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the first one it would replace the trained trunk; an edit of it before it begins concerns nobody else."""
+    folder = Path(shutil.copytree(begun, tmp_path / "ring"))
+    before = (folder / "ring.toml").read_text()
+    place = before.index("[[models]]")
+    shutil.copytree(folder / "c", folder / "given")
+    joining(folder, 'init = "given"')
+    table = (folder / "ring.toml").read_text()[len(before) :]
+    (folder / "ring.toml").write_text(before[:place] + table + before[place:])
+    with pytest.raises(UsageError, match=r"models\.d: joins as the first model, .*; list it after the others"):
+        run(folder)
+    assert lines(folder) == []
+    assert not (folder / "d").exists()
+    (folder / "ring.toml").write_text(before)
+    run(folder, rounds=3)
+    interrupt(folder, 3)
+    joining(folder, 'init = "given"')
+    interrupt(folder, 1)
+    assert main(["ring", "run", str(folder), "--until", "rounds=4"]) == 0
+    round, *_, change_of_weights = capsys.readouterr().out.splitlines()[0].split("\t")
+    measured = records(folder)[-1]["change"]
+    assert (round, float(change_of_weights)) == ("4", pytest.approx(max(measured[name] for name in MODELS), rel=1e-3))
+
+
+def test_a_model_that_has_joined_may_be_edited_before_it_begins(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is on the disk before the journal names it; back at a round without it, its edit is adopted."""
+    folder = Path(shutil.copytree(begun, tmp_path / "ring"))
+    shutil.copytree(folder / "c", folder / "given")
+    interrupt(folder, 3)
+    joining(folder, 'init = "given"')
+    synced = list[str]()
+    monkeypatch.setattr(settings, "fsync", synced.append)
+    interrupt(folder, 0)
+    assert synced == [str(folder)]
+    interrupt(folder, 1)
+    for path in (folder / "b").glob(f"model.ckpt-{history(folder).latest('b')}.*"):
+        path.unlink()
+    ckptsurgeon.set(folder / "d" / "model.ckpt-0", "dnn/layer2/Linear/Bias[0]", 7.0)
+    back, adopted = run(folder, rounds=2)
+    assert "going back" in back
+    assert adopted == "d/model.ckpt-0 was edited; model d continues from it"
+
+
+def test_another_program_is_shown_beside_other_changes(tmp_path: Path) -> None:
+    """With `anyway`, a changed program stands in the journal together with the learning rate that changed too."""
+    folder = made(tmp_path / "ring", 3, learning_rate=0.3)
+    run(folder, rounds=1)
+    change(folder, "learning_rate = 0.3", "learning_rate = 0.2")
+    change(folder, '"--hidden"', '"--time", "--hidden"')
+    (line,) = run(folder, anyway=True)
+    assert "; models.a.worker was [" in line
+    assert {"models.a.worker", "models.b.learning_rate"} < lines(folder)[0]["changed"].keys()
+
+
+def test_a_model_may_have_the_name_of_a_key(begun: Path, tmp_path: Path) -> None:
+    """Another batch size is refused even if a model named `batch_size` joins."""
+    old = loading.load(str(begun / "ring.toml")).document()
+    new = json.loads(json.dumps(old))
+    new["models"].append({**new["models"][2], "name": "batch_size"})
+    new["data"]["batch_size"] = 5
+    assert changes.differences(old, new) == {"data.batch_size": "was 16, is 5"}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"kind": "settings", "round": 5},
         {"kind": "edit", "model": "x"},
         {"kind": "edit", "step": 13},
         {"kind": "edit", "step": 15},

@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from .. import formats
 from ..errors import CkptSurgeonError, TrainerError
@@ -26,7 +25,7 @@ from .resuming import resume
 from .rows import check_same, open_rows
 from .schedule import TRUNK, Done, Part, Step, may_end, next_step, step_seed
 from .spec import loading
-from .spec.records import Spec
+from .spec.records import Spec, Stop
 from .trainers import engines
 from .trainers.attempts import Signature, StepResult, attempt
 from .trainers.stopping import stop
@@ -70,10 +69,9 @@ def run(
     if not os.path.exists(folder.journal):
         raise not_initialised(folder.root)
     folder = folder.storing(spec.suffixes)
-    spec = replace(spec, stop=spec.stop.until(rounds, tolerance))
     with Journal.lock(folder.journal, lambda: status.driver(folder)) as journal:
         history = resume.resume(folder, spec, journal, anyway, warn, adopt)
-        return Driver(folder, spec, journal, history, warn, on_round).run()
+        return Driver(folder, spec, journal, history, warn, on_round, spec.stop.until(rounds, tolerance)).run()
 
 
 class Driver:
@@ -81,11 +79,12 @@ class Driver:
 
     Args:
         folder: the run, in the state that `resume` leaves it in.
-        spec: what to train and when to stop.
+        spec: what to train.
         journal: the locked journal.
         history: the steps done so far.
         warn: is called with lines for the user.
         on_round: is called after each round.
+        stop: when to stop. What is measured follows from `spec` alone, so that it is the same in all runs.
     """
 
     def __init__(
@@ -96,6 +95,7 @@ class Driver:
         history: History,
         warn: Callable[[str], None],
         on_round: Callable[[History], None],
+        stop: Stop,
     ) -> None:
         self._folder = folder
         self._spec = spec
@@ -103,6 +103,7 @@ class Driver:
         self._history = history
         self._warn = warn
         self._on_round = on_round
+        self._stop = stop
         self._started: set[int] = set()  # train steps that have already been handed to their trainers
         self._table = None if spec.data is None else folder.open_table()
         self._rows = open_rows(folder, spec, self._table)
@@ -120,7 +121,8 @@ class Driver:
         self._part, self._names = part, part.models
         self._trunk = Trunk(spec, {name: folder.checkpoint(name, history.latest(name)) for name in part.models})
         asked, schedule = predictors(spec, self._trainers), history.schedule
-        self._meter = Meter(folder, spec, self._trunk, schedule, self._table, history.round, self._warn, asked)
+        round = None if history.measures_anew else history.round
+        self._meter = Meter(folder, spec, self._trunk, schedule, self._table, round, self._warn, asked)
 
     def run(self) -> Done:
         """Do steps until the schedule says that the run is done."""
@@ -159,7 +161,7 @@ class Driver:
 
     def _next(self) -> Step | Done:
         resting = all(map(self._rests, self._history.models))
-        return next_step(self._history.schedule, self._spec.stop, self._history, resting)
+        return next_step(self._history.schedule, self._stop, self._history, resting)
 
     def _rests(self, model: str) -> bool:
         """Return whether a model does not train, because its own held-out loss has stopped falling."""
@@ -198,9 +200,10 @@ class Driver:
             source = folder.relative(step.donor, number)
             result = self._graft(step, step.donor, number)
         measured = Measured()
+        failure: CkptSurgeonError | None = None
         if step.last:
-            if not may_end(step, spec.stop) and not self._meter.asks(step):
-                self._start_next(step)  # trainers work while the round is measured, synced and journalled
+            if not may_end(step, self._stop) and not self._meter.asks(step):
+                failure = self._start_next(step)  # trainers work while the round is measured, synced and journalled
             latest = {name: history.latest(name) for name in self._names} | {step.model: step.number}
             measured = self._meter.end_round(step, latest)
         every_step = spec.durability == "step"
@@ -216,22 +219,33 @@ class Driver:
             now = time.monotonic()
             self._events.round(history, now - self._round_began)
             self._round_began = now
+        if failure is not None:
+            raise failure
 
     def _tidy(self, model: str) -> None:
         retention.tidy(self._folder, self._history, model, self._spec.max_to_keep)
 
-    def _start_next(self, step: Step) -> None:
-        """Hand the first steps of the next round to their trainers. What they write counts only once journalled."""
+    def _start_next(self, step: Step) -> CkptSurgeonError | None:
+        """Hand the first steps of the next round to their trainers. What they write counts only once journalled.
+
+        Returns:
+            Why the next round has no rows, which must not cost the step that is about to be journalled.
+        """
         for number in self._history.schedule.together(step.number + 1):
             following = self._history.schedule.step(number)
             source = step.number if following.model == step.model else self._history.latest(following.model)
-            self._start(following, source)
+            try:
+                self._start(following, source)
+            except CkptSurgeonError as error:
+                return error
+        return None
 
     def _start(self, step: Step, source: int) -> None:
         """Hand a train step to its trainer, unless that has been done."""
         if step.number not in self._started and not self._rests(step.model):
+            request = self._request(step, source)
             with contextlib.suppress(TrainerError):  # `attempt` starts it again and reports the error
-                self._trainers[step.model].start(self._request(step, source))
+                self._trainers[step.model].start(request)
                 self._started.add(step.number)
 
     def _request(self, step: Step, source: int) -> Request:

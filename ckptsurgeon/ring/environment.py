@@ -22,8 +22,8 @@ def describe() -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Describe the differences between two environments."""
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    """Describe the differences between two environments, in what the old one tells: earlier versions told less."""
+    names = [name for name in old if old.get(name) != new.get(name)]
     return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in names]
 
 

@@ -45,7 +45,8 @@ class History:
         self.schedule = schedule
         self.document = document or {}
         self.variables = variables or {}
-        self._documents = [(1, self.document)]  # with the first round for which each holds
+        # With the first round for which each holds. The first one made the first weights, even if round 1 has another.
+        self._documents = [(0, self.document)]
         self.step = 0
         self.measured = Measured()
         self.stale, self.idle = 0, dict.fromkeys(schedule.models, 0)
@@ -54,6 +55,7 @@ class History:
         self._recent: dict[int, Record] = {}
         self._edited: dict[tuple[str, int], str] = {}  # the new fingerprints of checkpoints, by model and step
         self._synced = self._furthest = 0
+        self._edited_since = False  # whether there was an edit after the last whole round
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -91,6 +93,11 @@ class History:
         return iter(self._edited)
 
     @property
+    def measures_anew(self) -> bool:
+        """Whether the blocks of rounds that convergence is measured over begin anew with the round after `round`."""
+        return self._edited_since or self.schedule.turns(self.round + 1)
+
+    @property
     def last(self) -> Record | None:
         """The last finished step."""
         return self._recent.get(self.step)
@@ -102,6 +109,7 @@ class History:
         self._furthest = max(self._furthest, self.step)
         self._recent[self.step] = record
         if record.step.last:
+            self._edited_since = False
             self._take(record.measured)
             if self.schedule.turns(record.step.round + 1):
                 self._begin_to_measure()
@@ -115,7 +123,7 @@ class History:
         """Take in an edit. What was measured before it says nothing about the weights after it."""
         self.rewind(edit.step)
         self._edited[edit.model, self.latest(edit.model)] = edit.sha256
-        self._synced = edit.step
+        self._synced, self._edited_since = edit.step, True
         self._begin_to_measure()
 
     def change_settings(self, new: Settings) -> None:

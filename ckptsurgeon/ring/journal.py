@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ..errors import BusyError, CkptSurgeonError, DamagedError, UnsupportedError, files
+from ..errors import BusyError, CkptSurgeonError, DamagedError, RefusedError, UnsupportedError, files
 from ..publish import drive, end_drive, fsync, write_all
 from . import json_text
 from .history import History
@@ -39,8 +39,7 @@ _WAIT_FOR_OPERATION = 30.0
 # `ring status` holds the lock for microseconds while it asks whether anybody else does.
 _WAIT_FOR_STATUS = 0.5
 _AFRESH = "restore the file, or start over with: ckptsurgeon ring init --force"
-LONGEST_LINE = 1 << 22  # bytes; metrics are bounded by what a trainer may say in a line
-LONGEST_HEAD = 1 << 26  # bytes; it lists the variables of all models
+LONGEST_LINE = 1 << 26  # bytes; the head, and changes of ring.toml, list the variables of models
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,6 @@ class Head:
     env: Mapping[str, Any]
     initial: Mapping[str, str]
     variables: Mapping[str, Variables] = field(default_factory=dict)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The names of the models, in the order of the ring."""
-        return tuple(map(str, self.spec.get("order") or (model["name"] for model in self.spec["models"])))
 
     def line(self) -> bytes:
         """Return the head as a line of the journal."""
@@ -98,9 +92,9 @@ def parse(file: IO[bytes]) -> Content | None:
         DamagedError: a line is damaged that is followed by the end of a round. Rounds are synced to disk
             whole, so that no crash explains it.
     """
-    first = file.readline(LONGEST_HEAD)
+    first = file.readline(LONGEST_LINE)
     lines = iter(lambda: file.readline(LONGEST_LINE), b"")
-    if not first.endswith(b"\n") and len(first) < LONGEST_HEAD:
+    if not first.endswith(b"\n") and len(first) < LONGEST_LINE:
         return None
     try:
         values = json_text.parse(first, own=True)
@@ -189,16 +183,22 @@ class Journal:
     def start(self, head: Head) -> None:
         """Write the head of an empty journal; once this returns, the run exists."""
         with files(self.path):
-            write_all(self.fd, head.line())
+            self._write(head.line())
             os.fsync(self.fd)
             fsync(os.path.dirname(self.path))
 
     def append(self, record: Record | Edit | Settings, sync: bool) -> None:
         """Add a line; with `sync` it and all before it are on disk when this returns."""
         with files(self.path):
-            write_all(self.fd, record.line())
+            self._write(record.line())
             if sync:
                 os.fsync(self.fd)
+
+    def _write(self, line: bytes) -> None:
+        if len(line) > LONGEST_LINE:  # nobody could read it
+            what = "models have more variables than a journal can list, or longer names"
+            raise RefusedError(what, path=self.path, expected=f"{LONGEST_LINE} bytes", found=len(line))
+        write_all(self.fd, line)
 
     def close(self) -> None:
         """Release the lock, which is free once the last trainer has ended too."""

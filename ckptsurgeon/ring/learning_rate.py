@@ -16,11 +16,20 @@ from typing import Any
 # A number, or the keys of a schedule with its defaults filled in, or stages, as in ring.toml.
 Rate = float | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
-EXPECTED = 'a number above 0, or a schedule such as { schedule = "step", start = 0.1, every = 50, factor = 0.5 }'
+EXPECTED = (
+    'a number above 0, or a schedule such as { schedule = "step", start = 0.1, every = 50, factor = 0.5 }'
+    " with a factor of at most 1"
+)
 
 
 def _positive(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError
+    return float(value)
+
+
+def _share(value: Any) -> float:
+    if _positive(value) > 1:
         raise ValueError
     return float(value)
 
@@ -38,7 +47,7 @@ def _count(value: Any) -> int:
 # schedule -> its keys, the check of each, and its default; None: it must be given
 _KEYS: Mapping[str, Mapping[str, tuple[Callable[[Any], Any], Any]]] = {
     "constant": {"start": (_positive, None)},
-    "step": {"start": (_positive, None), "every": (_count, None), "factor": (_positive, 0.5)},
+    "step": {"start": (_positive, None), "every": (_count, None), "factor": (_share, 0.5)},
     "cosine": {"start": (_positive, None), "rounds": (_count, None), "end": (_not_negative, 0.0)},
 }
 

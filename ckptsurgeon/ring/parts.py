@@ -24,6 +24,8 @@ from typing import Any, Literal
 # The result of an averaging step: not a model, but named and stored like one.
 TRUNK = "trunk"
 
+MOST_STAGES = 1000
+
 Kind = Literal["train", "graft", "average", "freeze"]
 
 _Action = tuple[Kind, str, str | None]  # kind, model and donor of a step
@@ -115,7 +117,11 @@ class Schedule:
         numbers = [rounds for rounds, _ in stages] + ([] if freeze is None else [freeze])
         if kind not in ("ring", "average") or type(warmup) is not int or warmup < 0:
             raise ValueError
-        if len(models) < 2 or any(type(number) is not int or number < 1 for number in numbers):
+        if (
+            len(models) < 2
+            or len(stages) > MOST_STAGES
+            or any(type(number) is not int or number < 1 for number in numbers)
+        ):
             raise ValueError
         layers, match = document.get("layers"), tuple(map(str, document.get("match", ())))
         return cls(models, kind, warmup, match if layers is None else str(layers), stages, freeze)
@@ -196,10 +202,6 @@ class Schedule:
     def turns_after(self, round: int) -> bool:
         """Return whether such a round is still to come after this one."""
         return any(part.turns for part in self._parts[bisect_right(self._first_rounds, round) :])
-
-    def steps_in(self, round: int) -> int:
-        """Return the number of steps in a round."""
-        return len(self.part(round).steps)
 
     def first_step(self, round: int) -> int:
         """Return the number of the first step of a round."""

@@ -49,7 +49,7 @@ def _settings(values: Mapping[str, Any], history: History) -> Settings:
     new = Settings(**{field.name: values[field.name] for field in fields(Settings)})
     if type(new.step) is not int or not history.whole_step <= new.step <= history.step:
         raise ValueError
-    if type(new.round) is not int or new.round <= history.round:
+    if type(new.round) is not int or not history.round < new.round <= history.round + 2:
         raise ValueError
     models = check_document(new.spec).models
     if not {*history.models} <= {*models} or {*models} - {*history.models} != {*new.initial}:

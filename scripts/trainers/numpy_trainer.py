@@ -60,7 +60,7 @@ def train(values, X, y, rate=0.1):
 def step(checkpoint, output, data, rate=None):
     """Train the weights in `checkpoint` on a mini-batch, write them to `output`, and return the metrics."""
     values, rows = dict(np.load(checkpoint)), np.load(data)
-    loss = train(values, rows["X"].reshape(len(rows["X"]), -1), rows["y"], rate or 0.1)
+    loss = train(values, rows["X"].reshape(len(rows["X"]), -1), rows["y"], 0.1 if rate is None else rate)
     np.savez(output, **values)
     return {"loss": loss}
 

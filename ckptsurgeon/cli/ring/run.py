@@ -112,6 +112,8 @@ class _Lines:
 
     def round(self, past: History) -> None:
         """Print a round."""
+        from ...ring.schedule import TRUNK
+
         if self._quiet:
             return
         losses = {name: past.loss(name) for name in past.models}
@@ -120,7 +122,9 @@ class _Lines:
             row = {"round": past.round, "loss": losses, "change": measured.change, "held_out": measured.held_out}
             render.emit([row], [], True)
         else:
-            change = max(measured.change[name] for name in losses) if measured.change else None
+            # A model that joined in the middle of the round was not measured.
+            changes = [value for name, value in (measured.change or {}).items() if name != TRUNK]
+            change = max(changes, default=None)
             print("\t".join(map(render.text, (past.round, *losses.values(), change))))
         sys.stdout.flush()
 

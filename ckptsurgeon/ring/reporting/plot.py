@@ -113,7 +113,7 @@ def read(path: str) -> Curves:
 def _rounds(path: str) -> Iterator[History]:
     """Yield the history after each complete round of a journal."""
     with files(path), open(path, "rb") as file:
-        content = journal.parse(io.BytesIO(file.readline(journal.LONGEST_HEAD)))
+        content = journal.parse(io.BytesIO(file.readline(journal.LONGEST_LINE)))
         if content is None:
             raise journal.not_initialised(os.path.dirname(path))
         history = content.history

@@ -29,6 +29,9 @@ from ..spec.records import Spec
 from ..trainers.attempts import differences
 from ..weights.trunk import Trunk
 
+# What is wrong with an edited checkpoint whose variables the journal does not list.
+_UNKNOWN = "an earlier version began the run, so that an edit cannot be checked"
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -99,17 +102,15 @@ class Adoption:
             edited = _edited(self._found(name, history.latest(name)) for name in history.models)
         if edited:
             self._adopt(edited)
-        if history.step == history.whole_step and TRUNK in history.schedule.writers:
-            self._check_mean(history.latest(TRUNK))
+        mean = history.latest(TRUNK)
+        if history.step == history.whole_step and mean >= history.schedule.first_step(max(1, history.round)):
+            self._check_mean(mean)  # which the last round made; of older steps nothing is remembered
 
     def _intact(self) -> list[_Found]:
         """Return the latest checkpoints, none of them damaged, after history has gone back if necessary."""
         history, reason, edited = self._history, "", set[tuple[str, int]]()
         for step in dict.fromkeys((history.step, history.safe_step, history.whole_step)):
-            names = [*history.models]
-            if TRUNK in history.schedule.writers and history.latest(TRUNK, step) > history.whole_step:
-                names.append(TRUNK)  # the rest of the round's grafts read it
-            found = [self._found(name, history.latest(name, step)) for name in names]
+            found = [self._found(name, history.latest(name, step)) for name in self._read(step)]
             broken = [each.problem for each in found if each.state == "damaged"]
             if not broken:
                 if reason:
@@ -119,6 +120,11 @@ class Adoption:
             edited |= {(each.model, each.step) for each in found if each.state in ("edited", "foreign")}
         hint = f"start over with: ckptsurgeon ring init {shlex.quote(self._folder.root)} --force"
         raise DamagedError(f"cannot continue: {broken[0]}", path=self._folder.root, hint=hint)
+
+    def _read(self, step: int) -> list[str]:
+        """Return whose checkpoints the run reads after a step: the models', and a mean that is still to be grafted."""
+        history = self._history
+        return [*history.models, *([TRUNK] if history.latest(TRUNK, step) > history.whole_step else [])]
 
     def _behind(self) -> list[_Found]:
         """Return the changed checkpoints of the last whole round that are no longer the latest ones."""
@@ -145,9 +151,9 @@ class Adoption:
                     return _Found(model, step, path, "damaged", f"{path}: {damage.problem}")
                 if sha256 == self._history.fingerprint(model, step):
                     return _Found(model, step, path, "same")
-                if known is None:
+                if model == TRUNK:  # a mean is made again rather than edited
                     return _Found(model, step, path, "damaged", f"{path}: does not match the journal")
-                problem = _difference(known, checkpoint) or _not_finite(checkpoint)
+                problem = _UNKNOWN if known is None else _difference(known, checkpoint) or _not_finite(checkpoint)
         except CkptSurgeonError as error:
             return _Found(model, step, path, "damaged", str(error))
         return _Found(model, step, path, "foreign" if problem else "edited", problem, sha256)
@@ -169,7 +175,7 @@ class Adoption:
     def _adopt(self, edited: Sequence[_Found]) -> None:
         """Make edited checkpoints part of history; all latest ones are on the disk before the journal depends on it."""
         history, folder = self._history, self._folder
-        formats.sync(*(folder.checkpoint(name, history.latest(name)) for name in history.models))
+        formats.sync(*(folder.checkpoint(name, history.latest(name)) for name in self._read(history.step)))
         for each in edited:
             place = folder.relative(each.model, each.step)
             before = history.fingerprint(each.model, each.step)
@@ -182,11 +188,9 @@ class Adoption:
     def _tell_what_is_overwritten(self, edited: Sequence[str]) -> None:
         """Warn of edited trunks that the next round replaces: in a ring, only the first model's goes to the others."""
         history, part = self._history, self._history.schedule.part(self._history.round + 1)
-        if history.step != history.whole_step or not any(
-            kind == "graft" and donor != TRUNK for kind, _, donor in part.steps
-        ):
+        names, edited = part.models, [name for name in edited if name in part.models]
+        if history.step != history.whole_step or not any(donor in names for _, _, donor in part.steps):
             return
-        names = part.models
         latest = {name: self._folder.checkpoint(name, history.latest(name)) for name in names}
         trunk = Trunk(self._spec.during(part), latest)
         vectors = {}
@@ -203,7 +207,11 @@ class Adoption:
         """Warn if the last mean of all trunks was edited, which no model reads any more."""
         if step and not self._is_same(TRUNK, step):
             path = self._folder.checkpoint(TRUNK, step)
-            self._warn(f"{path} was changed, which has no effect: the next round averages the models; edit those")
+            averages = any(
+                kind == "average" for kind, _, _ in self._history.schedule.part(self._history.round + 1).steps
+            )
+            why = "the next round averages the models" if averages else "the trunk stays as it is in the models"
+            self._warn(f"{path} was changed, which has no effect: {why}; edit those")
 
 
 def _edited(found: Iterable[_Found]) -> list[_Found]:

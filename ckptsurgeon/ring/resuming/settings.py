@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from ... import formats
 from ...errors import CkptSurgeonError, RefusedError, UsageError, check, files
+from ...publish import fsync
 from .. import retention
 from ..folder import Folder
 from ..history import History
@@ -40,19 +41,30 @@ def take_up(folder: Folder, spec: Spec, journal: Journal, history: History, warn
     changed = changes.settings(history.document, document)
     if not changed:
         return
+    changed |= changes.differences(history.document, document)  # programs, with `anyway`
+    round = history.round + (1 if history.step == history.whole_step else 2)
     joined = [model for model in spec.models if model.name in changes.added(history.document, document)]
+    _check_first(folder, spec, joined, round)
     initial = _first_checkpoints(folder, joined)
     paths = {name: folder.checkpoint(name, 0 if name in initial else history.latest(name)) for name in spec.names}
     joining.check_trunks(folder, spec, paths)
     if initial:
         formats.sync(*(paths[name] for name in initial))
-    round = history.round + (1 if history.step == history.whole_step else 2)
+        fsync(folder.root)  # which got their folders
     variables = {name: joining.variables(paths[name]) for name in initial}
     new = Settings(history.step, round, changed, document, initial, variables)
     journal.append(new, sync=True)
     history.change_settings(new)
     words = "; ".join(f"{key} {value}" for key, value in changed.items())
     warn(f"ring.toml changed, which counts from round {round} on: {words}")
+
+
+def _check_first(folder: Folder, spec: Spec, joined: list[Model], round: int) -> None:
+    """Refuse a model that joins in front of the others: the first one's trunk goes to all, and its own is untrained."""
+    if round > spec.warmup + 1 and spec.names[0] in [model.name for model in joined]:
+        what = f"models.{spec.names[0]}: joins as the first model, whose trunk would replace the trained one"
+        where = "order" if spec.order else "ring.toml"
+        raise UsageError(what, path=folder.spec, hint=f"list it after the others in {where}")
 
 
 def _first_checkpoints(folder: Folder, joined: list[Model]) -> dict[str, str]:

@@ -48,9 +48,8 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     more = added(old, new)
     if more:  # they say all about themselves
-        keys = [
-            key for key in keys if key not in ("models", "order") and key.split(".")[1:2] not in [[n] for n in more]
-        ]
+        theirs = tuple(f"models.{name}." for name in more)
+        keys = [key for key in keys if key not in ("models", "order") and not key.startswith(theirs)]
     elif "models" in keys:  # with other models, or another order, differences within models no longer matter
         keys = [key for key in keys if not key.startswith("models.")]
     changed = {

@@ -70,15 +70,18 @@ def parse(table: Mapping[str, object], path: str = "ring.toml") -> Spec:
         what, expected = "patience: needs held-out rows", "[data] with a holdout above 0"
         problems += [UsageError(f"{where}.{what}", expected=expected) for where in patient]
     stages = tuple(Stage(*stage) for stage in values.get("stages") or ())
+    trunks = dict.fromkeys((stage.layers for stage in stages), "stages")
+    if values.get("layers") is not None:
+        trunks[values["layers"]] = "layers"
     if stages and "match" not in values:
         values.setdefault("layers", stages[-1].layers)
     if ("layers" in values) == ("match" in values):
         what = "layers: give either layers or match" if "match" in values else "layers: missing"
         problems.append(UsageError(what, expected=toml_keys.RUN["layers"].expected))
     values.setdefault("layers", None)
-    for layers in dict.fromkeys([*(stage.layers for stage in stages), values["layers"]]):
-        if not problems and layers is not None:
-            _check_trunk(layers, models, problems)
+    for layers, key in trunks.items():
+        if not problems:
+            _check_trunk(layers, key, models, problems)
     for problem in problems:
         problem.path = problem.path or path
     check(problems)
@@ -226,7 +229,7 @@ def _check_names(models: list[dict[str, Any]], problems: list[CkptSurgeonError])
             problems.append(UsageError(f"models: {names.count(name)} of them are named {name!r}"))
 
 
-def _check_trunk(layers: str, models: list[dict[str, Any]], problems: list[CkptSurgeonError]) -> None:
+def _check_trunk(layers: str, key: str, models: list[dict[str, Any]], problems: list[CkptSurgeonError]) -> None:
     """Compare the trunks of built-in nets before any of them exists."""
     first: tuple[str, dict[int, list[object]]] | None = None
     for model in models:
@@ -236,7 +239,7 @@ def _check_trunk(layers: str, models: list[dict[str, Any]], problems: list[CkptS
         try:
             numbers = schemes.parse_layers(layers, range(len(units)))
         except CkptSurgeonError as error:
-            problems.append(UsageError(f"layers: of model {model['name']}: {error}"))
+            problems.append(UsageError(f"{key}: of model {model['name']}: {error}"))
             return
         trunk = {number: ["features" if number == 0 else units[number - 1], units[number]] for number in numbers}
         if first is None:

@@ -188,9 +188,7 @@ class Spec:
     @property
     def steps(self) -> Schedule:
         """The order of the steps."""
-        stages = tuple((stage.rounds, stage.layers) for stage in self.stages)
-        trunk = self.match if self.layers is None else self.layers
-        return Schedule(self.names, self.schedule, self.warmup, trunk, stages, self.freeze)
+        return Schedule.of(self.document())
 
     def sharing(self, trunk: str | tuple[str, ...]) -> Spec:
         """Return the spec with another trunk: a layer range, or globs."""

@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import CkptSurgeonError, UsageError, did_you_mean
 from ...formats import table
 from .. import learning_rate
+from ..parts import MOST_STAGES
 
 # Models' names are folder names next to these; 'ensemble' is a line of `ring evaluate`, 'trunk' the folder of
 # what an averaging step makes.
@@ -120,6 +121,8 @@ def model_name(value: Any) -> str:
 def _stages(value: Any) -> tuple[tuple[int, str], ...]:
     if not isinstance(value, list) or not value:
         raise ValueError
+    if len(value) > MOST_STAGES:
+        raise ValueError
     if any(not isinstance(stage, dict) or stage.keys() != {"rounds", "layers"} for stage in value):
         raise ValueError
     return tuple((_integer(1)(stage["rounds"]), _text(stage["layers"])) for stage in value)
@@ -150,7 +153,7 @@ _PROGRAM = TomlKey('a program and its arguments, such as ["python", "train.py"]'
 RUN = {
     "layers": TomlKey('a layer range such as "0-1"', _text),
     "match": TomlKey('a list of globs such as ["conv_*/**"]', _list_of(_text)),
-    "stages": TomlKey('a list such as [{ rounds = 50, layers = "0" }]', _stages),
+    "stages": TomlKey('a list such as [{ rounds = 50, layers = "0" }] of at most 1000', _stages),
     "freeze": TomlKey("an integer of 1 or more", _integer(1)),
     "learning_rate": _LEARNING_RATE,
     "device": _DEVICE,

@@ -28,7 +28,7 @@ class Meter:
         trunk: the models' trunk.
         schedule: the order of the steps.
         table: the rows, or None.
-        round: the last complete round, after which measuring continues.
+        round: the last complete round, after which measuring continues; None: it begins.
         warn: called with a line for the user if measuring restarts from the beginning, or a model has no loss.
         asked: the trainers of the run that predict. They are asked at the end of the rounds that `asks` names.
     """
@@ -40,7 +40,7 @@ class Meter:
         trunk: Trunk,
         schedule: Schedule,
         table: data.Table | None,
-        round: int,
+        round: int | None,
         warn: Callable[[str], None],
         asked: Predictors,
     ) -> None:
@@ -50,7 +50,7 @@ class Meter:
         self._schedule = schedule
         self._weights = Weights(trunk)
         self._blocks = Blocks(spec.names, spec.stop.window)
-        if round > spec.warmup and not schedule.turns(round + 1):
+        if round is not None and round > spec.warmup:
             try:
                 self._blocks = Blocks.load(folder.blocks(round), spec.names, spec.stop.window, round)
             except CkptSurgeonError as error:
