@@ -241,27 +241,6 @@ def remove(path: str, only: os.stat_result | None = None) -> bool:
     return True
 
 
-def swap(one: str, other: str) -> None:
-    """Exchange two folders, each of which has a name at every moment.
-
-    Raises:
-        OSError: the operating system refused, or it cannot do it.
-    """
-    import ctypes
-    import sys
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(one), os.fsencode(other)
-    if sys.platform == "darwin":
-        failed = libc.renamex_np(*names, ctypes.c_uint(2))  # RENAME_SWAP
-    else:
-        here, exchange = ctypes.c_int(-100), ctypes.c_uint(2)  # AT_FDCWD, RENAME_EXCHANGE
-        failed = libc.renameat2(here, names[0], here, names[1], exchange)
-    if failed:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), other)
-
-
 def write_file(path: str, data: bytes | Iterable[bytes], sync: bool = True, warnings: list[str] | None = None) -> None:
     """Replace or create the file at `path`, so that a reader sees either the old bytes or the new ones.
 

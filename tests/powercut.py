@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ckptsurgeon.formats.bundle import folders
+from ckptsurgeon import folders
 
 _ALL_SUBSETS = 4  # changes of a folder; of more, the beginnings are tried, and all but one, and one alone
 

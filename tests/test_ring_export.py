@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pytest
 from numpy_here import train_here
 from ring_support import HIDDEN, MODELS, write_ring
 
-from ckptsurgeon.errors import CkptSurgeonError
-from ckptsurgeon.frameworks.export import export, main
+from ckptsurgeon import folders
+from ckptsurgeon.errors import CkptSurgeonError, RefusedError
+from ckptsurgeon.frameworks import function, model_files
+from ckptsurgeon.frameworks.export import _difference, _quiet, export, main
 from ckptsurgeon.frameworks.net import Problem, chances
 from ckptsurgeon.ring import driver, start
 from ckptsurgeon.ring.predicting import ensemble
@@ -134,6 +137,8 @@ def test_onnx_is_written_where_its_converter_is_installed(ring: str, tmp_path: P
         ("no/x.keras", {}, "no: no such folder"),
         ("ring.toml.keras", {}, "ring.toml.keras: exists already; --force replaces it"),
         ("folder.keras", {"force": True}, "folder.keras: is a folder"),
+        ("ring.toml.keras/", {"force": True}, "ring.toml.keras/: is a file; expected the name of a folder"),
+        (".keras", {}, ".keras: cannot export this kind of model; expected NAME.keras, NAME.onnx, or a folder"),
         ("x.keras", {"model": "d"}, "there is no model 'd'; the models are a, b, c"),
         ("x.keras", {"model": "a", "heads": True}, "one model has one head; leave out --heads, or --model"),
     ],
@@ -146,9 +151,18 @@ def test_what_cannot_be_exported_is_refused(
     (tmp_path / "folder.keras").mkdir()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(CkptSurgeonError) as caught:
-        export(ring, str(tmp_path / out), **options)
+        export(ring, f"{tmp_path}/{out}", **options)
     assert error in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_exported_among_the_files_of_the_run(ring: str, tmp_path: Path) -> None:
+    """The run removes what it does not know; neither another name for the folder nor a deeper one helps."""
+    (tmp_path / "link").symlink_to(ring)
+    for out in (f"{ring}/a/x.keras", f"{ring}/data/x/", f"{tmp_path}/link/b/x.onnx"):
+        with pytest.raises(CkptSurgeonError, match=r"belongs to the run; choose another folder|needs the package"):
+            export(ring, out)
+    assert not [path for path in Path(ring).rglob("x*") if path.name[:2] in ("x", "x.")]
 
 
 def test_a_ring_without_a_common_beginning_is_refused(tmp_path: Path, keras: Any) -> None:
@@ -190,6 +204,115 @@ def test_what_a_crash_left_goes_and_a_second_writer_waits_for_nobody(ring: str, 
     os.close(lock)
     assert (scratch / "model.keras").read_bytes() == b"half"
     export(ring, str(tmp_path / "x.keras"))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.keras"]
+
+
+def written(place: Path, force: bool, meanwhile: Callable[[], object] = lambda: None) -> int:
+    """Publish a file, or a folder with what makes it a SavedModel; something else happens while it is made."""
+
+    def save(model: Any, path: str, kind: str) -> None:
+        if kind:
+            Path(path).write_bytes(b"new")
+        else:
+            Path(path).mkdir()
+            Path(path, "saved_model.pb").write_bytes(b"new")
+        meanwhile()
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(model_files, "_save", save)
+        monkeypatch.setattr(model_files, "_check_loadable", lambda model, out: None)
+        model_files.check(str(place), force)
+        return model_files.write(None, str(place), force, [])
+
+
+def test_a_planted_link_leads_nowhere_and_the_staging_folder_is_private(tmp_path: Path) -> None:
+    """What has the name of the staging folder goes, not what it leads to; nobody else may enter the folder."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").touch()
+    scratch = tmp_path / "x.keras.ckptsurgeon-tmp"
+    scratch.symlink_to(tmp_path / "theirs")
+    modes = []
+    assert written(tmp_path / "x.keras", False, lambda: modes.append(scratch.lstat().st_mode)) == 3
+    assert modes == [0o40700]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs", "x.keras"]
+    assert (tmp_path / "theirs" / "file").exists()
+
+
+def test_a_replaced_model_keeps_its_permissions(tmp_path: Path) -> None:
+    """A file, and the folder and the files of a SavedModel: who could not read the old one cannot read the new one."""
+    (tmp_path / "x.keras").touch(0o600)
+    written(tmp_path / "x.keras", True)
+    (tmp_path / "saved").mkdir(0o750)
+    (tmp_path / "saved" / "saved_model.pb").touch(0o640)
+    written(tmp_path / "saved", True)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {"x.keras": 0o600, "saved": 0o750, "saved_model.pb": 0o640}
+    assert (tmp_path / "x.keras").read_bytes() == (tmp_path / "saved" / "saved_model.pb").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_saved_model_is_replaced_where_folders_cannot_be_exchanged(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By two renames then; nothing is left of the old one."""
+    if not exchange:
+        monkeypatch.setattr(folders, "_renamed", lambda one, other, how: False)
+    written(tmp_path / "saved", False)
+    (tmp_path / "saved" / "old").touch()
+    written(tmp_path / "saved", True)
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
+        "saved",
+        "saved/saved_model.pb",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "force", "error"),
+    [("saved", True, "is not a SavedModel"), ("saved", False, "is not a SavedModel"), ("x.keras", True, "is a folder")],
+)
+def test_what_has_taken_the_place_meanwhile_stays(name: str, force: bool, error: str, tmp_path: Path) -> None:
+    """Whatever was checked at the start, and empty or not: the folder that somebody has put there is not removed."""
+    place = tmp_path / name
+    if force:
+        written(place, False)
+
+    def meanwhile() -> None:
+        if force:
+            place.rename(tmp_path / "moved")
+        place.mkdir()
+
+    with pytest.raises(CkptSurgeonError, match=error):
+        written(place, force, meanwhile)
+    assert place.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *(["moved"] if force else [])])
+
+
+def test_only_a_failure_of_the_users_function_shows_what_was_printed(capfd: Any) -> None:
+    """Its traceback is shown once; a refusal of ours and Ctrl-C need none of what a framework printed."""
+
+    def broken(shape: object, classes: object, seed: object) -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(CkptSurgeonError, match="raised ValueError: mine"), _quiet():
+        function.build(broken, (2,), 2, 1)
+    assert capfd.readouterr().err.count("Traceback") == 1
+
+    def noisy(error: BaseException) -> None:
+        os.write(1, b"noise")
+        raise error
+
+    for error in (RefusedError("no"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), _quiet():
+            noisy(error)
+        assert capfd.readouterr() == ("", "")
+
+
+def test_a_full_stdout_is_one_line(ring: str, tmp_path: Path) -> None:
+    """The model is there, and the exit status says that the report is not; as of any other verb."""
+    command = [sys.executable, "-m", "ckptsurgeon", "ring", "export", ring, "-o", "x.keras"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "ckptsurgeon: stdout: no space left on device\n")
     assert [path.name for path in tmp_path.iterdir()] == ["x.keras"]
 
 
@@ -270,14 +393,68 @@ def test_any_graph_of_layers_is_merged(classes: int | None, outputs: int, logits
     assert len([layer for layer in merged.model.layers if isinstance(layer, keras.layers.Conv2D)]) == 1
 
 
+def test_layers_that_compute_differently_are_not_the_same(keras: Any) -> None:
+    """Neither a dtype policy nor the middle of a large constant is overlooked; the names of layers do not matter."""
+    from ckptsurgeon.frameworks.merging import Member, merge
+
+    def net(policy: str, constant: Any, name: str) -> Any:
+        inputs = keras.Input((2000,))
+        added = keras.ops.add(inputs, constant)
+        layer = keras.layers.Dense(1, dtype=policy, kernel_initializer="ones", name=name)
+        return keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(layer(added)))
+
+    def shared(policy: str, constant: Any) -> int:
+        first = net("float32", np.zeros(2000, np.float32), "one")
+        return merge([Member("a", first), Member("b", net(policy, constant, "two"))], None, False).shared
+
+    other = np.zeros(2000, np.float32)
+    assert shared("float32", other) == 2001
+    assert shared("mixed_float16", other) == 0
+    other[1000] = 1
+    assert shared("float32", other) == 0
+
+
+def test_names_of_merged_layers_never_collide(keras: Any) -> None:
+    """Layer b_head of model a, layer head of model a_b, and layers named like what merging adds."""
+    from ckptsurgeon.frameworks.merging import Member, merge
+
+    def net(seed: int, trunk: str, head: str) -> Any:
+        inputs = keras.Input((2,), name="in")
+        values = keras.layers.Dense(3, kernel_initializer="ones", name=trunk)(inputs)
+        start = keras.initializers.RandomNormal(seed=seed)
+        return keras.Model(inputs, keras.layers.Dense(2, kernel_initializer=start, name=head)(values))
+
+    models = [net(1, "ensemble", "b_head"), net(2, "X", "head"), net(3, "t", "softmax")]
+    merged = merge([Member(name, net, True) for name, net in zip(("a", "a_b", "c"), models, strict=True)], 2, False)
+    names = [layer.name for layer in merged.model.layers]
+    assert len(set(names)) == len(names)
+    assert {"X", "ensemble_2", "a_b_head", "a_b_head_2", "c_softmax", "c_softmax_2", "ensemble"} <= set(names)
+
+
+def test_one_head_that_is_not_a_number_is_refused(keras: Any) -> None:
+    """Wherever it stands among the heads."""
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, {name: keras.layers.Dense(1, name=name)(inputs) for name in "abc"})
+    votes = {name: np.asarray(values, np.float64) for name, values in model.predict_on_batch(X).items()}
+    assert _difference(model, X, votes, True) == 0
+    for name in "abc":
+        with pytest.raises(CkptSurgeonError, match=r"expected a difference of 0\.0001 at most, found nan"):
+            _difference(model, X, {**votes, name: votes[name] * np.nan}, True)
+
+
 def test_what_plain_keras_cannot_load_is_refused(tmp_path: Path, keras: Any) -> None:
     """A subclass of Model has no graph; a layer of one's own, and code in a Lambda, need the program that has them."""
-    from ckptsurgeon.frameworks import model_files
     from ckptsurgeon.frameworks.merging import Member, merge
+
+    def own(rows: Any) -> Any:
+        return rows
 
     class Own(keras.layers.Layer):  # type: ignore[misc]
         def call(self, rows: Any) -> Any:
             return rows * 2.0
+
+        def compute_output_shape(self, input_shape: Any) -> Any:
+            return input_shape
 
     class Sub(keras.Model):  # type: ignore[misc]
         def call(self, rows: Any) -> Any:
@@ -285,17 +462,27 @@ def test_what_plain_keras_cannot_load_is_refused(tmp_path: Path, keras: Any) -> 
 
     with pytest.raises(CkptSurgeonError, match=r"model a is a subclass of keras\.Model, whose layers are unknown"):
         merge([Member("a", Sub())], None, False)
-    inputs = keras.Input((2,))
-    for layer in (Own(), keras.layers.Lambda(lambda rows: rows + 1.0)):
+    layers = keras.layers
+    inputs = keras.Input((2, 3))
+    code = layers.Lambda(lambda rows: rows + 1.0)
+    for layer, found in [
+        (Own(), "Own"),
+        (code, "a lambda"),
+        (keras.Sequential([keras.Input((2, 3)), keras.Sequential([keras.Input((2, 3)), code])]), "a lambda"),
+        (layers.TimeDistributed(Own()), "Own"),
+        (layers.Dense(2, activation=own), "the function own"),
+        (layers.Dense(2, activation=lambda rows: rows), "a lambda"),
+    ]:
         model = keras.Model(inputs, layer(inputs))
-        with pytest.raises(CkptSurgeonError, match=r"needs the program that defines it.* export a SavedModel: "):
-            model_files.write(model, str(tmp_path / "x.keras"), False)
+        wanted = rf"needs the program that defines it.* found .*{found}.*; export a SavedModel: "
+        with pytest.raises(CkptSurgeonError, match=wanted):
+            model_files.write(model, str(tmp_path / "x.keras"), False, [])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_ring_of_keras_trainers_is_exported(tmp_path: Path, keras: Any) -> None:
-    """The function of ring.toml builds the models; the trunk is found whatever format their checkpoints have."""
-    from ckptsurgeon.frameworks import keras_files
+def test_a_ring_of_keras_trainers_is_exported(tmp_path: Path, keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function of ring.toml builds the models; checkpoints may have any format, and go while Keras starts."""
+    from ckptsurgeon.frameworks import keras_files, members
 
     (tmp_path / "nets.py").write_text(
         "import keras\nfrom keras import layers\n"
@@ -322,6 +509,14 @@ def test_a_ring_of_keras_trainers_is_exported(tmp_path: Path, keras: Any) -> Non
     write_ring(tmp_path, 2)
     (tmp_path / "ring.toml").write_text(text)
     start.init(str(tmp_path))
+    build = members.keras_net
+
+    def built(folder: str, name: str) -> Any:  # as a driver removes what it has replaced
+        for old in (tmp_path / name).glob("model.ckpt*"):
+            old.unlink()
+        return build(folder, name)
+
+    monkeypatch.setattr(members, "keras_net", built)
     done = export(str(tmp_path), str(tmp_path / "ensemble.keras"))
     trunk = (2 * 4 + 4) + 4 * 4
     assert (done.parameters, done.saved) == (trunk + 3 * (4 * 5 + 5 + 5 * 2 + 2), 2 * trunk)

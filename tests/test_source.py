@@ -20,7 +20,7 @@ PACKAGE = ROOT / "ckptsurgeon"
 LOCAL = {
     "formats/copying.py", "formats/files/replacing.py", "formats/bundle/writing.py", "formats/bundle/layout.py",
     "formats/bundle/copying.py",
-    "formats/bundle/publishing.py", "formats/bundle/folders.py", "formats/bundle/healing.py",
+    "formats/bundle/publishing.py", "formats/bundle/healing.py",
     "formats/bundle/leftovers.py", "formats/safetensors/writing.py", "formats/stdin.py",
     "formats/keras/writing.py", "formats/keras/edits.py",
 }  # fmt: skip

@@ -17,6 +17,7 @@ from .parser import Parser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Verbs return DIFFERENT themselves: diff found a difference, verify damage.
@@ -62,8 +63,21 @@ def main(argv: list[str] | None = None) -> int:
         return _last(sys.argv[1:])
     # Opening a large checkpoint makes many long-lived objects, which frequent collections would scan for nothing.
     gc.set_threshold(100_000)
+    return carry_out(lambda: _dispatch(argv), argv)
+
+
+def carry_out(command: Callable[[], int], argv: list[str]) -> int:
+    """Run a command, with stdout and stderr as they may be, and every exception as one line.
+
+    Args:
+        command: prints, and returns the exit status.
+        argv: its arguments, for the report of a bug.
+
+    Returns:
+        The exit status, as of `main`.
+    """
     streams.prepare()
-    status = _run(argv)
+    status = _run(command, argv)
     error = streams.failure()
     if error is None or isinstance(error, BrokenPipeError):  # the reader closed the pipe, as `head` does
         return status
@@ -73,11 +87,12 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def _run(argv: list[str]) -> int:
+def _run(command: Callable[[], int], argv: list[str]) -> int:
     """Run one command and return the exit status; what it printed may still be on its way."""
     try:
         _turn_sigterm_into_interrupt()
-        return _dispatch(argv)
+        with warned(lambda line: streams.complain(f"warning: {line}")):
+            return command()
     except CkptSurgeonError as error:
         for line in error.lines:
             streams.complain(line)
@@ -127,8 +142,7 @@ def _dispatch(argv: list[str]) -> int:
     args = parser.parse(rest)
     if args is None:  # --help
         return DONE
-    with warned(lambda line: streams.complain(f"warning: {line}")):
-        status: int = module.run(args)
+    status: int = module.run(args)
     return status
 
 

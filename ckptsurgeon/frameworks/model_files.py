@@ -8,20 +8,22 @@ NAME/         TensorFlow's SavedModel, with the endpoint `serve`
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import folders
 from ..errors import BusyError, RefusedError, UsageError, files
-from ..publish import Staging, fsync, held_signals, swap
+from ..publish import Staging, held_signals, overtaken, sync_after_commit
+from ..source import is_taken
 
 if TYPE_CHECKING:
     import keras
 
 _KERAS, _ONNX, _FOLDER = ".keras", ".onnx", ""
+_PATIENCE = 10.0  # seconds to wait for a process that is editing what is replaced
 _MARK = "saved_model.pb"  # the file that makes a folder a SavedModel
 
 
@@ -37,7 +39,8 @@ def check(out: str, force: bool) -> None:
         RefusedError: something is there that is not replaced.
     """
     kind = _kind(out)
-    if kind not in (_KERAS, _ONNX, _FOLDER) or not os.path.basename(_place(out)):
+    name = os.path.basename(_place(out))
+    if kind not in (_KERAS, _ONNX, _FOLDER) or name in ("", _KERAS, _ONNX):  # an ending alone is no NAME
         raise UsageError("cannot export this kind of model", path=out, expected="NAME.keras, NAME.onnx, or a folder")
     missing = [name for name in ("tf2onnx", "onnx") if kind == _ONNX and find_spec(name) is None]
     if missing:
@@ -47,47 +50,48 @@ def check(out: str, force: bool) -> None:
     with files(place):
         if not os.path.isdir(os.path.dirname(place)):
             raise UsageError("no such folder", path=os.path.dirname(place))
-        if not os.path.lexists(place):
+        if not is_taken(place):
             return
-        if not force:
-            raise RefusedError("exists already", path=out, hint="--force replaces it")
+        if kind == _FOLDER and os.path.isfile(place):
+            raise RefusedError("is a file", path=out, expected="the name of a folder", hint="choose another name")
         if kind == _FOLDER and not (os.path.isfile(os.path.join(place, _MARK)) and not os.path.islink(place)):
             raise RefusedError("is not a SavedModel, so it is not replaced", path=out, hint="choose another name")
         if kind != _FOLDER and os.path.isdir(place):
             raise RefusedError("is a folder", path=out, expected="the name of a file")
+        if not force:
+            raise RefusedError("exists already", path=out, hint="--force replaces it")
 
 
-def write(model: keras.Model, out: str, force: bool) -> int:
+def write(model: keras.Model, out: str, force: bool, warnings: list[str]) -> int:
     """Write a model; what is at `out` is replaced as a whole, or not at all.
 
     Args:
         model: a functional model.
         out: as for `check`, which has accepted it.
         force: whether to replace what is there.
+        warnings: gets a line if the model was written, but its name may not survive a power cut.
 
     Returns:
         The size of the file, or of all files in the folder, in bytes.
 
     Raises:
-        RefusedError: the model has layers that only its own program can load.
+        RefusedError: the model has layers that only its own program can load, or something is there that is not
+            replaced.
+        BusyError: another process is writing it, or has just written it.
         StorageError: the operating system refused.
     """
     kind, place = _kind(out), _place(out)
     if kind == _KERAS:
         _check_loadable(model, out)
-    with files(out), _staged(place) as scratch:
-        staged = os.path.join(scratch, "model" + kind)
+    with files(out), ExitStack() as stack:
+        with _in_words_of_export(out):
+            private = stack.enter_context(folders.private_folder(place, 0.0))
+        staged = os.path.join(private, "new" + kind)
         _save(model, staged, kind)
-        size = 0
-        for folder, _, names in os.walk(staged):
-            for name in names:
-                fsync(os.path.join(folder, name))
-                size += os.path.getsize(os.path.join(folder, name))
-            fsync(folder)
-        if kind != _FOLDER:
-            fsync(staged)
-            size = os.path.getsize(staged)
-        _publish(staged, place, force)
+        made = [os.path.join(folder, name) for folder, _, names in os.walk(staged) for name in names] or [staged]
+        size = sum(map(os.path.getsize, made))
+        if _publish(staged, out, force, warnings):  # otherwise a power cut may bring back what is in there now
+            folders.discard(private)
     return size
 
 
@@ -113,65 +117,70 @@ def _save(model: keras.Model, path: str, kind: str) -> None:
 
 
 def _check_loadable(model: keras.Model, out: str) -> None:
-    """Refuse layers that `keras.models.load_model` knows only with the program that defines them, or not at all."""
+    """Refuse what `keras.models.load_model` knows only with the program that defines it, or not at all.
+
+    That may be a layer, or what is in one: a layer of a nested model or a wrapper, an activation, a regularizer.
+    """
+    from keras.saving import serialize_keras_object
+
     for layer in model.operations:
         kind = type(layer)
-        own = kind.__module__.startswith("keras.")
-        if not own or kind.__name__ == "Lambda":
+        own = _is_keras(kind.__module__)
+        found = _foreign(serialize_keras_object(layer)) if own else f"{kind.__module__}.{kind.__name__}"
+        if found is not None:
             what = f"the layer {layer.name} needs the program that defines it, so no other can load it from this file"
-            found = f"{kind.__module__}.{kind.__name__}" if not own else "a Lambda layer, which contains Python code"
             hint = "export a SavedModel: -o NAME/"
-            raise RefusedError(what, path=out, expected="a layer of Keras", found=found, hint=hint)
+            raise RefusedError(what, path=out, expected="layers and functions of Keras", found=found, hint=hint)
+
+
+def _is_keras(module: str) -> bool:
+    return f"{module}.".startswith("keras.")
+
+
+def _foreign(config: Any) -> str | None:
+    """Return what in the config of a layer is not Keras's own; None if all of it is."""
+    if isinstance(config, Mapping):
+        name, module = config.get("class_name"), config.get("module")
+        if name in ("Lambda", "__lambda__") or set(config) == {"value"}:  # the latter is a lambda without its class
+            return "a lambda, which contains Python code"
+        if name == "function":
+            return f"the function {config['config']}"
+        if isinstance(name, str) and "module" in config and not _is_keras(str(module)) and module != "builtins":
+            return name
+        config = list(config.values())
+    each = config if isinstance(config, (list, tuple)) else ()
+    return next((found for found in map(_foreign, each) if found is not None), None)
 
 
 @contextlib.contextmanager
-def _staged(place: str) -> Iterator[str]:
-    """Make a folder next to `place` for what is not finished; what a crash left in it goes first.
-
-    Raises:
-        BusyError: another process is writing the same model.
-    """
-    scratch = f"{place}.ckptsurgeon-tmp"
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(scratch)
-    lock = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _in_words_of_export(out: str) -> Iterator[None]:
+    """Say what is busy in the words of an export, which has no --wait."""
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError("another process is writing this model", path=place) from None
-        _clear(scratch)
-        try:
-            yield scratch
-        finally:
-            with contextlib.suppress(OSError):  # the next writer removes it
-                shutil.rmtree(scratch)
-    finally:
-        os.close(lock)
+        yield
+    except BusyError:
+        raise BusyError("another process is writing this model", path=out, hint="try again") from None
 
 
-def _clear(folder: str) -> None:
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.unlink(entry.path)
-
-
-def _publish(staged: str, place: str, force: bool) -> None:
-    """Give what is staged its name, and wait until the name is on the disk."""
-    staging = Staging()
-    try:
+def _publish(staged: str, out: str, force: bool, warnings: list[str]) -> bool:
+    """Give what is staged its name; whether the name is on the disk."""
+    place = _place(out)
+    with ExitStack() as stack:
+        with _in_words_of_export(out):
+            stack.enter_context(folders.locked(place, _PATIENCE))
+        check(out, force)  # making the model has taken a while
+        replaces = is_taken(place)
+        if replaces:
+            folders.keep_permissions(place, staged)
+        folders.sync_all(staged)
+        if os.path.isdir(staged):
+            return folders.publish(staged, place, replaces, True, warnings)
+        staging = Staging()
         with held_signals():
-            if os.path.isdir(staged):
-                if force and os.path.isdir(place):
-                    swap(staged, place)
-                else:
-                    os.rename(staged, place)
-            elif force:
+            if replaces:
                 staging.rename(staged, place)
             else:
-                staging.put(staged, place)
-            staging.sync(os.path.dirname(place))
-    except FileExistsError:
-        raise RefusedError("exists already", path=place, hint="--force replaces it") from None
+                try:
+                    staging.put(staged, place)
+                except FileExistsError:
+                    raise overtaken(place) from None
+            return sync_after_commit(staging, place, warnings)
