@@ -86,7 +86,7 @@ def _journal(text: bytes) -> None:
     if found is None:
         raise DamagedError("no head")
     assert found.length <= len(text), "more was read than there is"
-    for name in found.head.models:
+    for name in found.history.models:
         found.history.loss(name)
         found.history.kept(name, 5)
         found.history.learning_rate(name, found.history.round + 1)
