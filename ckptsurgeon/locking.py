@@ -58,12 +58,16 @@ class Lock:
             raise
 
     def _acquire(self, deadline: float, wait: float, opens: bool) -> None:
+        import fcntl
+
         while True:
             if opens:
                 with files(self.path):
                     self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                _flock(self.fd, self.path, deadline, wait)
+                if not _flock(self.fd, fcntl.LOCK_EX, deadline):
+                    what = f"another process is writing it, waited {wait:g} s"
+                    raise BusyError(what, path=self.path, hint="try again, or --wait longer")
                 self.status = os.fstat(self.fd)
                 if self.holds():
                     return
@@ -105,17 +109,17 @@ class Lock:
         self.release()
 
 
-def _flock(fd: int, path: str, deadline: float, wait: float) -> None:
+def _flock(fd: int, how: int, deadline: float) -> bool:
+    """Lock a file, waiting until the deadline for other holders; return whether that succeeded."""
     import fcntl
 
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+            return True
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                what = f"another process is writing it, waited {wait:g} s"
-                raise BusyError(what, path=path, hint="try again, or --wait longer") from None
+                return False
             time.sleep(_POLL)
 
 
@@ -153,21 +157,16 @@ def _share_journal(path: str) -> int:
         return -1
     import fcntl
 
-    deadline = time.monotonic() + _WAIT_FOR_STATUS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    try:
+        if _flock(fd, fcntl.LOCK_SH, time.monotonic() + _WAIT_FOR_STATUS):
             return fd
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(fd)
-                hint = "stop the run first (Ctrl-C; it continues later), or write another checkpoint with -o"
-                what, path = f"belongs to the run in {ring}, which is running", path.partition(".ckptsurgeon-tmp")[0]
-                raise BusyError(what, path=path, hint=hint) from None
-            time.sleep(_POLL)
-        except OSError:  # a file system without locks, on which rings cannot run
-            os.close(fd)
-            return -1
+    except OSError:  # a file system without locks, on which rings cannot run
+        os.close(fd)
+        return -1
+    os.close(fd)
+    hint = "stop the run first (Ctrl-C; it continues later), or write another checkpoint with -o"
+    what, path = f"belongs to the run in {ring}, which is running", path.partition(".ckptsurgeon-tmp")[0]
+    raise BusyError(what, path=path, hint=hint)
 
 
 def staging_lock(path: str, wait: float, like: int | str | None = None) -> Lock:
