@@ -96,18 +96,8 @@ class WorkerTrainer(_ProgramTrainer):
     """
 
     stays_running = True
-
-    def __init__(
-        self,
-        model: Model,
-        arguments: Sequence[str],
-        folder: Folder,
-        inherited: Iterable[int],
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(model, arguments, folder, inherited, environment)
-        self._step = 0
-        self._answered = False
+    _step = 0
+    _answered = False
 
     def open(self) -> None:
         """Start the program."""
