@@ -128,3 +128,11 @@ def seconds(text: str) -> float:
 def add_json(parser: Parser) -> None:
     """The option `--json`."""
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def add_mini_batches(parser: Parser) -> None:
+    """The options that say which rows a mini-batch has; the trainer checks their values."""
+    add = parser.add_argument
+    add("--batch-size", metavar="N", help="rows of a mini-batch; default 32, or the ring's")
+    add("--holdout", metavar="SHARE", help="share of the rows to leave out of all batches; default 0, or the ring's")
+    add("--seed", metavar="N", help="seed of the order of the rows; default 0, or the ring's")

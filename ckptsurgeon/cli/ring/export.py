@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from .. import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +41,6 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Replace this process by one that may import Keras."""
-    command = [sys.executable, "-m", "ckptsurgeon.frameworks.export", f"--output={args.out}"]
-    command += [] if args.model is None else [f"--model={args.model}"]
-    command += [f"--{flag}" for flag in ("heads", "force", "json") if getattr(args, flag)]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [*command, "--", args.folder])
+    given = vars(args)
+    folder, out = given.pop("folder"), given.pop("out")
+    processes.become("frameworks.export", {"output": out, **given}, "--", folder)

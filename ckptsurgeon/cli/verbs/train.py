@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from .. import options, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +36,7 @@ def add_arguments(parser: Parser) -> None:
         "y, where y holds class numbers or values",
     )
     add("--batch", metavar="B", required=True, help="number of the mini-batch, counted from 0 across all epochs")
-    add("--batch-size", metavar="N", help="rows of a mini-batch; default 32, or the ring's")
-    add("--holdout", metavar="SHARE", help="share of the rows to leave out of all batches; default 0, or the ring's")
-    add("--seed", metavar="N", help="seed of the order of the rows; default 0, or the ring's")
+    options.add_mini_batches(parser)
     add(
         "--optimizer",
         metavar="NAME",
@@ -51,10 +48,5 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Replace this process by the trainer, which imports TensorFlow."""
-    options = ["output", "data", "target", "batch", "batch_size", "holdout", "seed", "optimizer", "learning_rate"]
-    given = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
-    command = [sys.executable, "-m", "ckptsurgeon.skflow.worker", f"--once={args.checkpoint}"]
-    command += [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, command + ["--force"] * args.force)
+    given = vars(args)
+    processes.become("skflow.worker", {"once": given.pop("checkpoint"), **given})

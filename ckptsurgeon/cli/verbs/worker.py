@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from .. import options, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +33,7 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--data", metavar="FILE", help="the rows of requests whose data is null: csv, .npz or .npy")
     add("--target", metavar="COLUMN", help="what to predict, as in 'ckptsurgeon train'")
-    add("--batch-size", metavar="N", help="rows of a mini-batch; default 32, or the ring's")
-    add("--holdout", metavar="SHARE", help="share of the rows to leave out of all batches; default 0, or the ring's")
-    add("--seed", metavar="N", help="seed of the order of the rows; default 0, or the ring's")
+    options.add_mini_batches(parser)
     add(
         "--optimizer",
         metavar="NAME",
@@ -55,8 +52,4 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Arguments) -> int:
     """Replace this process by the trainer, which imports TensorFlow."""
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "ckptsurgeon.skflow.worker", *options])
+    processes.become("skflow.worker", vars(args))
