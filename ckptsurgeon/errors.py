@@ -230,6 +230,16 @@ class allocating:
             raise UnsupportedError(what, path=self.path, found=list(self.shape)) from error
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What another library's exception says, in one line of at most `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
+def shape_text(*sizes: object) -> str:
+    """A shape as messages show it: [32,10], [rows,10]."""
+    return f"[{','.join(map(str, sizes))}]"
+
+
 def printable(text: str) -> str:
     r"""Escape text so that it stays on one line and cannot control a terminal: \n, \x1b, \u2028, and so on.
 

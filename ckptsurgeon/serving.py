@@ -9,15 +9,18 @@ After an error, even an invalid line, a worker accepts the next request. It exit
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NoReturn
 
-from .errors import CkptSurgeonError, UsageError
+from .errors import CkptSurgeonError, UsageError, one_line
 
 # Does what a request asks for and returns the metrics; any exception becomes the reply's `error`.
 Handle = Callable[[Mapping[str, Any]], Mapping[str, float]]
@@ -36,19 +39,61 @@ def serve(handle: Handle, stdout: int) -> None:
 
 def answer(handle: Handle, line: bytes) -> dict[str, Any]:
     """Handle one line and return the reply; any failure becomes its `error`."""
-    step = None
     try:
         request = _parse(line)
-        step = request.get("step")
+    except UsageError as error:
+        return {"step": None, "error": "; ".join(error.lines)}
+
+    def do() -> Mapping[str, float]:
         if request.get("v") != 1:
             raise UsageError("unsupported protocol version", expected="v 1", found=request.get("v"))
-        return {"step": step, "metrics": dict(handle(request))}
+        return handle(request)
+
+    return reply(request.get("step"), do)
+
+
+def reply(
+    step: object, do: Callable[[], Mapping[str, float]], caught: tuple[type[BaseException], ...] = (Exception,)
+) -> dict[str, Any]:
+    """Do something for a step, and return the reply.
+
+    Args:
+        step: the request's, which the reply names.
+        do: returns the metrics.
+        caught: what becomes the reply's `error`, beside our own errors.
+    """
+    try:
+        return {"step": step, "metrics": dict(do())}
     except CkptSurgeonError as error:
         return {"step": step, "error": "; ".join(error.lines)}
-    except Exception as error:  # a bug in this program or in a framework: log the traceback
+    except caught as error:  # a bug in this program or in a framework, or the user's: log the traceback
         traceback.print_exc()
-        reason = " ".join(str(error).split())[:300]
-        return {"step": step, "error": f"{type(error).__name__}: {reason}"}
+        return {"step": step, "error": f"{type(error).__name__}: {one_line(error)}"}
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError instead of printing the usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error."""
+        raise UsageError(message)
+
+
+def import_file(path: str, name: str) -> ModuleType:
+    """Import a file of the user's, which may import modules that stand beside it; raises whatever it raises.
+
+    Args:
+        path: the file.
+        name: what the module is called in `sys.modules`, where Keras and pickle look for its classes.
+    """
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, os.path.dirname(path))
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def path_of(request: Mapping[str, Any], name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DamagedError, RefusedError, UnsupportedError, files
+from ..errors import DamagedError, RefusedError, UnsupportedError, files, one_line, shape_text
 from .spool import Spool
 from .table import Table
 from .target import Target
@@ -154,9 +154,9 @@ def _load(path: str) -> NDArray[np.float32]:
         except OSError as error:
             if error.errno is not None:  # of the operating system
                 raise
-            raise DamagedError(f"not a readable image: {' '.join(str(error).split())}") from error
+            raise DamagedError(f"not a readable image: {one_line(error)}") from error
         except Exception as error:  # Pillow raises SyntaxError, ValueError and others for damaged files
-            raise DamagedError(f"not a readable image: {' '.join(str(error).split())}") from error
+            raise DamagedError(f"not a readable image: {one_line(error)}") from error
     scaled: NDArray[np.float32] = values.astype(np.float32) / np.float32(one)
     return scaled if scaled.ndim == 3 else scaled[:, :, None]
 
@@ -165,11 +165,7 @@ def _differs(path: str, found: Sequence[int], expected: Sequence[int], other: st
     return RefusedError(
         f"differs in size or channels from {other}",
         path=path,
-        expected=_size(expected),
-        found=_size(found),
+        expected=shape_text(*expected),
+        found=shape_text(*found),
         hint="convert all images to one size and mode",
     )
-
-
-def _size(shape: Sequence[int]) -> str:
-    return f"[{','.join(map(str, shape))}]"

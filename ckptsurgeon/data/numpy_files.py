@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CkptSurgeonError, DamagedError, RefusedError, UsageError, did_you_mean, files
+from ..errors import CkptSurgeonError, DamagedError, RefusedError, UsageError, did_you_mean, files, one_line, shape_text
 from .spool import Spool
 from .table import Table
 from .target import Target, parts
@@ -35,7 +35,7 @@ def load_npy(path: str) -> NDArray[Any]:
         except OSError:
             raise
         except Exception as error:  # NumPy raises ValueError, TokenError, TypeError and others for damaged headers
-            raise DamagedError(f"not a readable .npy file: {_one_line(error)}") from error
+            raise DamagedError(f"not a readable .npy file: {one_line(error, 200) or type(error).__name__}") from error
         return loaded
 
 
@@ -129,7 +129,7 @@ def _floats(values: NDArray[Any], what: str, folder: str | None) -> NDArray[np.f
 
 
 def _kind(values: NDArray[Any]) -> str:
-    return f"{values.dtype} [{','.join(map(str, values.shape))}]"
+    return f"{values.dtype} {shape_text(*values.shape)}"
 
 
 _Reader = Callable[[IO[bytes], "np.dtype[Any]", int], "NDArray[Any]"]
@@ -152,7 +152,7 @@ def _members(path: str, choose: Callable[[list[str]], list[str]], read: _Reader)
         except (OSError, CkptSurgeonError):
             raise
         except Exception as error:  # zipfile and NumPy raise many exception types for damaged files
-            raise DamagedError(f"not a readable .npz file: {_one_line(error)}") from error
+            raise DamagedError(f"not a readable .npz file: {one_line(error, 200) or type(error).__name__}") from error
         return arrays
 
 
@@ -180,7 +180,3 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     if len(data) != size:
         raise ValueError("the data is truncated")
     return data
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

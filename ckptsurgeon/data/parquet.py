@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CkptSurgeonError, DamagedError, RefusedError, UnsupportedError
+from ..errors import CkptSurgeonError, DamagedError, RefusedError, UnsupportedError, one_line
 from .columns import TEXT_HINT, check_names
 from .spool import Spool
 from .table import Table
@@ -109,7 +109,7 @@ def _opened(path: str, dictionaries: list[str] | None = None) -> Iterator[pq.Par
     except (pa.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the operating system
             raise
-        raise DamagedError(f"not a readable parquet file: {' '.join(str(error).split())[:200]}") from error
+        raise DamagedError(f"not a readable parquet file: {one_line(error, 200)}") from error
 
 
 def _check_types(schema: pa.Schema, columns: Sequence[str]) -> None:

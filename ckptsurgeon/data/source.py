@@ -14,18 +14,17 @@ function's prints go to standard error. The process exits at the end of stdin.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CkptSurgeonError, RefusedError
+from .. import serving
+from ..errors import RefusedError, shape_text
 from .batches import write_batch
 
 
@@ -68,13 +67,7 @@ class Source:
 
     def _call(self, function: str, batch: int | None) -> Any:
         if self._module is None:
-            sys.path.insert(0, os.path.dirname(self._path))  # modules next to the file
-            spec = importlib.util.spec_from_file_location("ckptsurgeon_source", self._path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            self._module = module
+            self._module = serving.import_file(self._path, "ckptsurgeon_source")
         found = getattr(self._module, function, None)
         if not callable(found):
             raise RefusedError(f"has no function {function!r}")
@@ -129,27 +122,22 @@ def checked(X: Any, y: Any, classes: int | Sequence[str] | None) -> tuple[NDArra
 
 
 def _kind(values: NDArray[Any]) -> str:
-    return f"{values.dtype} [{','.join(map(str, values.shape))}]"
+    return f"{values.dtype} {shape_text(*values.shape)}"
 
 
 def main(argv: Sequence[str]) -> int:
     """Answer requests until the end of standard input."""
-    reply = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what the function prints is no reply
+    stdout = serving.keep_stdout()
     source = Source(argv[0], json.loads(argv[1]))
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        answer = {"step": request["step"], "metrics": {}}
-        try:
-            X, y = source.rows(request["function"], request["batch"])
-            write_batch(request["output"], X, y)
-        except CkptSurgeonError as error:
-            answer = {"step": request["step"], "error": "; ".join(error.lines)}
-        except (Exception, SystemExit) as error:  # of the user's function: its traceback is in the log
-            traceback.print_exc()
-            reason = " ".join(str(error).split())[:300]
-            answer = {"step": request["step"], "error": f"{type(error).__name__}: {reason}"}
-        reply.write(json.dumps(answer).encode() + b"\n")
+
+        def write(request: Mapping[str, Any] = request) -> Mapping[str, float]:
+            write_batch(request["output"], *source.rows(request["function"], request["batch"]))
+            return {}
+
+        answer = serving.reply(request["step"], write, (Exception, SystemExit))
+        os.write(stdout, json.dumps(answer).encode() + b"\n")
     return 0
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import os
 import random
-import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType
@@ -15,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RefusedError, UsageError, did_you_mean
+from .. import serving
+from ..errors import RefusedError, UsageError, did_you_mean, one_line
 
 
 @functools.cache
@@ -66,21 +65,12 @@ def _imported(place: str) -> ModuleType:
             raise _raised(f"the module {place}", error) from error
     if not os.path.isfile(place):
         raise UsageError("there is no such file", path=place, expected="the file with the trainer's function")
-    name = os.path.basename(place)[:-3]
-    spec = importlib.util.spec_from_file_location(name, place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, os.path.dirname(place))  # it may import modules that stand beside it
-    sys.modules[name] = module  # so that Keras finds the classes that it registers
     try:
-        spec.loader.exec_module(module)
+        return serving.import_file(place, os.path.basename(place)[:-3])
     except Exception as error:
         raise _raised(place, error) from error
-    return module
 
 
 def _raised(what: str, error: Exception) -> RefusedError:
     traceback.print_exc()
-    reason = " ".join(str(error).split())[:300]
-    return RefusedError(f"{what} raised {type(error).__name__}: {reason}")
+    return RefusedError(f"{what} raised {type(error).__name__}: {one_line(error)}")

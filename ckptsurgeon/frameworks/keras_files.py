@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import formats
 from ..checkpoint import Checkpoint
-from ..errors import RefusedError, UnsupportedError, UsageError
+from ..errors import RefusedError, UnsupportedError, UsageError, one_line
 from ..formats import table
 from ..plan import Change, Values, plan_of
 
@@ -83,9 +83,10 @@ def _as_refusal(path: str) -> Iterator[None]:
     except (UsageError, UnsupportedError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
         hint = "the trainer's function must build the same model at each call"
-        raise RefusedError(f"cannot be loaded into the trainer's model: {reason}", path=path, hint=hint) from error
+        raise RefusedError(
+            f"cannot be loaded into the trainer's model: {one_line(error)}", path=path, hint=hint
+        ) from error
 
 
 def _tensorflow_checkpoint(model: keras.Model, path: str) -> Any:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RefusedError
+from ..errors import RefusedError, shape_text
 from . import keras_files
 from .net import AT_ONCE, Net, Problem, chances, check_finite
 
@@ -155,7 +155,7 @@ def _check_ends(model: keras.Model, problem: Problem) -> None:
             size in (None, wanted) for size, wanted in zip(shape, problem.input_shape, strict=True)
         )
         if not fits:
-            expected, found = (f"[rows,{','.join(map(str, each))}]" for each in (problem.input_shape, shape))
+            expected, found = (shape_text("rows", *each) for each in (problem.input_shape, shape))
             raise RefusedError("the model's input does not fit the rows", expected=expected, found=found)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RefusedError
+from ..errors import RefusedError, shape_text
 
 AT_ONCE = 1024  # rows of a forward pass
 
@@ -105,5 +105,5 @@ def chances(values: NDArray[Any], problem: Problem, logits: bool) -> NDArray[np.
 
 def _check_shape(values: NDArray[Any], wanted: tuple[int, ...]) -> None:
     if values.shape[1:] != wanted:
-        expected, found = (f"[rows,{','.join(map(str, shape))}]" for shape in (wanted, values.shape[1:]))
+        expected, found = (shape_text("rows", *shape) for shape in (wanted, values.shape[1:]))
         raise RefusedError("the model's outputs have the wrong shape", expected=expected, found=found)

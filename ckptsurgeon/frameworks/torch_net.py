@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import formats
-from ..errors import RefusedError, UsageError
+from ..errors import RefusedError, UsageError, one_line
 from ..formats import table
 from ..plan import Change, Values, plan_of
 from .net import AT_ONCE, Net, Problem, chances, check_finite
@@ -174,7 +174,7 @@ class TorchNet:
         try:
             self._module.load_state_dict({name: torch.from_numpy(values[name]) for name in own})
         except RuntimeError as error:
-            raise RefusedError(" ".join(str(error).split())[:300], path=path) from error
+            raise RefusedError(one_line(error), path=path) from error
         steps = int(values[_STEPS])
         state: dict[int, dict[str, Any]] = {}
         for name, number, key, like in self._slotted():

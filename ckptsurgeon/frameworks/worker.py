@@ -13,7 +13,6 @@ decide what it does not store. `init` and `predict` build another model where th
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -21,7 +20,7 @@ import queue
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -82,15 +81,8 @@ class RequestHandler:
         return nets.build(function.load(self._place), self._problem, seed)
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError instead of printing the usage and exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def _run(argv: Sequence[str]) -> None:
-    parser = _Parser(
+    parser = serving.ArgumentParser(
         prog="python -m ckptsurgeon.frameworks.worker",
         description="Trains a model that a function builds: one JSON request per line on stdin, one reply on stdout.",
         allow_abbrev=False,

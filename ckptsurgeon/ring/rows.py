@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import data
-from ..errors import CkptSurgeonError, DamagedError, RefusedError, TrainerError, files
+from ..errors import CkptSurgeonError, DamagedError, RefusedError, TrainerError, files, shape_text
 from ..publish import write_file
 from .folder import Folder
 from .spec.records import Data, Spec
@@ -206,7 +206,7 @@ def _ask_source(folder: Folder, settings: Data) -> data.Table:
     for name in ("X", "y"):
         if rows[name].shape[1:] != first[name].shape[1:]:
             what = f"{name} of {settings.held_out}() has another shape than a batch"
-            expected, found = (f"[rows,{','.join(map(str, each[name].shape[1:]))}]" for each in (first, rows))
+            expected, found = (shape_text("rows", *each[name].shape[1:]) for each in (first, rows))
             raise RefusedError(what, path=settings.file, expected=expected, found=found)
     return data.Table(rows["X"], rows["y"], names)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ... import data
-from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError
+from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError, shape_text
 from .. import journal
 from ..folder import Folder, existing
 from ..rows import held_out
@@ -180,7 +180,7 @@ def _rows(folder: Folder, spec: Spec, file: str | None, target: str | None) -> t
         return table, map(table.take, slices)
     what = "does not have the columns that the models were trained on"
     if table.X.shape[1:] != trained.X.shape[1:]:
-        expected, found = (f"[rows,{','.join(map(str, each.X.shape[1:]))}]" for each in (trained, table))
+        expected, found = (shape_text("rows", *each.X.shape[1:]) for each in (trained, table))
         raise UsageError(what, path=file, expected=expected, found=found)
     if table.features == trained.features or not (table.features and trained.features):
         return trained, map(table.take, slices)

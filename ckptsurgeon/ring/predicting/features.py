@@ -15,7 +15,7 @@ from ... import data
 from ...data import images, parquet
 from ...data.columns import check_different, check_number
 from ...data.csv_rows import fields_differ
-from ...errors import RefusedError, UsageError, did_you_mean, files
+from ...errors import RefusedError, UsageError, did_you_mean, files, shape_text
 
 Rows = NDArray[np.float32]
 
@@ -76,7 +76,7 @@ def _parts(values: NDArray[np.generic], shape: tuple[int, ...], at_once: int) ->
         raise RefusedError(
             "does not have the features that the models were trained on",
             expected=_wanted(shape),
-            found=f"{values.dtype} [{','.join(map(str, values.shape))}]",
+            found=f"{values.dtype} {shape_text(*values.shape)}",
         )
     for start in range(0, len(values), at_once):
         with np.errstate(over="ignore"):
@@ -88,7 +88,7 @@ def _parts(values: NDArray[np.generic], shape: tuple[int, ...], at_once: int) ->
 
 
 def _wanted(shape: tuple[int, ...]) -> str:
-    return f"numbers [{','.join(map(str, ('rows', *shape)))}]"
+    return f"numbers {shape_text('rows', *shape)}"
 
 
 def _csv(

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import data
-from ...errors import TrainerError, UnsupportedError, files
+from ...errors import TrainerError, UnsupportedError, files, one_line, shape_text
 from ...formats import locating
 from ..folder import Folder
 from ..spec.records import PREDICT_PLACEHOLDERS, Model, Spec
@@ -214,11 +214,11 @@ class _AskedVoter(ABC):
         try:
             values = _numbers(path, rows * self._task.outputs)
         except Exception as error:
-            raise TrainerError(f"wrote an {{output}} that cannot be read: {' '.join(str(error).split())}") from None
+            raise TrainerError(f"wrote an {{output}} that cannot be read: {one_line(error)}") from None
         if values.ndim == 1 and self._task.outputs == 1:
             values = values[:, None]
         if values.shape != (rows, self._task.outputs):
-            expected, found = (_shape(shape) for shape in ((rows, self._task.outputs), values.shape))
+            expected, found = (shape_text(*shape) for shape in ((rows, self._task.outputs), values.shape))
             raise TrainerError("wrote an {output} of the wrong shape", expected=expected, found=found)
         if not np.isfinite(values).all():
             raise TrainerError("wrote an {output} that is not finite")
@@ -280,10 +280,6 @@ class _ProgramVoter(_AskedVoter):
             stop([program], 0.0, _GRACE)
         if status:
             raise TrainerError(how_it_ended(status))
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return f"[{','.join(map(str, shape))}]"
 
 
 def _numbers(path: str, count: int) -> Floats:

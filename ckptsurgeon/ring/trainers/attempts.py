@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import compare, formats
-from ...errors import CkptSurgeonError, TrainerError
+from ...errors import CkptSurgeonError, TrainerError, shape_text
 from ..folder import Folder
 from ..spec.records import Model
 from ..spec.toml_keys import FORMATS
@@ -121,7 +121,7 @@ def differences(old: Signature, new: Signature) -> str:
 
 
 def _kind(variable: tuple[str, tuple[int, ...]]) -> str:
-    return f"{variable[0]} [{','.join(map(str, variable[1]))}]"
+    return f"{variable[0]} {shape_text(*variable[1])}"
 
 
 def _problem(

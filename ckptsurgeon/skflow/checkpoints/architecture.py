@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RefusedError, UsageError
+from ...errors import RefusedError, UsageError, shape_text
 from ...schemes.skflow_names import (
     CLASSIFIER,
     GLOBAL_STEP,
@@ -160,7 +160,7 @@ def _shape_2d(variables: Mapping[str, Described], name: str) -> tuple[int, ...]:
         raise RefusedError(f"there is no variable {name}", expected="hidden layers numbered from 0 without a gap")
     shape = variables[name].shape
     if len(shape) != 2 or 0 in shape:
-        raise RefusedError(f"{name} is not a weight matrix", expected="[in, out]", found=_text(shape))
+        raise RefusedError(f"{name} is not a weight matrix", expected="[in, out]", found=shape_text(*shape))
     return shape
 
 
@@ -168,14 +168,10 @@ def _check(
     variables: Mapping[str, Described], name: str, shape: tuple[int, ...], dtypes: tuple[str, ...] = ("float32",)
 ) -> None:
     if name not in variables:
-        raise RefusedError(f"there is no variable {name}", expected=f"{dtypes[0]} {_text(shape)}")
+        raise RefusedError(f"there is no variable {name}", expected=f"{dtypes[0]} {shape_text(*shape)}")
     found = variables[name]
     if tuple(found.shape) != shape or str(found.dtype) not in dtypes:
-        expected = f"{' or '.join(dtypes)} {_text(shape)}"
+        expected = f"{' or '.join(dtypes)} {shape_text(*shape)}"
         raise RefusedError(
-            f"{name} does not match the network", expected=expected, found=f"{found.dtype} {_text(found.shape)}"
+            f"{name} does not match the network", expected=expected, found=f"{found.dtype} {shape_text(*found.shape)}"
         )
-
-
-def _text(shape: Sequence[int]) -> str:
-    return f"[{','.join(map(str, shape))}]"

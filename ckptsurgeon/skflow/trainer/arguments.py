@@ -6,22 +6,16 @@ import argparse
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from ...errors import UsageError, did_you_mean
 from ...schemes.skflow_names import CLASSIFIER, REGRESSOR, SLOTS
+from ...serving import ArgumentParser
 from ..checkpoints.architecture import Architecture
 from .batch_source import BatchSource
 
 DEFAULT_LEARNING_RATE = 0.1
 DEFAULT_OPTIMIZER = "Adagrad"  # for new networks
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises UsageError instead of printing the usage and exiting."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
 
 
 class WorkerArguments(NamedTuple):
@@ -46,7 +40,7 @@ def parse_worker(argv: Sequence[str]) -> WorkerArguments:
     Raises:
         UsageError: an argument is invalid, or TensorFlow is not installed.
     """
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="ckptsurgeon worker",
         description="The built-in trainer: one JSON request per line on stdin, one reply per line on stdout.",
         epilog="With --once CKPT it trains one mini-batch and exits; see 'ckptsurgeon train --help'.",
@@ -83,7 +77,7 @@ def parse_once(argv: Sequence[str]) -> tuple[argparse.Namespace, BatchSource]:
     Raises:
         UsageError: an argument is invalid, or TensorFlow is not installed.
     """
-    parser = _Parser(prog="ckptsurgeon train", add_help=False, allow_abbrev=False)
+    parser = ArgumentParser(prog="ckptsurgeon train", add_help=False, allow_abbrev=False)
     parser.add_argument("--once", required=True, metavar="CKPT")
     parser.add_argument("-o", "--output", required=True, metavar="OUT")
     parser.add_argument("--batch", required=True, type=_from_zero, metavar="B")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import formats
-from ...errors import RefusedError, files
+from ...errors import RefusedError, files, shape_text
 from ...schemes.skflow_names import CLASSIFIER, GLOBAL_STEP, LEARNING_RATE, keep_prob
 from ..checkpoints import architecture
 from ..checkpoints.architecture import Architecture, Values
@@ -146,4 +146,4 @@ def rows_for(net: Architecture, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArr
 
 
 def _kind(values: NDArray[Any]) -> str:
-    return f"{values.dtype} [{','.join(map(str, values.shape))}]"
+    return f"{values.dtype} {shape_text(*values.shape)}"
