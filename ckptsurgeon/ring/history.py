@@ -45,8 +45,9 @@ class History:
         self.schedule = schedule
         self.document = document or {}
         self.variables = variables or {}
-        # With the first round for which each holds. The first one made the first weights, even if round 1 has another.
-        self._documents = [(0, self.document)]
+        # The tables of the models, with the first round for which they hold. The first ones made the first weights,
+        # even if round 1 has others.
+        self._models = [(0, _by_name(self.document))]
         self.step = 0
         self.measured = Measured()
         self.stale, self.idle = 0, dict.fromkeys(schedule.models, 0)
@@ -133,7 +134,7 @@ class History:
         self.schedule = self.schedule.then(new.round, Schedule.of(new.spec))
         self.variables = {**self.variables, **new.variables}
         self.initial = {**self.initial, **new.initial}
-        self._documents = [each for each in self._documents if each[0] < new.round] + [(new.round, new.spec)]
+        self._models = [each for each in self._models if each[0] < new.round] + [(new.round, _by_name(new.spec))]
         self._begin_to_measure()
 
     def learning_rate(self, model: str, round: int) -> float | None:
@@ -142,12 +143,7 @@ class History:
         A number that never changed is left to the built-in trainer, which keeps it in the checkpoint, where it may be
         edited.
         """
-        tables = [
-            table
-            for first, document in self._documents
-            for table in document.get("models", ())
-            if first <= round and table["name"] == model
-        ]
+        tables = [models[model] for first, models in self._models if first <= round and model in models]
         rates: list[Rate | None] = [table.get("learning_rate") for table in tables]
         if not rates or rates[-1] is None:
             return None
@@ -220,3 +216,8 @@ class History:
         """Yield the steps up to `last` that wrote a checkpoint of the model, newest first, and 0."""
         yield from self.schedule.written(model, last)
         yield 0
+
+
+def _by_name(document: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the table of each model of a spec."""
+    return {table["name"]: table for table in document.get("models", ())}

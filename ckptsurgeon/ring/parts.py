@@ -1,4 +1,4 @@
-"""The order of train, graft and average steps, as a pure function of what has been done so far.
+"""The order of train, graft and average steps, as a pure function of the settings.
 
     round r of a ring, M models:     train 1, graft 1->2, train 2, graft 2->3, …, train M,     2M-1 steps
                                      graft M->1, graft M->2, …, graft M->M-1                    M-1 steps
@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Literal
 
 # The result of an averaging step: not a model, but named and stored like one.
@@ -161,17 +162,13 @@ class Schedule:
         return self.freeze is not None and round >= self.freeze
 
     def _trunk(self, round: int) -> str | tuple[str, ...]:
-        end = 0
-        for rounds, layers in self.stages:
-            end += rounds
-            if round <= end:
-                return layers
-        return self.trunk
+        ends = accumulate(rounds for rounds, _ in self.stages)
+        return next((layers for end, (_, layers) in zip(ends, self.stages, strict=True) if round <= end), self.trunk)
 
     @cached_property
     def _parts(self) -> tuple[Part, ...]:
         parts = [part for part in self.before._parts if part.round < self.begins] if self.before is not None else []
-        stages = [sum(rounds for rounds, _ in self.stages[:count]) + 1 for count in range(1, len(self.stages) + 1)]
+        stages = [end + 1 for end in accumulate(rounds for rounds, _ in self.stages)]
         starts = {self.warmup + 1, *stages, *([] if self.freeze is None else [self.freeze])}
         for start in [self.begins, *sorted(start for start in starts if start > self.begins)]:
             steps, step, turns = self._steps(start), 1, bool(parts) and start == self.begins
