@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,16 @@ class Table:
     y: NDArray[Any]
     classes: tuple[str, ...] | None
     features: tuple[str, ...] = ()
+
+    @property
+    def n_classes(self) -> int | None:
+        """The number of classes; None for a regression target."""
+        return None if self.classes is None else len(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of a model for it: of classes, or of values per row."""
+        return self.n_classes or math.prod(self.y.shape[1:])
 
     def take(self, rows: NDArray[np.int64] | slice) -> Table:
         """Return some of the rows: a copy, or a view for a slice."""

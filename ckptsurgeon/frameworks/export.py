@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from .. import cli, formats, serving
 from ..cli import streams
 from ..errors import (
-    ChangedError,
     CkptSurgeonError,
-    NotFoundError,
     RefusedError,
     UnsupportedError,
     UsageError,
@@ -46,7 +44,6 @@ if TYPE_CHECKING:
     from .merging import Merged
 
 _ROWS = 256  # rows on which the exported model is compared with the members
-_TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read or link them
 _CLOSE = 1e-4  # the largest difference that rounding to float32 explains, relative to the largest output
 
 
@@ -102,12 +99,7 @@ def export(
     model_files.check(out, force)
     folder = existing(path)
     with tempfile.TemporaryDirectory(prefix="ckptsurgeon-") as scratch:
-        for _ in range(_TRIES - 1):
-            with contextlib.suppress(NotFoundError, ChangedError):
-                found = _found(folder, model, scratch)
-                break
-        else:
-            found = _found(folder, model, scratch)
+        found = voting.despite_a_driver(lambda: _found(folder, model, scratch))
         _check_outside(found.folder, found.spec, out)
         return _export(found, out, heads, force, warn)
 
@@ -173,10 +165,9 @@ def _check_outside(folder: Folder, spec: Spec, out: str) -> None:
 def _export(found: _Found, out: str, heads: bool, force: bool, warn: Callable[[str], None]) -> Exported:
     folder, warnings = found.folder, list[str]()
     table = folder.open_table()
-    classes = None if table.classes is None else len(table.classes)
     X = np.ascontiguousarray(rows.examples(folder, table, _ROWS))
     with _quiet():
-        merged, votes = _merge(found, classes, heads, X)
+        merged, votes = _merge(found, table.n_classes, heads, X)
         if merged.shared < found.trunk:
             where = f"the trunk ({found.spec.selection})"
             raise RefusedError(

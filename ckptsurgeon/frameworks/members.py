@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -36,8 +35,7 @@ def net(folder: str, name: str) -> Net:
         known = ", ".join(each.name for each in spec.models if each.trainer is not None) or "none"
         raise UsageError(f"no model {name!r} with a trainer", path=place.spec, found=f"models with a trainer: {known}")
     table = place.open_table()
-    classes = None if table.classes is None else len(table.classes)
-    problem = Problem(table.X.shape[1:], classes, classes or math.prod(table.y.shape[1:]))
+    problem = Problem(table.X.shape[1:], table.n_classes, table.outputs)
     return nets.build(function.load(place.function(model.trainer)), problem, step_seed(spec.seed, name, 0))
 
 

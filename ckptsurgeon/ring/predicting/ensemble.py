@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ... import data
-from ...errors import ChangedError, CkptSurgeonError, NotFoundError, UnsupportedError, UsageError, shape_text
+from ...errors import CkptSurgeonError, UnsupportedError, UsageError, shape_text
 from .. import journal
 from ..folder import Folder, existing
 from ..rows import held_out
@@ -21,9 +21,7 @@ from .predictors import Predictors, started
 from .scores import Score
 from .scores import differing as differing_rows
 from .skflow_net import Floats
-from .voting import Task, Voter, rows_at_once, voter
-
-_TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read one
+from .voting import Task, Voter, despite_a_driver, rows_at_once, voter
 
 
 @dataclass(frozen=True)
@@ -138,12 +136,7 @@ def _members(folder: Folder, spec: Spec, table: data.Table) -> Iterator[Sequence
     """Open the latest checkpoints of all models, and try again if a running driver removes one."""
     with started(spec, folder, table) as asked, contextlib.ExitStack() as stack:
         task = Task.of(table)
-        for _ in range(_TRIES - 1):
-            with contextlib.suppress(NotFoundError, ChangedError):
-                members = _ready(folder, spec, task, asked, stack)
-                break
-        else:
-            members = _ready(folder, spec, task, asked, stack)
+        members = despite_a_driver(lambda: _ready(folder, spec, task, asked, stack))
         if all(member.vote is None for member in members):
             raise CkptSurgeonError("no model has a vote", path=folder.root, hint=members[0].reason)
         yield members

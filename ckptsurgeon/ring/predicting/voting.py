@@ -19,15 +19,15 @@ import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ... import data
-from ...errors import TrainerError, UnsupportedError, files, one_line, shape_text
+from ...errors import ChangedError, NotFoundError, TrainerError, UnsupportedError, files, one_line, shape_text
 from ...formats import locating
 from ..folder import Folder
 from ..spec.records import PREDICT_PLACEHOLDERS, Model, Spec
@@ -39,6 +39,9 @@ from . import skflow_net
 from .predictors import Predictor, Predictors
 from .skflow_net import Floats
 
+Result = TypeVar("Result")
+
+_TRIES = 20  # a run replaces its checkpoints once a round, which takes longer than to read or link them
 _AT_ONCE = 100_000  # rows per call of a predict program (start-up is slow)
 _FEW = 8192  # rows per call of an in-process network (no start-up cost)
 
@@ -65,8 +68,7 @@ class Task:
     @classmethod
     def of(cls, table: data.Table) -> Task:
         """Return the task that the rows of a run set."""
-        outputs = len(table.classes) if table.classes is not None else math.prod(table.y.shape[1:])
-        return cls(table.X.shape[1:], outputs, table.classes is not None)
+        return cls(table.X.shape[1:], table.outputs, table.classes is not None)
 
 
 class Voter(Protocol):
@@ -124,6 +126,14 @@ def loss(outputs: Floats, y: NDArray[Any], classes: tuple[str, ...] | None) -> f
     if classes is None:
         return float(np.mean(np.square(outputs - y.astype(np.float64).reshape(outputs.shape))))
     return float(np.mean(-np.log(np.maximum(outputs[np.arange(len(y)), y], _LEAST))))
+
+
+def despite_a_driver(attempt: Callable[[], Result]) -> Result:
+    """Call `attempt`, which opens checkpoints of a run, again while a running driver removes one of them."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(NotFoundError, ChangedError):
+            return attempt()
+    return attempt()
 
 
 @contextlib.contextmanager

@@ -42,9 +42,7 @@ def function_arguments(spec: Spec, model: Model, folder: Folder, table: Table) -
 
 
 def _outputs(table: Table) -> dict[str, object]:
-    if table.classes is not None:
-        return {"--classes": len(table.classes)}
-    return {"--outputs": 1 if table.y.ndim == 1 else table.y.shape[1]}
+    return {"--outputs" if table.classes is None else "--classes": table.outputs}
 
 
 def _program(module: str, options: Mapping[str, object], *arguments: str) -> list[str]:
