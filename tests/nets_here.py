@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from trainer_here import TrainerHere
 
 from ckptsurgeon import serving
 from ckptsurgeon.frameworks.net import Problem
@@ -25,47 +26,20 @@ def images(rows: int = 24, seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndar
     return random.random((rows, 8, 8, 1), np.float32), random.integers(0, 3, rows)
 
 
-class Here:
-    """A trainer that works while it is asked. It saves the seconds in which a process imports a framework."""
-
-    pid = None
-    stays_running = True
+class Here(TrainerHere):
+    """The trainer of a function's models."""
 
     def __init__(self, place: str, problem: Problem, seed: int) -> None:
-        self._worker = RequestHandler(place, problem, seed)
-        self._answer: dict[str, Any] = {}
+        worker = RequestHandler(place, problem, seed)
+        super().__init__(lambda request: serving.answer(worker.do, json.dumps(request).encode()))
 
     def ask(
         self, op: str, output: Any, checkpoint: Any = None, rows: Any = None, seed: int = 5, **more: Any
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         """Send a request and return the reply."""
         paths = {"checkpoint": checkpoint, "output": output, "data": rows}
         texts = {key: None if value is None else str(value) for key, value in paths.items()}
-        request = {"v": 1, "op": op, "step": 1, "seed": seed, **texts, **more}
-        return serving.answer(self._worker.do, json.dumps(request).encode())
-
-    def start(self, request: Any) -> None:
-        """Do what is asked."""
-        self._answer = serving.answer(self._worker.do, json.dumps({"v": 1, **asdict(request)}).encode())
-
-    def finish(self) -> dict[str, Any]:
-        """Return the metrics."""
-        assert "error" not in self._answer, self._answer
-        metrics: dict[str, Any] = self._answer["metrics"]
-        return metrics
-
-    def last_words(self) -> str:
-        """It says nothing."""
-        return ""
-
-    def end_input(self) -> None:
-        """Nothing runs."""
-
-    open = terminate = kill = end_input
-
-    def ended(self) -> bool:
-        """Nothing runs."""
-        return True
+        return self.answer({"v": 1, "op": op, "step": 1, "seed": seed, **texts, **more})
 
 
 def train_here(monkeypatch: pytest.MonkeyPatch) -> None:

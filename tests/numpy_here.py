@@ -10,12 +10,12 @@ import importlib.util
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ring_support import PROGRAM
+from trainer_here import TrainerHere
 
 from ckptsurgeon.ring.trainers import engines
 
@@ -40,58 +40,17 @@ def _load() -> Any:
 TRAINER = _load()
 
 
-class Here:
-    """A trainer that works while it is asked.
-
-    Args:
-        arguments: of the program, as the ring starts it.
-    """
-
-    pid = None
-    stays_running = True
-
-    def __init__(self, arguments: list[str]) -> None:
-        assert arguments[: len(PROGRAM)] == PROGRAM
-        self._options = TRAINER.parse(arguments[len(PROGRAM) :])
-        self._answer: dict[str, Any] = {}
-
-    def open(self) -> None:
-        """Get ready."""
-
-    def start(self, request: Any) -> None:
-        """Do what is asked."""
-        self._answer = json.loads(TRAINER.answer(self._options, asdict(request)))
-
-    def finish(self) -> dict[str, Any]:
-        """Return the metrics."""
-        metrics: dict[str, Any] = self._answer["metrics"]
-        return metrics
-
-    def last_words(self) -> str:
-        """It says nothing."""
-        return ""
-
-    def reset(self) -> None:
-        """Nothing runs."""
-
-    def end_input(self) -> None:
-        """It waits for nothing."""
-
-    def ended(self) -> bool:
-        """Nothing runs."""
-        return True
-
-    def terminate(self) -> None:
-        """Nothing runs."""
-
-    def kill(self) -> None:
-        """Nothing runs."""
+def here(arguments: list[str]) -> TrainerHere:
+    """Return the program with these arguments, as the ring starts it."""
+    assert arguments[: len(PROGRAM)] == PROGRAM
+    options = TRAINER.parse(arguments[len(PROGRAM) :])
+    return TrainerHere(lambda request: json.loads(TRAINER.answer(options, request)))
 
 
 def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the rings of a test have such trainers in place of workers."""
 
-    def trainers(spec: Any, folder: Any, table: Any, inherited: Any) -> dict[str, Here]:
-        return {model.name: Here(list(model.worker)) for model in spec.models}
+    def trainers(spec: Any, folder: Any, table: Any, inherited: Any) -> dict[str, TrainerHere]:
+        return {model.name: here(list(model.worker)) for model in spec.models}
 
     monkeypatch.setitem(engines._ENGINES, "local", trainers)  # type: ignore[arg-type]
