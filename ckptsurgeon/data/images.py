@@ -151,11 +151,9 @@ def _load(path: str) -> NDArray[np.float32]:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             expected = f"at most {Image.MAX_IMAGE_PIXELS}"
             raise RefusedError("has too many pixels", expected=expected, hint="make it smaller") from error
-        except OSError as error:
-            if error.errno is not None:  # of the operating system
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for damaged files
+            if isinstance(error, OSError) and error.errno is not None:  # of the operating system
                 raise
-            raise DamagedError(f"not a readable image: {one_line(error)}") from error
-        except Exception as error:  # Pillow raises SyntaxError, ValueError and others for damaged files
             raise DamagedError(f"not a readable image: {one_line(error)}") from error
     scaled: NDArray[np.float32] = values.astype(np.float32) / np.float32(one)
     return scaled if scaled.ndim == 3 else scaled[:, :, None]
